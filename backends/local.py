@@ -1,0 +1,53 @@
+"""The plain backend: the tasks run in this process, on as many threads as it has workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, TypeVar
+
+from fruits.executor import Executor, attempt
+
+__all__ = ["LocalExecutor"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class LocalExecutor(Executor):
+    """Threads of this process; the reference that the engines are compared with.
+
+    Parameters
+    ----------
+    workers : int, default 1
+        The number of threads.
+    """
+
+    name = "local"
+
+    def __init__(self, *, workers: int = 1) -> None:
+        self.parallelism = workers
+
+    def map(
+        self,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        *,
+        shared: Any = None,
+        retries: int = 2,
+        progress: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
+        results: dict[int, Result] = {}
+        with ThreadPoolExecutor(self.parallelism, thread_name_prefix="fruits") as pool:
+            futures = {pool.submit(attempt, task, item, shared, retries): index for index, item in enumerate(items)}
+            try:
+                for future in as_completed(futures):
+                    result = future.result().result()
+                    results[futures[future]] = result
+                    if progress is not None:
+                        progress(result)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [results[index] for index in range(len(items))]

@@ -1,0 +1,1 @@
+"""Labelled images in, standardised PCA-reduced transfer-learning features out, the same on Dask and on Spark."""

@@ -1,0 +1,146 @@
+"""The seam between the core and the engines: one verb, :meth:`Executor.map`.
+
+An executor sends small items to workers and brings small results back; bulk data goes through storage. What runs on
+a worker is :func:`attempt`, on every engine: it calls the task, tries again where trying again can help, and returns
+an :class:`Outcome`, so that a failure is a value that each engine carries in the same way. The death of a whole
+worker is the engine's to notice and to make good.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from fruits.errors import FruitsError, InputError, SettingsError, TaskError
+
+if TYPE_CHECKING:
+    from fruits.scaled_pca import ScaledPCA
+
+__all__ = ["Executor", "Outcome", "attempt"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+RETRY_DELAY_SECONDS = 0.2  # before the first retry; doubles with each
+
+
+class Executor(ABC):
+    """A place where tasks run. A context manager that closes only what it opened itself.
+
+    Attributes
+    ----------
+    name : str
+        The backend's name, as in ``--backend``.
+    parallelism : int
+        How many tasks run at the same time.
+    """
+
+    name: ClassVar[str]
+    parallelism: int
+
+    @abstractmethod
+    def map(
+        self,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        *,
+        shared: Any = None,
+        retries: int = 2,
+        progress: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """Return ``task(item, shared)`` for every item, in the order of the items.
+
+        Parameters
+        ----------
+        task : callable
+            A module-level function of the core (it pickles by reference). It must be harmless to run twice.
+        items : sequence
+            Small frozen values; ``str(item)`` names the item in errors.
+        shared : object, optional
+            One read-only value that every task sees; delivered once per worker.
+        retries : int, default 2
+            How often an item is tried again after it raised an exception, and after its worker died.
+        progress : callable, optional
+            Called here, on the driver, with each result as it arrives.
+
+        Raises
+        ------
+        InputError
+            As raised by a task: never retried, because the same input would fail again.
+        TaskError
+            A task kept failing, or its workers kept dying; names the item and the cause.
+        """
+
+    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
+        """Return the model that the engine's own estimators fit on stored features; the oracle of ``exact``.
+
+        Parameters
+        ----------
+        features : sequence of str
+            Addresses of the Parquet parts with the column ``features``.
+        rows : sequence of int
+            The number of rows in each part.
+        components : int or float
+            As in :class:`fruits.Job`.
+
+        Raises
+        ------
+        SettingsError
+            This backend has no estimators of its own.
+        """
+        raise SettingsError(
+            f"--solver native: the backend {self.name!r} has no estimators of its own. "
+            "Allowed: --backend dask or spark with native, or --solver exact on any backend."
+        )
+
+    def close(self) -> None:  # noqa: B027 - most executors own nothing
+        """Close what this executor opened, and nothing that was handed in."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """What became of one item: a value, an input error to raise as it is, or the text of a failure."""
+
+    value: Result | None = None
+    error: InputError | None = None
+    failure: str | None = None
+
+    def result(self) -> Result:
+        """Return the value, or raise what happened instead."""
+        if self.error is not None:
+            raise self.error
+        if self.failure is not None:
+            raise TaskError(self.failure)
+        return self.value  # type: ignore[return-value]
+
+
+def attempt(task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int) -> Outcome[Result]:
+    """Run one item on a worker, trying again up to `retries` times, and return its outcome."""
+    for tried in range(retries + 1):
+        try:
+            return Outcome(value=task(item, shared))
+        except InputError as error:
+            return Outcome(error=error)
+        except Exception as error:  # anything a task raises is the item's outcome
+            cause = error
+        if tried < retries:
+            time.sleep(RETRY_DELAY_SECONDS * 2**tried)
+    words = str(cause) if isinstance(cause, FruitsError) else f"{type(cause).__name__}: {cause}"
+    trace = "".join(traceback.format_exception(cause)).rstrip()
+    return Outcome(
+        failure=f"{item} failed after {retries + 1} attempts. {words}\n"
+        f"What is finished is kept: mend the cause, then start the same command again.\n{trace}"
+    )
