@@ -1,0 +1,283 @@
+"""Named places to run: what ``cluster.yaml``, the environment and the command line say, made into one :class:`Cluster`.
+
+The order in which they win is written at the top of ``cluster.yaml``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from yaml.constructor import ConstructorError
+
+from fruits.errors import SettingsError
+
+__all__ = ["BUILT_IN", "Cluster", "ClusterFile", "DaskCluster", "LocalCluster", "SparkCluster", "load", "resolve"]
+
+FILE_NAME = "cluster.yaml"
+THIS_MACHINE = {"dask": "local-dask", "spark": "local-spark", "local": "local"}  # what a backend alone means
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The place where a job runs, after every source was asked.
+
+    Attributes
+    ----------
+    name : str
+        Its name in ``cluster.yaml``.
+    backend : {"dask", "spark", "local"}
+        The engine.
+    workers : int or None
+        How many tasks run at once; None for an address, which has the workers that it has.
+    address : str or None
+        The running cluster to attach to; None starts one on this machine.
+    conf : mapping of str to str
+        Properties of the Spark session.
+    """
+
+    name: str
+    backend: str
+    workers: int | None
+    address: str | None = None
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class LocalCluster(_Settings):
+    """Threads of the driver's own process."""
+
+    backend: Literal["local"]
+    workers: PositiveInt | None = None
+
+
+class _Addressable(_Settings):
+    workers: PositiveInt | None = None
+    address: Annotated[str, Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _workers_or_address(self) -> Self:
+        if self.workers is not None and self.address is not None:
+            raise PydanticCustomError("both", "an address has the workers that it has: leave out workers or address")
+        return self
+
+
+class DaskCluster(_Addressable):
+    """Dask workers on this machine, or a running Dask scheduler."""
+
+    backend: Literal["dask"]
+
+
+class SparkCluster(_Addressable):
+    """A Spark session on this machine, or one at a running Spark master."""
+
+    backend: Literal["spark"]
+    conf: dict[str, str] = {}
+
+
+CLUSTERS: dict[str, type[_Settings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
+
+
+class ClusterFile(_Settings):
+    """The content of a ``cluster.yaml``.
+
+    Attributes
+    ----------
+    default : str
+        The cluster that is used where nothing else names one.
+    clusters : dict of str to cluster
+        The places, by name.
+    """
+
+    default: str = "local-dask"
+    clusters: dict[str, Annotated[LocalCluster | DaskCluster | SparkCluster, Field(discriminator="backend")]] = {}
+
+
+BUILT_IN = ClusterFile(
+    default="local-dask",
+    clusters={
+        "local-dask": DaskCluster(backend="dask"),
+        "local-spark": SparkCluster(backend="spark"),
+        "local": LocalCluster(backend="local"),
+        "dask-address": DaskCluster(backend="dask", address="tcp://127.0.0.1:8786"),
+        "spark-address": SparkCluster(backend="spark", address="spark://127.0.0.1:7077"),
+    },
+)
+
+
+def resolve(
+    *,
+    cluster: str | None = None,
+    backend: str | None = None,
+    workers: int | None = None,
+    file: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Cluster:
+    """Return the cluster that the command line, the environment and ``cluster.yaml`` choose, in this order.
+
+    Parameters
+    ----------
+    cluster, backend : str, optional
+        As given by ``--cluster`` and ``--backend``.
+    workers : int, optional
+        As given by ``--workers``.
+    file : str, optional
+        As given by ``--cluster-file``.
+    environ : mapping, default ``os.environ``
+        Where ``FRUITS_CLUSTER``, ``FRUITS_BACKEND``, ``FRUITS_WORKERS`` and ``FRUITS_CLUSTER_FILE`` are looked up.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or wrong, a name is not known, a cluster and a backend do not agree, or the workers are not
+        a count.
+    """
+    settings = load(file, environ=environ)
+    name, wanted, chosen_by = _choose(settings, cluster, backend, environ)
+    if name not in settings.clusters:
+        raise SettingsError(f"{chosen_by} {name}: no such cluster. Allowed: {', '.join(settings.clusters)}.")
+    place = settings.clusters[name]
+    if wanted and wanted != place.backend:
+        raise SettingsError(
+            f"The backend {wanted} and the cluster {name} do not agree: {name} runs on {place.backend}. "
+            f"Leave one of them out, or choose a cluster of {wanted}: "
+            f"{', '.join(other for other, entry in settings.clusters.items() if entry.backend == wanted)}."
+        )
+    address = place.address if isinstance(place, _Addressable) else None
+    if address is not None and workers is not None:
+        raise SettingsError(
+            f"--workers {workers}: the cluster {name} runs at {address} and has the workers that it has. "
+            "Leave --workers out, or choose a cluster without an address."
+        )
+    return Cluster(
+        name=name,
+        backend=place.backend,
+        workers=None if address is not None else _workers(workers, environ) or place.workers or _cores(),
+        address=address,
+        conf=place.conf if isinstance(place, SparkCluster) else {},
+    )
+
+
+def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) -> ClusterFile:
+    """Return the built-in clusters with those of the file added: `file`, ``FRUITS_CLUSTER_FILE``, ``./cluster.yaml``.
+
+    Raises
+    ------
+    SettingsError
+        A file that was named does not exist, or it is not a valid ``cluster.yaml``; names the file and the line.
+    """
+    named = file or environ.get("FRUITS_CLUSTER_FILE")
+    path = Path(named or FILE_NAME)
+    if named is None and not path.exists():
+        return BUILT_IN
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(
+            f"{'--cluster-file' if file else 'FRUITS_CLUSTER_FILE' if named else 'The file'} {path} cannot be read: "
+            f"{reason}. Give the path of a cluster.yaml, or none to use the built-in clusters."
+        ) from error
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        content = {} if root is None else loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise SettingsError(f"{path}{where}: {error.problem or error.context}.") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: this is not YAML: {error}.") from error
+    try:
+        settings = ClusterFile.model_validate({} if content is None else content)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        lines = (f"{path}, line {_line(root, problem['loc'])}: {_words(problem)}" for problem in problems)
+        raise SettingsError("\n".join(lines)) from error
+    return ClusterFile(default=settings.default, clusters={**BUILT_IN.clusters, **settings.clusters})
+
+
+def _choose(
+    settings: ClusterFile, cluster: str | None, backend: str | None, environ: Mapping[str, str]
+) -> tuple[str, str | None, str]:
+    """Return the name of the cluster, the backend it has to have where one was asked for, and what named it."""
+    levels = (
+        (cluster, backend, "--cluster", "--backend"),
+        (environ.get("FRUITS_CLUSTER"), environ.get("FRUITS_BACKEND"), "FRUITS_CLUSTER", "FRUITS_BACKEND"),
+    )
+    for said_cluster, said_backend, by_cluster, by_backend in levels:
+        if said_backend and said_backend not in THIS_MACHINE:
+            raise SettingsError(f"{by_backend} {said_backend}: no such backend. Allowed: {', '.join(THIS_MACHINE)}.")
+        if said_cluster:
+            return said_cluster, said_backend or None, by_cluster
+        if said_backend:
+            return THIS_MACHINE[said_backend], said_backend, by_backend
+    return settings.default, None, f"{FILE_NAME}: default:"
+
+
+def _workers(given: int | None, environ: Mapping[str, str]) -> int | None:
+    """Return the count that the command line or the environment asks for."""
+    source, text = ("--workers", str(given)) if given is not None else ("FRUITS_WORKERS", environ.get("FRUITS_WORKERS"))
+    if not text:
+        return None
+    if not (text.isdecimal() and int(text) >= 1):
+        raise SettingsError(f"{source} {text}: not a count of workers. Allowed: a whole number of 1 or more.")
+    return int(text)
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; fewer than the machine has in a container or under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which keeps the last of two equal keys; here the second is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                raise ConstructorError(
+                    problem=f"{key.value} stands here for the second time, first in line {lines[key.value]}",
+                    problem_mark=key.start_mark,
+                )
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+
+def _line(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """Return the line of a key, or of the nearest mapping around it where the key is missing."""
+    node, line = root, 0
+    for step in location:
+        entries = node.value if isinstance(node, yaml.MappingNode) else ()
+        for key, value in entries:
+            if key.value == step:
+                node, line = value, key.start_mark.line
+                break
+    return line + 1
+
+
+def _words(problem: ErrorDetails) -> str:
+    """Return what is wrong and what is allowed, for one error of pydantic."""
+    location = problem["loc"]
+    model: type[_Settings] = ClusterFile
+    if len(location) > 2:  # clusters, its name, then its backend, which pydantic puts in to tell the models apart
+        model = CLUSTERS[str(location[2])]
+        location = (*location[:2], *location[3:])
+    name = ".".join(str(step) for step in location) or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"{name}: not known. Allowed: {', '.join(model.model_fields)}."
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{name}: needs its backend. Allowed: {', '.join(f'backend: {backend}' for backend in CLUSTERS)}."
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}. Given: {problem['input']!r}."
