@@ -1,7 +1,7 @@
 """Pictures as the network wants them: any of six formats in, square 8-bit RGB pixels out.
 
-:func:`decode` gives the pixels, or an :class:`ImageError` with one of these reasons, which stand in the column
-``reason`` of the rejects; the column ``detail`` holds the words of Pillow or of the file system.
+:func:`decode` gives the pixels, or an :class:`ImageError` with one of these reasons. In the rejects, the column ``reason``
+holds it, and ``detail`` the words of Pillow or of the file system.
 
 ================ =====================================================================================
 reason           what it means
@@ -18,6 +18,7 @@ reason           what it means
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -45,6 +46,7 @@ REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "trunc
 
 MAX_PIXELS = 50_000_000
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
+ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete|missing dimensions")
 TRANSPOSE = {  # EXIF 2.32, table 6: where the stored row 0 and column 0 are, and what sets them right
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -125,21 +127,19 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
     try:
         # The format's own class and not Image.open, whose size check warns before ours can look at the header.
-        with reader(BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
-            image.load()
-            pixels = _rgb(_upright(image)).resize((size, size), Image.Resampling.BICUBIC)
-            return np.asarray(pixels)
+        image = reader(BytesIO(data))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
+        image.load()
+        return np.asarray(_rgb(_upright(image)).resize((size, size), Image.Resampling.BICUBIC))
     except (ImageError, Warning):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", str(error)) from error
     except Exception as error:  # hostile bytes make Pillow raise nearly everything
-        detail = f"{type(error).__name__}: {error}"
-        reason = "truncated" if isinstance(error, EOFError) or "truncated" in detail.lower() else "undecodable"
-        raise ImageError(reason, detail) from error
+        reason = "truncated" if _ends_early(data, str(error)) else "undecodable"
+        raise ImageError(reason, f"{type(error).__name__}: {error}") from error
 
 
 def _reader(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
@@ -157,6 +157,13 @@ def _reader(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in DIB_HEADER_SIZES:
         return BmpImageFile
     return None
+
+
+def _ends_early(data: bytes, words: str) -> bool:
+    """Return whether the file is shorter than its picture, by its own header (WebP) or by the words of Pillow."""
+    if data.startswith(b"RIFF"):
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return ENDS_EARLY.search(words) is not None
 
 
 def _upright(image: Image.Image) -> Image.Image:
