@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from fruits.executor import Executor, attempt
 
 __all__ = ["LocalExecutor"]
@@ -39,7 +41,8 @@ class LocalExecutor(Executor):
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
-        with ThreadPoolExecutor(self.parallelism, thread_name_prefix="fruits") as pool:
+        # The limit is the process's, so it has to outlast every task: one that ends must not lift it for the others.
+        with threadpool_limits(1), ThreadPoolExecutor(self.parallelism, thread_name_prefix="fruits") as pool:
             futures = {pool.submit(attempt, task, item, shared, retries): index for index, item in enumerate(items)}
             try:
                 for future in as_completed(futures):

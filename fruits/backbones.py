@@ -40,9 +40,7 @@ class Backbone:
 BACKBONES = {
     entry.name: entry
     for entry in (
-        Backbone(
-            "MobileNetV2", 224, 1280, "tf", "f0ec0e77572672762b6e25a7a328329f39af83d18fb2e8f9456cab670187746a"
-        ),
+        Backbone("MobileNetV2", 224, 1280, "tf", "f0ec0e77572672762b6e25a7a328329f39af83d18fb2e8f9456cab670187746a"),
         Backbone("ResNet50", 224, 2048, "caffe"),
         Backbone("EfficientNetV2B0", 224, 1280, "none"),
     )

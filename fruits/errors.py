@@ -12,6 +12,7 @@
     └── JobError              the job could not be finished          exit code 1
         ├── TaskError         a task failed for good; names its partition
         ├── RejectsError      more images were rejected than allowed
+        ├── StorageError      the output folder cannot be read or written: full, gone, forbidden
         └── DamageError       stored parts contradict each other or the plan
 
 Every message says what was given, what is allowed and what to do. ``exit_code`` is what the command line ends with.
@@ -29,6 +30,7 @@ __all__ = [
     "OutputError",
     "RejectsError",
     "SettingsError",
+    "StorageError",
     "TaskError",
     "WeightsError",
 ]
@@ -76,6 +78,10 @@ class TaskError(JobError):
 
 class RejectsError(JobError):
     """More images were rejected than ``max_reject_fraction`` allows."""
+
+
+class StorageError(JobError):
+    """The output folder cannot be read or written."""
 
 
 class DamageError(JobError):

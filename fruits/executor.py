@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
 
 if TYPE_CHECKING:
@@ -128,10 +130,14 @@ class Outcome(Generic[Result]):
 
 
 def attempt(task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int) -> Outcome[Result]:
-    """Run one item on a worker, trying again up to `retries` times, and return its outcome."""
+    """Run one item on a worker, trying again up to `retries` times, and return its outcome.
+
+    Linear algebra runs on one thread: with more it would add in another order, and fight over the cores.
+    """
     for tried in range(retries + 1):
         try:
-            return Outcome(value=task(item, shared))
+            with threadpool_limits(1):
+                return Outcome(value=task(item, shared))
         except InputError as error:
             return Outcome(error=error)
         except Exception as error:  # anything a task raises is the item's outcome

@@ -1,0 +1,226 @@
+"""Which images there are, and how they are cut into partitions.
+
+A listing is walked folder by folder in code-point order of the whole path and is never held whole, and the plan goes
+to storage as it is made: the driver's memory does not grow with the number of images, and an item that is sent to a
+worker is two numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruits.errors import DamageError, DatasetError
+from fruits.images import EXTENSIONS, is_image
+from fruits.storage import Folder, open_address, part_name
+
+__all__ = ["Entry", "Listing", "Partition", "Plan", "make_plan", "read_partition"]
+
+HEAD_BYTES = 32  # enough for the signature of every format
+PARTITIONS_PER_FILE = 1024  # a plan file of 1,024 row groups of 1,024 paths is some 10 MB
+SCHEMA = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),  # bytes, because a file's name need not be UTF-8
+        pa.field("size", pa.int64(), nullable=False),
+    ]
+)
+
+
+class Entry(NamedTuple):
+    """One image of a listing: its path below the root, with ``/``, and its size in bytes."""
+
+    path: str
+    size: int
+
+    @property
+    def label(self) -> str | None:
+        """The name of the folder that holds the image; None for an image directly in the root."""
+        return posixpath.basename(posixpath.dirname(self.path)) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A contiguous slice of the ordered listing: the unit of work.
+
+    Attributes
+    ----------
+    index : int
+        Its position in the plan; the part files that come of it bear this number.
+    images : int
+        How many images it holds.
+    """
+
+    index: int
+    images: int
+
+    def __str__(self) -> str:
+        return f"partition {self.index} ({self.images:,} images)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A listing, cut into partitions.
+
+    Attributes
+    ----------
+    images : int
+        How many images were listed.
+    partition_size : int
+        Images per partition; the last may hold fewer.
+    digest : str
+        SHA-256 over the ordered paths and sizes: two plans with one digest mean the same images.
+    """
+
+    images: int
+    partition_size: int
+    digest: str
+
+    def partitions(self) -> list[Partition]:
+        """Return the partitions in order."""
+        starts = range(0, self.images, self.partition_size)
+        return [Partition(index, min(self.partition_size, self.images - start)) for index, start in enumerate(starts)]
+
+
+class Listing:
+    """The images below an address, in code-point order of their paths; iterating lists them.
+
+    Parameters
+    ----------
+    address : str
+        Any fsspec address of a folder.
+    limit : int, optional
+        Stop after so many images.
+
+    Attributes
+    ----------
+    ignored : int
+        Files passed over so far: their names have no extension of an image, and their first bytes no signature.
+    """
+
+    def __init__(self, address: str, *, limit: int | None = None) -> None:
+        self.address = address
+        self.limit = limit
+        self.ignored = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        self.ignored = 0
+        file_system, root = open_address(self.address)
+        file_system.invalidate_cache()
+        if not file_system.exists(root):
+            raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
+        if not file_system.isdir(root):
+            raise DatasetError(f"{self.address}: not a folder. Give the folder that holds the image.")
+        return islice(self._walk(file_system, root, root), self.limit)
+
+    def _walk(self, file_system: Any, root: str, folder: str) -> Iterator[Entry]:
+        try:
+            found = file_system.ls(folder, detail=True)
+        except OSError as error:
+            raise DatasetError(f"{folder}: cannot be listed: {error}. Make it readable, or leave it out.") from error
+        # A folder sorts as its name with "/", which is how the paths of what it holds go on.
+        entries = {
+            entry["name"].rstrip("/") + "/" * (entry["type"] == "directory"): entry
+            for entry in found
+            if entry["name"].rstrip("/") != folder  # an object store lists the marker of the folder itself
+        }
+        images = _images(file_system, [name for name, entry in entries.items() if entry["type"] == "file"])
+        start = len(root.rstrip("/")) + 1
+        for name in sorted(entries):
+            entry = entries[name]
+            if entry["type"] == "directory" and not entry.get("islink"):  # a link may lead up, and round for ever
+                yield from self._walk(file_system, root, name[:-1])
+            elif name in images:
+                yield Entry(name[start:], entry["size"] or 0)
+            else:
+                self.ignored += 1
+
+
+def _images(file_system: Any, names: list[str]) -> set[str]:
+    """Tell which files are images: by extension, and those that have none of ours by their first bytes."""
+    images = {name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS}
+    others = [name for name in names if name not in images]
+    if others:
+        heads = file_system.cat_ranges(others, 0, HEAD_BYTES, on_error="return")
+        # What cannot be read may be an image: it is listed, and its partition tells why it was rejected.
+        images.update(
+            name for name, head in zip(others, heads, strict=True) if not isinstance(head, bytes) or is_image(head)
+        )
+    return images
+
+
+def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None = None) -> Plan:
+    """Return the plan of an ordered listing, cut into partitions.
+
+    Parameters
+    ----------
+    entries : iterable of Entry
+        The listing, in order.
+    partition_size : int
+        Images per partition.
+    out : Folder, optional
+        Where the plan is stored, for :func:`read_partition`; without it the plan is only measured.
+    """
+    digest = hashlib.sha256()
+    images = 0
+    stored = _PlanWriter(out) if out is not None else None
+    entries = iter(entries)
+    while batch := list(islice(entries, partition_size)):
+        paths = [path.encode("utf-8", "surrogateescape") for path, _ in batch]
+        sizes = [size for _, size in batch]
+        # A path holds no NUL and a size is a number, so the text can be read in one way only.
+        digest.update(b"".join(b"%b\0%d\0" % pair for pair in zip(paths, sizes, strict=True)))
+        images += len(batch)
+        if stored is not None:
+            stored.add(pa.record_batch([pa.array(paths, pa.binary()), pa.array(sizes, pa.int64())], schema=SCHEMA))
+    if stored is not None:
+        stored.close()
+    return Plan(images, partition_size, digest.hexdigest())
+
+
+class _PlanWriter:
+    """Writes partitions as row groups, 1,024 to a file."""
+
+    def __init__(self, out: Folder) -> None:
+        self.out = out
+        self.files = 0
+        self.open()
+
+    def open(self) -> None:
+        self.sink = pa.BufferOutputStream()
+        self.writer = pq.ParquetWriter(
+            self.sink, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False
+        )
+        self.groups = 0
+
+    def add(self, partition: pa.RecordBatch) -> None:
+        if self.groups == PARTITIONS_PER_FILE:
+            self.close()
+            self.open()
+        self.writer.write_table(pa.Table.from_batches([partition]), row_group_size=partition.num_rows)
+        self.groups += 1
+
+    def close(self) -> None:
+        self.writer.close()
+        self.out.write(part_name(self.files, "parquet"), self.sink.getvalue().to_pybytes())
+        self.files += 1
+
+
+def read_partition(plan: Folder, partition: Partition) -> list[Entry]:
+    """Return the images of a partition, in order, from a stored plan."""
+    file, group = divmod(partition.index, PARTITIONS_PER_FILE)
+    table = plan.read_row_group(part_name(file, "parquet"), group)
+    paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
+    entries = [Entry(path, size) for path, size in zip(paths, table["size"].to_pylist(), strict=True)]
+    if len(entries) != partition.images:
+        raise DamageError(
+            f"{plan.address}: {partition} has {len(entries):,} images in the stored plan. "
+            "Start the command again with --overwrite."
+        )
+    return entries

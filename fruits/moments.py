@@ -1,0 +1,136 @@
+"""Count, mean and scatter of features, computed centred and merged pairwise, so that nothing cancels.
+
+One :class:`Moments` is all that the model needs to know of any number of rows. Partial moments are merged in a fixed
+tree of fan-in :data:`FAN_IN` over contiguous shard numbers: the order of the additions depends on the shards alone,
+never on the engine, and so do the bits of the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+__all__ = ["FAN_IN", "Group", "Moments", "levels"]
+
+FAN_IN = 8
+
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The first two moments of a set of rows.
+
+    Attributes
+    ----------
+    count : int
+        The number of rows.
+    mean : ndarray of shape (d,), float64
+        The mean of each feature; zeros where there are no rows.
+    scatter : ndarray of shape (d, d), float64
+        The sum over the rows of the outer product of the centred row with itself.
+
+    Notes
+    -----
+    Merging follows Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+    variances" (1979), for vectors.
+    """
+
+    count: int
+    mean: Float64
+    scatter: Float64
+
+    @classmethod
+    def of(cls, features: npt.NDArray[np.float32]) -> Self:
+        """Return the moments of features of shape (n, d); n may be 0."""
+        count, dimension = features.shape
+        if count == 0:
+            return cls(0, np.zeros(dimension), np.zeros((dimension, dimension)))
+        rows = features.astype(np.float64)
+        mean = rows.sum(axis=0) / count
+        rows -= mean
+        return cls(count, mean, rows.T @ rows)
+
+    def merge(self, other: Moments) -> Moments:
+        """Return the moments of the rows of both, these first."""
+        if other.count == 0:
+            return self
+        if self.count == 0:
+            return other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        scatter = np.multiply.outer(delta, delta)  # symmetric to the last bit, and stays so below
+        scatter *= self.count * other.count / count
+        scatter += self.scatter
+        scatter += other.scatter
+        return Moments(count, mean, scatter)
+
+    @staticmethod
+    def merged(parts: Iterable[Moments]) -> Moments:
+        """Return the moments of all parts, merged from left to right; at least one part is needed."""
+        return reduce(Moments.merge, parts)
+
+    def to_bytes(self) -> bytes:
+        """Return the moments in the safetensors format; of the symmetric scatter, the upper triangle only."""
+        upper = self.scatter[np.triu_indices(len(self.mean))]
+        return safetensors.numpy.save(
+            {"count": np.array([self.count], np.int64), "mean": self.mean, "scatter_upper": upper}
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return the moments that :meth:`to_bytes` stored."""
+        arrays = safetensors.numpy.load(data)
+        mean = arrays["mean"]
+        scatter = np.zeros((len(mean), len(mean)))
+        scatter[np.triu_indices(len(mean))] = arrays["scatter_upper"]
+        scatter += np.triu(scatter, 1).T
+        return cls(int(arrays["count"][0]), mean, scatter)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One node of the merge tree: it takes the partials `start` to `stop - 1` of the level below.
+
+    Attributes
+    ----------
+    level : int
+        1 for a node that takes shards of features, 2 for one that takes nodes of level 1, and so on.
+    index : int
+        Its number within the level.
+    start, stop : int
+        The contiguous numbers of what it takes.
+    """
+
+    level: int
+    index: int
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"moments level {self.level}, group {self.index} ({self.start} to {self.stop - 1})"
+
+
+def levels(shards: int) -> Sequence[Sequence[Group]]:
+    """Return the merge tree over `shards` shards, level by level; the last level is a single group.
+
+    Examples
+    --------
+    >>> [[(group.start, group.stop) for group in level] for level in levels(10)]
+    [[(0, 8), (8, 10)], [(0, 2)]]
+    """
+    tree: list[list[Group]] = []
+    size = shards
+    while not tree or size > 1:
+        level = len(tree) + 1
+        starts = range(0, size, FAN_IN)
+        tree.append([Group(level, index, start, min(start + FAN_IN, size)) for index, start in enumerate(starts)])
+        size = len(starts)
+    return tree

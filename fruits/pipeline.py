@@ -1,0 +1,447 @@
+"""The three commands, from the listing to the report: :func:`fit`, :func:`run` and :func:`transform`.
+
+::
+
+    list → plan → featurize (map) → features/ + rejects/ → moments (map, per level) → model/ → write (map) → rows/
+
+Each stage finds what is done already and does the rest, so that a command which was killed at any point goes on when
+it is started again. ``job.json`` is written first and says what the folder is for; ``report.json`` is written last
+and means that everything is there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fruits import tasks
+from fruits.backbones import backbone
+from fruits.dataset import Listing, Partition, Plan, make_plan
+from fruits.errors import (
+    DamageError,
+    DatasetError,
+    InputError,
+    ModelError,
+    OutputError,
+    RejectsError,
+    SettingsError,
+    StorageError,
+)
+from fruits.executor import Executor
+from fruits.featurizer import Network, compile_network
+from fruits.job import Job
+from fruits.moments import Moments, levels
+from fruits.progress import Progress, Silent
+from fruits.scaled_pca import ScaledPCA, check_components, solve
+from fruits.storage import Folder, part_name
+from fruits.tasks import Batch, PartReport, Rows, Source
+
+__all__ = ["Report", "fit", "run", "transform"]
+
+SCHEMA = "fruits.job/1"
+JOB = "job.json"
+REPORT = "report.json"
+STORED = ("plan", "features", "rejects", "moments", "model", "rows", JOB, REPORT)  # all that a job ever writes
+SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
+ENGINE_PACKAGES = {"openvino": "openvino", "tensorflow": "tensorflow-cpu"}
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a finished job did; also stored as ``report.json``.
+
+    Attributes
+    ----------
+    command : str
+        ``fit``, ``run`` or ``transform``.
+    out : str
+        The output folder.
+    images, rows : int
+        How many images were listed, and how many of them were used.
+    rejects : dict of str to int
+        How many were not used, by reason; ``images = rows + sum(rejects.values())``.
+    ignored : int
+        Files below the images' folder that are no images.
+    partitions, resumed : int
+        How many partitions there are, and how many of them were found done when this command started.
+    seconds : dict of str to float
+        The time of each stage, as the driver saw it.
+    worker_seconds : dict of str to float
+        The time of each step, added up over the workers.
+    images_per_second : float
+        Images that went through the network in this command, per second of that stage; 0 when all were done before.
+    components : int
+        The number of components of the model.
+    explained_variance_ratio : list of float
+        Of each component.
+    components_reaching : dict of str to int
+        How many components, kept or not, reach 80, 90 and 95 % of the variance.
+    """
+
+    command: str
+    out: str
+    images: int
+    rows: int
+    rejects: dict[str, int]
+    ignored: int
+    partitions: int
+    resumed: int
+    seconds: dict[str, float]
+    worker_seconds: dict[str, float]
+    images_per_second: float
+    components: int
+    explained_variance_ratio: list[float]
+    components_reaching: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as values that JSON knows."""
+        return dataclasses.asdict(self)
+
+
+def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+    """Fit the standardisation and the PCA on the features of the images, and store them in ``model/``.
+
+    Parameters
+    ----------
+    job : Job
+    executor : fruits.executor.Executor
+        Where the work is done; see :func:`backends.load`.
+    progress : fruits.progress.Progress, optional
+        Is told what happens; silent where nothing is given.
+
+    Raises
+    ------
+    InputError
+        Something that was given cannot be used. Nothing was changed.
+    JobError
+        The job could not be finished. What is done is kept: the same call goes on from there.
+    """
+    return _Run("fit", job, executor, progress or Silent()).execute()
+
+
+def run(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+    """Fit, and write the rows of the same images; the network is run once per image. See :func:`fit`."""
+    return _Run("run", job, executor, progress or Silent()).execute()
+
+
+def transform(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+    """Write the rows of the images with the fitted model ``job.model``, in one pass. See :func:`fit`."""
+    if job.model is None:
+        raise SettingsError("transform needs a fitted model. Give --model, the --out of a fit or a run.")
+    return _Run("transform", job, executor, progress or Silent()).execute()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One execution of a command: the job, and what becomes known as it goes on."""
+
+    command: str
+    job: Job
+    executor: Executor
+    progress: Progress
+    out: Folder = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+    reports: dict[int, PartReport] = field(default_factory=dict)
+    resumed: int = 0
+
+    def execute(self) -> Report:
+        job = self.job
+        self.out = Folder.at(job.out)
+        model = self._given_model() if self.command == "transform" else None
+        listing = Listing(job.images, limit=job.limit)
+        fresh = self._is_fresh()
+        plan = self._plan(listing, self.out / "plan" if fresh else None)
+        with self._stage("network"):
+            network = self._network(model)
+        with self._driver_storage():
+            asked = _described(self.command, job, plan, network, model)
+            if not fresh and job.overwrite:
+                for name in STORED:
+                    self.out.remove(name)
+                fresh = self._plan(listing, self.out / "plan") == plan
+            if fresh:
+                self.out.write_json(JOB, asked)
+            else:
+                _compare(self.out, self.out.read_json(JOB), asked)
+            partitions = plan.partitions()
+            source = Source(Folder.at(job.images).address, self.out, network)
+            if model is not None:
+                rows = Rows(self.out, model, job.format, job.columns)
+                self._featurize(partitions, tasks.transform, (source, rows), "transform", self._done("rows"))
+            else:
+                self._featurize(partitions, tasks.featurize, source, "featurize", self._done("features"))
+                model = self._model(network)
+                if self.command == "run":
+                    self._write_rows(partitions, Rows(self.out, model, job.format, job.columns))
+            return self._report(plan, listing, model)
+
+    def _is_fresh(self) -> bool:
+        """Tell whether the output folder is for this job to begin; False where a job is there already."""
+        with self._driver_storage():
+            if self.out.is_file():
+                raise OutputError(f"--out {self.job.out} is a file. Give a folder, or one that does not exist yet.")
+            there = self.out.names()
+        strangers = [name for name in there if name not in STORED and not name.startswith(".")]
+        if JOB not in there and there not in ([], ["plan"]):
+            raise OutputError(
+                f"--out {self.job.out} holds other files ({', '.join((strangers or there)[:3])}) and no job. "
+                "Give an empty folder, or one that does not exist yet."
+            )
+        return JOB not in there
+
+    def _plan(self, listing: Listing, stored: Folder | None) -> Plan:
+        """List the images and cut them into partitions; refuse, before anything is started, what cannot end well."""
+        with self._stage("listing") as advance, self._driver_storage():
+            plan = make_plan(_counted(listing, advance), self.job.partition_size, stored)
+        try:
+            self._check(plan, listing)
+        except InputError:
+            if stored is not None:
+                self.out.remove("plan")
+            raise
+        return plan
+
+    def _given_model(self) -> ScaledPCA:
+        model = ScaledPCA.load(str(self.job.model))
+        theirs = model.network.get("backbone")
+        if self.job.backbone not in (None, theirs):
+            raise ModelError(
+                f"--model {self.job.model} was fitted on features of {theirs}, and --backbone {self.job.backbone} was "
+                f"asked. Leave --backbone out, or give a model of {self.job.backbone}."
+            )
+        return model
+
+    def _check(self, plan: Plan, listing: Listing) -> None:
+        """Refuse, before anything is started, what cannot end well."""
+        if plan.images == 0:
+            others = f"; none of its {listing.ignored:,} files is an image" if listing.ignored else " and is empty"
+            raise DatasetError(
+                f"{self.job.images}: no image found{others}. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, "
+                "TIFF or GIF images."
+            )
+        if self.command != "transform":
+            features = backbone(self.job.backbone or "MobileNetV2").features
+            check_components(self.job.components, plan.images, features)
+
+    def _network(self, model: ScaledPCA | None) -> Network:
+        given = dict(model.network) if model is not None else {}
+        network = compile_network(
+            self.job.backbone or given.get("backbone", "MobileNetV2"),
+            self.job.engine or given.get("engine", "openvino"),
+            self.job.weights,
+        )
+        if model is not None and network.weights_digest != given.get("weights"):
+            raise ModelError(
+                f"--model {self.job.model} was fitted with weights of digest {given.get('weights')}, and those found "
+                f"here have {network.weights_digest}. Give the same weights with --weights."
+            )
+        return network
+
+    def _done(self, folder: str) -> set[int]:
+        return set((self.out / folder).parts())
+
+    def _featurize(
+        self,
+        partitions: Sequence[Partition],
+        task: Callable[[Partition, Any], PartReport],
+        shared: Any,
+        name: str,
+        done: set[int],
+    ) -> None:
+        """Run the network over the partitions that are not done; look up what the others were."""
+        finished = [partition for partition in partitions if partition.index in done]
+        self.resumed = len(finished)
+        missing = [partition for partition in partitions if partition.index not in done]
+        if finished:
+            batches = [
+                Batch(tuple(finished[start : start + SURVEYED_TOGETHER]))
+                for start in range(0, len(finished), SURVEYED_TOGETHER)
+            ]
+            for reports in self._map("survey", tasks.survey, batches, self.out, len(finished), len):
+                self.reports |= {report.index: report for report in reports}
+        images = sum(partition.images for partition in missing)
+        done_now = self._map(name, task, missing, shared, images, lambda report: report.images)
+        self.reports |= {report.index: report for report in done_now}
+        self._check_rejects()
+
+    def _check_rejects(self) -> None:
+        images = sum(report.images for report in self.reports.values())
+        rejects = self._rejects()
+        rejected = sum(rejects.values())
+        if rejected > self.job.max_reject_fraction * images:
+            by_reason = ", ".join(f"{count:,} {reason}" for reason, count in rejects.items())
+            raise RejectsError(
+                f"{rejected:,} of {images:,} images could not be used ({by_reason}); allowed is a share of "
+                f"{self.job.max_reject_fraction:g}. See {self.out.address}/rejects for each; mend them, or raise "
+                "--max-reject-fraction and start the same command again."
+            )
+
+    def _rejects(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for report in self.reports.values():
+            counts.update(report.rejects)
+        return dict(sorted(counts.items()))
+
+    def _model(self, network: Network) -> ScaledPCA:
+        """Return the fitted model: the stored one, or one made of the stored features."""
+        folder = self.out / "model"
+        if folder.exists("model.json"):
+            return ScaledPCA.load(folder)
+        rows = [self.reports[index].rows for index in range(len(self.reports))]
+        check_components(self.job.components, sum(rows), network.features)
+        identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
+        if self.job.solver == "native":
+            with self._stage("native fit"):
+                parts = [f"{self.out.address}/features/{part_name(index, 'parquet')}" for index in range(len(rows))]
+                fitted = self.executor.fit_native(parts, rows, self.job.components)
+            model = dataclasses.replace(fitted, network=identity)
+        else:
+            moments = self._moments(len(rows))
+            if moments.count != sum(rows):
+                raise DamageError(
+                    f"{self.out.address}/moments count {moments.count:,} rows, the features {sum(rows):,}. "
+                    "Start the command again with --overwrite."
+                )
+            with self._stage("solve"):
+                model = solve(moments, self.job.components, network=identity)
+        model.save(folder)
+        return model
+
+    def _moments(self, shards: int) -> Moments:
+        tree = levels(shards)
+        for level in tree:
+            done = self._done(f"moments/level-{level[0].level}")
+            missing = [group for group in level if group.index not in done]
+            self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1)
+        return Moments.from_bytes(self.out.read(tasks.moments_name(len(tree), 0)))
+
+    def _write_rows(self, partitions: Sequence[Partition], rows: Rows) -> None:
+        done = self._done("rows")
+        missing = [partition for partition in partitions if partition.index not in done]
+        images = sum(partition.images for partition in missing)
+        self._map("rows", tasks.write_rows, missing, rows, images, lambda report: report.images)
+
+    def _map(
+        self,
+        name: str,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        shared: Any,
+        total: int,
+        size: Callable[[Result], int],
+    ) -> list[Result]:
+        """Run one stage on the executor; nothing is started where nothing is to be done."""
+        if not items:
+            return []
+        self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
+        with self._stage(name, total) as advance:
+            return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
+
+    @contextmanager
+    def _stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        start = time.perf_counter()
+        with self.progress.stage(name, total=total) as stage:
+            yield stage.advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def _driver_storage(self) -> Iterator[None]:
+        """Say in our words that the driver itself could not read or write the output folder."""
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"--out {self.job.out}: {error.strerror or error}. What is stored is kept: mend the cause, then start "
+                "the same command again."
+            ) from error
+
+    def _report(self, plan: Plan, listing: Listing, model: ScaledPCA) -> Report:
+        """Check that every image is accounted for, and write the report, which means that the job is complete."""
+        rejects = self._rejects()
+        rows = sum(report.rows for report in self.reports.values())
+        if rows + sum(rejects.values()) != plan.images:
+            raise DamageError(
+                f"{self.out.address}: {plan.images:,} images were listed, and {rows:,} rows + "
+                f"{sum(rejects.values()):,} rejects are there. Start the command again with --overwrite."
+            )
+        if self.out.exists(REPORT):
+            return Report(**self.out.read_json(REPORT))  # type: ignore[arg-type]
+        stage = "transform" if self.command == "transform" else "featurize"
+        taken = self.seconds.get(stage, 0.0)
+        steps: Counter[str] = Counter()
+        for part in self.reports.values():
+            steps.update(part.seconds)
+        now = sum(part.images for part in self.reports.values() if part.seconds)
+        for folder in ("features", "rejects", "rows", "model"):
+            (self.out / folder).sweep()
+        report = Report(
+            command=self.command,
+            out=self.out.address,
+            images=plan.images,
+            rows=rows,
+            rejects=rejects,
+            ignored=listing.ignored,
+            partitions=len(self.reports),
+            resumed=self.resumed,
+            seconds={name: round(value, 3) for name, value in self.seconds.items()},
+            worker_seconds={name: round(value, 3) for name, value in sorted(steps.items())},
+            images_per_second=round(now / taken, 1) if taken else 0.0,
+            components=len(model.components),
+            explained_variance_ratio=model.explained_variance_ratio.tolist(),
+            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+        )
+        self.out.write_json(REPORT, report.to_dict())
+        return report
+
+
+def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:
+    for entry in listing:
+        advance(1)
+        yield entry
+
+
+def _described(command: str, job: Job, plan: Plan, network: Network, model: ScaledPCA | None) -> dict[str, object]:
+    """Return what determines the bits of the output, for ``job.json``; the backend is not among it."""
+    about: dict[str, object] = {
+        "schema": SCHEMA,
+        "command": command,
+        "images": Folder.at(job.images).address,
+        "limit": job.limit,
+        "plan": dataclasses.asdict(plan),
+        "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
+    }
+    if model is None:
+        about |= {"components": job.components, "solver": job.solver}
+    else:
+        about |= {"model": model.digest()}
+    if command != "fit":
+        about |= {"format": job.format, "columns": list(job.columns)}
+    packages = ("fruits", "numpy", "pillow", ENGINE_PACKAGES[network.engine])
+    about["versions"] = {name: importlib.metadata.version(name) for name in packages}
+    return about
+
+
+def _compare(out: Folder, there: dict[str, object], asked: dict[str, object]) -> None:
+    """Raise where the job that a folder holds is not the one that is asked."""
+    old, new = _flat(there), _flat(asked)
+    if differences := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
+        lines = "".join(f"\n  {key}: {old.get(key)} there, {new.get(key)} asked" for key in differences)
+        raise OutputError(
+            f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
+        )
+
+
+def _flat(about: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in about.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,198 @@
+"""Folders on any file system, in which a file appears whole or not at all.
+
+Everything that a job stores goes through :class:`Folder`. On a local disk a file is written under a temporary name,
+flushed and renamed; on an object store it is one PUT. A name depends on a part's index alone, so that a second
+attempt, or a twin, writes the same bytes to the same place.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from fruits.errors import OutputError
+
+__all__ = ["Folder", "open_address", "part_name", "write_table"]
+
+PART = re.compile(r"^part-(\d{5,})\.\w+$")
+TEMPORARY = re.compile(r"^\..+\.tmp$")
+
+
+def open_address(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of an address, and the path on it.
+
+    A path without a protocol is local and taken letter by letter, whatever characters it has.
+
+    Raises
+    ------
+    OutputError
+        The protocol is unknown, or its package is not installed.
+    """
+    if "://" not in address:
+        return LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
+    try:
+        file_system, path = fsspec.core.url_to_fs(address)
+    except (ValueError, ImportError) as error:
+        raise OutputError(
+            f"{address}: cannot be opened: {error}. Allowed: a local path, or an address that fsspec knows; "
+            "s3:// needs pip install 'fruits[s3]'."
+        ) from error
+    return file_system, str(path).rstrip("/")
+
+
+def part_name(index: int, suffix: str) -> str:
+    """Return the file name of part `index`: ``part-00017.parquet``."""
+    return f"part-{index:05d}.{suffix}"
+
+
+def write_table(table: pa.Table) -> bytes:
+    """Return a table as the bytes of a Parquet file; the same table always gives the same bytes.
+
+    Dictionaries do not help columns of floats, and page statistics of list items help nobody.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["label"],
+        write_statistics=["path", "label"],
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder at any address; it pickles as the address alone.
+
+    Parameters
+    ----------
+    address : str
+        A local path or any fsspec address.
+    """
+
+    address: str
+
+    @classmethod
+    def at(cls, address: str) -> Folder:
+        """Return the folder with its address made absolute, so that it means the same in every process."""
+        file_system, path = open_address(address)
+        local = isinstance(file_system, LocalFileSystem)
+        return cls(path if local else str(file_system.unstrip_protocol(path)))
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(f"{self.address}/{name}")
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of the file `name`.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        """
+        file_system, path = open_address(self.address)
+        data: bytes = file_system.cat_file(f"{path}/{name}")
+        return data
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Return the Parquet file `name` as a table."""
+        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns, use_threads=False)
+
+    def read_row_group(self, name: str, group: int) -> pa.Table:
+        """Return one row group of the Parquet file `name`, reading no more of the file than that takes."""
+        file_system, path = open_address(f"{self.address}/{name}")
+        with file_system.open(path, "rb") as file:
+            return pq.ParquetFile(file).read_row_group(group, use_threads=False)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Store `data` as the file `name`, whole or not at all, in place of what was there."""
+        file_system, path = open_address(f"{self.address}/{name}")
+        if isinstance(file_system, LocalFileSystem):
+            _write_local(Path(path), data)
+        else:
+            file_system.pipe_file(path, data)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether the file `name` is there."""
+        file_system, path = open_address(f"{self.address}/{name}")
+        file_system.invalidate_cache()
+        return bool(file_system.isfile(path))
+
+    def is_file(self) -> bool:
+        """Tell whether the address is that of a file, and so of no folder."""
+        file_system, path = open_address(self.address)
+        return bool(file_system.isfile(path))
+
+    def names(self) -> list[str]:
+        """Return the names of the files and folders in this folder, sorted; none where it does not exist."""
+        file_system, path = open_address(self.address)
+        file_system.invalidate_cache()
+        try:
+            entries = file_system.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.basename(str(entry).rstrip("/")) for entry in entries if str(entry).rstrip("/") != path)
+
+    def parts(self) -> list[int]:
+        """Return the indices of the parts in this folder, in order."""
+        return sorted(int(match[1]) for name in self.names() if (match := PART.match(name)))
+
+    def remove(self, name: str) -> None:
+        """Remove the file or folder `name` and all it holds; nothing happens where it does not exist."""
+        file_system, path = open_address(f"{self.address}/{name}")
+        file_system.invalidate_cache()
+        if file_system.exists(path):
+            file_system.rm(path, recursive=True)
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left under temporary names."""
+        for name in self.names():
+            if TEMPORARY.match(name):
+                self.remove(name)
+
+    def read_json(self, name: str) -> dict[str, object]:
+        """Return the JSON object in the file `name`.
+
+        Raises
+        ------
+        OutputError
+            The file is not a JSON object.
+        """
+        try:
+            value = orjson.loads(self.read(name))
+        except orjson.JSONDecodeError as error:
+            raise OutputError(f"{self.address}/{name} is damaged: {error}. Use --overwrite to begin anew.") from error
+        if not isinstance(value, dict):
+            raise OutputError(f"{self.address}/{name} is damaged: not an object. Use --overwrite to begin anew.")
+        return value
+
+    def write_json(self, name: str, value: dict[str, object]) -> None:
+        """Store a JSON object as the file `name`, for people to read too."""
+        self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
