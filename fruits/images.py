@@ -1,7 +1,7 @@
 """Pictures as the network wants them: any of six formats in, square 8-bit RGB pixels out.
 
-:func:`decode` gives the pixels, or an :class:`ImageError` with one of these reasons. In the rejects, the column ``reason``
-holds it, and ``detail`` the words of Pillow or of the file system.
+:func:`decode` gives the pixels, or an :class:`ImageError` with one of these reasons. In the rejects, the column
+``reason`` holds it, and ``detail`` the words of Pillow or of the file system.
 
 ================ =====================================================================================
 reason           what it means

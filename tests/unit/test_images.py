@@ -291,7 +291,7 @@ def test_the_first_frame_counts(kind: str) -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    assert re.findall(r"^``([a-z-]+)`` ", images.__doc__ or "", re.MULTILINE) == list(REASONS)
+    assert re.findall(r"^``([a-z-]+)`` +the ", images.__doc__ or "", re.MULTILINE) == list(REASONS)
 
 
 @pytest.mark.parametrize(
