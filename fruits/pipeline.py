@@ -266,8 +266,11 @@ class _Run:
                 Batch(tuple(finished[start : start + SURVEYED_TOGETHER]))
                 for start in range(0, len(finished), SURVEYED_TOGETHER)
             ]
-            for reports in self._map("survey", tasks.survey, batches, self.out, len(finished), len):
-                self.reports |= {report.index: report for report in reports}
+            with self._stage("survey", len(finished)) as advance:
+                for reports in self.executor.map(
+                    tasks.survey, batches, shared=self.out, progress=lambda reports: advance(len(reports))
+                ):
+                    self.reports |= {report.index: report for report in reports}
         images = sum(partition.images for partition in missing)
         done_now = self._map(name, task, missing, shared, images, lambda report: report.images)
         self.reports |= {report.index: report for report in done_now}
