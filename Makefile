@@ -1,0 +1,91 @@
+# Everything that a user or a developer runs; `make` alone lists it.
+#
+#   make demo PYTHON=/usr/bin/python3.12    with a Python of your choice
+#   make lock OPTIONS=--upgrade             with the newest versions that pyproject.toml allows
+
+VENV = .venv
+BIN = $(VENV)/bin
+OPTIONS =
+SHELL = /bin/bash
+
+# True of a Python that Fruits can stand on.
+USABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done),python3)
+
+define NO_PYTHON
+is not a Python that Fruits can use: it needs 3.11, 3.12 or 3.13, with the venv module.
+  on Debian or Ubuntu:                     sudo apt-get install python3 python3-venv
+  where that is older than 3.11 or newer:  sudo apt-get install python3.12 python3.12-venv
+  with a Python from elsewhere:            make setup PYTHON=/path/to/python3.12
+endef
+export NO_PYTHON
+
+# Every file that is installed is pinned by its hash, what builds it included: hence no isolated builds.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
+
+.PHONY: help setup demo test lint format lock test-pythons clean
+
+help:          ## this list
+	@sed -n 's/^\([a-z-]*:\)[^#]*## /\1	/p' Makefile | expand -t 16
+
+setup: $(VENV)/.light  ## the light set (the local and Dask backends; no TensorFlow, no Spark) in .venv
+
+demo: setup    ## the whole job on a small generated data set, on Dask
+	$(BIN)/fruits demo
+
+test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.everything  ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.everything  ## put the style right
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# test.txt first, and the others held to its versions: one environment carries them all.
+lock: $(VENV)/.tools  ## pin everything anew, by hash, from pyproject.toml
+	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
+	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
+	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
+
+test-pythons:  ## the fast tests on each of Python 3.11, 3.12 and 3.13 that is present
+	@for version in 3.11 3.12 3.13; do \
+	    for python in python$$version "$$HOME"/.pyenv/versions/$$version*/bin/python none; do \
+	        $$python -c '$(USABLE)' 2>/dev/null && break; \
+	    done; \
+	    if [ $$python = none ]; then missing="$$missing $$version"; continue; fi; \
+	    echo "Python $$version: $$python"; \
+	    $(MAKE) --no-print-directory test-fast VENV=.venv-$$version PYTHON=$$python || exit 1; \
+	    tested="$$tested $$version"; \
+	done; \
+	echo "tested:$${tested:- none}; not present:$${missing:- none}"; \
+	[ -n "$$tested" ]
+
+.PHONY: test-fast
+test-fast: $(VENV)/.everything
+	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract
+
+clean:         ## remove what was made here, the environments included
+	rm -rf .venv .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.tools: requirements/tools.txt
+	@$(PYTHON) -c '$(USABLE)' 2>/dev/null || \
+	    { echo "$(PYTHON) ($$($(PYTHON) --version 2>&1)) $$NO_PYTHON" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/tools.txt
+	@touch $@
+
+$(VENV)/.light: $(VENV)/.tools requirements/light.txt pyproject.toml
+	$(INSTALL) --require-hashes -r requirements/light.txt
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.everything: $(VENV)/.light requirements/test.txt
+	$(INSTALL) --require-hashes -r requirements/test.txt
+	@touch $@
