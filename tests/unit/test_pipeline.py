@@ -1,0 +1,289 @@
+"""The stages, their order, and what a second start finds; the network is a stand-in that takes no time."""
+
+import dataclasses
+import hashlib
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backends.local import LocalExecutor
+from fruits import pipeline, tasks
+from fruits.compare import compare
+from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError, TaskError
+from fruits.job import Job
+from fruits.rows import decode_rows
+from fruits.storage import Folder
+
+FEATURES = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanColours:
+    """Takes as features a fixed projection of the image, shrunk to 8 x 8."""
+
+    backbone: str = "MobileNetV2"
+    engine: str = "openvino"
+    weights_digest: str = "none"
+    features: int = FEATURES
+
+    def load(self):
+        projection = np.random.default_rng(0).standard_normal((8 * 8 * 3, FEATURES)).astype(np.float32)
+        return lambda pixels: np.maximum(
+            pixels[:, ::28, ::28].reshape(len(pixels), -1) / np.float32(255) @ projection, 0
+        )
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """30 images of 3 labels, and 2 broken ones."""
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        path = tmp_path / "images" / f"label {number % 3}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(path)
+    (tmp_path / "images" / "label 1" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    (tmp_path / "images" / "label 2" / "zero.jpg").touch()
+    (tmp_path / "images" / "readme.txt").write_text("words")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def job(images, tmp_path):
+    return Job(images=str(images), out=str(tmp_path / "out"), components=5, partition_size=4)
+
+
+class Counting(LocalExecutor):
+    """Counts the items of each task that it is given, and can stop after some."""
+
+    def __init__(self, stop_after=None):
+        super().__init__(workers=2)
+        self.given = {}
+        self.stop_after = stop_after
+
+    def map(self, task, items, *, shared=None, retries=0, progress=None):
+        self.given[task.__name__] = self.given.get(task.__name__, 0) + len(items)
+        if self.stop_after is not None:
+            name, count = self.stop_after
+            if task.__name__ == name:
+                super().map(task, items[:count], shared=shared, retries=0)
+                raise KeyboardInterrupt
+        return super().map(task, items, shared=shared, retries=0, progress=progress)
+
+
+def digest(out):
+    """SHA-256 of everything stored but the times."""
+    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "report.json")
+    return hashlib.sha256(
+        b"".join(str(path.relative_to(out)).encode() + path.read_bytes() for path in files)
+    ).hexdigest()
+
+
+def test_every_image_is_a_row_or_a_reject(job, images, tmp_path):
+    report = pipeline.run(job, LocalExecutor())
+    assert (report.images, report.rows, report.ignored) == (32, 30, 1)
+    assert sum(report.rejects.values()) == 2
+    out = Folder.at(job.out)
+    paths = [p for i in range(8) for p in (out / "rows").read_table(f"part-{i:05d}.parquet")["path"].to_pylist()]
+    rejects = [r for i in range(8) for r in (out / "rejects").read_table(f"part-{i:05d}.parquet").to_pylist()]
+    listed = sorted(str(path.relative_to(images)) for path in images.rglob("*") if path.suffix in (".png", ".jpg"))
+    assert sorted(paths + [reject["path"] for reject in rejects]) == listed
+    assert {reject["path"]: reject["reason"] for reject in rejects}["label 2/zero.jpg"] == "empty"
+    assert all(reject["label"] in reject["path"] and reject["detail"] for reject in rejects)
+
+
+def test_the_rows_are_what_the_model_makes_of_the_features(job):
+    report = pipeline.run(job, LocalExecutor())
+    out = Folder.at(job.out)
+    from fruits.scaled_pca import ScaledPCA
+
+    model = ScaledPCA.load(job.out)
+    assert report.components == 5
+    assert model.rows == 30
+    for index in (out / "rows").parts():
+        rows = decode_rows((out / "rows").read(f"part-{index:05d}.parquet"), "x.parquet")
+        scaled, scores = model.transform(rows["features"])
+        np.testing.assert_array_equal(rows["scaled_features"], scaled.astype(np.float32))
+        np.testing.assert_array_equal(rows["pca_features"], scores.astype(np.float32))
+
+
+def test_fit_then_transform_gives_the_rows_of_run(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    fitted = dataclasses.replace(job, out=str(tmp_path / "fitted"))
+    report = pipeline.fit(fitted, LocalExecutor())
+    assert not (tmp_path / "fitted" / "rows").exists()
+    assert report.rows == 30
+    applied = dataclasses.replace(job, out=str(tmp_path / "applied"), model=fitted.out, format="csv")
+    pipeline.transform(applied, LocalExecutor())
+    assert not (tmp_path / "applied" / "features").exists()
+    assert compare(job.out, applied.out).identical
+
+
+@pytest.mark.parametrize(
+    "stop_after", [("featurize", 0), ("featurize", 3), ("merge", 0), ("merge", 1), ("write_rows", 0), ("write_rows", 5)]
+)
+def test_a_job_that_was_stopped_does_what_is_missing_and_no_more(job, tmp_path, stop_after):
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    pipeline.run(whole, LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(stop_after))
+    assert not (tmp_path / "out" / "report.json").exists()
+    second = Counting()
+    report = pipeline.run(job, second)
+    name, count = stop_after
+    total = {"featurize": 8, "merge": 1, "write_rows": 8}
+    order = list(total)
+    for stage in order:
+        done = total[stage] if order.index(stage) < order.index(name) else count if stage == name else 0
+        assert second.given.get(stage, 0) == total[stage] - done
+    assert report.rows == 30
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_finished_job_does_nothing_and_says_the_same(job):
+    first = pipeline.run(job, LocalExecutor())
+    second = Counting()
+    assert pipeline.run(job, second) == first
+    assert set(second.given) == {"survey"}
+
+
+def test_a_part_that_was_removed_is_made_again(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "rows" / "part-00003.parquet").unlink()
+    second = Counting()
+    pipeline.run(job, second)
+    assert second.given["write_rows"] == 1
+    assert "featurize" not in second.given
+    assert digest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"components": 6}, "components: 5 there, 6 asked"),
+        ({"format": "csv"}, "format: parquet there, csv asked"),
+        ({"partition_size": 5}, "plan.partition_size: 4 there, 5 asked"),
+        ({"limit": 20}, "limit: None there, 20 asked"),
+    ],
+)
+def test_another_job_is_refused_with_both_values(job, tmp_path, change, says):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    other = dataclasses.replace(job, **change)
+    with pytest.raises(OutputError, match=says):
+        pipeline.run(other, LocalExecutor())
+    assert digest(tmp_path / "out") == before
+    pipeline.run(dataclasses.replace(other, overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") != before
+
+
+def test_images_that_changed_make_another_job(job, images):
+    pipeline.run(job, LocalExecutor())
+    (images / "label 0" / "00.png").unlink()
+    with pytest.raises(OutputError, match=r"plan\.digest.*\n.*plan\.images: 32 there, 31 asked"):
+        pipeline.run(job, LocalExecutor())
+
+
+def test_overwrite_keeps_the_old_job_where_the_new_one_cannot_begin(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    with pytest.raises(DatasetError):
+        pipeline.run(dataclasses.replace(job, images=str(tmp_path / "missing"), overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_folder_with_other_files_is_refused_even_with_overwrite(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"thesis\.tex"):
+            pipeline.run(dataclasses.replace(job, overwrite=overwrite), LocalExecutor())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_an_output_that_is_a_file_is_refused(job, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="is a file"):
+        pipeline.run(job, LocalExecutor())
+
+
+def test_too_many_rejects_fail_the_job_with_counts_and_can_be_allowed_without_repeating_work(job):
+    strict = dataclasses.replace(job, max_reject_fraction=0.05)
+    with pytest.raises(RejectsError, match=r"2 of 32 images.*1 empty, 1 truncated|1 empty, 1 not-an-image"):
+        pipeline.run(strict, LocalExecutor())
+    second = Counting()
+    report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.0625), second)
+    assert "featurize" not in second.given
+    assert report.rows == 30
+
+
+def test_an_image_that_changes_after_the_listing_is_a_reject(job, images, monkeypatch):
+    made = pipeline.make_plan
+
+    def then_change(*arguments):
+        plan = made(*arguments)
+        (images / "label 0" / "00.png").write_bytes(b"shorter")
+        (images / "label 0" / "03.png").unlink()
+        return plan
+
+    monkeypatch.setattr(pipeline, "make_plan", then_change)
+    report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.5), LocalExecutor())
+    assert report.rejects["changed"] == 1
+    assert report.rejects["unreadable"] == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "no image", "one image"])
+def test_images_that_cannot_be_fitted_are_refused_and_nothing_is_left(job, images, tmp_path, kind):
+    folder = tmp_path / "few"
+    (folder / "label").mkdir(parents=True)
+    if kind != "empty":
+        (folder / "label" / "words.txt").write_text("words")
+    if kind == "one image":
+        os.link(images / "label 0" / "00.png", folder / "label" / "00.png")
+    says = {"empty": "is empty", "no image": "none of its 1 files is an image", "one image": "at least 2"}[kind]
+    with pytest.raises(DatasetError, match=says):
+        pipeline.run(dataclasses.replace(job, images=str(folder)), LocalExecutor())
+    assert not (tmp_path / "out" / "plan").exists()
+    assert not (tmp_path / "out" / "job.json").exists()
+
+
+def test_images_that_are_all_alike_cannot_be_reduced(job, images, tmp_path):
+    (tmp_path / "alike").mkdir()
+    for number in range(9):
+        (tmp_path / "alike" / f"{number}.png").write_bytes((images / "label 0" / "00.png").read_bytes())
+    with pytest.raises(DatasetError, match="no feature varies"):
+        pipeline.run(dataclasses.replace(job, images=str(tmp_path / "alike")), LocalExecutor())
+
+
+def test_more_components_than_images_are_refused_before_anything_starts(job):
+    executor = Counting()
+    with pytest.raises(SettingsError, match="at most 31"):
+        pipeline.run(dataclasses.replace(job, components=32), executor)
+    assert executor.given == {}
+
+
+def test_a_model_of_another_backbone_or_other_weights_is_refused(job, tmp_path, monkeypatch):
+    pipeline.fit(job, LocalExecutor())
+    applied = dataclasses.replace(job, out=str(tmp_path / "applied"), model=job.out)
+    with pytest.raises(ModelError, match=r"of MobileNetV2, and --backbone ResNet50"):
+        pipeline.transform(dataclasses.replace(applied, backbone="ResNet50"), LocalExecutor())
+    monkeypatch.setattr(pipeline, "compile_network", lambda *names: MeanColours(weights_digest="others"))
+    with pytest.raises(ModelError, match="digest none.*others"):
+        pipeline.transform(applied, LocalExecutor())
+    assert not (tmp_path / "applied" / "job.json").exists()
+
+
+def test_a_rejects_part_of_another_plan_is_damage(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    rejects = tmp_path / "out" / "rejects"
+    table = Folder.at(str(rejects)).read_table("part-00000.parquet").replace_schema_metadata({})
+    Folder.at(str(rejects)).write("part-00000.parquet", tasks.write_table(table))
+    with pytest.raises((DamageError, TaskError), match="partition 0"):
+        pipeline.run(job, LocalExecutor())
