@@ -1,0 +1,221 @@
+"""Drawn pictures of fruit, labelled by folder like Fruits-360, for the demo and for trying things out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from fruits.errors import OutputError, SettingsError
+
+__all__ = ["generate"]
+
+SIZE = 100  # pixels, as in Fruits-360
+OVERSAMPLING = 2
+LIGHT = np.array([-0.48, -0.60, 0.64])  # from the upper left, towards the viewer; HALFWAY between it and the viewer
+HALFWAY = np.array([-0.265, -0.331, 0.906])
+STEM, LEAF, SEED = (104, 74, 44), ((70, 130, 50), (120, 170, 70)), (250, 215, 110)
+
+Colour = tuple[int, int, int]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One fruit, in units of half the picture: x to the right, y down, (0, 0) in the middle.
+
+    `bumps` are what the outline gains (or loses) at its top and its bottom; `taper` narrows the top, `bend` bends the
+    body. `berries` are the places of the bodies. Stems lead from `stems`, hidden in the bodies, to `tip`, where leaves
+    grow too; `leaves` are their directions in degrees, clockwise from the right.
+    """
+
+    label: str
+    width: float
+    height: float
+    colours: tuple[Colour, Colour]
+    taper: float = 0.0
+    bend: float = 0.0
+    bumps: tuple[float, float] = (0.0, 0.0)
+    gloss: float = 0.45
+    berries: tuple[tuple[float, float], ...] = ((0.0, 0.06),)
+    stems: tuple[tuple[float, float], ...] = ()
+    tip: tuple[float, float] = (0.0, -0.6)
+    leaves: tuple[float, ...] = ()
+    seeds: int = 0
+
+
+BUNCH = tuple((0.3 * (place - row / 2), 0.55 - 0.27 * row) for row in (3, 2, 1, 0) for place in range(row + 1))
+KINDS = (
+    Kind("Apple", 0.7, 0.66, ((200, 24, 36), (232, 150, 60)), bumps=(-0.2, -0.07), berries=((0, 0.14),),
+         stems=((0, -0.2),), tip=(0.08, -0.66), leaves=(-15,)),
+    Kind("Banana", 0.2, 0.84, ((250, 210, 50), (214, 196, 70)), bend=0.42, bumps=(0.12, 0.04), gloss=0.15),
+    Kind("Cherry", 0.38, 0.37, ((150, 8, 30), (200, 24, 40)), bumps=(-0.12, 0), berries=((-0.42, 0.44), (0.4, 0.36)),
+         stems=((-0.42, 0.25), (0.4, 0.18)), tip=(0.08, -0.78), leaves=(10,), gloss=0.7),
+    Kind("Grape", 0.2, 0.22, ((96, 40, 120), (140, 70, 150)), berries=BUNCH, stems=((0, -0.2),), tip=(0.06, -0.8),
+         leaves=(20,)),
+    Kind("Lemon", 0.6, 0.74, ((248, 222, 50), (226, 214, 90)), bumps=(0.22, 0.16), gloss=0.3),
+    Kind("Orange", 0.74, 0.72, ((246, 140, 20), (252, 166, 50)), berries=((0, 0.12),), gloss=0.25, leaves=(-40,)),
+    Kind("Pear", 0.56, 0.74, ((186, 196, 60), (222, 200, 90)), taper=0.38, bumps=(-0.04, -0.05), berries=((0, 0.14),),
+         stems=((0, -0.4),), tip=(0.1, -0.86)),
+    Kind("Strawberry", 0.62, 0.72, ((222, 24, 40), (238, 60, 50)), taper=-0.32, bumps=(-0.12, 0.08),
+         leaves=(15, 55, 90, 125, 165), seeds=34),
+)  # fmt: skip
+
+BROKEN = ("truncated", "empty", "text")
+
+
+def generate(folder: str | Path, *, images: int = 240, labels: int = len(KINDS), seed: int = 0, broken: int = 0) -> int:
+    """Draw labelled pictures into `folder`/<label>/ and return the number of files.
+
+    They are 100 x 100 JPEG on white, in turn of each label; every tenth is something else that occurs in practice: PNG
+    with transparency, WebP, GIF, 16-bit grey, CMYK. The same arguments give the same bytes, with the same NumPy
+    and Pillow.
+
+    Parameters
+    ----------
+    folder : str or Path
+        A local folder; created where it is missing.
+    images : int, default 240
+        How many pictures.
+    labels : int, default 8
+        How many kinds of fruit, in the order of the alphabet.
+    seed : int, default 0
+        Another seed, other pictures.
+    broken : int, default 0
+        How many files more that are no pictures: truncated, empty, and text, in turn.
+
+    Raises
+    ------
+    OutputError
+        `folder` is a file, is not empty, or cannot be written.
+    SettingsError
+        A number is out of its range.
+    """
+    if images < 1 or broken < 0 or seed < 0 or not 1 <= labels <= len(KINDS):
+        raise SettingsError(
+            f"sample: images {images}, labels {labels}, seed {seed}, broken {broken}. "
+            f"Allowed: images from 1, labels 1 to {len(KINDS)}, seed from 0, broken from 0."
+        )
+    root = Path(folder)
+    try:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise OutputError(f"{folder}: is not an empty folder. Give a new folder, or empty this one.")
+        for index in range(images + broken):
+            kind = KINDS[index % labels]
+            picture = _draw(kind, np.random.default_rng([seed, index]))
+            name, data = _encode(picture, index) if index < images else _break(picture, index - images)
+            place = root / kind.label
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{index:05d}{name}").write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Give a folder that can.") from error
+    return images + broken
+
+
+def _encode(picture: Image.Image, index: int) -> tuple[str, bytes]:
+    """Return the end of the file's name and its content: nearly always a JPEG."""
+    flat = Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture)
+    if index % 10 != 9:
+        return ".jpg", _saved(flat, "JPEG", quality=92)
+    grey = np.asarray(flat.convert("L")).astype(np.uint16) * 257
+    choices = (
+        lambda: (".png", _saved(picture, "PNG")),
+        lambda: (".webp", _saved(flat, "WEBP", quality=90)),
+        lambda: (".gif", _saved(flat, "GIF")),
+        lambda: (".tif", _saved(Image.fromarray(grey), "TIFF")),
+        lambda: ("_cmyk.jpg", _saved(flat.convert("CMYK"), "JPEG", quality=92)),
+    )
+    return choices[index // 10 % len(choices)]()
+
+
+def _break(picture: Image.Image, index: int) -> tuple[str, bytes]:
+    data = _saved(picture.convert("RGB"), "JPEG")
+    choices = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"This is not a picture of a fruit.\n"}
+    name = BROKEN[index % len(BROKEN)]
+    return f"_{name}.jpg", choices[name]
+
+
+def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:
+    stream = BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _draw(kind: Kind, random: np.random.Generator) -> Image.Image:
+    """Return one fruit of its kind, RGBA on nothing, in its own size, place, turn and tint."""
+    side = SIZE * OVERSAMPLING
+    scale = side / 2 * random.uniform(0.8, 0.98)
+    angle = random.normal(0, 0.35)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    middle = side / 2 + random.uniform(-0.04, 0.04, 2) * side
+    tint = random.normal(0, 9, 3)
+
+    def at(points: Points | Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(float(x), float(y)) for x, y in np.asarray(points) @ turn * scale + middle]
+
+    canvas = Image.new("RGBA", (side, side), (255, 255, 255, 0))
+    pen = ImageDraw.Draw(canvas)
+    for stem in kind.stems:
+        pen.line(at([stem, kind.tip]), fill=(*STEM, 255), width=round(scale * 0.06))
+    outline = _outline(kind) * random.normal(1, 0.04, 2)
+    radius = min(kind.width, kind.height) * scale
+    for berry in kind.berries:
+        _paint(canvas, at(outline + berry), kind.colours, radius, kind.gloss, tint, random)
+    for _ in range(kind.seeds):
+        spot = np.array(kind.berries[0]) + 0.86 * np.sqrt(random.uniform()) * outline[random.integers(len(outline))]
+        (x, y), seed = at([spot])[0], 0.022 * scale
+        pen.ellipse((x - seed, y - 1.4 * seed, x + seed, y + 1.4 * seed), fill=(*SEED, 255))
+    for direction in kind.leaves:
+        _paint(canvas, at(_leaf(direction + random.normal(0, 8)) + kind.tip), LEAF, 0.12 * scale, 0.1, tint, random)
+    return canvas.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def _outline(kind: Kind) -> Points:
+    turn = np.linspace(0, 2 * np.pi, 160, endpoint=False)
+    x, y = np.cos(turn), np.sin(turn)
+    grown = 1 + np.where(y < 0, *kind.bumps) * np.exp(-((x / 0.3) ** 2))
+    width = kind.width * (1 + kind.taper * y)
+    return np.stack([width * x * grown + kind.bend * (y**2 - 0.5), kind.height * y * grown], axis=1)
+
+
+def _leaf(degrees: float) -> Points:
+    along = np.linspace(0, 1, 20)
+    wide = 0.13 * np.sin(np.pi * along**0.8)
+    edge = np.concatenate([np.stack([along, wide], 1), np.stack([along, -wide], 1)[::-1]]) * (0.5, 1)
+    angle = np.radians(degrees)
+    turned: Points = edge @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return turned
+
+
+def _paint(
+    canvas: Image.Image,
+    outline: list[tuple[float, float]],
+    colours: tuple[Colour, Colour],
+    radius: float,
+    gloss: float,
+    tint: Points,
+    random: np.random.Generator,
+) -> None:
+    """Paint a round body: its outline, blurred, is its relief, which is then lit."""
+    reach = round(radius)  # around the body, for the blur
+    left, top = (int(edge) - reach for edge in np.min(outline, axis=0))
+    width, height = (int(edge) + 2 * reach + 2 for edge in np.ptp(outline, axis=0))
+    mask = Image.new("L", (width, height))
+    ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in outline], fill=255)
+    relief = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.45 * radius)), np.float32) * (1.6 * radius / 255)
+    slope_y, slope_x = np.gradient(relief)
+    normal = np.stack([-slope_x, -slope_y, np.ones_like(relief)], axis=-1)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    shine = gloss * np.clip(normal @ HALFWAY, 0, 1)[..., None] ** 60
+    patches = Image.fromarray(random.integers(0, 256, (4, 4), np.uint8)).resize(mask.size, Image.Resampling.BICUBIC)
+    mix = np.asarray(patches)[..., None] / 255
+    skin = np.array(colours[0]) * (1 - mix) + np.array(colours[1]) * mix + tint
+    lit = skin * (0.5 + 0.62 * (normal @ LIGHT))[..., None]
+    pixels = np.clip(lit + (255 - lit) * shine, 0, 255).astype(np.uint8)
+    canvas.paste(Image.fromarray(pixels), (left, top), mask)
