@@ -1,0 +1,152 @@
+"""What the command line draws: tables where people look, and the same as plain lines where a program reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from fruits.progress import duration
+from fruits.rows import VECTORS, decode_rows
+from fruits.storage import Folder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fruits.compare import Comparison
+    from fruits.pipeline import Report
+
+EXAMPLES = 3  # rows that are shown
+COMPONENTS = 5  # components that are shown one by one
+
+
+def show_report(console: Console, report: Report) -> None:
+    """Draw what a job did: counts and speed, the explained variance, a few rows, and where the files are."""
+    out = Folder.at(report.out)
+    _facts(console, _counts(report))
+    _variance(console, report)
+    if report.command != "fit":
+        _rows(console, list(islice(_examples(out), EXAMPLES)))
+    _facts(console, _places(report))
+
+
+def show_comparison(console: Console, found: Comparison) -> None:
+    """Draw what a comparison found."""
+    things = ([f"{found.rows:,} rows"] if found.rows else []) + (["model"] if found.model else [])
+    if found.identical:
+        compared = " and ".join((["model"] if found.model else []) + (["rows"] if found.rows else []))
+        count = f"{found.rows:,} rows, " if found.rows else ""
+        console.print(
+            Text.assemble(("identical: ", "bold green"), f"{count}{compared} to the last bit"), soft_wrap=True
+        )
+        return
+    console.print(Text.assemble(("different: ", "bold red"), f"{' and '.join(things)} compared"))
+    lines = [
+        (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", _printable(difference.first))
+        for difference in found.differences
+    ]
+    _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
+
+
+def _counts(report: Report) -> Mapping[str, str]:
+    ignored = f", and {report.ignored:,} other files that are no images" if report.ignored else ""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
+    resumed = f"; of {report.partitions:,} partitions, {report.resumed:,} done before" if report.resumed else ""
+    speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "the network had nothing to do"
+    stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
+    return {
+        "images": f"{report.images:,}{ignored}",
+        "rows": f"{report.rows:,}",
+        "rejects": f"{sum(report.rejects.values()):,}" + (f": {reasons}" if reasons else ""),
+        "speed": speed + resumed,
+        "time": stages,
+    }
+
+
+def _variance(console: Console, report: Report) -> None:
+    ratios = np.array(report.explained_variance_ratio)
+    together = np.cumsum(ratios)
+    shown = range(min(COMPONENTS, len(ratios)))
+    _table(
+        console,
+        ("explained variance", *(f"PC{index + 1}" for index in shown), f"all {len(ratios):,} kept"),
+        [
+            ("of each component", *(f"{ratios[index]:.1%}" for index in shown), ""),
+            ("up to it", *(f"{together[index]:.1%}" for index in shown), f"{together[-1]:.1%}"),
+        ],
+        right=range(1, len(shown) + 2),
+    )
+    reaching = ", ".join(f"{count:,} reach {float(share):.0%}" for share, count in report.components_reaching.items())
+    _facts(console, {"components": reaching})
+
+
+def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
+    """Draw rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``."""
+    if not examples:
+        return
+    names = [name for name in ("path", "label", *VECTORS) if name in examples[0]]
+    if "label" in names and len(names) > 1:
+        names = [name for name in names if name != "path"]
+    if not console.is_terminal:
+        for row in examples:
+            cells = (f"{name} {_cell(row[name])}" if name in VECTORS else _cell(row[name]) for name in names)
+            console.print(" | ".join(cells), markup=False, soft_wrap=True)
+        console.print()
+        return
+    _table(console, names, [[_cell(row[name]) for name in names] for row in examples])
+
+
+def _examples(out: Folder) -> Iterable[Mapping[str, Any]]:
+    """Return the first rows, as far as they are asked for."""
+    folder = out / "rows"
+    for name in folder.names():
+        if not name.startswith("part-"):
+            continue
+        columns = decode_rows(folder.read(name), name)
+        for index in range(len(next(iter(columns.values())))):
+            yield {column: values[index] for column, values in columns.items()}
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        numbers = ", ".join(f"{number:.2f}" for number in value[:2])
+        return f"[{numbers}{', …' if len(value) > 2 else ''}]"
+    return "(no label)" if value is None else _printable(value)
+
+
+def _places(report: Report) -> Mapping[str, str]:
+    parts = {"fit": ("model", "features", "rejects"), "run": ("rows", "model", "features", "rejects")}
+    names = parts.get(report.command, ("rows", "rejects"))
+    return {"files": f"{_printable(report.out)}/", "": ", ".join((*(f"{name}/" for name in names), "report.json"))}
+
+
+def _facts(console: Console, facts: Mapping[str, str]) -> None:
+    """Print names and values, one to a line."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        grid.add_row(name, Text(value))
+    console.print(grid, soft_wrap=not console.is_terminal)
+
+
+def _table(console: Console, names: Sequence[str], lines: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False, show_edge=True)
+    numbers = set(right)
+    for index, name in enumerate(names):
+        table.add_column(name, justify="right" if index in numbers else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table)
+    if not console.is_terminal:
+        console.print()
+
+
+def _printable(text: str) -> str:
+    """Return text with what would move the cursor, such as a newline in a file's name, shown as an escape."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,452 @@
+"""The command line: every command makes frozen values, calls the core, and returns an :class:`Answer` to show.
+
+What is imported here is what ``fruits --help`` needs; the rest is imported by the command that uses it. The answer
+goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from fruits import _options as options
+from fruits.errors import FruitsError, SettingsError
+from fruits.executor import Executor
+from fruits.progress import to_stderr
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fruits.config import Cluster
+    from fruits.job import Job
+    from fruits.scaled_pca import ScaledPCA
+
+__all__ = ["Answer", "app", "main"]
+
+STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
+TRACE_OF_A_WORKER = "\nTraceback (most recent call last):"
+EXAMPLE = "[bold]Example:[/] "
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command found: as values for ``--json``, and as a picture for people."""
+
+    values: dict[str, Any]
+    show: Callable[[Console], None]
+    exit_code: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 the job failed, 2 bad input, 130 or 143 stopped by a signal."""
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    as_json, debug = "--json" in words, "--debug" in words  # needed also where the words cannot be parsed
+    with _reserved_stdout(as_json), _terminable():
+        answer = _answer(words, debug)
+    if answer is not None:
+        _write(answer, as_json)
+    sys.exit(0 if answer is None else answer.exit_code)
+
+
+app = typer.Typer(
+    name="fruits",
+    help="Labelled images in, standardised PCA-reduced transfer-learning features out, the same on Dask and on Spark.",
+    epilog="Begin with: [bold]fruits demo[/]. Then: [bold]fruits run IMAGES --out OUT[/].",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"fruits {version('fruits')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=EXAMPLE + "fruits demo --backend spark")
+def demo(
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", metavar="FOLDER", help="Where the images and the output go; default: a new temporary folder."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images are drawn.")] = 240,
+    components: options.Components = "0.95",
+    backend: options.Backend = None,
+    cluster: options.Cluster = None,
+    cluster_file: options.ClusterFile = None,
+    workers: options.Workers = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Run the whole job on a small sample that is drawn for it, three broken files among it."""
+    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else out)
+    given = locals() | {"images": str(folder / "images"), "out": str(folder / "output"), "partition_size": 32}
+    _checked(given)  # nothing is drawn for a job that cannot be
+    if not (folder / "images").exists():
+        from fruits.sample import generate
+
+        with to_stderr(quiet=quiet).stage("sample", total=None) as stage:
+            stage.advance(generate(folder / "images", images=images, broken=3))
+    return _work("run", given)
+
+
+@app.command(epilog=EXAMPLE + "fruits sample photos/ --images 1000 --labels 5")
+def sample(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new folder, or an empty one.", show_default=False)],
+    images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images.")] = 240,
+    labels: Annotated[int, typer.Option("--labels", metavar="COUNT", help="How many kinds of fruit, up to 8.")] = 8,
+    broken: Annotated[int, typer.Option("--broken", metavar="COUNT", help="How many broken files more.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Another seed, other images.")] = 0,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Draw labelled sample images."""
+    from fruits.sample import generate
+
+    files = generate(folder, images=images, labels=labels, seed=seed, broken=broken)
+    return Answer(
+        {"folder": os.path.abspath(folder), "files": files},
+        lambda console: console.print(f"{files:,} files are in {folder}", markup=False, soft_wrap=True),
+    )
+
+
+@app.command(epilog=EXAMPLE + "fruits run photos/ --out out/photos --backend spark --components 200")
+def run(
+    images: options.Images,
+    out: options.Out,
+    components: options.Components = "0.95",
+    backbone: options.Backbone = None,
+    engine: options.Engine = None,
+    weights: options.Weights = None,
+    solver: options.Solver = "exact",
+    limit: options.Limit = None,
+    max_reject_fraction: options.MaxRejectFraction = 0.1,
+    backend: options.Backend = None,
+    cluster: options.Cluster = None,
+    cluster_file: options.ClusterFile = None,
+    workers: options.Workers = None,
+    partition_size: options.PartitionSize = 1024,
+    format: options.Format = "parquet",
+    columns: options.Columns = options.ALL_COLUMNS,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Fit on the images, and write their rows."""
+    return _work("run", locals())
+
+
+@app.command(epilog=EXAMPLE + "fruits fit s3://bucket/train --out s3://bucket/model --cluster dask-address")
+def fit(
+    images: options.Images,
+    out: options.Out,
+    components: options.Components = "0.95",
+    backbone: options.Backbone = None,
+    engine: options.Engine = None,
+    weights: options.Weights = None,
+    solver: options.Solver = "exact",
+    limit: options.Limit = None,
+    max_reject_fraction: options.MaxRejectFraction = 0.1,
+    backend: options.Backend = None,
+    cluster: options.Cluster = None,
+    cluster_file: options.ClusterFile = None,
+    workers: options.Workers = None,
+    partition_size: options.PartitionSize = 1024,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Fit on the images, and write the model."""
+    return _work("fit", locals())
+
+
+@app.command(epilog=EXAMPLE + "fruits transform new-photos/ --model out/photos --out out/new --format csv")
+def transform(
+    images: options.Images,
+    model: options.Model,
+    out: options.Out,
+    backbone: options.Backbone = None,
+    engine: options.Engine = None,
+    weights: options.Weights = None,
+    limit: options.Limit = None,
+    max_reject_fraction: options.MaxRejectFraction = 0.1,
+    backend: options.Backend = None,
+    cluster: options.Cluster = None,
+    cluster_file: options.ClusterFile = None,
+    workers: options.Workers = None,
+    partition_size: options.PartitionSize = 1024,
+    format: options.Format = "parquet",
+    columns: options.Columns = options.ALL_COLUMNS,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Write the rows of other images with a fitted model, in one pass."""
+    return _work("transform", locals())
+
+
+@app.command(epilog=EXAMPLE + "fruits compare out/dask out/spark")
+def compare(
+    a: Annotated[str, typer.Argument(metavar="OUT_A", help="The --out of a finished command.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="OUT_B", help="That of another.", show_default=False)],
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", metavar="NUMBER", min=0, help="The largest difference to pass over.")
+    ] = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Tell whether two outputs are identical to the last bit, or where and by how much they differ.
+
+    Exits with 0 where they are the same, and with 1 where they differ by more than the tolerance.
+    """
+    from fruits._terminal import show_comparison
+    from fruits.compare import compare as compared
+
+    found = compared(a, b)
+    same = found.identical or (tolerance is not None and found.largest <= tolerance)
+    values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest}
+    return Answer(values, lambda console: show_comparison(console, found), 0 if same else 1)
+
+
+def _work(command: str, given: dict[str, Any]) -> Answer:
+    """Do the work that the options ask for, and return its report."""
+    job, cluster = _checked(given)
+    from fruits import pipeline  # after the checks, which are to be quick
+    from fruits._terminal import show_report
+
+    work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
+    progress = to_stderr(quiet=given["quiet"])
+    with _Deferred(cluster) as executor:
+        progress.note(_place(cluster))
+        report = work(job, executor, progress=progress)
+    return Answer(report.to_dict(), lambda console: show_report(console, report))
+
+
+def _checked(given: dict[str, Any]) -> tuple[Job, Cluster]:
+    """Return the job and the place that the options ask for."""
+    import backends
+    from fruits import config
+    from fruits.job import Job
+
+    settings = {field.name: given[field.name] for field in dataclasses.fields(Job) if field.name in given}
+    if "components" in settings:
+        settings["components"] = _number(settings["components"])
+    if "columns" in settings:
+        settings["columns"] = tuple(name.strip() for name in settings["columns"].split(","))
+    job = Job(**settings)
+    cluster = config.resolve(
+        cluster=given["cluster"], backend=given["backend"], workers=given["workers"], file=given["cluster_file"]
+    )
+    backends.require(cluster.backend)
+    return job, cluster
+
+
+def _number(text: str) -> int | float:
+    """Return ``--components`` as the job takes it: a count is written without a point."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"--components {text}: not a number. "
+            "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
+        ) from None
+
+
+class _Deferred(Executor):
+    """The executor of a cluster, started by the first task: what is wrong with the input is told before."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._executor: Executor | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self._cluster.backend
+
+    @property
+    def parallelism(self) -> int:  # type: ignore[override]
+        return self._started().parallelism
+
+    def map(
+        self,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        *,
+        shared: Any = None,
+        retries: int = 2,
+        progress: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        return self._started().map(task, items, shared=shared, retries=retries, progress=progress)
+
+    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
+        return self._started().fit_native(features, rows, components)
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.close()
+
+    def _started(self) -> Executor:
+        if self._executor is None:
+            self._executor = _executor(self._cluster)
+        return self._executor
+
+
+def _place(cluster: Cluster) -> str:
+    """Return in words where a job runs."""
+    if cluster.address is not None:
+        return f"{cluster.backend} at {cluster.address}"
+    return f"{cluster.backend} on this machine, {cluster.workers} worker{'s' if cluster.workers != 1 else ''}"
+
+
+def _executor(cluster: Cluster) -> Executor:
+    """Return the executor of a cluster, started or attached."""
+    import backends
+
+    make: Callable[..., Executor] = backends.load(cluster.backend)
+    if cluster.backend == "dask":
+        return make(workers=cluster.workers, address=cluster.address)
+    if cluster.backend == "spark":
+        return make(workers=cluster.workers, master=cluster.address, conf=cluster.conf)
+    return make(workers=cluster.workers)
+
+
+def _answer(words: list[str], debug: bool) -> Answer | None:
+    """Return what the command found, or what went wrong; None where the parser has answered itself, as for --help."""
+    try:
+        returned = app(words, prog_name="fruits", standalone_mode=False)
+    except FruitsError as error:
+        return _failure(error, str(error).partition(TRACE_OF_A_WORKER)[0], error.exit_code, debug)
+    except typer.TyperException as error:
+        return _failure(error, _usage(error), 2, debug)
+    except KeyboardInterrupt:
+        returned = 128 + signal.SIGINT  # what typer makes of those that it sees
+    except _Terminated:
+        returned = 128 + signal.SIGTERM
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}\nThis was not foreseen. The same command with --debug shows where."
+        return _failure(error, message, 1, debug)
+    if isinstance(returned, Answer):
+        return returned
+    if returned in STOPPED:
+        message = "Stopped. What is finished is kept: run the same command again to go on."
+        return Answer(_error("Stopped", message, returned), lambda console: console.print(message), returned)
+    return None
+
+
+def _failure(error: Exception, message: str, exit_code: int, debug: bool) -> Answer:
+    def show(console: Console) -> None:
+        if debug:
+            console.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
+        console.print("[bold red]Error:[/] ", end="")
+        console.print(message, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+    return Answer(_error(type(error).__name__, message, exit_code), show, exit_code)
+
+
+def _error(kind: str, message: str, exit_code: int) -> dict[str, Any]:
+    return {"error": {"type": kind, "message": message, "exit_code": exit_code}}
+
+
+def _usage(error: typer.TyperException) -> str:
+    """Return what is wrong with the words of the command line, and where to read what is allowed."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if message.startswith("No such command"):
+        names = (command.callback.__name__ for command in app.registered_commands if command.callback)
+        message += f" Allowed: {', '.join(names)}."
+    return message if context is None else f"{message}\n{context.command_path} --help shows what is allowed."
+
+
+def _write(answer: Answer, as_json: bool) -> None:
+    """Write JSON or a result to stdout, and to stderr what went wrong."""
+    from rich.console import Console
+
+    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    failed = "error" in answer.values
+    if failed:
+        answer.show(stderr)
+    with stdout.capture() as captured:
+        if as_json:
+            import orjson
+
+            stdout.out(orjson.dumps(answer.values, option=orjson.OPT_INDENT_2).decode())
+        elif not failed:
+            answer.show(stdout)
+    try:
+        sys.stdout.write(captured.get())
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has read enough; the job is done all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _reserved_stdout(reserved: bool) -> Iterator[None]:
+    """Keep stdout for the one JSON object: what libraries and child processes write there goes to stderr."""
+    if not reserved:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as an exception, so that what is open is closed."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    main()
