@@ -7,7 +7,7 @@ from typing import Literal
 
 from fruits.errors import SettingsError
 
-__all__ = ["BACKBONES", "Backbone", "backbone"]
+__all__ = ["BACKBONES", "KERAS_FILES", "Backbone", "backbone"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,10 @@ class Backbone:
         ``tf``: ``x / 127.5 - 1``. ``caffe``: RGB to BGR, then the ImageNet means (103.939, 116.779, 123.68) are
         subtracted. ``none``: 0 to 255 as they are, because the network scales them itself. The names are Keras'
         (``keras.applications.imagenet_utils.preprocess_input``).
+    weights_file : str
+        The official file of its ImageNet weights, below `KERAS_FILES`.
+    weights_md5 : str or None
+        The MD5 of that file, as ``keras.applications`` has it.
     weights_digest : str or None
         The digest of its ImageNet tensors (:func:`fruits.weights.tensor_digest`), where one is known to check against.
     """
@@ -34,15 +38,41 @@ class Backbone:
     size: int
     features: int
     preprocessing: Literal["tf", "caffe", "none"]
+    weights_file: str
+    weights_md5: str | None = None
     weights_digest: str | None = None
 
+
+# Where keras.applications downloads from.
+KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 BACKBONES = {
     entry.name: entry
     for entry in (
-        Backbone("MobileNetV2", 224, 1280, "tf", "f0ec0e77572672762b6e25a7a328329f39af83d18fb2e8f9456cab670187746a"),
-        Backbone("ResNet50", 224, 2048, "caffe"),
-        Backbone("EfficientNetV2B0", 224, 1280, "none"),
+        Backbone(
+            "MobileNetV2",
+            224,
+            1280,
+            "tf",
+            "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+            weights_digest="f0ec0e77572672762b6e25a7a328329f39af83d18fb2e8f9456cab670187746a",
+        ),
+        Backbone(
+            "ResNet50",
+            224,
+            2048,
+            "caffe",
+            "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+            weights_md5="4d473c1dd8becc155b73f8504c6f6626",
+        ),
+        Backbone(
+            "EfficientNetV2B0",
+            224,
+            1280,
+            "none",
+            "efficientnet_v2/efficientnetv2-b0_notop.h5",
+            weights_md5="893217f2bb855e2983157299931e43ff",
+        ),
     )
 }
 
