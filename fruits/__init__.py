@@ -2,14 +2,15 @@
 
 ::
 
+    import backends
     import fruits
-    from backends.dask import DaskExecutor
 
-    with DaskExecutor(workers=4) as executor:
-        report = fruits.run(fruits.Job(images="photos", out="out/photos"), executor)
-    model = fruits.ScaledPCA.load("out/photos")
+    job = fruits.Job(images="photos", out="out", components=200)
+    with backends.load("dask")(workers=4) as executor:
+        report = fruits.run(job, executor)
+    model = fruits.ScaledPCA.load("out")
 
-The names are loaded when they are first used: what a worker or the command line does not need, it does not wait for.
+What stands in ``__all__`` is the public surface. It is imported on first use, so that ``import fruits`` is quick.
 """
 
 from __future__ import annotations
@@ -18,32 +19,49 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fruits.errors import FruitsError
+    from fruits.comparison import Comparison, compare
+    from fruits.errors import FruitsError, InputError, JobError
     from fruits.executor import Executor
     from fruits.job import Job
     from fruits.pipeline import Report, fit, run, transform
     from fruits.scaled_pca import ScaledPCA
 
-__all__ = ["Executor", "FruitsError", "Job", "Report", "ScaledPCA", "fit", "run", "transform"]
+__all__ = [
+    "Comparison",
+    "Executor",
+    "FruitsError",
+    "InputError",
+    "Job",
+    "JobError",
+    "Report",
+    "ScaledPCA",
+    "compare",
+    "fit",
+    "run",
+    "transform",
+]
 
-_MODULES = {
-    "Executor": "fruits.executor",
-    "FruitsError": "fruits.errors",
-    "Job": "fruits.job",
-    "Report": "fruits.pipeline",
-    "ScaledPCA": "fruits.scaled_pca",
-    "fit": "fruits.pipeline",
-    "run": "fruits.pipeline",
-    "transform": "fruits.pipeline",
+_HOMES = {
+    "Comparison": "comparison",
+    "Executor": "executor",
+    "FruitsError": "errors",
+    "InputError": "errors",
+    "Job": "job",
+    "JobError": "errors",
+    "Report": "pipeline",
+    "ScaledPCA": "scaled_pca",
+    "compare": "comparison",
+    "fit": "pipeline",
+    "run": "pipeline",
+    "transform": "pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(_MODULES[name]), name)
-    return value
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

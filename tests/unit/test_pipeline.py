@@ -10,7 +10,7 @@ from PIL import Image
 
 from backends.local import LocalExecutor
 from fruits import pipeline, tasks
-from fruits.compare import compare
+from fruits.comparison import compare
 from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError, TaskError
 from fruits.job import Job
 from fruits.rows import decode_rows
@@ -275,7 +275,7 @@ def test_a_model_of_another_backbone_or_other_weights_is_refused(job, tmp_path, 
     with pytest.raises(ModelError, match=r"of MobileNetV2, and --backbone ResNet50"):
         pipeline.transform(dataclasses.replace(applied, backbone="ResNet50"), LocalExecutor())
     monkeypatch.setattr(pipeline, "compile_network", lambda *names: MeanColours(weights_digest="others"))
-    with pytest.raises(ModelError, match="digest none.*others"):
+    with pytest.raises(ModelError, match=r"digest none.*others"):
         pipeline.transform(applied, LocalExecutor())
     assert not (tmp_path / "applied" / "job.json").exists()
 

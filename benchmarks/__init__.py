@@ -1,0 +1,1 @@
+"""How fast each part is: every module here measures one, with ``python -m benchmarks.<name>``."""

@@ -1,0 +1,108 @@
+"""Whole jobs on every backend, compared to the last bit, on real images where they are there and on generated ones."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+import backends
+from fruits import pipeline
+from fruits.comparison import compare
+from fruits.job import Job
+from fruits.sample import generate
+
+WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 2, 3)}
+assert set(WORKERS) == set(backends.BACKENDS)  # a new backend has to be added here
+SOME = [(name, count) for name, counts in WORKERS.items() for count in counts]
+
+
+@pytest.fixture(scope="module", params=["real", "generated"])
+def images(request, tmp_path_factory):
+    """280 images of many labels, and three that cannot be used."""
+    folder = tmp_path_factory.mktemp(request.param) / "images"
+    if request.param == "real":
+        for source in sorted(request.getfixturevalue("fruits360").glob("Training/*/*.jpg"))[::14]:
+            target = folder / source.parent.name / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    else:
+        generate(folder, images=280, labels=6)
+    some = next(folder.iterdir())
+    (some / "zero.jpg").touch()
+    (some / "words.jpg").write_text("not a picture")
+    whole = next(some.glob("*.jpg")).read_bytes()
+    (some / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(images, tmp_path_factory):
+    """A run on the local backend, by the size of its partitions."""
+    made = {}
+
+    def of(size):
+        if size not in made:
+            job = Job(
+                images=str(images), out=str(tmp_path_factory.mktemp("reference") / "out"), components=40, partition_size=size
+            )
+            with backends.load("local")(workers=1) as executor:
+                made[size] = job, pipeline.run(job, executor)
+        return made[size]
+
+    return of
+
+
+def stored(out):
+    """Every file that holds a part of the answer, with its bytes."""
+    root = Path(out)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.name != "report.json"
+    }
+
+
+@pytest.mark.parametrize(("name", "workers"), SOME)
+def test_run_gives_the_same_bytes_on_every_backend(images, reference, tmp_path, name, workers):
+    expected, report = reference(32)
+    job = dataclasses.replace(expected, out=str(tmp_path / "out"))
+    with backends.load(name)(workers=workers) as executor:
+        assert pipeline.run(job, executor).rejects == report.rejects
+    found = compare(expected.out, job.out)
+    assert found.identical, found.differences
+    assert found.rows == report.rows == report.images - 3
+    assert stored(job.out) == stored(expected.out)
+
+
+@pytest.mark.parametrize("name", list(backends.BACKENDS))
+def test_transform_gives_the_rows_of_run_on_every_backend(images, reference, tmp_path, name):
+    expected, report = reference(32)
+    job = dataclasses.replace(expected, out=str(tmp_path / "out"), model=expected.out, format="csv")
+    with backends.load(name)(workers=2) as executor:
+        assert pipeline.transform(job, executor).rows == report.rows
+    assert compare(expected.out, job.out).identical
+
+
+def test_partitions_of_another_size_agree_to_a_millionth(reference):
+    small, _ = reference(32)
+    large, _ = reference(1024)
+    found = compare(small.out, large.out)
+    assert found.rows > 250
+    assert found.largest <= 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in backends.BACKENDS if name != "local"])
+def test_the_estimators_of_the_engine_agree(reference, tmp_path, name):
+    import numpy as np
+
+    from fruits.scaled_pca import ScaledPCA
+
+    expected, _ = reference(32)
+    job = dataclasses.replace(expected, out=str(tmp_path / "out"), solver="native")
+    with backends.load(name)(workers=2) as executor:
+        pipeline.run(job, executor)
+    exact, native = ScaledPCA.load(expected.out), ScaledPCA.load(job.out)
+    np.testing.assert_allclose(native.explained_variance, exact.explained_variance, rtol=1e-9)
+    np.testing.assert_allclose(native.scale, exact.scale, rtol=1e-9)
+    assert compare(expected.out, job.out).largest <= 1e-6
