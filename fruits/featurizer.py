@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,8 @@ def compile_network(backbone_name: str, engine: str = "openvino", weights: str |
         As in :func:`fruits.weights.find_weights`.
     """
     network = backbone(backbone_name)
-    versions = f"keras-{version('keras')}-{_check_engine(engine)}"
+    known, package = _installed(engine)
+    versions = f"keras-{version('keras')}-{package}"
     found = find_weights(network, weights)
     folder = cache_folder("networks")
     path = folder / f"{network.name}-{found.digest[:16]}-{versions}-{CACHE_FORMAT}.safetensors"
@@ -133,13 +134,13 @@ def compile_network(backbone_name: str, engine: str = "openvino", weights: str |
     return Network(known, network.name, found.digest, network.features, graph, constants, digest)
 
 
-def _check_engine(engine: str) -> str:
-    """Return the name and version of the package that brings an engine."""
+def _installed(engine: str) -> tuple[Engine, str]:
+    """Return an engine that can be used, and the name and version of the package that brings it."""
     if engine not in ENGINES:
         raise SettingsError(f"--engine {engine}: not known. Allowed: {', '.join(ENGINES)}.")
     for name in ENGINES[engine]:
         try:
-            return f"{name}-{version(name)}"
+            return cast(Engine, engine), f"{name}-{version(name)}"
         except PackageNotFoundError:
             continue
     raise SettingsError(f"--engine {engine}: not installed. It comes with: pip install {EXTRAS[engine]}")

@@ -102,7 +102,7 @@ def main(action: str, name: str, source: str, target: str, origin: str) -> None:
 
 
 def _convert(name: str, source: Path, target: Path, origin: str) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     model = _architecture(name, "channels_first")
     expected = {
@@ -115,7 +115,7 @@ def _convert(name: str, source: Path, target: Path, origin: str) -> None:
     if missing:
         raise WeightsError(
             f"{origin}: not the weights of {name}: {len(expected) - len(missing)} of its {len(expected)} tensors are "
-            f"there; {'/'.join(missing[0])} is not. Give the weights of {name}, or choose the --backbone they belong to."
+            f"there, {'/'.join(missing[0])} is not. Give the weights of {name}, or the --backbone that they belong to."
         )
     for key, shape in expected.items():
         tensor = found[key]
@@ -125,11 +125,8 @@ def _convert(name: str, source: Path, target: Path, origin: str) -> None:
                 f"{name} needs finite float32 of shape {shape}."
             )
     names = ["/".join(key) for key in expected]
-    save_file(
-        {"/".join(key): np.ascontiguousarray(found[key], "<f4") for key in expected},
-        target,
-        {"order": json.dumps(names), "backbone": name, "origin": origin},
-    )
+    tensors = {"/".join(key): np.ascontiguousarray(found[key], "<f4") for key in expected}
+    target.write_bytes(save(tensors, {"order": json.dumps(names), "backbone": name, "origin": origin}))
 
 
 def _read(source: Path, model: Any, origin: str) -> Tensors:
@@ -217,7 +214,7 @@ def _architecture(name: str, data_format: str) -> Any:
 
 
 def _build(engine: str, name: str, source: Path, target: Path) -> None:
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file, save
 
     # Exported from channels_last, OpenVINO's graph runs three to four times slower.
     model = _architecture(name, "channels_first" if engine == "openvino" else "channels_last")
@@ -226,11 +223,8 @@ def _build(engine: str, name: str, source: Path, target: Path) -> None:
         layer.set_weights([tensors[f"{layer.name}/{weight.name}"] for weight in layer.weights])
     size = backbone(name).size
     graph, constants = _openvino(model, size) if engine == "openvino" else (_tensorflow(model, size), b"")
-    save_file(
-        {"graph": np.frombuffer(graph, np.uint8), "constants": np.frombuffer(constants, np.uint8)},
-        target,
-        {"digest": content_digest(graph, constants)},
-    )
+    arrays = {"graph": np.frombuffer(graph, np.uint8), "constants": np.frombuffer(constants, np.uint8)}
+    target.write_bytes(save(arrays, {"digest": content_digest(graph, constants)}))
 
 
 def _openvino(model: Any, size: int) -> tuple[bytes, bytes]:

