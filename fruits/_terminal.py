@@ -11,14 +11,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fruits.job import COLUMNS
 from fruits.progress import duration
-from fruits.rows import VECTORS, decode_rows
+from fruits.rows import decode_rows
 from fruits.storage import Folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fruits.compare import Comparison
+    from fruits.comparison import Comparison
     from fruits.pipeline import Report
 
 EXAMPLES = 3  # rows that are shown
@@ -41,9 +42,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
     if found.identical:
         compared = " and ".join((["model"] if found.model else []) + (["rows"] if found.rows else []))
         count = f"{found.rows:,} rows, " if found.rows else ""
-        console.print(
-            Text.assemble(("identical: ", "bold green"), f"{count}{compared} to the last bit"), soft_wrap=True
-        )
+        console.print(Text.assemble(("identical: ", "bold green"), f"{count}{compared} to the last bit"))
         return
     console.print(Text.assemble(("different: ", "bold red"), f"{' and '.join(things)} compared"))
     lines = [
@@ -51,6 +50,13 @@ def show_comparison(console: Console, found: Comparison) -> None:
         for difference in found.differences
     ]
     _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
+
+
+def show_weights(console: Console, found: Mapping[str, Any]) -> None:
+    """Draw which weights were found, and where they are kept."""
+    verified = "the ImageNet weights" if found["verified"] else "no digest is known to compare it with"
+    facts = {"weights of": found["backbone"], "from": found["source"], "digest": found["digest"], "": verified}
+    _facts(console, facts | {"kept in": found["path"]})
 
 
 def _counts(report: Report) -> Mapping[str, str]:
@@ -89,13 +95,13 @@ def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
     """Draw rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``."""
     if not examples:
         return
-    names = [name for name in ("path", "label", *VECTORS) if name in examples[0]]
+    names = [name for name in COLUMNS if name in examples[0]]
     if "label" in names and len(names) > 1:
         names = [name for name in names if name != "path"]
     if not console.is_terminal:
         for row in examples:
-            cells = (f"{name} {_cell(row[name])}" if name in VECTORS else _cell(row[name]) for name in names)
-            console.print(" | ".join(cells), markup=False, soft_wrap=True)
+            cells = ((f"{name} " if isinstance(row[name], np.ndarray) else "") + _cell(row[name]) for name in names)
+            console.print(" | ".join(cells), markup=False)
         console.print()
         return
     _table(console, names, [[_cell(row[name]) for name in names] for row in examples])
@@ -132,7 +138,7 @@ def _facts(console: Console, facts: Mapping[str, str]) -> None:
     grid.add_column(overflow="fold")
     for name, value in facts.items():
         grid.add_row(name, Text(value))
-    console.print(grid, soft_wrap=not console.is_terminal)
+    console.print(grid)
 
 
 def _table(console: Console, names: Sequence[str], lines: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -37,6 +38,7 @@ __all__ = ["Answer", "app", "main"]
 
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 TRACE_OF_A_WORKER = "\nTraceback (most recent call last):"
+UNFOLDED = 10_000  # columns: a line stays a line where a program reads it
 EXAMPLE = "[bold]Example:[/] "
 
 Item = TypeVar("Item")
@@ -140,6 +142,32 @@ def sample(
     )
 
 
+@app.command(epilog=EXAMPLE + "fruits weights --backbone ResNet50 --weights s3://bucket/resnet50.h5")
+def weights(
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Fetch and verify the ImageNet weights now, so that a job finds them in the cache."""
+    from fruits._terminal import show_weights
+    from fruits.backbones import backbone as backbone_of
+    from fruits.weights import find_weights
+
+    network = backbone_of(backbone or "MobileNetV2")
+    with to_stderr(quiet=quiet).stage("weights", total=None):
+        found = find_weights(network, weights)
+    values = {
+        "backbone": network.name,
+        "source": found.source,
+        "digest": found.digest,
+        "path": str(found.path),
+        "verified": network.weights_digest is not None,
+    }
+    return Answer(values, lambda console: show_weights(console, values))
+
+
 @app.command(epilog=EXAMPLE + "fruits run photos/ --out out/photos --backend spark --components 200")
 def run(
     images: options.Images,
@@ -233,7 +261,7 @@ def compare(
     Exits with 0 where they are the same, and with 1 where they differ by more than the tolerance.
     """
     from fruits._terminal import show_comparison
-    from fruits.compare import compare as compared
+    from fruits.comparison import compare as compared
 
     found = compared(a, b)
     same = found.identical or (tolerance is not None and found.largest <= tolerance)
@@ -397,7 +425,9 @@ def _write(answer: Answer, as_json: bool) -> None:
     """Write JSON or a result to stdout, and to stderr what went wrong."""
     from rich.console import Console
 
-    stdout, stderr = Console(highlight=False), Console(stderr=True, highlight=False)
+    terminal = sys.stdout.isatty()
+    stdout = Console(highlight=False, width=None if terminal else UNFOLDED)
+    stderr = Console(stderr=True, highlight=False)
     failed = "error" in answer.values
     if failed:
         answer.show(stderr)
@@ -408,8 +438,9 @@ def _write(answer: Answer, as_json: bool) -> None:
             stdout.out(orjson.dumps(answer.values, option=orjson.OPT_INDENT_2).decode())
         elif not failed:
             answer.show(stdout)
+    text = captured.get() if terminal else re.sub(r" +$", "", captured.get(), flags=re.MULTILINE)
     try:
-        sys.stdout.write(captured.get())
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has read enough; the job is done all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -69,6 +69,9 @@ class _Meter:
         return max(0.0, (self.total - self.done) / self.rate - (now - self.last))
 
     def count(self) -> str:
+        """Return what was counted; nothing for a stage that counts nothing."""
+        if not self.done and self.total is None:
+            return ""
         of = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
         return f"{self.done:,}{of} {self.unit}"
 
@@ -115,7 +118,7 @@ class Lines:
             with self._shown(meter) as advanced:
                 yield _Counter(meter, self._clock, advanced)
         except BaseException:
-            self._end(f"stopped at {meter.count()}", meter, finished=False)
+            self._end(f"stopped {meter.count() and 'at '}{meter.count()}".rstrip(), meter, finished=False)
             raise
         self._end(meter.count() if meter.total != 0 else "nothing left to do", meter, finished=True)
 
@@ -143,12 +146,12 @@ class Lines:
         yield advanced
 
     def _end(self, outcome: str, meter: _Meter, *, finished: bool) -> None:
-        self.note(f"{meter.name}: {outcome}{self._took(meter)}")
+        self.note(f"{meter.name}: {outcome}{outcome and ' '}{self._took(meter)}")
 
     def _took(self, meter: _Meter) -> str:
         seconds = self._clock() - meter.started
         speed = f", {meter.done / seconds:,.0f} {meter.unit}/s" if meter.done and seconds >= 1 else ""
-        return f" in {duration(seconds)}{speed}"
+        return f"in {duration(seconds)}{speed}"
 
 
 class Terminal(Lines):
@@ -209,7 +212,8 @@ class Terminal(Lines):
         from rich.text import Text
 
         mark = ("✓ ", "green") if finished else ("✗ ", "red")
-        self._console.print(Text.assemble(mark, (f"{meter.name} ", "bold"), outcome, (self._took(meter), "dim")))
+        took = f"{outcome and ' '}{self._took(meter)}"
+        self._console.print(Text.assemble(mark, (f"{meter.name} ", "bold"), outcome, (took, "dim")))
 
 
 class _Counter:

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from fruits import _terminal, cli, pipeline
-from fruits.compare import Comparison, Difference
+from fruits.comparison import Comparison, Difference
 from fruits.errors import JobError, TaskError
 from fruits.pipeline import Report
 
@@ -348,7 +348,7 @@ def test_the_report_fits_the_terminal_and_tells_all(out: Path, width: int) -> No
 
 
 def test_the_report_is_plain_lines_where_no_terminal_is(out: Path) -> None:
-    lines = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=False).splitlines()
+    lines = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=False, width=1000).splitlines()
     assert "Apple | features [0.00, 0.25, …] | scaled_features [0.00, 0.25, …] | pca_features [0.00, 0.25, …]" in lines
     assert any(line.split() == ["files", f"{out}/"] for line in lines)
 
@@ -380,7 +380,7 @@ def test_identical_outputs_are_one_line(found: Comparison, text: str) -> None:
 
 def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1200, 3.5e-7, "row 17 + 0, 3"),)
-    monkeypatch.setattr("fruits.compare.compare", lambda a, b: Comparison(3930, True, differences))
+    monkeypatch.setattr("fruits.comparison.compare", lambda a, b: Comparison(3930, True, differences))
     ended = fruits("compare", "a", "b")
     assert ended.code == 1
     assert "different: 3,930 rows and model compared" in ended.out
@@ -391,7 +391,7 @@ def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch
 
 def test_a_sign_of_zero_is_a_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1, 0.0, "row 0 + 0, 0"),)
-    monkeypatch.setattr("fruits.compare.compare", lambda a, b: Comparison(1, False, differences))
+    monkeypatch.setattr("fruits.comparison.compare", lambda a, b: Comparison(1, False, differences))
     assert fruits("compare", "a", "b").code == 1
     assert fruits("compare", "a", "b", "--tolerance", "0").code == 0
 
