@@ -266,7 +266,7 @@ class _Run:
                 Batch(tuple(finished[start : start + SURVEYED_TOGETHER]))
                 for start in range(0, len(finished), SURVEYED_TOGETHER)
             ]
-            with self._stage("survey", len(finished)) as advance:
+            with self._stage("survey", len(finished), "partitions") as advance:
                 for reports in self.executor.map(
                     tasks.survey, batches, shared=self.out, progress=lambda reports: advance(len(reports))
                 ):
@@ -324,7 +324,7 @@ class _Run:
         for level in tree:
             done = self._done(f"moments/level-{level[0].level}")
             missing = [group for group in level if group.index not in done]
-            self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1)
+            self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1, unit="groups")
         return Moments.from_bytes(self.out.read(tasks.moments_name(len(tree), 0)))
 
     def _write_rows(self, partitions: Sequence[Partition], rows: Rows) -> None:
@@ -341,18 +341,19 @@ class _Run:
         shared: Any,
         total: int,
         size: Callable[[Result], int],
+        unit: str = "images",
     ) -> list[Result]:
         """Run one stage on the executor; nothing is started where nothing is to be done."""
         if not items:
             return []
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
-        with self._stage(name, total) as advance:
+        with self._stage(name, total, unit) as advance:
             return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
 
     @contextmanager
-    def _stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    def _stage(self, name: str, total: int | None = None, unit: str = "images") -> Iterator[Callable[[int], None]]:
         start = time.perf_counter()
-        with self.progress.stage(name, total=total) as stage:
+        with self.progress.stage(name, total=total, unit=unit) as stage:
             yield stage.advance
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
