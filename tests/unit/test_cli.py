@@ -203,11 +203,11 @@ def test_a_missing_extra_says_how_to_install_it(fruits: Fruits, images: str, mon
 
 def test_json_is_one_object_on_stdout_whatever_else_writes_there(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom fruits import cli, compare\n"
+        "import os, sys\nfrom fruits import cli\nfrom fruits.comparison import Comparison\n"
         "def noisy(a, b):\n"
         "    os.write(1, b'from a library')\n    print('from Python')\n    os.system('echo from a child')\n"
-        "    return compare.Comparison(3, True, ())\n"
-        "compare.compare = noisy\ncli.main(['compare', 'a', 'b', '--json'])"
+        "    return Comparison(3, True, ())\n"
+        "sys.modules['fruits.comparison'].compare = noisy\ncli.main(['compare', 'a', 'b', '--json'])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == {
