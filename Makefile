@@ -60,11 +60,11 @@ test-pythons:  ## the fast tests on each of Python 3.11, 3.12 and 3.13 that is p
 	    done; \
 	    if [ $$python = none ]; then missing="$$missing $$version"; continue; fi; \
 	    echo "Python $$version: $$python"; \
-	    $(MAKE) --no-print-directory test-fast VENV=.venv-$$version PYTHON=$$python || exit 1; \
-	    tested="$$tested $$version"; \
+	    if $(MAKE) --no-print-directory test-fast VENV=.venv-$$version PYTHON=$$python; \
+	        then passed="$$passed $$version"; else failed="$$failed $$version"; fi; \
 	done; \
-	echo "tested:$${tested:- none}; not present:$${missing:- none}"; \
-	[ -n "$$tested" ]
+	echo "passed:$${passed:- none}; failed:$${failed:- none}; not present:$${missing:- none}"; \
+	[ -n "$$passed" ] && [ -z "$$failed" ]
 
 .PHONY: test-fast
 test-fast: $(VENV)/.everything
