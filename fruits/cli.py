@@ -346,6 +346,9 @@ class _Deferred(Executor):
     def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
         return self._started().fit_native(features, rows, components)
 
+    def start(self) -> None:
+        self._started().start()
+
     def close(self) -> None:
         if self._executor is not None:
             self._executor.close()

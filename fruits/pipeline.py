@@ -347,6 +347,9 @@ class _Run:
         if not items:
             return []
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
+        if "engine" not in self.seconds:
+            with self._stage("engine"):
+                self.executor.start()
         with self._stage(name, total, unit) as advance:
             return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
 
