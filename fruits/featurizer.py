@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from fruits.backbones import Backbone, backbone
+from fruits import backbones
+from fruits.backbones import Backbone
 from fruits.errors import SettingsError
 from fruits.network_build import content_digest, run
 from fruits.weights import cache_folder, find_weights
@@ -35,6 +38,8 @@ ENGINES: dict[str, tuple[str, ...]] = {  # by engine, the distributions that bri
 EXTRAS = {"openvino": "fruits", "tensorflow": "'fruits[tensorflow]'"}
 CACHE_FORMAT = 1  # of the compiled network's file
 CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # of ImageNet's blue, green and red, as Keras has them
+
+GREETING = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
 
 _loaded = threading.local()
 
@@ -90,16 +95,16 @@ class Network:
         known: dict[str, Featurizer] = _loaded.__dict__.setdefault("featurizers", {})
         if self.digest not in known:
             kind = _OpenVINO if self.engine == "openvino" else _TensorFlow
-            known[self.digest] = kind(self, backbone(self.backbone))
+            known[self.digest] = kind(self, backbones.backbone(self.backbone))
         return known[self.digest]
 
 
-def compile_network(backbone_name: str, engine: str = "openvino", weights: str | None = None) -> Network:
+def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> Network:
     """Return a backbone compiled for an engine, from the cache folder where it was compiled before.
 
     Parameters
     ----------
-    backbone_name : str
+    backbone : str
         One of :data:`fruits.backbones.BACKBONES`.
     engine : {"openvino", "tensorflow"}
         What shall run it.
@@ -113,7 +118,7 @@ def compile_network(backbone_name: str, engine: str = "openvino", weights: str |
     WeightsError
         As in :func:`fruits.weights.find_weights`.
     """
-    network = backbone(backbone_name)
+    network = backbones.backbone(backbone)
     known, package = _installed(engine)
     versions = f"keras-{version('keras')}-{package}"
     found = find_weights(network, weights)
@@ -212,7 +217,8 @@ class _TensorFlow:
     def __init__(self, network: Network, kind: Backbone) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-        import tensorflow as tf
+        with _without_greeting():
+            import tensorflow as tf
 
         definition = tf.compat.v1.GraphDef.FromString(network.graph)
         with tf.Graph().as_default() as graph:
@@ -234,6 +240,21 @@ class _TensorFlow:
             _prepare(picture, self._kind, self._input[0])
             row[:] = self._infer(self._input)[0]
         return features
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep TensorFlow's greeting off standard error: it comes whatever the log level, from every worker."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            caught.seek(0)
+            os.write(2, b"".join(line for line in caught if not line.startswith(GREETING)))
 
 
 def _import_openvino() -> Any:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -104,59 +105,69 @@ def main(action: str, name: str, source: str, target: str, origin: str) -> None:
 def _convert(name: str, source: Path, target: Path, origin: str) -> None:
     from safetensors.numpy import save
 
+    with _refusing(origin):
+        found = _read(source)
     model = _architecture(name, "channels_first")
-    expected = {
+    shapes = {
         (layer.name, weight.name): tuple(int(length) for length in weight.shape)
         for layer in model.layers
         for weight in layer.weights
     }
-    found = _read(source, model, origin)
-    missing = [key for key in expected if key not in found]
+    if found is None:
+        with _refusing(origin):
+            found = _load(model, source)
+    _check(found, shapes, name, origin)
+    names = ["/".join(key) for key in shapes]
+    tensors = {"/".join(key): np.ascontiguousarray(found[key], "<f4") for key in shapes}
+    target.write_bytes(save(tensors, {"order": json.dumps(names), "origin": origin}))
+
+
+def _check(found: Tensors, shapes: Mapping[tuple[str, str], tuple[int, ...]], name: str, origin: str) -> None:
+    """Raise where tensors are not all that an architecture has; there may be more of them."""
+    missing = [key for key in shapes if key not in found]
     if missing:
         raise WeightsError(
-            f"{origin}: not the weights of {name}: {len(expected) - len(missing)} of its {len(expected)} tensors are "
+            f"{origin}: not the weights of {name}: {len(shapes) - len(missing)} of its {len(shapes)} tensors are "
             f"there, {'/'.join(missing[0])} is not. Give the weights of {name}, or the --backbone that they belong to."
         )
-    for key, shape in expected.items():
+    for key, shape in shapes.items():
         tensor = found[key]
         if tensor.shape != shape or tensor.dtype != np.float32 or not np.isfinite(tensor).all():
             raise WeightsError(
                 f"{origin}: {'/'.join(key)} is {tensor.dtype} of shape {tensor.shape}; "
                 f"{name} needs finite float32 of shape {shape}."
             )
-    names = ["/".join(key) for key in expected]
-    tensors = {"/".join(key): np.ascontiguousarray(found[key], "<f4") for key in expected}
-    target.write_bytes(save(tensors, {"order": json.dumps(names), "backbone": name, "origin": origin}))
 
 
-def _read(source: Path, model: Any, origin: str) -> Tensors:
-    """Return the tensors of a file of any known format, by layer and name; there may be more than the model's."""
+@contextmanager
+def _refusing(origin: str) -> Iterator[None]:
+    """Say what is wrong with a file in the words of the library that could not read it."""
     from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        words = (str(error) or type(error).__name__).splitlines()[0]
+        raise WeightsError(f"{origin}: damaged, or not weights of this network: {words}") from error
+
+
+def _read(source: Path) -> Tensors | None:
+    """Return the tensors of a file by layer and name, or nothing for those that only Keras can take apart."""
+    import h5py
     from safetensors.numpy import load_file
 
     with source.open("rb") as file:
         head = file.read(9)
-    try:
-        if head.startswith(HDF5):
-            return _read_hdf5(source, model)
-        if head[8:] == b"{":
-            return {_key(*name.rpartition("/")[::2]): tensor for name, tensor in load_file(source).items()}
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{origin}: damaged, or not weights of this network: {words}") from error
-    raise WeightsError(
-        f"{origin}: not a file of weights: it begins with {head[:8]!r}. "
-        "Allowed: safetensors that fruits wrote, Keras' .h5 and .weights.h5."
-    )
+    if head.startswith(HDF5):
+        with h5py.File(source, "r") as file:
+            return None if "layers" in file else dict(_named(file))
+    if head[8:] == b"{":
+        return {_key(*name.rpartition("/")[::2]): tensor for name, tensor in load_file(source).items()}
+    raise ValueError(f"it begins with {head[:8]!r}. Allowed: safetensors that fruits wrote, Keras' .h5 and .weights.h5")
 
 
-def _read_hdf5(source: Path, model: Any) -> Tensors:
-    import h5py
-
-    with h5py.File(source, "r") as file:
-        if "layers" not in file:
-            return dict(_named(file))
-    # Keras 3 stores by class and position, which only Keras can take apart. It is h5py and numpy all the way.
+def _load(model: Any, source: Path) -> Tensors:
+    """Let Keras read its third format, which knows tensors by class and position. No object is unpickled or made."""
     model.load_weights(source)
     return {
         (layer.name, weight.name): np.asarray(value)
@@ -260,7 +271,7 @@ def _tensorflow(model: Any, size: int) -> bytes:
     frozen = convert_variables_to_constants_v2(function.get_concrete_function())
     with frozen.graph.as_default():
         tf.identity(frozen.outputs[0], name="features")
-    data: bytes = frozen.graph.as_graph_def().SerializeToString()
+    data: bytes = frozen.graph.as_graph_def().SerializeToString(deterministic=True)
     return data
 
 
