@@ -10,7 +10,10 @@ import pytest
 import fruits
 
 ROOT = Path(__file__).resolve().parents[2]
-PUBLIC = {"Executor", "FruitsError", "Job", "Report", "ScaledPCA", "fit", "run", "transform"}
+PUBLIC = {
+    *("Comparison", "Executor", "FruitsError", "InputError", "Job", "JobError", "Report", "ScaledPCA"),
+    *("compare", "fit", "run", "transform"),
+}
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for house in ("fruits", "backends")
