@@ -39,15 +39,18 @@ def test_the_engines_agree_on_real_images(fruits360: Path) -> None:
     assert _cosines(openvino, tensorflow).min() >= 0.999999
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
-def test_both_engines_agree_with_keras(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "engines"),
+    [("MobileNetV2", ["openvino"]), ("ResNet50", ["openvino", "tensorflow"]), ("EfficientNetV2B0", ["openvino"])],
+)
+def test_the_features_are_those_of_keras(name: str, engines: list[str], tmp_path: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (3, 224, 224, 3), np.uint8)
     saved = tmp_path / "saved.weights.h5"
     known = find_weights(BACKBONES[name]).path if name == "MobileNetV2" else None
     expected = save_weights(name, saved, seed=3, weights=known, pixels=pixels)
     assert expected is not None
 
-    for engine in ("openvino", "tensorflow"):
+    for engine in engines:
         features = compile_network(name, engine, weights=str(saved)).load()(pixels)
         assert np.abs(features - expected).max() <= 1e-4 * np.abs(expected).max()
         assert _cosines(features, expected).min() >= 0.999999

@@ -16,7 +16,6 @@ from fruits import featurizer, network_build
 from fruits.backbones import BACKBONES
 from fruits.errors import SettingsError
 from fruits.featurizer import Network, compile_network
-from tests.keras_reference import save_weights
 
 PYTHON = sys.executable
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
@@ -192,19 +191,3 @@ def test_what_a_failing_process_wrote_is_in_the_error(
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(SettingsError, match=words):
         network_build.run("openvino", "MobileNetV2", tmp_path / "a", tmp_path / "b", origin="a test")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["ResNet50", "EfficientNetV2B0"])
-def test_other_backbones_work_with_given_weights(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))
-    save_weights(name, tmp_path / "seeded.weights.h5", seed=1)
-    network = compile_network(name, weights=str(tmp_path / "seeded.weights.h5"))
-
-    features = network.load()(PIXELS[:3])
-
-    assert features.shape == (3, BACKBONES[name].features)
-    assert np.isfinite(features).all()
-    assert len(np.unique(features, axis=0)) == 3
-    assert np.array_equal(network.load()(PIXELS[2:3])[0], features[2])
