@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -104,6 +105,9 @@ def test_a_slot_is_one_thread_that_no_core_owns_and_float32(network: Network) ->
     assert compiled.get_property("NUM_STREAMS") == 1
     assert compiled.get_property("ENABLE_CPU_PINNING") is False
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+    assert {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()} == {
+        frozenset(os.sched_getaffinity(0))
+    }
 
 
 @pytest.mark.parametrize("pixels", [PIXELS[0], PIXELS[:, :200], PIXELS.astype(np.float32)], ids=["one", "size", "type"])
