@@ -329,7 +329,7 @@ class _Deferred(Executor):
         return self._cluster.backend
 
     @property
-    def parallelism(self) -> int:  # type: ignore[override]
+    def parallelism(self) -> int:
         return self._started().parallelism
 
     def map(
@@ -403,10 +403,11 @@ def _answer(words: list[str], debug: bool) -> Answer | None:
 
 def _failure(error: Exception, message: str, exit_code: int, debug: bool) -> Answer:
     def show(console: Console) -> None:
+        from rich.text import Text
+
         if debug:
             console.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
-        console.print("[bold red]Error:[/] ", end="")
-        console.print(message, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=not console.is_terminal)
 
     return Answer(_error(type(error).__name__, message, exit_code), show, exit_code)
 

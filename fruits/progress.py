@@ -73,7 +73,8 @@ class _Meter:
         if not self.done and self.total is None:
             return ""
         of = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
-        return f"{self.done:,}{of} {self.unit}"
+        unit = self.unit.removesuffix("s") if self.done == 1 and not of else self.unit
+        return f"{self.done:,}{of} {unit}"
 
     def speed(self) -> str:
         return f"{self.rate:,.{0 if self.rate >= 10 else 1}f} {self.unit}/s"
@@ -130,7 +131,7 @@ class Lines:
     def _shown(self, meter: _Meter) -> Iterator[Callable[[], None]]:
         """Show the stage while it lasts; what comes out is called, under a lock, after each advance."""
         if meter.total != 0:
-            self.note(meter.name + ("" if meter.total is None else f": {meter.total:,} {meter.unit}"))
+            self.note(meter.name + ("" if meter.total is None else f": {meter.total:,} to do"))
         written = meter.started
 
         def advanced() -> None:

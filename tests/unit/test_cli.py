@@ -323,6 +323,12 @@ def test_values_are_completed(words: str, offered: set[str], tmp_path: Path) -> 
 # -- what people see
 
 
+def test_an_error_is_folded_between_words_on_a_terminal() -> None:
+    text = drawn(cli._failure(JobError("word " * 40), "word " * 40, 1, debug=False).show, terminal=True)
+    assert max(map(len, text.splitlines())) <= 80
+    assert set(text.split()) == {"Error:", "word"}
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_report_fits_the_terminal_and_tells_all(out: Path, width: int) -> None:
     text = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=True, width=width)

@@ -32,7 +32,7 @@ def test_lines_tell_the_start_the_end_and_the_way_at_most_every_ten_seconds() ->
             clock.now += seconds
             stage.advance(1000)
     assert stream.getvalue().splitlines() == [
-        "featurize: 4,000 images",
+        "featurize: 4,000 to do",
         "featurize: 3,000 of 4,000 images, 273 images/s, 3.7 s left",
         "featurize: 4,000 images in 20.0 s, 200 images/s",
     ]
@@ -57,6 +57,21 @@ def test_a_stage_that_is_done_already_says_so_in_one_line() -> None:
     with Lines(stream, clock=Clock()).stage("moments", total=0, unit="shards"):
         pass
     assert stream.getvalue() == "moments: nothing left to do in 0.0 s\n"
+
+
+def test_a_stage_that_counts_nothing_or_one_thing_says_no_more() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    with lines.stage("solve", total=None):
+        pass
+    with lines.stage("moments", total=1, unit="groups") as stage:
+        stage.advance()
+    assert stream.getvalue().splitlines() == [
+        "solve",
+        "solve: in 0.0 s",
+        "moments: 1 to do",
+        "moments: 1 group in 0.0 s",
+    ]
 
 
 def test_a_stage_that_fails_says_how_far_it_came_and_hides_nothing() -> None:
