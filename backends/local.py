@@ -28,7 +28,12 @@ class LocalExecutor(Executor):
     name = "local"
 
     def __init__(self, *, workers: int = 1) -> None:
-        self.parallelism = workers
+        self._workers = workers
+
+    @property
+    def parallelism(self) -> int:
+        """The number of threads."""
+        return self._workers
 
     def map(
         self,
@@ -42,7 +47,7 @@ class LocalExecutor(Executor):
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
         # The limit is the process's, so it has to outlast every task: one that ends must not lift it for the others.
-        with threadpool_limits(1), ThreadPoolExecutor(self.parallelism, thread_name_prefix="fruits") as pool:
+        with threadpool_limits(1), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
             futures = {pool.submit(attempt, task, item, shared, retries): index for index, item in enumerate(items)}
             try:
                 for future in as_completed(futures):

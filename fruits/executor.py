@@ -38,12 +38,14 @@ class Executor(ABC):
     ----------
     name : str
         The backend's name, as in ``--backend``.
-    parallelism : int
-        How many tasks run at the same time.
     """
 
     name: ClassVar[str]
-    parallelism: int
+
+    @property
+    @abstractmethod
+    def parallelism(self) -> int:
+        """How many tasks run at the same time, now: a cluster may grow and shrink."""
 
     @abstractmethod
     def map(

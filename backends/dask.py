@@ -1,0 +1,220 @@
+"""The Dask backend: a cluster of single-threaded processes on this machine, or one that is running already."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import cloudpickle
+from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker
+
+from backends.dask_cluster import attach, local_cluster
+from fruits.errors import JobError, SettingsError, TaskError
+from fruits.executor import Executor, Outcome, attempt
+
+if TYPE_CHECKING:
+    from fruits.scaled_pca import ScaledPCA
+
+__all__ = ["DaskExecutor"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TASKS_PER_SLOT = 3  # submitted at a time: enough to hide the way to the scheduler, and it never holds a whole job
+START_SECONDS = 120
+
+
+class DaskExecutor(Executor):
+    """Workers of a Dask cluster.
+
+    Without `address` and `client`, it starts single-threaded worker processes on this machine, reachable from this
+    machine only, and closes them at the end. They start in the background: the first `map` waits for them.
+
+    Parameters
+    ----------
+    workers : int, optional
+        The number of worker processes to start; default: the number of cores.
+    address : str, optional
+        The scheduler of a running cluster, such as ``tcp://host:8786``, to use instead. Its workers need this package.
+    client : distributed.Client, optional
+        A client to use instead; it is left open.
+    memory_limit : str, default "auto"
+        At which size a started worker is restarted, such as ``"2GiB"``; ``"auto"`` is its share of the memory.
+    dashboard_address : str, optional
+        Where a started cluster shows Dask's dashboard, such as ``127.0.0.1:8787``; default: nowhere.
+
+    Raises
+    ------
+    SettingsError
+        No scheduler answers at `address`, it runs other versions, or options contradict each other.
+    """
+
+    name = "dask"
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        address: str | None = None,
+        client: Client | None = None,
+        memory_limit: str = "auto",
+        dashboard_address: str | None = None,
+    ) -> None:
+        if sum(option is not None for option in (workers, address, client)) > 1:
+            raise SettingsError("dask: give one of workers (to start), address (to attach to) and client, not several.")
+        self._workers = 0  # that were started here, and have to be waited for
+        self._opened = ExitStack()
+        if client is None and address is not None:
+            client = attach(address)
+            self._opened.callback(client.close)
+        elif client is None:
+            self._workers = workers or os.cpu_count() or 1
+            cluster = self._opened.enter_context(local_cluster(self._workers, memory_limit, dashboard_address))
+            client = Client(cluster.scheduler_address, set_as_default=False)
+            self._opened.callback(client.close)
+        self._client = client
+
+    @property
+    def parallelism(self) -> int:
+        """The threads of all workers that there are now."""
+        return self._workers or max(1, sum(self._client.nthreads().values()))
+
+    def map(
+        self,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        *,
+        shared: Any = None,
+        retries: int = 2,
+        progress: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
+        results: dict[int, Result] = {}
+        deaths: Counter[int] = Counter()
+        fresh = iter(range(len(items)))
+        running: dict[Future[Outcome[Result]], int] = {}
+        completed = as_completed(loop=self._client.loop)
+        with self._delivered(shared) as name:
+
+            def submit(index: int) -> None:
+                call = cloudpickle.dumps((task, items[index]))  # bytes: Dask must not look for graphs in an item
+                key = f"{name}-{index}-{deaths[index]}"
+                future = self._client.submit(_run, call, name, retries, key=key, pure=False)
+                running[future] = index
+                completed.add(future)
+
+            try:
+                while True:
+                    for index in islice(fresh, max(0, TASKS_PER_SLOT * self.parallelism - len(running))):
+                        submit(index)
+                    if not running:
+                        break
+                    future = next(completed)
+                    index = running.pop(future)
+                    try:
+                        outcome = future.result()
+                    except KilledWorker as error:
+                        deaths[index] += 1
+                        if deaths[index] > retries:
+                            raise TaskError(_death(items[index], deaths[index])) from error
+                        submit(index)
+                        continue
+                    except CancelledError as error:
+                        raise JobError(
+                            f"The Dask scheduler is gone ({error}). Start the same command again."
+                        ) from error
+                    except Exception as error:  # the call or the result could not travel
+                        raise TaskError(f"{items[index]} failed. {type(error).__name__}: {error}") from error
+                    results[index] = outcome.result()
+                    if progress is not None:
+                        progress(results[index])
+            finally:
+                if self._client.status == "running":
+                    self._client.cancel(list(running))
+        return [results[index] for index in range(len(items))]
+
+    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
+        """Return what dask-ml's StandardScaler and PCA fit; see :meth:`fruits.executor.Executor.fit_native`."""
+        if importlib.util.find_spec("dask_ml") is None:
+            raise SettingsError(
+                "--solver native: dask-ml is not installed. Install it with: pip install 'fruits[native]', "
+                "or choose --solver exact."
+            )
+        from backends.dask_ml import fit
+
+        self._wait(min(self._workers, 1))
+        with self._client.as_current():
+            return fit(features, rows, components)
+
+    def start(self) -> None:
+        """Wait for all the workers that were started here."""
+        self._wait(self._workers)
+
+    def close(self) -> None:
+        """Close the client and the cluster that were opened here."""
+        self._opened.close()
+
+    def _wait(self, workers: int) -> None:
+        if workers:
+            try:
+                self._client.wait_for_workers(workers, timeout=START_SECONDS)
+            except TimeoutError as error:
+                raise JobError(f"Dask workers did not start within {START_SECONDS} seconds: {error}.") from error
+
+    @contextmanager
+    def _delivered(self, shared: Any) -> Iterator[str]:
+        """Hold `shared` on every worker, also on those that start later; yield the name that it goes by."""
+        name = f"fruits-{uuid4().hex}"
+        plugin = _Shared(cloudpickle.dumps(shared))
+        self._wait(min(self._workers, 1))  # the others join as they come
+        try:
+            self._client.register_plugin(plugin, name=name)
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"The workers of {self._client} lack a package: {error}. "
+                "Install on them what is installed here: pip install 'fruits[dask]'."
+            ) from error
+        try:
+            yield name
+        finally:
+            if self._client.status == "running":
+                with suppress(OSError):  # from a worker that died just now, and has nothing left to forget
+                    self._client.unregister_worker_plugin(name)
+
+
+class _Shared(WorkerPlugin):
+    """The shared value on one worker. The scheduler gives it to every worker that joins, so no death can lose it."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload: bytes | None = payload
+
+    def setup(self, worker: Any) -> None:
+        self._lock = threading.Lock()
+
+    def value(self) -> Any:
+        """Unpickle on first use, in a task's thread: it may take seconds, and the worker has to answer meanwhile."""
+        with self._lock:
+            if self._payload is not None:
+                self._value, self._payload = pickle.loads(self._payload), None
+            return self._value
+
+
+def _run(call: bytes, name: str, retries: int) -> Outcome[Any]:
+    task, item = pickle.loads(call)
+    shared: Any = get_worker().plugins[name]
+    return attempt(task, item, shared.value(), retries)
+
+
+def _death(item: object, deaths: int) -> str:
+    return (
+        f"{item} failed: the worker that ran it died (killed, crashed, or out of memory), {deaths} of {deaths} times. "
+        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
+    )

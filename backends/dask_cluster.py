@@ -1,0 +1,94 @@
+"""Clusters of Dask: one that is started on this machine, or one that is running already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from typing import Any, cast
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.versions import VersionMismatchWarning
+from tornado.ioloop import IOLoop
+
+from fruits.errors import SettingsError
+
+__all__ = ["attach", "local_cluster"]
+
+CONNECT_SECONDS = 5
+CONFIG = {
+    # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+}
+
+
+@contextmanager
+def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[LocalCluster]:
+    """Yield a cluster whose workers start in the background: single-threaded, and reachable from this machine only."""
+    one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # OMP_NUM_THREADS=1 and the like, as by default
+    environ = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
+    with dask.config.set(CONFIG):
+        cluster = LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=dashboard_address,
+            memory_limit=memory_limit,
+            silence_logs=logging.CRITICAL,
+        )
+        # Ctrl-C reaches every process of the terminal. Workers inherit the mask of the thread that starts them, so that
+        # it is the driver alone that answers, and closes them. (Starting the tracker would lift the mask.)
+        resource_tracker.ensure_running()
+        cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        cluster.scale(workers)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        for name, value in environ.items():  # Dask sets them here too, to start a worker with them
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def attach(address: str) -> Client:
+    """Return a client of the scheduler at `address`, whose Python and Dask must be those of this process.
+
+    Raises
+    ------
+    SettingsError
+        No scheduler answers there, or versions differ.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is an error below
+            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"No Dask scheduler answered at {address} within {CONNECT_SECONDS} seconds ({error}). "
+            "Start one with `dask scheduler` and workers with `dask worker ADDRESS --nthreads 1`, "
+            "or leave the address out to run on this machine."
+        ) from error
+    versions: Any = client.get_versions()
+    here = versions["client"]["packages"]
+    there = {"scheduler": versions["scheduler"], **versions["workers"]}
+    wrong = [
+        f"{package} {info['packages'].get(package)} on {who} (here: {here[package]})"
+        for who, info in there.items()
+        for package, parts in (("python", 2), ("dask", 3), ("distributed", 3))
+        if info["packages"].get(package, "").split(".")[:parts] != here[package].split(".")[:parts]
+    ]
+    if wrong:
+        client.close()
+        raise SettingsError(
+            f"The Dask cluster at {address} runs other versions: {'; '.join(wrong)}. Install the same on both sides."
+        )
+    return client

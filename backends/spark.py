@@ -1,0 +1,233 @@
+"""The Spark backend: a session on this machine, on a cluster, or one that is handed in.
+
+It uses DataFrames and ``mapInArrow`` alone. A job of Spark is a *slice*: about as many items as run at a time, each in
+a partition of its own. A few slices are in flight, so that no slot waits for the end of a slice, results arrive
+while the map runs, and Spark never holds a whole job.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+from pyspark.serializers import CloudPickleSerializer
+
+from backends.spark_session import active_session, start_session, stop_session
+from fruits.errors import SettingsError, TaskError
+from fruits.executor import Executor, Outcome, attempt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+    from fruits.scaled_pca import ScaledPCA
+
+__all__ = ["SparkExecutor"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SLICES = 3  # in flight
+SCHEMA = "position long, outcome binary"
+
+
+class SparkExecutor(Executor):
+    """Python workers of a Spark session.
+
+    Without `session`, it starts a session and the Java that it runs in, and ends both. A session that is active in this
+    process already is used where nothing else is asked for, and left open: there can be only one.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many tasks run at the same time on this machine; default: the number of cores.
+    master : str, optional
+        The master of a cluster, such as ``spark://host:7077`` or ``yarn``, to use instead of this machine. Its workers
+        need Python and this package.
+    session : pyspark.sql.SparkSession, optional
+        A session to use instead; it is left open.
+    conf : mapping of str to str, optional
+        Settings of Spark for the session that is started; they win over those made here.
+
+    Raises
+    ------
+    SettingsError
+        There is no Java that suits this PySpark, another session is active, or options contradict each other.
+    """
+
+    name = "spark"
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        master: str | None = None,
+        session: SparkSession | None = None,
+        conf: Mapping[str, str] | None = None,
+    ) -> None:
+        asked = workers is not None or master is not None or bool(conf)
+        if (session is not None and asked) or (workers is not None and master is not None):
+            raise SettingsError("spark: give workers (on this machine) or master, and perhaps conf; or session alone.")
+        session = session or active_session(asked)
+        self._owned = session is None
+        self._session = session or start_session(workers or os.cpu_count() or 1, master, conf or {})
+
+    @property
+    def parallelism(self) -> int:
+        """The cores that Spark has now."""
+        return self._session.sparkContext.defaultParallelism
+
+    def map(
+        self,
+        task: Callable[[Item, Any], Result],
+        items: Sequence[Item],
+        *,
+        shared: Any = None,
+        retries: int = 2,
+        progress: Callable[[Result], None] | None = None,
+    ) -> list[Result]:
+        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
+        payload = CloudPickleSerializer().dumps(shared)
+        token = uuid4().hex
+        results: dict[int, Result] = {}
+        deaths: Counter[int] = Counter()
+        fresh = deque(range(len(items)))
+        again: deque[tuple[int, ...]] = deque()  # slices to run once more, with the shared value
+        running: dict[Future[list[Outcome[Result] | None]], tuple[int, ...]] = {}
+        delivered = False
+
+        def submit(indices: tuple[int, ...], deliver: bool) -> None:
+            function = partial(
+                _run_slice,
+                task=task,
+                items=[items[index] for index in indices],
+                token=token,
+                payload=payload if deliver else None,
+                retries=retries,
+            )
+            running[pool.submit(self._collect, token, function, len(indices))] = indices
+
+        with ThreadPoolExecutor(SLICES, thread_name_prefix="fruits-spark") as pool:
+            try:
+                while fresh or again or running:
+                    # A slice that loses a worker fails as a whole. Without a second chance, an item runs alone.
+                    width = self.parallelism if retries else 1
+                    while (fresh or again) and len(running) < SLICES * (1 if retries else self.parallelism):
+                        if again:
+                            submit(again.popleft(), True)
+                        else:
+                            submit(tuple(fresh.popleft() for _ in range(min(width, len(fresh)))), not delivered)
+                            delivered = True
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        indices = running.pop(future)
+                        try:
+                            outcomes = future.result()
+                        except Exception as error:  # Spark gave it up, mostly because a worker died
+                            deaths.update(indices)
+                            for index in indices:
+                                if deaths[index] > retries:
+                                    raise TaskError(_death(items[index], deaths[index], error)) from error
+                            again.extend((index,) for index in indices)
+                            continue
+                        for index, outcome in zip(indices, outcomes, strict=True):
+                            if outcome is None:
+                                continue
+                            results[index] = outcome.result()
+                            if progress is not None:
+                                progress(results[index])
+                        missing = tuple(i for i, outcome in zip(indices, outcomes, strict=True) if outcome is None)
+                        if missing:
+                            again.append(missing)
+            finally:
+                self._cancel(token, running)
+        return [results[index] for index in range(len(items))]
+
+    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
+        """Return what Spark ML's StandardScaler and PCA fit; see :meth:`fruits.executor.Executor.fit_native`."""
+        from backends.spark_ml import fit
+
+        return fit(self._session, features, rows, components)
+
+    def start(self) -> None:
+        """Bring up the Python workers, with a task for each."""
+        self.map(_nothing, range(self.parallelism))
+
+    def close(self) -> None:
+        """Stop the session that was started here, and its Java."""
+        if self._owned:
+            stop_session(self._session)
+
+    def _collect(
+        self, group: str, function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], count: int
+    ) -> list[Outcome[Any] | None]:
+        """Run a slice, in a thread of its own, and return its outcomes in order."""
+        self._session.sparkContext.setJobGroup(group, "fruits", interruptOnCancel=True)
+        found = self._session.range(0, count, 1, count).mapInArrow(function, SCHEMA).collect()
+        outcomes = {row.position: row.outcome for row in found}
+        return [
+            None if outcomes[position] is None else pickle.loads(bytes(outcomes[position])) for position in range(count)
+        ]
+
+    def _cancel(self, group: str, running: Mapping[Future[Any], object]) -> None:
+        """Return when no slice runs any more; a slice that only just starts has to be cancelled again."""
+        for future in running:
+            future.cancel()
+        while running and any(not future.done() for future in running):
+            self._session.sparkContext.cancelJobGroup(group)
+            wait(running, timeout=0.1)
+
+
+_shared: tuple[str, Any] | None = None  # in a Python worker: the value of the last map, and whose it is
+
+
+def _run_slice(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    task: Callable[[Any, Any], Any],
+    items: Sequence[Any],
+    token: str,
+    payload: bytes | None,
+    retries: int,
+) -> Iterator[pa.RecordBatch]:
+    """Run the items at the given positions, in a Python worker.
+
+    The shared value travels with the first slice alone. A process that has not got it says so, with a null, and is
+    sent it with the item, so that megabytes do not travel with each slice.
+    """
+    import pyarrow as pa
+
+    global _shared
+    if payload is not None and (_shared is None or _shared[0] != token):
+        _shared = token, pickle.loads(payload)
+    for batch in batches:
+        positions = batch.column(0).to_pylist()
+        outcomes = [
+            pickle.dumps(attempt(task, items[position], _shared[1], retries))
+            if _shared is not None and _shared[0] == token
+            else None
+            for position in positions
+        ]
+        yield pa.RecordBatch.from_arrays(
+            [pa.array(positions, pa.int64()), pa.array(outcomes, pa.binary())], ["position", "outcome"]
+        )
+
+
+def _nothing(item: object, shared: object) -> None:
+    """Do nothing."""
+
+
+def _death(item: object, deaths: int, error: Exception) -> str:
+    words = str(error).strip()
+    for line in words.splitlines():
+        if "Python worker exited unexpectedly" in line:
+            words = "the worker that ran it died (killed, crashed, or out of memory)"
+    return (
+        f"{item} failed {deaths} of {deaths} times: {words}. "
+        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
+    )

@@ -1,0 +1,128 @@
+"""Sessions of Spark: the one that is active, or one that is started, and ended, with a Java of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyspark
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+from backends.java import find_java
+from fruits.errors import SettingsError
+
+__all__ = ["active_session", "start_session", "stop_session"]
+
+LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def active_session(asked: bool) -> SparkSession | None:
+    """Return the session that is active in this process, if any.
+
+    Parameters
+    ----------
+    asked : bool
+        Whether a session with settings of its own is asked for.
+
+    Raises
+    ------
+    SettingsError
+        One is active, and another is asked for.
+    """
+    context = SparkContext._active_spark_context
+    if context is None:
+        return None
+    if asked:
+        raise SettingsError(
+            f"spark: a session is active in this process already, on {context.master}, and Spark allows only one. "
+            "Leave workers, master and conf out to use it, or stop it first."
+        )
+    return SparkSession(context)
+
+
+def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> SparkSession:
+    """Return a new session, in a Java of its own, that is quiet and, without a master, keeps to this machine.
+
+    Raises
+    ------
+    SettingsError
+        No Java suits this PySpark, or this Python lacks what it needs.
+    """
+    if int(pyspark.__version__.partition(".")[0]) < 4 and importlib.util.find_spec("distutils") is None:
+        raise SettingsError(
+            f"PySpark {pyspark.__version__} needs distutils, which this Python has lost. "
+            "Install it with: pip install setuptools."
+        )
+    environ = {}
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # else spark-submit has started a Java
+        environ["JAVA_HOME"] = str(find_java(pyspark.__version__))
+    settings = {
+        "spark.app.name": "fruits",
+        "spark.master": master or f"local[{workers}]",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.python.worker.reuse": "true",
+        **{f"spark.executorEnv.{name}": "1" for name in ONE_THREAD},
+    }
+    if master is None:
+        environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        settings |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.python.daemon.module": "backends.spark_daemon",
+            # Workers import what this process can import.
+            "spark.executorEnv.PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
+        }
+    settings |= conf
+    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
+    if master is None:
+        java_options += ["-XX:TieredStopAtLevel=1"]  # half the time to start: Java only carries calls to Python here
+    java_options += [conf.get("spark.driver.extraJavaOptions", "")]
+    settings["spark.driver.extraJavaOptions"] = " ".join(java_options)
+    with _environment(environ), _own_interrupt():
+        return SparkSession(SparkContext(conf=SparkConf().setAll(list(settings.items()))))
+
+
+def stop_session(session: SparkSession) -> None:
+    """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
+    session.stop()
+    gateway = SparkContext._gateway
+    if gateway is not None and gateway.proc is not None:
+        gateway.shutdown()
+        gateway.proc.stdin.close()  # the sign to end
+        gateway.proc.wait()
+        SparkContext._gateway = SparkContext._jvm = None
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _own_interrupt() -> Iterator[None]:
+    """Keep the handler of Ctrl-C: that of PySpark talks to Java from within whatever it interrupts."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
