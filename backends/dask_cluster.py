@@ -40,6 +40,8 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
             processes=True,
             host="127.0.0.1",
             dashboard_address=dashboard_address,
+            # Without a dashboard the scheduler still serves its health over HTTP: on any port that is free.
+            scheduler_kwargs={"dashboard_address": dashboard_address or "127.0.0.1:0"},
             memory_limit=memory_limit,
             silence_logs=logging.CRITICAL,
         )

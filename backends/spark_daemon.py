@@ -12,22 +12,29 @@ import gc
 import sys
 from pathlib import Path
 
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Serve Spark until it closes the standard input."""
+    sys.path[:] = [entry for entry in sys.path if not _archived(entry)]
+    for entry in [entry for entry in sys.path_importer_cache if _archived(entry)]:
+        del sys.path_importer_cache[entry]
+    sys.modules.pop("org", None)  # the standard library has looked for Jython's, and met the one of Spark's Java
+
+    import pandas  # noqa: F401
+    import pyarrow  # noqa: F401
+    from pyspark import daemon
+
+    import backends.spark  # noqa: F401
+
+    gc.freeze()
+    daemon.manager()
+
 
 def _archived(entry: str) -> bool:
     return any(part.startswith(("pyspark.zip", "py4j-", "spark-core_")) for part in Path(entry).parts)
 
 
-sys.path[:] = [entry for entry in sys.path if not _archived(entry)]
-for entry in [entry for entry in sys.path_importer_cache if _archived(entry)]:
-    del sys.path_importer_cache[entry]
-sys.modules.pop("org", None)  # the standard library has looked for Jython by now, and met Spark's package of that name
-
-import pandas  # noqa: E402, F401
-import pyarrow  # noqa: E402, F401
-from pyspark import daemon  # noqa: E402
-
-import backends.spark  # noqa: E402, F401
-
 if __name__ == "__main__":
-    gc.freeze()
-    daemon.manager()
+    main()

@@ -1,0 +1,46 @@
+"""A program that runs a backend from its start to its end, twice; given `wait`, it stays in a task for good.
+
+It prints what it saw as JSON. What else reaches the terminal is the engine's own.
+"""
+
+import json
+import os
+import sys
+
+import backends
+from fruits.executor import Executor
+from tests.conformance import tasks
+
+NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+
+
+def main(name, folder, wait=None):
+    before = dict(os.environ)
+    seen = []
+    for workers in (2, 1):
+        with backends.load(name)(workers=workers) as executor:
+            assert isinstance(executor, Executor)
+            executor.start()
+            if wait:
+                executor.map(tasks.sleep_forever, range(8), shared=folder)
+            seen.append([executor.parallelism, executor.map(tasks.environ, range(4), shared=NAMES), children()])
+    assert dict(os.environ) == before
+    print(json.dumps({"seen": seen, "left": children()}))
+
+
+def children():
+    import psutil
+
+    # multiprocessing keeps its tracker until the process ends
+    return [
+        " ".join(child.cmdline())
+        for child in psutil.Process().children(recursive=True)
+        if "resource_tracker" not in " ".join(child.cmdline())
+    ]
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)

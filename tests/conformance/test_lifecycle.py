@@ -1,0 +1,74 @@
+"""What an executor leaves behind and says on the way, seen from outside: each in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+import backends
+from tests.conformance import tasks
+from tests.conformance.conftest import ENGINES
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+
+
+@pytest.fixture(params=list(backends.BACKENDS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def program(name, tmp_path):
+    """Start tests.conformance.lifecycle for a backend, as from a terminal, in an environment that pins no thread."""
+    environ = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
+    started = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.conformance.lifecycle", name, str(tmp_path), *arguments],
+            cwd=ROOT,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_it_ends_what_it_started_says_nothing_and_can_start_again(program, name):
+    process = program()
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err) == (0, "")
+    told = json.loads(out)
+    assert [parallelism for parallelism, *_ in told["seen"]] == [2, 1]
+    assert told["left"] == []
+    if ENGINES[name].processes:
+        for _, environs, children in told["seen"]:
+            assert children
+            assert environs == [{name: "1" for name in environs[0]}] * 4
+
+
+def test_ctrl_c_stops_it_at_once_without_a_word(program, name, tmp_path):
+    if not ENGINES[name].processes:
+        pytest.skip(f"the tasks of {name} run in the driver's process, which waits for those that have begun")
+    process = program("wait")
+    tasks.wait_for(tmp_path / "0")
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
