@@ -22,7 +22,7 @@ endef
 export NO_PYTHON
 
 # Every file that is installed is pinned by its hash, what builds it included: hence no isolated builds.
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 
 .PHONY: help setup demo test lint format lock test-pythons clean

@@ -11,7 +11,7 @@ from dask.delayed import delayed
 from dask_ml.decomposition import PCA
 from dask_ml.preprocessing import StandardScaler
 
-from fruits.rows import vectors
+from fruits.arrow import vectors
 from fruits.scaled_pca import ScaledPCA, check_components, choose_components, fix_signs
 from fruits.storage import Folder
 

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "app", "main"]
 
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
-TRACE_OF_A_WORKER = "\nTraceback (most recent call last):"
 UNFOLDED = 10_000  # columns: a line stays a line where a program reads it
 EXAMPLE = "[bold]Example:[/] "
 
@@ -383,7 +382,7 @@ def _answer(words: list[str], debug: bool) -> Answer | None:
     try:
         returned = app(words, prog_name="fruits", standalone_mode=False)
     except FruitsError as error:
-        return _failure(error, str(error).partition(TRACE_OF_A_WORKER)[0], error.exit_code, debug)
+        return _failure(error, str(error), error.exit_code, debug)
     except typer.TyperException as error:
         return _failure(error, _usage(error), 2, debug)
     except KeyboardInterrupt:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fruits.arrow import number_array, text_array
 from fruits.errors import DamageError, DatasetError
 from fruits.images import EXTENSIONS, is_image
 from fruits.storage import Folder, open_address, part_name
@@ -130,16 +132,22 @@ class Listing:
             for entry in found
             if entry["name"].rstrip("/") != folder  # an object store lists the marker of the folder itself
         }
-        images = _images(file_system, [name for name, entry in entries.items() if entry["type"] == "file"])
+        files = [name for name, entry in entries.items() if _is_file(file_system, name, entry)]
+        images = _images(file_system, files)
         start = len(root.rstrip("/")) + 1
         for name in sorted(entries):
             entry = entries[name]
-            if entry["type"] == "directory" and not entry.get("islink"):  # a link may lead up, and round for ever
+            if entry["type"] == "directory":
                 yield from self._walk(file_system, root, name[:-1])
             elif name in images:
                 yield Entry(name[start:], entry["size"] or 0)
             else:
                 self.ignored += 1
+
+
+def _is_file(file_system: Any, name: str, entry: dict[str, Any]) -> bool:
+    """Tell whether to take an entry for a file; one behind a link too, but not a folder, which could lead round."""
+    return entry["type"] == "file" or (bool(entry.get("islink")) and not file_system.isdir(name))
 
 
 def _images(file_system: Any, names: list[str]) -> set[str]:
@@ -178,7 +186,11 @@ def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None 
         digest.update(b"".join(b"%b\0%d\0" % pair for pair in zip(paths, sizes, strict=True)))
         images += len(batch)
         if stored is not None:
-            stored.add(pa.record_batch([pa.array(paths, pa.binary()), pa.array(sizes, pa.int64())], schema=SCHEMA))
+            stored.add(
+                pa.record_batch(
+                    [text_array(paths, pa.binary()), number_array(np.array(sizes, np.int64))], schema=SCHEMA
+                )
+            )
     if stored is not None:
         stored.close()
     return Plan(images, partition_size, digest.hexdigest())

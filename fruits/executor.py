@@ -119,18 +119,21 @@ class Executor(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What became of one item: a value, an input error to raise as it is, or the text of a failure."""
+    """What became of one item: a value, an input error to raise as it is, or what to say of a failure."""
 
     value: Result | None = None
     error: InputError | None = None
     failure: str | None = None
+    trace: str = ""
 
     def result(self) -> Result:
-        """Return the value, or raise what happened instead."""
+        """Return the value, or raise what happened instead, with the worker's traceback as a note."""
         if self.error is not None:
             raise self.error
         if self.failure is not None:
-            raise TaskError(self.failure)
+            failed = TaskError(self.failure)
+            failed.add_note(self.trace)
+            raise failed
         return self.value  # type: ignore[return-value]
 
 
@@ -150,8 +153,8 @@ def attempt(task: Callable[[Item, Any], Result], item: Item, shared: Any, retrie
         if tried < retries:
             time.sleep(RETRY_DELAY_SECONDS * 2**tried)
     words = str(cause) if isinstance(cause, FruitsError) else f"{type(cause).__name__}: {cause}"
-    trace = "".join(traceback.format_exception(cause)).rstrip()
     return Outcome(
         failure=f"{item} failed after {retries + 1} attempts. {words}\n"
-        f"What is finished is kept: mend the cause, then start the same command again.\n{trace}"
+        "What is finished is kept: mend the cause, then start the same command again.",
+        trace="".join(traceback.format_exception(cause)).rstrip(),
     )

@@ -27,11 +27,11 @@ from fruits.errors import SettingsError
 from fruits.network_build import content_digest, run
 from fruits.weights import cache_folder, find_weights
 
-__all__ = ["ENGINES", "Engine", "Featurizer", "Network", "compile_network"]
+__all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "Network", "compile_network"]
 
 Engine = Literal["openvino", "tensorflow"]
 
-ENGINES: dict[str, tuple[str, ...]] = {  # by engine, the distributions that bring it
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions that bring it
     "openvino": ("openvino",),
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
 }
@@ -70,6 +70,8 @@ class Network:
     ----------
     engine : {"openvino", "tensorflow"}
         What runs it.
+    package : str
+        The package that brings the engine, with its version: ``openvino-2026.4.1``.
     backbone : str
         The name of its :class:`fruits.backbones.Backbone`.
     weights_digest : str
@@ -83,6 +85,7 @@ class Network:
     """
 
     engine: Engine
+    package: str
     backbone: str
     weights_digest: str
     features: int
@@ -136,14 +139,14 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
             f"{path}: damaged as soon as it was written. Check the disk, or set FRUITS_CACHE to another."
         )
     graph, constants, digest = stored
-    return Network(known, network.name, found.digest, network.features, graph, constants, digest)
+    return Network(known, package, network.name, found.digest, network.features, graph, constants, digest)
 
 
 def _installed(engine: str) -> tuple[Engine, str]:
     """Return an engine that can be used, and the name and version of the package that brings it."""
-    if engine not in ENGINES:
-        raise SettingsError(f"--engine {engine}: not known. Allowed: {', '.join(ENGINES)}.")
-    for name in ENGINES[engine]:
+    if engine not in DISTRIBUTIONS:
+        raise SettingsError(f"--engine {engine}: not known. Allowed: {', '.join(DISTRIBUTIONS)}.")
+    for name in DISTRIBUTIONS[engine]:
         try:
             return cast(Engine, engine), f"{name}-{version(name)}"
         except PackageNotFoundError:

@@ -49,7 +49,6 @@ JOB = "job.json"
 REPORT = "report.json"
 STORED = ("plan", "features", "rejects", "moments", "model", "rows", JOB, REPORT)  # all that a job ever writes
 SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
-ENGINE_PACKAGES = {"openvino": "openvino", "tensorflow": "tensorflow-cpu"}
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -207,6 +206,7 @@ class _Run:
         except InputError:
             if stored is not None:
                 self.out.remove("plan")
+                self.out.remove_if_empty()
             raise
         return plan
 
@@ -266,6 +266,7 @@ class _Run:
                 Batch(tuple(finished[start : start + SURVEYED_TOGETHER]))
                 for start in range(0, len(finished), SURVEYED_TOGETHER)
             ]
+            self._start()
             with self._stage("survey", len(finished), "partitions") as advance:
                 for reports in self.executor.map(
                     tasks.survey, batches, shared=self.out, progress=lambda reports: advance(len(reports))
@@ -303,6 +304,7 @@ class _Run:
         check_components(self.job.components, sum(rows), network.features)
         identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
         if self.job.solver == "native":
+            self._start()
             with self._stage("native fit"):
                 parts = [f"{self.out.address}/features/{part_name(index, 'parquet')}" for index in range(len(rows))]
                 fitted = self.executor.fit_native(parts, rows, self.job.components)
@@ -347,11 +349,14 @@ class _Run:
         if not items:
             return []
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
+        self._start()
+        with self._stage(name, total, unit) as advance:
+            return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
+
+    def _start(self) -> None:
         if "engine" not in self.seconds:
             with self._stage("engine"):
                 self.executor.start()
-        with self._stage(name, total, unit) as advance:
-            return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
 
     @contextmanager
     def _stage(self, name: str, total: int | None = None, unit: str = "images") -> Iterator[Callable[[int], None]]:
@@ -432,8 +437,8 @@ def _described(command: str, job: Job, plan: Plan, network: Network, model: Scal
         about |= {"model": model.digest()}
     if command != "fit":
         about |= {"format": job.format, "columns": list(job.columns)}
-    packages = ("fruits", "numpy", "pillow", ENGINE_PACKAGES[network.engine])
-    about["versions"] = {name: importlib.metadata.version(name) for name in packages}
+    versions = {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
+    about["versions"] = versions | {"engine": network.package}
     return about
 
 

@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from fruits.arrow import read_table, text_array, vector_array, vectors, write_table
 from fruits.errors import DamageError
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import write_table
 
-__all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table", "vectors"]
+__all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table"]
 
 VECTORS = ("features", "scaled_features", "pca_features")
 REJECTS = pa.schema(
@@ -39,15 +38,8 @@ def features_table(paths: Sequence[str], labels: Sequence[str | None], features:
 def rejects_table(rejects: Sequence[tuple[str, str | None, str, str]], metadata: dict[bytes, bytes]) -> pa.Table:
     """Return the table of ``path, label, reason, detail`` of the images that could not be used."""
     columns = zip(*rejects, strict=True) if rejects else ((), (), (), ())
-    arrays = [pa.array(list(column), pa.string()) for column in columns]
+    arrays = [_texts(column) for column in columns]
     return pa.table(arrays, schema=REJECTS.with_metadata(metadata))
-
-
-def vectors(column: pa.ChunkedArray) -> Float32:
-    """Return a column of fixed-size lists as an array of shape (n, d), float32."""
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    flat: Float32 = array.flatten().to_numpy(zero_copy_only=True)
-    return flat.reshape(-1, column.type.list_size)
 
 
 def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequence[str]) -> bytes:
@@ -85,7 +77,7 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
     try:
         if name.endswith(".csv"):
             return _read_csv(data.decode())
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        table = read_table(data)
         return {
             column: vectors(table[column]) if column in VECTORS else table[column].to_pylist()
             for column in table.column_names
@@ -95,17 +87,13 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
 
 
 def _table(columns: dict[str, Sequence[str | None] | Float32]) -> pa.Table:
-    arrays, fields = [], []
-    for name, values in columns.items():
-        if isinstance(values, np.ndarray):
-            item = pa.field("item", pa.float32(), nullable=False)
-            kind = pa.list_(item, values.shape[1])
-            arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=kind))
-        else:
-            kind = pa.string()
-            arrays.append(pa.array(values, kind))
-        fields.append(pa.field(name, kind, nullable=name == "label"))
+    arrays = [vector_array(values) if isinstance(values, np.ndarray) else _texts(values) for values in columns.values()]
+    fields = [pa.field(name, array.type, nullable=name == "label") for name, array in zip(columns, arrays, strict=True)]
     return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    return text_array([None if value is None else value.encode() for value in values], pa.string())
 
 
 def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:

@@ -212,9 +212,8 @@ class ScaledPCA:
         has to be running.
         """
         try:
-            from pyspark.ml import PipelineModel
+            from pyspark.ml import PipelineModel, feature
             from pyspark.ml.common import _py2java
-            from pyspark.ml.feature import PCAModel, StandardScalerModel
             from pyspark.ml.linalg import DenseMatrix, DenseVector
             from pyspark.sql import SparkSession
         except ImportError as error:
@@ -223,14 +222,16 @@ class ScaledPCA:
         if session is None:
             raise SettingsError("to_spark: no Spark session is running. Start one first.")
         context = session.sparkContext
-        ml = context._jvm.org.apache.spark.ml.feature  # type: ignore[union-attr]
-        to_java = lambda value: _py2java(context, value)  # noqa: E731
-        scaler = StandardScalerModel(
-            ml.StandardScalerModel("fruits_scaler", to_java(DenseVector(self.scale)), to_java(DenseVector(self.mean)))
-        )
+        jvm = context._jvm.org.apache.spark.ml.feature  # type: ignore[union-attr]
         kept, dimension = self.components.shape
+
+        def fitted(kind: Any, *arrays: DenseVector | DenseMatrix) -> Any:
+            java = getattr(jvm, kind.__name__)
+            return kind(java(f"fruits_{kind.__name__}", *(_py2java(context, array) for array in arrays)))
+
+        scaler = fitted(feature.StandardScalerModel, DenseVector(self.scale), DenseVector(self.mean))
         axes = DenseMatrix(dimension, kept, self.components.ravel(), isTransposed=False)
-        pca = PCAModel(ml.PCAModel("fruits_pca", to_java(axes), to_java(DenseVector(self.explained_variance_ratio))))
+        pca = fitted(feature.PCAModel, axes, DenseVector(self.explained_variance_ratio))
         for model, given, made in ((scaler, "features", "scaled_features"), (pca, "scaled_features", "pca_features")):
             model._set(inputCol=given, outputCol=made)
         scaler._set(withMean=True, withStd=True)

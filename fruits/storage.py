@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from fruits.arrow import read_table
 from fruits.errors import OutputError
 
-__all__ = ["Folder", "open_address", "part_name", "write_table"]
+__all__ = ["Folder", "open_address", "part_name"]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -53,24 +54,6 @@ def open_address(address: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def part_name(index: int, suffix: str) -> str:
     """Return the file name of part `index`: ``part-00017.parquet``."""
     return f"part-{index:05d}.{suffix}"
-
-
-def write_table(table: pa.Table) -> bytes:
-    """Return a table as the bytes of a Parquet file; the same table always gives the same bytes.
-
-    Dictionaries do not help columns of floats, and page statistics of list items help nobody.
-    """
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=["label"],
-        write_statistics=["path", "label"],
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +92,7 @@ class Folder:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the Parquet file `name` as a table."""
-        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns, use_threads=False)
+        return read_table(self.read(name), columns)
 
     def read_row_group(self, name: str, group: int) -> pa.Table:
         """Return one row group of the Parquet file `name`, reading no more of the file than that takes."""
@@ -156,6 +139,12 @@ class Folder:
         file_system.invalidate_cache()
         if file_system.exists(path):
             file_system.rm(path, recursive=True)
+
+    def remove_if_empty(self) -> None:
+        """Remove this folder where it holds nothing."""
+        file_system, path = open_address(self.address)
+        if file_system.isdir(path) and not self.names():
+            file_system.rmdir(path)
 
     def sweep(self) -> None:
         """Remove what writers that were killed left under temporary names."""

@@ -18,15 +18,16 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from fruits.arrow import vectors, write_table
 from fruits.backbones import backbone
 from fruits.dataset import Entry, Partition, read_partition
 from fruits.errors import DamageError
 from fruits.featurizer import Network
 from fruits.images import ImageError, decode
 from fruits.moments import Group, Moments
-from fruits.rows import encode_rows, features_table, rejects_table, vectors
+from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import Folder, open_address, part_name, write_table
+from fruits.storage import Folder, open_address, part_name
 
 __all__ = [
     "Batch",

@@ -242,7 +242,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, fruits: Fruits, images: str) -> Cal
 
 def test_a_failed_job_exits_with_1_and_shows_a_trace_only_when_asked(failing: Callable[..., Ended]) -> None:
     trace = 'Traceback (most recent call last):\n  File "worker.py", line 1\nOSError: gone'
-    error = TaskError(f"partition 7 failed after 3 attempts. OSError: gone\n{trace}")
+    error = TaskError("partition 7 failed after 3 attempts. OSError: gone")
+    error.add_note(trace)
     ended = failing(error)
     assert ended == Ended(1, "", "Error: partition 7 failed after 3 attempts. OSError: gone\n")
     assert 'File "worker.py", line 1' in failing(error, "--debug").err

@@ -109,10 +109,16 @@ def test_files_that_are_no_images_are_passed_over_and_counted(tmp_path):
     assert listing.ignored == 5
 
 
-def test_a_link_that_leads_back_up_does_not_go_round_for_ever(tmp_path):
-    write(tmp_path, "label/1.jpg")
-    (tmp_path / "label" / "up").symlink_to(tmp_path, target_is_directory=True)
-    assert [entry.path for entry in Listing(str(tmp_path))] == ["label/1.jpg"]
+def test_links_to_files_are_images_and_links_to_folders_are_not_followed(tmp_path):
+    write(tmp_path, "elsewhere/1.jpg")
+    (tmp_path / "images" / "label").mkdir(parents=True)
+    (tmp_path / "images" / "label" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "images" / "label" / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "images" / "label" / "up").symlink_to(tmp_path, target_is_directory=True)
+    listing = Listing(str(tmp_path / "images"))
+    assert [entry.path for entry in listing] == ["label/dangling.jpg", "label/link.jpg"]
+    assert list(listing)[1].size == len(JPEG)
+    assert listing.ignored == 1
 
 
 def test_a_limit_takes_the_first(tmp_path):

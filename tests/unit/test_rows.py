@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from fruits.arrow import vectors
 from fruits.errors import DamageError
 from fruits.job import COLUMNS
 from fruits.moments import Moments
-from fruits.rows import decode_rows, encode_rows, features_table, vectors
+from fruits.rows import decode_rows, encode_rows, features_table
 from fruits.scaled_pca import solve
 
 floats = hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(6)), elements=st.floats(0, 6, width=32))

@@ -1,11 +1,9 @@
 import os
 
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from fruits.errors import OutputError
-from fruits.storage import Folder, open_address, part_name, write_table
+from fruits.storage import Folder, open_address, part_name
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -93,8 +91,3 @@ def test_addresses_become_absolute(tmp_path, monkeypatch):
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(OutputError, match="nonsense://x"):
         open_address("nonsense://x")
-
-
-def test_the_same_table_gives_the_same_bytes():
-    table = pa.table({"label": ["a", "b"] * 500, "x": np.arange(1000, dtype=np.float32)})
-    assert write_table(table) == write_table(table.slice(0))
