@@ -85,7 +85,10 @@ class DaskExecutor(Executor):
     @property
     def parallelism(self) -> int:
         """The threads of all workers that there are now."""
-        return self._workers or max(1, sum(self._client.nthreads().values()))
+        try:
+            return self._workers or max(1, sum(self._client.nthreads().values()))
+        except OSError as error:
+            raise _gone(error) from error
 
     def map(
         self,
@@ -127,10 +130,8 @@ class DaskExecutor(Executor):
                             raise TaskError(_death(items[index], deaths[index])) from error
                         submit(index)
                         continue
-                    except CancelledError as error:
-                        raise JobError(
-                            f"The Dask scheduler is gone ({error}). Start the same command again."
-                        ) from error
+                    except (CancelledError, OSError) as error:
+                        raise _gone(error) from error
                     except Exception as error:  # the call or the result could not travel
                         raise TaskError(f"{items[index]} failed. {type(error).__name__}: {error}") from error
                     results[index] = outcome.result()
@@ -175,13 +176,18 @@ class DaskExecutor(Executor):
         name = f"fruits-{uuid4().hex}"
         plugin = _Shared(cloudpickle.dumps(shared))
         self._wait(min(self._workers, 1))  # the others join as they come
-        try:
-            self._client.register_plugin(plugin, name=name)
-        except ModuleNotFoundError as error:
-            raise SettingsError(
-                f"The workers of {self._client} lack a package: {error}. "
-                "Install on them what is installed here: pip install 'fruits[dask]'."
-            ) from error
+        for last in (False, True):
+            try:
+                self._client.register_plugin(plugin, name=name)
+                break
+            except ModuleNotFoundError as error:
+                raise SettingsError(
+                    f"The workers of {self._client} lack a package: {error}. "
+                    "Install on them what is installed here: pip install 'fruits[dask]'."
+                ) from error
+            except OSError as error:  # once is a worker that died while it was told
+                if last:
+                    raise _gone(error) from error
         try:
             yield name
         finally:
@@ -211,6 +217,10 @@ def _run(call: bytes, name: str, retries: int) -> Outcome[Any]:
     task, item = pickle.loads(call)
     shared: Any = get_worker().plugins[name]
     return attempt(task, item, shared.value(), retries)
+
+
+def _gone(error: Exception) -> JobError:
+    return JobError(f"The Dask scheduler is gone ({error}). What is finished is kept: start the same command again.")
 
 
 def _death(item: object, deaths: int) -> str:

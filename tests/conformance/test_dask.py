@@ -1,0 +1,94 @@
+"""What is Dask's alone: clusters that run already, and the options."""
+
+import pytest
+
+from fruits.errors import JobError, SettingsError
+from tests.conformance import tasks
+
+distributed = pytest.importorskip("distributed")
+
+from backends import dask_cluster  # noqa: E402
+from backends.dask import DaskExecutor  # noqa: E402
+
+
+@pytest.fixture
+def cluster():
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster
+
+
+def test_it_attaches_to_an_address_and_leaves_the_cluster_running(cluster):
+    for _ in range(2):
+        with DaskExecutor(address=cluster.scheduler_address) as executor:
+            assert executor.parallelism == 3
+            assert executor.map(tasks.square, range(9)) == [n * n for n in range(9)]
+    assert cluster.status.name == "running"
+
+
+def test_workers_that_come_later_get_the_shared_value_too(cluster):
+    with DaskExecutor(address=cluster.scheduler_address) as executor:
+
+        def progress(result):
+            if executor.parallelism == 3:
+                cluster.scale(2)
+                cluster.wait_for_workers(2)
+
+        assert executor.map(tasks.echo, range(60), shared="it", progress=progress) == [(n, "it") for n in range(60)]
+        assert executor.parallelism == 6
+
+
+def fruits_of(plugins):
+    return [name for name in plugins if "fruits" in name]
+
+
+def test_nothing_of_a_map_stays_behind(cluster):
+    with distributed.Client(cluster, set_as_default=False) as client:
+        with DaskExecutor(client=client) as executor:
+            executor.map(tasks.echo, range(9), shared="it")
+        assert client.run_on_scheduler(lambda dask_scheduler: fruits_of(dask_scheduler.worker_plugins)) == []
+        assert client.run(lambda dask_worker: fruits_of(dask_worker.plugins)) == {
+            worker: [] for worker in client.nthreads()
+        }
+
+
+def test_an_address_where_no_scheduler_answers(monkeypatch):
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
+    with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9 .*dask scheduler"):
+        DaskExecutor(address="tcp://127.0.0.1:9")
+
+
+def test_an_address_that_is_none():
+    with pytest.raises(SettingsError, match="bogus"):
+        DaskExecutor(address="bogus://127.0.0.1:1")
+
+
+def test_a_cluster_of_other_versions(cluster, monkeypatch):
+    def other(self):
+        packages = {"python": "3.11.7.final.0", "dask": "2026.8.0", "distributed": "2026.8.0"}
+        return {
+            "client": {"packages": packages},
+            "scheduler": {"packages": packages},
+            "workers": {"tcp://far:1": {"packages": packages | {"dask": "2020.1.0", "python": "3.12.1.final.0"}}},
+        }
+
+    monkeypatch.setattr(distributed.Client, "get_versions", other)
+    with pytest.raises(SettingsError, match=r"python 3\.12\.1.* on tcp://far:1 .*dask 2020\.1\.0"):
+        DaskExecutor(address=cluster.scheduler_address)
+
+
+def test_options_that_contradict_each_other():
+    with pytest.raises(SettingsError, match="not several"):
+        DaskExecutor(workers=2, address="tcp://127.0.0.1:1")
+
+
+def test_a_scheduler_that_goes_away():
+    cluster = distributed.LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    )
+    with (
+        DaskExecutor(address=cluster.scheduler_address) as executor,
+        pytest.raises(JobError, match="scheduler is gone"),
+    ):
+        executor.map(tasks.square, range(50), progress=lambda _: cluster.close())

@@ -1,0 +1,71 @@
+"""The engines' own estimators against the exact solver, on stored features that ask for care."""
+
+import numpy as np
+import pytest
+
+import backends
+from fruits.arrow import write_table
+from fruits.errors import DatasetError, SettingsError
+from fruits.moments import Moments
+from fruits.rows import features_table
+from fruits.scaled_pca import solve
+from fruits.storage import Folder, part_name
+from tests.conformance.conftest import ENGINES
+
+NATIVE = {"dask": True, "spark": True, "local": False}
+assert set(NATIVE) == set(ENGINES)
+
+
+@pytest.fixture
+def native(engine, executor):
+    if not NATIVE[engine]:
+        pytest.skip(f"{engine} has no estimators")
+    return executor
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Store features in parts of 64 rows, one of them empty, under a name that globs and URLs would take apart."""
+
+    def stored(features):
+        folder = Folder.at(str(tmp_path / "a [b]{c} #%20*é"))
+        shards = [*np.split(features, range(64, len(features), 64)), features[:0]]
+        for index, shard in enumerate(shards):
+            table = features_table([""] * len(shard), [None] * len(shard), shard)
+            folder.write(part_name(index, "parquet"), write_table(table))
+        names = [f"{folder.address}/{part_name(index, 'parquet')}" for index in range(len(shards))]
+        return names, [len(shard) for shard in shards]
+
+    return stored
+
+
+def generated(rows, width):
+    rng = np.random.default_rng(rows)
+    features = rng.standard_normal((rows, 6)) @ rng.standard_normal((6, width)) + rng.standard_normal((rows, width))
+    features[:, 3] = 0.1  # does not vary, and is no number of binary
+    return features.astype(np.float32)
+
+
+@pytest.mark.parametrize(("rows", "components"), [(300, 10), (300, 0.6), (20, 5)])
+def test_it_fits_what_the_exact_solver_fits(native, store, rows, components):
+    features = generated(rows, 40)
+    exact = solve(Moments.of(features), components)
+    fitted = native.fit_native(*store(features), components)
+    assert fitted.components.shape == exact.components.shape
+    assert fitted.rows == rows
+    assert fitted.scale[3] == 0
+    np.testing.assert_allclose(fitted.mean, exact.mean, rtol=1e-9)
+    np.testing.assert_allclose(fitted.scale, exact.scale, rtol=1e-9)
+    np.testing.assert_allclose(fitted.explained_variance, exact.explained_variance, rtol=1e-9)
+    np.testing.assert_allclose(fitted.eigenvalues, exact.eigenvalues, atol=1e-9)
+    np.testing.assert_allclose(fitted.transform(features)[1], exact.transform(features)[1], atol=1e-6)
+
+
+def test_too_few_rows_are_refused(native, store):
+    with pytest.raises(DatasetError, match="at least 2"):
+        native.fit_native(*store(generated(1, 40)), 1)
+
+
+def test_a_backend_without_estimators_says_so():
+    with backends.load("local")() as executor, pytest.raises(SettingsError, match=r"--solver exact"):
+        executor.fit_native([], [], 1)

