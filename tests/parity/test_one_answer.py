@@ -44,7 +44,10 @@ def reference(images, tmp_path_factory):
     def of(size):
         if size not in made:
             job = Job(
-                images=str(images), out=str(tmp_path_factory.mktemp("reference") / "out"), components=40, partition_size=size
+                images=str(images),
+                out=str(tmp_path_factory.mktemp("reference") / "out"),
+                components=40,
+                partition_size=size,
             )
             with backends.load("local")(workers=1) as executor:
                 made[size] = job, pipeline.run(job, executor)
