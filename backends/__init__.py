@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fruits.errors import SettingsError
 from fruits.executor import Executor
 
-__all__ = ["BACKENDS", "Backend", "load", "require"]
+__all__ = ["BACKENDS", "Backend", "load"]
 
 
 class Backend(NamedTuple):
@@ -36,20 +36,6 @@ def load(name: str) -> type[Executor]:
     SettingsError
         No backend has that name, or what it needs is not installed.
     """
-    require(name)
-    backend = BACKENDS[name]
-    executor: type[Executor] = getattr(importlib.import_module(backend.module), backend.executor)
-    return executor
-
-
-def require(name: str) -> None:
-    """Check that the backend `name` is known and installed, without importing it.
-
-    Raises
-    ------
-    SettingsError
-        As :func:`load`.
-    """
     if name not in BACKENDS:
         raise SettingsError(f"--backend {name}: no such backend. Allowed: {', '.join(BACKENDS)}.")
     backend = BACKENDS[name]
@@ -59,3 +45,5 @@ def require(name: str) -> None:
             f"Install it with: pip install 'fruits[{backend.extra}]', or choose another backend: "
             f"{', '.join(other for other in BACKENDS if other != name)}."
         )
+    executor: type[Executor] = getattr(importlib.import_module(backend.module), backend.executor)
+    return executor

@@ -9,8 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import cloudpickle
@@ -21,6 +22,7 @@ from fruits.errors import JobError, SettingsError, TaskError
 from fruits.executor import Executor, Outcome, attempt
 
 if TYPE_CHECKING:
+    from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
 __all__ = ["DaskExecutor"]
@@ -36,7 +38,7 @@ class DaskExecutor(Executor):
     """Workers of a Dask cluster.
 
     Without `address` and `client`, it starts single-threaded worker processes on this machine, reachable from this
-    machine only, and closes them at the end. They start in the background: the first `map` waits for them.
+    machine only, and closes them at the end.
 
     Parameters
     ----------
@@ -54,7 +56,7 @@ class DaskExecutor(Executor):
     Raises
     ------
     SettingsError
-        No scheduler answers at `address`, it runs other versions, or options contradict each other.
+        Options contradict each other; and at the start: no scheduler answers at `address`, or it runs other versions.
     """
 
     name = "dask"
@@ -70,17 +72,29 @@ class DaskExecutor(Executor):
     ) -> None:
         if sum(option is not None for option in (workers, address, client)) > 1:
             raise SettingsError("dask: give one of workers (to start), address (to attach to) and client, not several.")
-        self._workers = 0  # that were started here, and have to be waited for
+        self._address = address
+        self._lent = client
+        self._workers = 0 if address or client else workers or os.cpu_count() or 1  # to start, and to wait for
+        self._memory_limit = memory_limit
+        self._dashboard_address = dashboard_address
         self._opened = ExitStack()
-        if client is None and address is not None:
-            client = attach(address)
-            self._opened.callback(client.close)
-        elif client is None:
-            self._workers = workers or os.cpu_count() or 1
-            cluster = self._opened.enter_context(local_cluster(self._workers, memory_limit, dashboard_address))
-            client = Client(cluster.scheduler_address, set_as_default=False)
-            self._opened.callback(client.close)
-        self._client = client
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Self:
+        """Return an executor that attaches to the cluster's address, or starts its workers on this machine."""
+        return cls(workers=cluster.workers, address=cluster.address)
+
+    @cached_property
+    def _client(self) -> Client:
+        if self._lent is not None:
+            return self._lent
+        if self._address is not None:
+            client = attach(self._address)
+        else:
+            cluster = local_cluster(self._workers, self._memory_limit, self._dashboard_address)
+            client = Client(self._opened.enter_context(cluster).scheduler_address, set_as_default=False)
+        self._opened.callback(client.close)
+        return client
 
     @property
     def parallelism(self) -> int:
@@ -156,7 +170,7 @@ class DaskExecutor(Executor):
             return fit(features, rows, components)
 
     def start(self) -> None:
-        """Wait for all the workers that were started here."""
+        """Connect, and wait for all the workers that are started here."""
         self._wait(self._workers)
 
     def close(self) -> None:
@@ -164,9 +178,10 @@ class DaskExecutor(Executor):
         self._opened.close()
 
     def _wait(self, workers: int) -> None:
+        client = self._client
         if workers:
             try:
-                self._client.wait_for_workers(workers, timeout=START_SECONDS)
+                client.wait_for_workers(workers, timeout=START_SECONDS)
             except TimeoutError as error:
                 raise JobError(f"Dask workers did not start within {START_SECONDS} seconds: {error}.") from error
 

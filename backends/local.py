@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from fruits.executor import Executor, attempt
+
+if TYPE_CHECKING:
+    from fruits.config import Cluster
 
 __all__ = ["LocalExecutor"]
 
@@ -29,6 +32,11 @@ class LocalExecutor(Executor):
 
     def __init__(self, *, workers: int = 1) -> None:
         self._workers = workers
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Self:
+        """Return as many threads as the cluster has workers."""
+        return cls(workers=cluster.workers or 1)
 
     @property
     def parallelism(self) -> int:

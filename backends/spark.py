@@ -12,8 +12,9 @@ import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import ExitStack
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 from pyspark.serializers import CloudPickleSerializer
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
+    from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
 __all__ = ["SparkExecutor"]
@@ -58,7 +60,7 @@ class SparkExecutor(Executor):
     Raises
     ------
     SettingsError
-        There is no Java that suits this PySpark, another session is active, or options contradict each other.
+        Options contradict each other; and at the start: no Java suits this PySpark, or another session is active.
     """
 
     name = "spark"
@@ -71,12 +73,27 @@ class SparkExecutor(Executor):
         session: SparkSession | None = None,
         conf: Mapping[str, str] | None = None,
     ) -> None:
-        asked = workers is not None or master is not None or bool(conf)
-        if (session is not None and asked) or (workers is not None and master is not None):
+        self._asked = workers is not None or master is not None or bool(conf)
+        if (session is not None and self._asked) or (workers is not None and master is not None):
             raise SettingsError("spark: give workers (on this machine) or master, and perhaps conf; or session alone.")
-        session = session or active_session(asked)
-        self._owned = session is None
-        self._session = session or start_session(workers or os.cpu_count() or 1, master, conf or {})
+        self._lent = session
+        self._workers = workers or os.cpu_count() or 1
+        self._master = master
+        self._conf = conf or {}
+        self._opened = ExitStack()
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Self:
+        """Return an executor on the cluster's master, or on this machine."""
+        return cls(workers=cluster.workers, master=cluster.address, conf=cluster.conf)
+
+    @cached_property
+    def _session(self) -> SparkSession:
+        session = self._lent or active_session(self._asked)
+        if session is None:
+            session = start_session(self._workers, self._master, self._conf)
+            self._opened.callback(stop_session, session)
+        return session
 
     @property
     def parallelism(self) -> int:
@@ -160,8 +177,7 @@ class SparkExecutor(Executor):
 
     def close(self) -> None:
         """Stop the session that was started here, and its Java."""
-        if self._owned:
-            stop_session(self._session)
+        self._opened.close()
 
     def _collect(
         self, group: str, function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], count: int

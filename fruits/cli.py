@@ -24,7 +24,6 @@ import typer
 
 from fruits import _options as options
 from fruits.errors import FruitsError, SettingsError
-from fruits.executor import Executor
 from fruits.progress import to_stderr
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from fruits.config import Cluster
     from fruits.job import Job
-    from fruits.scaled_pca import ScaledPCA
 
 __all__ = ["Answer", "app", "main"]
 
@@ -271,12 +269,13 @@ def compare(
 def _work(command: str, given: dict[str, Any]) -> Answer:
     """Do the work that the options ask for, and return its report."""
     job, cluster = _checked(given)
+    import backends
     from fruits import pipeline  # after the checks, which are to be quick
     from fruits._terminal import show_report
 
     work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
     progress = to_stderr(quiet=given["quiet"])
-    with _Deferred(cluster) as executor:
+    with backends.load(cluster.backend).of(cluster) as executor:
         progress.note(_place(cluster))
         report = work(job, executor, progress=progress)
     return Answer(report.to_dict(), lambda console: show_report(console, report))
@@ -284,7 +283,6 @@ def _work(command: str, given: dict[str, Any]) -> Answer:
 
 def _checked(given: dict[str, Any]) -> tuple[Job, Cluster]:
     """Return the job and the place that the options ask for."""
-    import backends
     from fruits import config
     from fruits.job import Job
 
@@ -297,7 +295,6 @@ def _checked(given: dict[str, Any]) -> tuple[Job, Cluster]:
     cluster = config.resolve(
         cluster=given["cluster"], backend=given["backend"], workers=given["workers"], file=given["cluster_file"]
     )
-    backends.require(cluster.backend)
     return job, cluster
 
 
@@ -316,65 +313,11 @@ def _number(text: str) -> int | float:
         ) from None
 
 
-class _Deferred(Executor):
-    """The executor of a cluster, started by the first task: what is wrong with the input is told before."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._executor: Executor | None = None
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self._cluster.backend
-
-    @property
-    def parallelism(self) -> int:
-        return self._started().parallelism
-
-    def map(
-        self,
-        task: Callable[[Item, Any], Result],
-        items: Sequence[Item],
-        *,
-        shared: Any = None,
-        retries: int = 2,
-        progress: Callable[[Result], None] | None = None,
-    ) -> list[Result]:
-        return self._started().map(task, items, shared=shared, retries=retries, progress=progress)
-
-    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
-        return self._started().fit_native(features, rows, components)
-
-    def start(self) -> None:
-        self._started().start()
-
-    def close(self) -> None:
-        if self._executor is not None:
-            self._executor.close()
-
-    def _started(self) -> Executor:
-        if self._executor is None:
-            self._executor = _executor(self._cluster)
-        return self._executor
-
-
 def _place(cluster: Cluster) -> str:
     """Return in words where a job runs."""
     if cluster.address is not None:
         return f"{cluster.backend} at {cluster.address}"
     return f"{cluster.backend} on this machine, {cluster.workers} worker{'s' if cluster.workers != 1 else ''}"
-
-
-def _executor(cluster: Cluster) -> Executor:
-    """Return the executor of a cluster, started or attached."""
-    import backends
-
-    make: Callable[..., Executor] = backends.load(cluster.backend)
-    if cluster.backend == "dask":
-        return make(workers=cluster.workers, address=cluster.address)
-    if cluster.backend == "spark":
-        return make(workers=cluster.workers, master=cluster.address, conf=cluster.conf)
-    return make(workers=cluster.workers)
 
 
 def _answer(words: list[str], debug: bool) -> Answer | None:

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
 
 if TYPE_CHECKING:
+    from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
 __all__ = ["Executor", "Outcome", "attempt"]
@@ -34,6 +35,8 @@ RETRY_DELAY_SECONDS = 0.2  # before the first retry; doubles with each
 class Executor(ABC):
     """A place where tasks run. A context manager that closes only what it opened itself.
 
+    Making one is quick and opens nothing: an engine is started by what first needs it, or by :meth:`start`.
+
     Attributes
     ----------
     name : str
@@ -46,6 +49,11 @@ class Executor(ABC):
     @abstractmethod
     def parallelism(self) -> int:
         """How many tasks run at the same time, now: a cluster may grow and shrink."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, cluster: Cluster) -> Self:
+        """Return the executor of a cluster of ``cluster.yaml``, as :func:`fruits.config.resolve` gives it."""
 
     @abstractmethod
     def map(
@@ -102,7 +110,7 @@ class Executor(ABC):
             "Allowed: --backend dask or spark with native, or --solver exact on any backend."
         )
 
-    def start(self) -> None:  # noqa: B027 - most executors are ready when they are made
+    def start(self) -> None:  # noqa: B027 - not every engine has to be started
         """Return when tasks can run at once. A job calls it, so that no stage's time holds the start of the engine."""
 
     def close(self) -> None:  # noqa: B027 - most executors own nothing

@@ -56,12 +56,12 @@ def test_nothing_of_a_map_stays_behind(cluster):
 def test_an_address_where_no_scheduler_answers(monkeypatch):
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9 .*dask scheduler"):
-        DaskExecutor(address="tcp://127.0.0.1:9")
+        DaskExecutor(address="tcp://127.0.0.1:9").start()
 
 
 def test_an_address_that_is_none():
     with pytest.raises(SettingsError, match="bogus"):
-        DaskExecutor(address="bogus://127.0.0.1:1")
+        DaskExecutor(address="bogus://127.0.0.1:1").start()
 
 
 def test_a_cluster_of_other_versions(cluster, monkeypatch):
@@ -75,7 +75,7 @@ def test_a_cluster_of_other_versions(cluster, monkeypatch):
 
     monkeypatch.setattr(distributed.Client, "get_versions", other)
     with pytest.raises(SettingsError, match=r"python 3\.12\.1.* on tcp://far:1 .*dask 2020\.1\.0"):
-        DaskExecutor(address=cluster.scheduler_address)
+        DaskExecutor(address=cluster.scheduler_address).start()
 
 
 def test_options_that_contradict_each_other():

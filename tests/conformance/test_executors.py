@@ -149,7 +149,8 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(processes, executor, tmp
     schedule = {3: 1, 8: 2}
     assert executor.map(tasks.die, range(12), shared=(str(tmp_path), schedule)) == list(range(12))
     noted = tasks.notes(tmp_path)
-    assert {n: noted[str(n)] for n in schedule} == {3: 2, 8: 3}
+    # A result that was still on a worker when another item killed it is made once more.
+    assert all(noted[str(n)] > deaths for n, deaths in schedule.items())
 
 
 @pytest.mark.parametrize("retries", [0, 2])

@@ -25,7 +25,7 @@ with SparkExecutor() as executor:
     assert executor.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
 assert session.range(3).count() == 3
 try:
-    SparkExecutor(workers=3)
+    SparkExecutor(workers=3).start()
 except SettingsError as error:
     print(error)
 session.stop()
