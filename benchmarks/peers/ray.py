@@ -15,6 +15,7 @@ from benchmarks.peers import BATCH, FEATURES, SIZE, Start, build_network, comman
 
 REQUIRES = ("ray", "tensorflow", "sklearn")
 
+SHARE = 0.1  # of a core, for each task that reads or writes: with a core each they would wait for the actors to end
 OBJECT_STORE = 2**30  # bytes; Ray's default is a third of the machine's memory
 
 
@@ -59,22 +60,22 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
         logging_level=logging.WARNING,
     )
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
+        ray.data.DataContext.get_current().enable_progress_bars = False
         root = Path(images).absolute()
         pictures = ray.data.read_images(
-            str(root), mode="RGB", include_paths=True, file_extensions=["jpg"], num_cpus=0.25
+            str(root), mode="RGB", include_paths=True, file_extensions=["jpg"], num_cpus=SHARE
         )
         pictures.map_batches(
             Predictor,
             fn_constructor_args=(start, root),
             batch_size=BATCH,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=0.75,  # 1 would leave no core to the tasks that read
-        ).write_parquet(str(Path(out, "features").absolute()))
+            num_cpus=1 - 2 * SHARE,
+        ).write_parquet(str(Path(out, "features").absolute()), ray_remote_args={"num_cpus": SHARE})
+        seconds = start.stages()
     finally:
         ray.shutdown()
-    return start.stages() | (write_rows(out, components) if components else {})
+    return seconds | (write_rows(out, components) if components else {})
 
 
 def _resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
