@@ -13,9 +13,9 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from fruits import _options as options
+from fruits._answer import Answer
 from fruits.errors import FruitsError, SettingsError
 from fruits.progress import to_stderr
 
@@ -40,15 +41,6 @@ EXAMPLE = "[bold]Example:[/] "
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command found: as values for ``--json``, and as a picture for people."""
-
-    values: dict[str, Any]
-    show: Callable[[Console], None]
-    exit_code: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -264,6 +256,26 @@ def compare(
     same = found.identical or (tolerance is not None and found.largest <= tolerance)
     values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest}
     return Answer(values, lambda console: show_comparison(console, found), 0 if same else 1)
+
+
+@app.command(
+    epilog=EXAMPLE + "fruits bench photos/ --set quick --out bench/",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def bench(context: typer.Context) -> Any:
+    """Measure this machine, on Dask and on Spark; in a source checkout only."""
+    from importlib.util import find_spec
+
+    if find_spec("benchmarks") is None:
+        raise SettingsError(
+            "fruits bench: the benchmarks are part of the source checkout, and only the installed package is here. "
+            "Get the source, and there: pip install -e '.[all,bench]'."
+        )
+    if find_spec("psutil") is None:
+        raise SettingsError("fruits bench: psutil is not installed. Install it with: pip install -e '.[all,bench]'.")
+    # Not imported by name: the package must be whole without it.
+    return import_module("benchmarks.cli").call(context.args)
 
 
 def _work(command: str, given: dict[str, Any]) -> Answer:

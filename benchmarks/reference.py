@@ -1,0 +1,102 @@
+"""The answers that runs are held to: the local backend's features, and what the core makes of them in this process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
+
+from benchmarks.images import original
+from fruits.arrow import vectors
+from fruits.dataset import Listing
+from fruits.moments import FAN_IN, Moments
+from fruits.scaled_pca import ScaledPCA, solve
+
+__all__ = ["Reference", "model_of", "read_features"]
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Reference:
+    """The right answers for every set of images made of one.
+
+    Parameters
+    ----------
+    features : Path
+        Where the local backend stored the features of the original images.
+    """
+
+    def __init__(self, features: Path) -> None:
+        paths, values, _ = read_features(features)
+        self._values = values
+        self._row = {path: row for row, path in enumerate(paths)}
+
+    def features(self, images: Path) -> tuple[list[str], Float32]:
+        """Return the paths of an image set, in order, and the features that belong to them; what is rejected is out."""
+        names = [entry.path for entry in Listing(str(images)) if original(entry.path) in self._row]
+        return names, self._values[[self._row[original(name)] for name in names]]
+
+    @lru_cache(maxsize=4)  # noqa: B019 - one reference lives as long as the session
+    def model(self, images: Path, partition_size: int, components: int) -> ScaledPCA:
+        """Return the model that a fit on an image set must find."""
+        values = self.features(images)[1]
+        return model_of(
+            [values[start : start + partition_size] for start in _starts(values, partition_size)], components
+        )
+
+    @lru_cache(maxsize=2)  # noqa: B019
+    def rows(self, images: Path, partition_size: int, model: ScaledPCA) -> dict[str, Float32]:
+        """Return the columns that the rows of an image set must have, in the order of its paths."""
+        values = self.features(images)[1]
+        scaled = np.empty_like(values)
+        scores = np.empty((len(values), len(model.components)), np.float32)
+        with threadpool_limits(1):
+            for start in _starts(values, partition_size):
+                part = slice(start, start + partition_size)
+                scaled[part], scores[part] = model.transform(values[part])
+        return {"features": values, "scaled_features": scaled, "pca_features": scores}
+
+
+def model_of(parts: list[Float32], components: int) -> ScaledPCA:
+    """Return the model of features that lie in parts: merged as a job merges them, in this process."""
+    with threadpool_limits(1):
+        groups = [
+            Moments.merged(Moments.of(part) for part in parts[start : start + FAN_IN])
+            for start in range(0, len(parts), FAN_IN)
+        ]
+        while len(groups) > 1:
+            groups = [Moments.merged(groups[start : start + FAN_IN]) for start in range(0, len(groups), FAN_IN)]
+        return solve(groups[0], components)
+
+
+def read_features(folder: Path) -> tuple[list[str], Float32, dict[str, Float32]]:
+    """Return what Parquet files hold, ordered by path: the paths, the features, and the other vectors by name.
+
+    Whoever wrote them: a vector may be of a fixed size or not.
+    """
+    table = pq.read_table(folder, partitioning=None, use_threads=False)
+    paths = table["path"].to_pylist()
+    order = np.array(sorted(range(len(paths)), key=paths.__getitem__), np.int64)
+    columns = {
+        name: _matrix(table[name])[order]
+        for name in ("features", "scaled_features", "pca_features")
+        if name in table.column_names
+    }
+    features = columns.pop("features")
+    return [paths[index] for index in order], features, columns
+
+
+def _matrix(column: pa.ChunkedArray) -> Float32:
+    if pa.types.is_fixed_size_list(column.type):
+        return vectors(column)
+    flat: Float32 = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    return flat.reshape(len(column), -1)
+
+
+def _starts(values: Float32, size: int) -> range:
+    return range(0, len(values), size)

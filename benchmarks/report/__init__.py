@@ -1,0 +1,41 @@
+"""The report of a measurement: Markdown with plots beside it, and one HTML page that holds everything itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.record import Record
+from fruits.errors import SettingsError
+
+__all__ = ["write_report"]
+
+
+def write_report(folder: Path, records: Sequence[Record]) -> tuple[Path, Path]:
+    """Write ``report.html`` and ``report.md``, with ``plots/``, of records of which at least one was done.
+
+    Returns
+    -------
+    (Path, Path)
+        The page and the text.
+
+    Raises
+    ------
+    SettingsError
+        What draws the plots is not installed; the records are there all the same.
+    """
+    if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
+        raise SettingsError(
+            f"the report needs {' and '.join(absent)}. Install them with: pip install 'fruits[bench]', then: "
+            f"fruits bench report {folder}. The records are in {folder}/records.jsonl."
+        )
+    from benchmarks.report.page import render
+
+    page, text, plots = render(records)
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for name, svg in plots.items():
+        (folder / "plots" / f"{name}.svg").write_text(svg, "utf-8")
+    (folder / "report.html").write_text(page, "utf-8")
+    (folder / "report.md").write_text(text, "utf-8")
+    return folder / "report.html", folder / "report.md"

@@ -1,0 +1,226 @@
+"""The report as HTML and as Markdown: the finding first, then tables, plots, goals, and how it was done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from benchmarks.record import Record
+from benchmarks.report.figures import plots
+from benchmarks.report.plots import colour, name_of
+from benchmarks.report.svg import PALETTE, drawn, themed
+from benchmarks.scenarios import load
+from benchmarks.summary import Side, Spread, noise_of, ranking, sides, verdict
+from benchmarks.targets import goals
+
+__all__ = ["render"]
+
+WIDE, NARROW = 9.4, 3.7  # inches; the page shows the one that fits
+YARDSTICKS = ("bare-loop", "ceiling")
+MET = {"short": "fell short", "met": "reached", "stretch": "exceeded", "fewer": "set for more than this"}
+UNITS = {"images": "images", "features": "rows", "keys": "keys"}
+TITLES = {
+    "featurize": "Images to features",
+    "run": "The whole job: fit, and rows",
+    "fit": "Images to a model",
+    "transform": "Images to rows, with a fitted model",
+    "first-image": "From the command to the first image",
+    "moments": "Features to a model",
+    "plan": "Listing and planning",
+    "csv": "Rows as CSV",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a ranked table."""
+
+    rank: str
+    name: str
+    colour: str
+    workers: int
+    rate: Spread
+    seconds: Spread
+    compared: str
+    whole: float
+    driver_peak: float
+    worker_peak: float
+    cpu: float
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The sides of a group that do the same thing, the fastest first; and what was not ranked, with the reason."""
+
+    title: str
+    unit: str
+    images: int
+    partition_size: int
+    repeats: int
+    noise: str
+    rows: tuple[Row, ...]
+    unranked: tuple[tuple[str, str], ...]
+
+
+def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
+    """Return the page, the Markdown, and the plots by name as SVG files."""
+    shown, files = [], {}
+    for plot in plots(records):
+        wide = drawn(plot.draw, WIDE, f"{plot.name}-wide")
+        narrow = drawn(plot.draw, NARROW, f"{plot.name}-narrow")
+        files[plot.name] = wide
+        shown.append(
+            {
+                "plot": plot,
+                "wide": themed(wide, plot.finding),
+                "narrow": themed(narrow, plot.finding),
+                "commands": sorted({record.command for record in plot.records}),
+                "versions": _versions(plot.records),
+            }
+        )
+    first = records[0]
+    context: dict[str, Any] = {
+        "headline": _headline(records),
+        "first": first,
+        "machine": first.machine,
+        "tables": _tables(records),
+        "plots": shown,
+        "goals": goals(records),
+        "words": MET,
+        "palette": PALETTE,
+        "noise": _percent(noise_of(records)),
+        "load": Spread.of(record.load for record in records),
+        "busy": Spread.of(record.busy for record in records),
+        "steal": Spread.of(record.steal for record in records),
+        "runs": sum(record.status != "not run" for record in records),
+        "cold": any(record.cold for record in records),
+        "versions": _versions(records),
+        "commits": ", ".join(sorted({record.commit for record in records})),
+        "days": " to ".join(sorted({records[0].at[:10], records[-1].at[:10]})),
+    }
+    environment = Environment(
+        loader=PackageLoader("benchmarks.report", "."),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": _figure, "goal": _goal}
+    page = environment.get_template("page.html.j2").render(context)
+    text = environment.get_template("page.md.j2").render(context)
+    return page, text, files
+
+
+def _tables(records: Sequence[Record]) -> list[Table]:
+    tables = []
+    for group, members in groupby(sides(records), key=lambda side: side.group):
+        kinds: dict[tuple[str, int], list[Side]] = {}
+        for side in members:
+            kinds.setdefault((_kind(side), side.case.images), []).append(side)
+        tables += [_table(kind, images, found, noise_of(records, group)) for (kind, images), found in kinds.items()]
+    return tables
+
+
+def _kind(side: Side) -> str:
+    scenario = side.case.scenario
+    if scenario in YARDSTICKS or scenario.startswith("peer-"):
+        return "featurize"
+    return "run" if scenario.startswith("run-") else scenario
+
+
+def _table(kind: str, images: int, found: Sequence[Side], noise: float | None) -> Table:
+    ranked = ranking([side for side in found if side.done])
+    reference = found[0] if found[0] in ranked else ranked[0] if ranked else None
+    places = iter(range(1, len(ranked) + 1))
+    rows = []
+    for side in ranked:
+        ratio = side.rate.median / reference.rate.median if reference is not None else 1.0
+        rows.append(
+            Row(
+                rank="" if side.case.scenario in YARDSTICKS else str(next(places)),
+                name=name_of(side),
+                colour=next(role for role, (light, _) in PALETTE.items() if light == colour(side)),
+                workers=side.case.workers,
+                rate=side.rate,
+                seconds=side.spread(lambda record: record.work),
+                compared="compared with this" if side is reference else verdict(ratio, noise),
+                whole=side.spread(lambda record: record.images_per_second_whole).median,
+                driver_peak=side.spread(lambda record: record.driver_peak / 1e6).median,
+                worker_peak=side.spread(lambda record: record.worker_peak / 1e6).median,
+                cpu=side.spread(lambda record: record.cpu_seconds).median,
+                answer=_answer(side),
+            )
+        )
+    others = [side for side in found if side not in ranked]
+    unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.trouble) for side in others]
+    return Table(
+        title=TITLES.get(kind, kind),
+        unit=UNITS[load(found[0].case.scenario).DATA],
+        images=images,
+        partition_size=found[0].case.partition_size,
+        repeats=max(len(side.records) for side in found),
+        noise=_percent(noise),
+        rows=tuple(rows),
+        unranked=tuple(unranked),
+    )
+
+
+def _answer(side: Side) -> str:
+    """Return in words how the answers of all runs agree with the reference."""
+    answers = [record.answer for record in side.done if record.answer is not None]
+    if not answers:
+        return "not checked"
+    if all(answer.verdict == "identical" for answer in answers):
+        return "identical"
+    worst = max(answers, key=lambda answer: answer.largest)
+    return f"within {worst.largest:.1g}"
+
+
+def _headline(records: Sequence[Record]) -> str:
+    """Return the finding: how fast ours are, how near the ceiling, and how far ahead of the next."""
+    known = [side for side in sides(records) if side.ranked and side.done]
+    group = next((side.group for side in known if side.case.scenario == "featurize"), None)
+    ours = [side for side in known if side.group == group and side.case.scenario == "featurize"]
+    if not ours:
+        best = max(known, key=lambda side: side.rate.median, default=None)
+        return (
+            "Nothing could be ranked" if best is None else f"{name_of(best)} leads, at {best.rate.median:,.0f} a second"
+        )
+    cores = ours[0].case.workers
+    ours = [side for side in ours if side.case.workers == cores]
+    rates = " and ".join(f"{side.rate.median:,.0f} on {name_of(side)}" for side in ours)
+    words = f"{rates}: images a second, on {cores} core{'s' if cores > 1 else ''}"
+    best = max(ours, key=lambda side: side.rate.median)
+    for side in known:
+        if side.group == group and side.case.scenario == "ceiling" and side.case.workers == cores:
+            words += f"; {best.rate.median / side.rate.median:.0%} of what the network alone can do"
+    peers = [side for side in known if side.case.scenario.startswith("peer-") and side.case.workers == cores]
+    if peers:
+        next_best = max(peers, key=lambda side: side.rate.median)
+        words += f", and {best.rate.median / next_best.rate.median:.1f} times {name_of(next_best)}"
+    return words
+
+
+def _versions(records: Sequence[Record]) -> str:
+    found = dict(sorted({pair for record in records for pair in record.versions.items()}))
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{share:.1%}"
+
+
+def _figure(value: float) -> str:
+    """Return a figure in three digits or so."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _goal(value: float, unit: str) -> str:
+    if unit == "%":
+        return f"{value:.1%}"
+    return f"{value:.2f} times" if unit == "x" else f"{_figure(value)} {unit}"

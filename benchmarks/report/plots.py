@@ -1,0 +1,198 @@
+"""The plots of the report, each for any width: bars with their names above them, and lines named at their ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from benchmarks.record import STAGES, Record
+from benchmarks.report.svg import INK, PALETTE, QUIET, RULE
+from benchmarks.summary import Side, Spread
+
+__all__ = ["Line", "bars", "colour", "lines", "name_of", "stages"]
+
+ROW = 0.5  # inches for a bar and its name
+NARROW = 5.0  # inches, below which there is little room for words
+NAMES = {
+    "dask": "Dask",
+    "spark": "Spark",
+    "local": "one process, threads",
+    "bare-loop": "bare loop, no engine",
+    "ceiling": "network alone",
+    "peer-notebook": "notebook: Spark, pandas UDF, Keras",
+    "peer-tfdata": "tf.data + Keras",
+    "peer-ray": "Ray Data + Keras",
+    "peer-daft": "Daft + Keras",
+    "dask-ml": "dask-ml",
+    "spark-ml": "Spark ML",
+    "scikit-learn": "scikit-learn",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a plot: at each number of images, a spread."""
+
+    name: str
+    role: str
+    points: tuple[tuple[int, Spread], ...]
+    dashed: bool = False
+
+
+def name_of(side: Side) -> str:
+    """Return what a side is called in plots and tables."""
+    scenario, backend = side.case.scenario, side.case.backend
+    if scenario == "moments":
+        return NAMES[backend] if backend not in ("dask", "spark", "local") else f"exact, {NAMES[backend]}"
+    return NAMES.get(scenario.removeprefix("run-")) or NAMES.get(backend, backend)
+
+
+def colour(side: Side) -> str:
+    """Return the colour of a side: our backends have their own, all else is grey."""
+    backend = side.case.backend
+    role = backend if backend in ("dask", "spark", "local") else "plain" if backend == "processes" else "peer"
+    return PALETTE[role][0]
+
+
+def bars(
+    rows: Sequence[tuple[str, Side]],
+    width: float,
+    *,
+    of: Callable[[Record], float],
+    axis: str,
+    limit: tuple[str, Spread] | None = None,
+) -> Figure:
+    """Return a plot of one bar a side, its name above, its figure at its end, and a dot for each of its runs.
+
+    Parameters
+    ----------
+    rows : sequence of (str, Side)
+        From top to bottom, with their names.
+    width : float
+        Of the figure, in inches.
+    of : callable
+        The figure of a run.
+    axis : str
+        What the axis shows, with its unit.
+    limit : (str, Spread), optional
+        A line that no bar can cross, and its name.
+    """
+    made, axes = _rows([name for name, _ in rows], width)
+    longest = max([side.spread(of).most for _, side in rows] + ([limit[1].median] if limit else []))
+    for place, (_, side) in enumerate(rows):
+        spread = side.spread(of)
+        axes.barh(place, spread.median, height=0.36, color=colour(side))
+        dots = [of(record) for record in side.done]
+        axes.plot(dots, [place] * len(dots), "o", markersize=2.6, color=INK, alpha=0.55, markeredgewidth=0)
+        axes.text(
+            max(spread.median, spread.most) + longest * 0.015, place, _number(spread.median), va="center", weight="bold"
+        )
+    if limit is not None:
+        axes.axvline(limit[1].median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        words = f"{limit[0]} {_number(limit[1].median)}"
+        axes.text(limit[1].median - longest * 0.012, -0.95, words, ha="right", va="center", color=INK)
+    axes.set_xlim(0, longest * (1.14 if width > NARROW else 1.2))
+    axes.set_xlabel(axis)
+    return made
+
+
+def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
+    """Return a plot of stacked bars: the median seconds of each stage of each side."""
+    made, axes = _rows([name for name, _ in rows], width)
+    longest, seen = 0.0, []
+    for place, (_, side) in enumerate(rows):
+        start = 0.0
+        for stage in STAGES:
+            taken = side.spread(lambda record, stage=stage: record.seconds.get(stage, 0.0)).median  # type: ignore[misc]
+            if taken > 0:
+                axes.barh(place, taken, left=start, height=0.36, color=PALETTE[stage][0])
+                seen.append(stage)
+            start += taken
+        longest = max(longest, start)
+        axes.text(start, place, f"  {_number(start)} s", va="center", weight="bold")
+    axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.22))
+    axes.set_xlabel("seconds, from the command to the end of the process")
+    marks = [axes.barh(0, 0, color=PALETTE[stage][0], label=stage) for stage in STAGES if stage in seen]
+    columns = len(marks) if width > NARROW else 3
+    made.legend(
+        handles=marks, loc="outside upper left", ncols=columns, frameon=False, handlelength=0.9, handleheight=0.9
+    )
+    return made
+
+
+def lines(drawn: Sequence[Line], width: float, *, axis: str) -> Figure:
+    """Return a plot of figures against the number of images, from zero, with the range of the runs as a band."""
+    made, axes = _figure(width, min(3.4, 0.7 * width))
+    counts = sorted({count for line in drawn for count, _ in line.points})
+    top = max(spread.most for line in drawn for _, spread in line.points) * 1.12
+    for line in drawn:
+        paint = PALETTE[line.role][0]
+        xs = [count for count, _ in line.points]
+        axes.fill_between(
+            xs,
+            [spread.least for _, spread in line.points],
+            [spread.most for _, spread in line.points],
+            color=paint,
+            alpha=0.18,
+            linewidth=0,
+        )
+        style = (0, (3, 2)) if line.dashed else "-"
+        medians = [spread.median for _, spread in line.points]
+        axes.plot(xs, medians, marker="o", markersize=4, linewidth=1.6, color=paint, linestyle=style)
+    _name_ends(axes, drawn, top, width)
+    axes.set_xscale("log")
+    axes.set_xlim(counts[0] / 1.25, counts[-1] * (1.9 if width > NARROW else 3.2) * (counts[-1] / counts[0]) ** 0.08)
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(0, top)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="both", length=0)
+    axes.set_xlabel("images (log scale)")
+    axes.set_title(axis, loc="left", fontsize=8.5, color=QUIET)
+    return made
+
+
+def _name_ends(axes: Axes, drawn: Sequence[Line], top: float, width: float) -> None:
+    """Write the name of each line behind its end, moved up where it would touch the one below."""
+    lowest = -1.0
+    for line in sorted(drawn, key=lambda line: line.points[-1][1].median):
+        count, spread = line.points[-1]
+        height = max(spread.median, lowest + top * (0.075 if width > NARROW else 0.1))
+        lowest = height
+        words = f"{line.name} {_number(spread.median)}"
+        axes.annotate(
+            words, (count, height), xytext=(7, 0), textcoords="offset points", va="center", color=PALETTE[line.role][0]
+        )
+
+
+def _rows(names: Sequence[str], width: float) -> tuple[Figure, Axes]:
+    """Return a figure with a row for each name, the first on top, the names above the place of the bars."""
+    made, axes = _figure(width, ROW * len(names) + 0.75)
+    axes.set_ylim(len(names) - 0.55, -1.1)
+    axes.set_yticks([])
+    for place, name in enumerate(names):
+        axes.text(0, place - 0.27, name, va="bottom", color=QUIET)
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(axis="x", color=RULE)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="x", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6 if width > NARROW else 4))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    return made, axes
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots()
+
+
+def _number(value: float) -> str:
+    """Return a figure in three digits or so."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

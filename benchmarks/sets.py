@@ -1,0 +1,163 @@
+"""Sets of groups: ``standard`` answers in under 40 minutes on 2 cores, ``full`` in some hours, ``quick`` in minutes.
+
+The budget of ``standard``, in minutes on 2 cores at 360 images/s of ours; checking answers included:
+
+==================== ============================================================================ =======
+group                runs                                                                         minutes
+==================== ============================================================================ =======
+featurize            5,240 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                     8
+against other tools  1,048 images: Dask twice, Spark, four peers; 5 repeats                            11
+one worker           1,048 images: Dask, Spark, bare loop; 5 repeats                                    3
+growth               10,480 images: Dask, Spark; 5 repeats                                              6
+whole jobs           1,048 images: run, fit, transform, and run by peer-notebook; 5 repeats             7
+first image          Dask, Spark; 5 repeats                                                             1
+solvers              5,000 rows: exact, dask-ml, Spark ML, scikit-learn; 3 repeats                      2
+plan, CSV            1,000,000 keys, 5,000 rows; 3 repeats                                              1
+==================== ============================================================================ =======
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.cases import Case, Group
+from benchmarks.scenarios import PEERS, load
+from fruits.errors import SettingsError
+
+__all__ = ["SETS", "asked_groups", "set_groups"]
+
+OURS = ("dask", "spark")
+SOLVERS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
+PLAIN = ("bare-loop", "ceiling")
+PEER = ("peer-", "run-peer-")
+DEFAULT_IMAGES = {"plan": 1_000_000, "moments": 20_000, "csv": 5_000, "first-image": 1}
+
+
+def _both(scenario: str, workers: int, images: int) -> tuple[Case, ...]:
+    return tuple(Case(scenario=scenario, backend=name, workers=workers, images=images) for name in OURS)
+
+
+def _alone(names: Sequence[str], workers: int, images: int) -> tuple[Case, ...]:
+    return tuple(Case(scenario=name, backend=backend_of(name), workers=workers, images=images) for name in names)
+
+
+def _solvers(workers: int, rows: int) -> tuple[Case, ...]:
+    return tuple(
+        Case(scenario="moments", backend=name, workers=1 if name in ("local", "scikit-learn") else workers, images=rows)
+        for name in SOLVERS
+    )
+
+
+def _standard(workers: int) -> tuple[Group, ...]:
+    whole = (*_both("run", workers, 1_048), *_both("fit", workers, 1_048), *_both("transform", workers, 1_048))
+    return (
+        Group("featurize", (*_both("featurize", workers, 5_240), *_alone(PLAIN, workers, 5_240))),
+        Group("other tools", (*_both("featurize", workers, 1_048), *_alone(tuple(PEERS), workers, 1_048))),
+        Group("one worker", (*_both("featurize", 1, 1_048), *_alone(PLAIN[:1], 1, 1_048)), control=False),
+        Group("growth", _both("featurize", workers, 10_480), control=False),
+        Group("whole jobs", (*whole, *_alone(("run-peer-notebook",), workers, 1_048)), control=False),
+        Group("first image", _both("first-image", workers, 1), control=False),
+        Group("solvers 5,000", _solvers(workers, 5_000), repeats=3),
+        Group("plan", _alone(("plan",), 1, 1_000_000), repeats=3, control=False),
+        Group("csv", _alone(("csv",), 1, 5_000), repeats=3, control=False),
+    )
+
+
+def _full(workers: int) -> tuple[Group, ...]:
+    """All that the issue asks for: 20,960 images where sides are compared, 83,840 where growth is."""
+    jobs = (*_both("run", workers, 20_960), *_alone(("run-peer-notebook",), workers, 20_960))
+    transform = (*_both("featurize", workers, 5_240), *_both("transform", workers, 5_240))
+    return (
+        Group("featurize", (*_both("featurize", workers, 5_240), *_alone(PLAIN, workers, 5_240))),
+        Group("other tools", (*_both("featurize", workers, 1_310), *_alone(tuple(PEERS), workers, 1_310))),
+        Group("one worker", (*_both("featurize", 1, 1_310), *_alone((*PLAIN, *PEERS), 1, 1_310)), 3, control=False),
+        Group("growth 20,960", _both("featurize", workers, 20_960), repeats=3, control=False),
+        Group("growth 83,840", _both("featurize", workers, 83_840), repeats=3, control=False),
+        Group("whole jobs", jobs, repeats=3, control=False),
+        Group("transform", (*transform, *_both("fit", workers, 5_240)), control=False),
+        Group("first image", _both("first-image", workers, 1)),
+        *(Group(f"solvers {rows:,}", _solvers(workers, rows), repeats=3) for rows in (5_000, 20_000, 67_692)),
+        Group("plan", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),
+        Group("csv", _alone(("csv",), 1, 5_000), control=False),
+    )
+
+
+def _quick(workers: int) -> tuple[Group, ...]:
+    return (
+        Group("featurize", (*_both("featurize", workers, 512), *_alone(PLAIN, workers, 512)), repeats=2),
+        Group("one worker", _both("featurize", 1, 256), repeats=2, control=False),
+        Group("growth", _both("featurize", workers, 1_024), repeats=2, control=False),
+        Group("other tools", (*_both("featurize", workers, 256), *_alone(tuple(PEERS), workers, 256)), repeats=2),
+        Group("whole jobs", _both("run", workers, 512), repeats=2, control=False),
+        Group("solvers 2,000", _solvers(workers, 2_000), repeats=2),
+    )
+
+
+SETS = {"standard": _standard, "full": _full, "quick": _quick}
+
+
+def set_groups(name: str, workers: int) -> tuple[Group, ...]:
+    """Return the groups of the set `name`, for so many workers.
+
+    Raises
+    ------
+    SettingsError
+        There is no such set.
+    """
+    if name not in SETS:
+        raise SettingsError(f"--set {name}: not known. Allowed: {', '.join(SETS)}.")
+    return SETS[name](workers)
+
+
+def backend_of(scenario: str) -> str:
+    """Return what a scenario runs on where nothing else is asked for."""
+    module = load(scenario)
+    return PEERS.get(scenario.removeprefix("run-"), module.BACKENDS[0])
+
+
+def asked_groups(
+    *,
+    scenarios: Sequence[str],
+    backends: Sequence[str],
+    workers: Sequence[int],
+    images: Sequence[int],
+    repeats: int,
+    partition_size: int,
+    components: int,
+) -> tuple[Group, ...]:
+    """Return a group for each number of images, of all that is asked for, in the order in which it is named.
+
+    Parameters
+    ----------
+    scenarios, backends : sequence of str
+        A scenario that knows none of them runs on its own default. Where none is given: Dask and Spark.
+    workers, images : sequence of int
+        Where no number of images is given, a scenario has its own, and 5,240 if it works on images.
+    repeats, partition_size, components : int
+        Of every case.
+
+    Raises
+    ------
+    SettingsError
+        A scenario is not known, or a backend is known to none of them.
+    """
+    known = {name: (backend_of(name),) if name.startswith(PEER) else load(name).BACKENDS for name in scenarios}
+    if strangers := [name for name in backends if not any(name in allowed for allowed in known.values())]:
+        allowed = ", ".join(sorted({name for names in known.values() for name in names}))
+        raise SettingsError(f"--backend {','.join(strangers)}: not for {', '.join(scenarios)}. Allowed: {allowed}.")
+    groups: dict[int, list[Case]] = {}
+    for scenario in scenarios:
+        for count in images or (DEFAULT_IMAGES.get(scenario, 5_240),):
+            for backend in [name for name in backends or OURS if name in known[scenario]] or [backend_of(scenario)]:
+                for cores in workers:
+                    case = Case(
+                        scenario=scenario,
+                        backend=backend,
+                        workers=cores,
+                        images=count,
+                        partition_size=partition_size,
+                        components=components,
+                    )
+                    groups.setdefault(count, []).append(case)
+    name = ", ".join(scenarios)
+    return tuple(Group(f"{name} {count:,}", tuple(cases), repeats) for count, cases in groups.items())
