@@ -25,12 +25,14 @@ export NO_PYTHON
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 
-.PHONY: help setup demo test lint format lock test-pythons clean
+.PHONY: help setup setup-all demo test lint format lock test-pythons clean
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*:\)[^#]*## /\1	/p' Makefile | expand -t 16
 
 setup: $(VENV)/.light  ## the light set (the local and Dask backends; no TensorFlow, no Spark) in .venv
+
+setup-all: $(VENV)/.everything  ## all that can be installed besides: Spark, TensorFlow, S3, and what the tests need
 
 demo: setup    ## the whole job on a small generated data set, on Dask
 	$(BIN)/fruits demo

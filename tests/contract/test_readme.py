@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +77,33 @@ def test_every_extra_of_the_readme_exists() -> None:
         for extra in extras.split(",")
     }
     assert named <= set(project["optional-dependencies"])
+
+
+def test_the_backend_that_the_readme_adds_works(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (example,) = (
+        block for block in re.findall(r"(?s)```python\n(.*?)```", readme) if "class ProcessesExecutor" in block
+    )
+    assert len(example.splitlines()) <= 40
+    (tmp_path / "processes.py").write_text(example)
+    program = """
+import operator
+from processes import ProcessesExecutor
+from fruits.config import Cluster
+from fruits.errors import TaskError
+
+if __name__ == "__main__":
+    told = []
+    with ProcessesExecutor.of(Cluster("mine", "processes", 2)) as executor:
+        assert executor.map(operator.mul, range(9), shared=3, progress=told.append) == list(range(0, 27, 3))
+        assert sorted(told) == list(range(0, 27, 3))
+        try:
+            executor.map(operator.truediv, [1], shared=0, retries=0)
+        except TaskError as error:
+            print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 failed after 1 attempts. ZeroDivisionError")
