@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.cases import Case
 from benchmarks.record import Agreement
-from benchmarks.reference import Reference, model_of, read_features
+from benchmarks.reference import Reference, model_of, read_features, read_parts
 from benchmarks.scenarios.plan import expected_digest
 from fruits.rows import decode_rows
 from fruits.scaled_pca import ScaledPCA
@@ -42,10 +42,10 @@ def check(case: Case, kind: str, data: Path, out: Path, reference: Reference | N
     if kind == "csv":
         return _csv(data, out, ScaledPCA.load(str(model)))
     if kind == "model":
-        if reference is None:
-            parts = [read_features(path)[1] for path in sorted((data / "features").glob("*.parquet"))]
-            expected = model_of(parts, case.components)
+        if case.scenario == "moments":
+            expected = model_of(read_parts(data / "features"), case.components)
         else:
+            assert reference is not None
             expected = reference.model(data, case.partition_size, case.components)
         return compare_models(ScaledPCA.load(str(out)), expected, exact=case.backend in ("dask", "spark", "local"))
     assert reference is not None
@@ -146,11 +146,11 @@ def _plan(case: Case, out: Path) -> Agreement:
 
 def _csv(data: Path, out: Path, model: ScaledPCA) -> Agreement:
     digest = hashlib.sha256()
-    for path in sorted((out / "rows").glob("*.csv")):
+    stored = sorted((out / "rows").glob("*.csv"))
+    for path, features in zip(stored, read_parts(data / "features"), strict=True):
         content = path.read_bytes()
         digest.update(content)
         found = decode_rows(content, path.name)
-        features = read_features(data / "features" / f"{path.stem}.parquet")[1]
         with threadpool_limits(1):  # as on a worker
             scaled, scores = model.transform(features)
         expected: dict[str, Vectors] = {"features": features, "scaled_features": scaled, "pca_features": scores}

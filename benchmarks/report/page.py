@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -28,7 +27,6 @@ TITLES = {
     "run": "The whole job: fit, and rows",
     "fit": "Images to a model",
     "transform": "Images to rows, with a fitted model",
-    "first-image": "From the command to the first image",
     "moments": "Features to a model",
     "plan": "Listing and planning",
     "csv": "Rows as CSV",
@@ -65,6 +63,7 @@ class Table:
     noise: str
     rows: tuple[Row, ...]
     unranked: tuple[tuple[str, str], ...]
+    leads: bool
 
 
 def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
@@ -117,13 +116,15 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
 
 
 def _tables(records: Sequence[Record]) -> list[Table]:
-    tables = []
-    for group, members in groupby(sides(records), key=lambda side: side.group):
-        kinds: dict[tuple[str, int], list[Side]] = {}
-        for side in members:
-            kinds.setdefault((_kind(side), side.case.images), []).append(side)
-        tables += [_table(kind, images, found, noise_of(records, group)) for (kind, images), found in kinds.items()]
-    return tables
+    controlled = {record.group for record in records if record.control}
+    kinds: dict[tuple[str, str, int], list[Side]] = {}
+    for side in sides(records):
+        kinds.setdefault((side.group, _kind(side), side.case.images), []).append(side)
+    return [
+        _table(kind, images, found, noise_of(records, group), leads=group in controlled)
+        for (group, kind, images), found in kinds.items()
+        if kind != "first-image"  # its figure is the start-up, which the goals tell
+    ]
 
 
 def _kind(side: Side) -> str:
@@ -133,7 +134,7 @@ def _kind(side: Side) -> str:
     return "run" if scenario.startswith("run-") else scenario
 
 
-def _table(kind: str, images: int, found: Sequence[Side], noise: float | None) -> Table:
+def _table(kind: str, images: int, found: Sequence[Side], noise: float | None, *, leads: bool) -> Table:
     ranked = ranking([side for side in found if side.done])
     reference = found[0] if found[0] in ranked else ranked[0] if ranked else None
     places = iter(range(1, len(ranked) + 1))
@@ -148,7 +149,7 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None) -
                 workers=side.case.workers,
                 rate=side.rate,
                 seconds=side.spread(lambda record: record.work),
-                compared="compared with this" if side is reference else verdict(ratio, noise),
+                compared="1, by definition" if side is reference else verdict(ratio, noise),
                 whole=side.spread(lambda record: record.images_per_second_whole).median,
                 driver_peak=side.spread(lambda record: record.driver_peak / 1e6).median,
                 worker_peak=side.spread(lambda record: record.worker_peak / 1e6).median,
@@ -159,7 +160,7 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None) -
     others = [side for side in found if side not in ranked]
     unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.trouble) for side in others]
     return Table(
-        title=TITLES.get(kind, kind),
+        title=TITLES.get(kind, kind) + (", 1 worker" if kind == "featurize" and found[0].case.workers == 1 else ""),
         unit=UNITS[load(found[0].case.scenario).DATA],
         images=images,
         partition_size=found[0].case.partition_size,
@@ -167,6 +168,7 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None) -
         noise=_percent(noise),
         rows=tuple(rows),
         unranked=tuple(unranked),
+        leads=leads,
     )
 
 
@@ -187,23 +189,27 @@ def _headline(records: Sequence[Record]) -> str:
     group = next((side.group for side in known if side.case.scenario == "featurize"), None)
     ours = [side for side in known if side.group == group and side.case.scenario == "featurize"]
     if not ours:
-        best = max(known, key=lambda side: side.rate.median, default=None)
-        return (
-            "Nothing could be ranked" if best is None else f"{name_of(best)} leads, at {best.rate.median:,.0f} a second"
-        )
+        first = max(known, key=lambda side: side.rate.median, default=None)
+        return f"{name_of(first)} leads" if first is not None else "Nothing could be ranked"
     cores = ours[0].case.workers
     ours = [side for side in ours if side.case.workers == cores]
-    rates = " and ".join(f"{side.rate.median:,.0f} on {name_of(side)}" for side in ours)
-    words = f"{rates}: images a second, on {cores} core{'s' if cores > 1 else ''}"
-    best = max(ours, key=lambda side: side.rate.median)
-    for side in known:
-        if side.group == group and side.case.scenario == "ceiling" and side.case.workers == cores:
-            words += f"; {best.rate.median / side.rate.median:.0%} of what the network alone can do"
+    rates = [f"{side.rate.median:,.0f}" for side in ours]
+    words = f"{name_of(ours[0])} featurizes {rates[0]} images a second"
+    words += "".join(f" and {name_of(side)} {rate}" for side, rate in zip(ours[1:], rates[1:], strict=True))
+    words += f", on {cores} core{'s' if cores > 1 else ''}"
+    best = max(side.rate.median for side in ours)
+    compared = [
+        f"{best / side.rate.median:.0%} of what the network alone can do"
+        for side in known
+        if side.group == group and side.case.scenario == "ceiling" and side.case.workers == cores
+    ]
     peers = [side for side in known if side.case.scenario.startswith("peer-") and side.case.workers == cores]
     if peers:
-        next_best = max(peers, key=lambda side: side.rate.median)
-        words += f", and {best.rate.median / next_best.rate.median:.1f} times {name_of(next_best)}"
-    return words
+        peer = max(peers, key=lambda side: side.rate.median)
+        beside = [side.rate.median for side in known if (side.group, side.case.scenario) == (peer.group, "featurize")]
+        if beside:
+            compared.append(f"{max(beside) / peer.rate.median:.1f} times {name_of(peer)}")
+    return f"{words}: {', and '.join(compared)}" if compared else words
 
 
 def _versions(records: Sequence[Record]) -> str:
@@ -223,4 +229,4 @@ def _figure(value: float) -> str:
 def _goal(value: float, unit: str) -> str:
     if unit == "%":
         return f"{value:.1%}"
-    return f"{value:.2f} times" if unit == "x" else f"{_figure(value)} {unit}"
+    return f"{value:.2f} x" if unit == "x" else f"{_figure(value)} {unit}"

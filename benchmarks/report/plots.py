@@ -23,7 +23,7 @@ NAMES = {
     "local": "one process, threads",
     "bare-loop": "bare loop, no engine",
     "ceiling": "network alone",
-    "peer-notebook": "notebook: Spark, pandas UDF, Keras",
+    "peer-notebook": "notebook (Spark, Keras)",
     "peer-tfdata": "tf.data + Keras",
     "peer-ray": "Ray Data + Keras",
     "peer-daft": "Daft + Keras",
@@ -47,7 +47,7 @@ def name_of(side: Side) -> str:
     """Return what a side is called in plots and tables."""
     scenario, backend = side.case.scenario, side.case.backend
     if scenario == "moments":
-        return NAMES[backend] if backend not in ("dask", "spark", "local") else f"exact, {NAMES[backend]}"
+        return NAMES[backend] if backend not in ("dask", "spark", "local") else f"exact on {NAMES[backend]}"
     return NAMES.get(scenario.removeprefix("run-")) or NAMES.get(backend, backend)
 
 
@@ -63,7 +63,6 @@ def bars(
     width: float,
     *,
     of: Callable[[Record], float],
-    axis: str,
     limit: tuple[str, Spread] | None = None,
 ) -> Figure:
     """Return a plot of one bar a side, its name above, its figure at its end, and a dot for each of its runs.
@@ -76,8 +75,6 @@ def bars(
         Of the figure, in inches.
     of : callable
         The figure of a run.
-    axis : str
-        What the axis shows, with its unit.
     limit : (str, Spread), optional
         A line that no bar can cross, and its name.
     """
@@ -88,15 +85,15 @@ def bars(
         axes.barh(place, spread.median, height=0.36, color=colour(side))
         dots = [of(record) for record in side.done]
         axes.plot(dots, [place] * len(dots), "o", markersize=2.6, color=INK, alpha=0.55, markeredgewidth=0)
-        axes.text(
-            max(spread.median, spread.most) + longest * 0.015, place, _number(spread.median), va="center", weight="bold"
-        )
+        if width > NARROW:
+            axes.text(spread.most + longest * 0.015, place, _number(spread.median), va="center", weight="bold")
+        else:
+            _at_the_edge(axes, place, _number(spread.median))
     if limit is not None:
         axes.axvline(limit[1].median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         words = f"{limit[0]} {_number(limit[1].median)}"
         axes.text(limit[1].median - longest * 0.012, -0.95, words, ha="right", va="center", color=INK)
-    axes.set_xlim(0, longest * (1.14 if width > NARROW else 1.2))
-    axes.set_xlabel(axis)
+    axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.02 if limit is None else 1.2))
     return made
 
 
@@ -113,9 +110,11 @@ def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
                 seen.append(stage)
             start += taken
         longest = max(longest, start)
-        axes.text(start, place, f"  {_number(start)} s", va="center", weight="bold")
-    axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.22))
-    axes.set_xlabel("seconds, from the command to the end of the process")
+        if width > NARROW:
+            axes.text(start, place, f"  {_number(start)} s", va="center", weight="bold")
+        else:
+            _at_the_edge(axes, place, f"{_number(start)} s")
+    axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.02))
     marks = [axes.barh(0, 0, color=PALETTE[stage][0], label=stage) for stage in STAGES if stage in seen]
     columns = len(marks) if width > NARROW else 3
     made.legend(
@@ -124,7 +123,7 @@ def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
     return made
 
 
-def lines(drawn: Sequence[Line], width: float, *, axis: str) -> Figure:
+def lines(drawn: Sequence[Line], width: float) -> Figure:
     """Return a plot of figures against the number of images, from zero, with the range of the runs as a band."""
     made, axes = _figure(width, min(3.4, 0.7 * width))
     counts = sorted({count for line in drawn for count, _ in line.points})
@@ -154,7 +153,6 @@ def lines(drawn: Sequence[Line], width: float, *, axis: str) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="both", length=0)
     axes.set_xlabel("images (log scale)")
-    axes.set_title(axis, loc="left", fontsize=8.5, color=QUIET)
     return made
 
 
@@ -173,7 +171,7 @@ def _name_ends(axes: Axes, drawn: Sequence[Line], top: float, width: float) -> N
 
 def _rows(names: Sequence[str], width: float) -> tuple[Figure, Axes]:
     """Return a figure with a row for each name, the first on top, the names above the place of the bars."""
-    made, axes = _figure(width, ROW * len(names) + 0.75)
+    made, axes = _figure(width, ROW * len(names) + 0.5)
     axes.set_ylim(len(names) - 0.55, -1.1)
     axes.set_yticks([])
     for place, name in enumerate(names):
@@ -186,6 +184,12 @@ def _rows(names: Sequence[str], width: float) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator(6 if width > NARROW else 4))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     return made, axes
+
+
+def _at_the_edge(axes: Axes, place: int, words: str) -> None:
+    """Write a bar's figure above it, at the right edge: on a narrow plot there is no room behind it."""
+    edge = axes.get_yaxis_transform()
+    axes.text(1, place - 0.27, words, ha="right", va="bottom", weight="bold", transform=edge)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

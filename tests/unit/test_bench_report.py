@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.record import Record
+from benchmarks.report import write_report
+from tests.bench_records import WRONG, record, session
+
+PLOTS = ["throughput", "stages", "growth", "memory", "solvers"]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    assert write_report(folder, session()) == (folder / "report.html", folder / "report.md")
+    return folder
+
+
+def test_every_plot_is_there_for_wide_and_narrow_with_its_command_and_versions(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    for name in PLOTS:
+        section = page[page.index(f'<section id="{name}">') :].partition("</section>")[0]
+        assert section.count("<svg ") == 2
+        assert section.index('class="wide"') < section.index('class="narrow"')
+        assert "fruits bench photos --out bench" in section
+        assert "dask 2026.8.0" in section
+    assert [path.stem for path in sorted((written / "plots").iterdir())] == sorted(PLOTS)
+
+
+def test_the_page_holds_everything_itself(written: Path) -> None:
+    page = (written / "report.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!#)", page)
+    assert "@import" not in page
+    assert "prefers-color-scheme: dark" in page
+    ids = re.findall(r'<clipPath id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))  # or one plot would be cut as another
+
+
+def test_the_page_is_well_formed(written: Path) -> None:
+    open_tags: list[str] = []
+    faults: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta", "br"):
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            if open_tags.pop() != tag:
+                faults.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: object) -> None:
+            pass
+
+    Parser().feed((written / "report.html").read_text())
+    assert (open_tags, faults) == ([], [])
+    for path in (written / "plots").iterdir():
+        assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
+
+
+def test_the_ranking_and_the_marks_are_in_both(written: Path) -> None:
+    for name in ("report.html", "report.md"):
+        text = (written / name).read_text()
+        assert "Dask featurizes 352 images a second and Spark 346, on 2 cores: 86% of what the network" in text
+        assert re.search(r"Daft \+ Keras, 2 workers.*wrong answer: a cosine of 0.9", text)
+        assert re.search(r"Ray Data \+ Keras, 2 workers.*not run: not installed: ray", text)
+        assert "the same (noise)" in text
+        assert "within 1e-05" in text
+        assert "0.95 x" in text  # of the goals
+        assert "Load average before the runs" in text or "the load average was" in text
+    table = (written / "report.md").read_text().partition("## Images to features: 5,240 images")[2]
+    names = re.findall(r"^\| (\d?) \| ([^|]+) \|", table.partition("##")[0], re.MULTILINE)
+    assert names == [("", "network alone"), ("", "bare loop, no engine"), ("1", "Dask"), ("2", "Spark")]
+
+
+def test_text_from_records_cannot_break_the_page(tmp_path: Path) -> None:
+    odd = replace(record(), command="fruits bench '<script>alert(1)</script>'")
+    failed = record(backend="spark", status="failed", reason="<b>&", answer=None)
+    page, _ = write_report(tmp_path, [odd, failed])
+    assert "<script" not in page.read_text()
+    assert "&lt;b&gt;&amp;" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [record("plan", "driver", workers=1, images=1_000)],
+        [record()],
+        [record(answer=WRONG)],
+        [record("first-image", "dask", images=1)],
+        [record("moments", "dask"), record("moments", "dask-ml", rate=10)],
+        [record("peer-tfdata", "tfdata", rate=10)],
+        [record(), record(backend="spark", status="failed", reason="died", answer=None)],
+    ],
+    ids=["plan", "one", "wrong", "first-image", "moments", "peer", "failed"],
+)
+def test_any_part_of_a_session_can_be_reported(records: list[Record], tmp_path: Path) -> None:
+    page, text = write_report(tmp_path, records)
+    assert "How this was measured" in page.read_text()
+    assert "How this was measured" in text.read_text()
+
+
+def test_the_same_records_give_the_same_report(written: Path, tmp_path: Path) -> None:
+    write_report(tmp_path, session())
+    assert (tmp_path / "report.html").read_bytes() == (written / "report.html").read_bytes()
