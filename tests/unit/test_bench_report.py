@@ -79,6 +79,13 @@ def test_the_ranking_and_the_marks_are_in_both(written: Path) -> None:
     assert names == [("", "network alone"), ("", "bare loop, no engine"), ("1", "Dask"), ("2", "Spark")]
 
 
+def test_a_disturbed_machine_is_told(written: Path, tmp_path: Path) -> None:
+    page, text = write_report(tmp_path, [replace(one, busy=0.9) for one in session(1)])
+    for name, path in (("report.html", page), ("report.md", text)):
+        assert "90 % of its processors were busy" in path.read_text()
+        assert "at other work" not in (written / name).read_text()
+
+
 def test_text_from_records_cannot_break_the_page(tmp_path: Path) -> None:
     odd = replace(record(), command="fruits bench '<script>alert(1)</script>'")
     failed = record(backend="spark", status="failed", reason="<b>&", answer=None)
