@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from fruits.errors import FruitsError, InputError, JobError
     from fruits.executor import Executor
     from fruits.job import Job
-    from fruits.pipeline import Report, fit, run, transform
+    from fruits.pipeline import fit, run, transform
+    from fruits.report import Report
     from fruits.scaled_pca import ScaledPCA
 
 __all__ = [
@@ -48,7 +49,7 @@ _HOMES = {
     "InputError": "errors",
     "Job": "job",
     "JobError": "errors",
-    "Report": "pipeline",
+    "Report": "report",
     "ScaledPCA": "scaled_pca",
     "compare": "comparison",
     "fit": "pipeline",

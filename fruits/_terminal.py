@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fruits.comparison import Comparison
-    from fruits.pipeline import Report
+    from fruits.report import Report
 
 EXAMPLES = 3  # rows that are shown
 COMPONENTS = 5  # components that are shown one by one

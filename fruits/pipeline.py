@@ -12,7 +12,6 @@ and means that everything is there.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -36,74 +35,22 @@ from fruits.errors import (
 from fruits.executor import Executor
 from fruits.featurizer import Network, compile_network
 from fruits.job import Job
+from fruits.job_file import JOB, check_same, describe
 from fruits.moments import Moments, levels
 from fruits.progress import Progress, Silent
+from fruits.report import Report
 from fruits.scaled_pca import ScaledPCA, check_components, solve
 from fruits.storage import Folder, part_name
 from fruits.tasks import Batch, PartReport, Rows, Source
 
-__all__ = ["Report", "fit", "run", "transform"]
+__all__ = ["fit", "run", "transform"]
 
-SCHEMA = "fruits.job/1"
-JOB = "job.json"
 REPORT = "report.json"
 STORED = ("plan", "features", "rejects", "moments", "model", "rows", JOB, REPORT)  # all that a job ever writes
 SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a finished job did; also stored as ``report.json``.
-
-    Attributes
-    ----------
-    command : str
-        ``fit``, ``run`` or ``transform``.
-    out : str
-        The output folder.
-    images, rows : int
-        How many images were listed, and how many of them were used.
-    rejects : dict of str to int
-        How many were not used, by reason; ``images = rows + sum(rejects.values())``.
-    ignored : int
-        Files below the images' folder that are no images.
-    partitions, resumed : int
-        How many partitions there are, and how many of them were found done when this command started.
-    seconds : dict of str to float
-        The time of each stage, as the driver saw it.
-    worker_seconds : dict of str to float
-        The time of each step, added up over the workers.
-    images_per_second : float
-        Images that went through the network in this command, per second of that stage; 0 when all were done before.
-    components : int
-        The number of components of the model.
-    explained_variance_ratio : list of float
-        Of each component.
-    components_reaching : dict of str to int
-        How many components, kept or not, reach 80, 90 and 95 % of the variance.
-    """
-
-    command: str
-    out: str
-    images: int
-    rows: int
-    rejects: dict[str, int]
-    ignored: int
-    partitions: int
-    resumed: int
-    seconds: dict[str, float]
-    worker_seconds: dict[str, float]
-    images_per_second: float
-    components: int
-    explained_variance_ratio: list[float]
-    components_reaching: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as values that JSON knows."""
-        return dataclasses.asdict(self)
 
 
 def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
@@ -162,7 +109,7 @@ class _Run:
         with self._stage("network"):
             network = self._network(model)
         with self._driver_storage():
-            asked = _described(self.command, job, plan, network, model)
+            asked = describe(self.command, job, plan, network, model)
             if not fresh and job.overwrite:
                 for name in STORED:
                     self.out.remove(name)
@@ -170,7 +117,7 @@ class _Run:
             if fresh:
                 self.out.write_json(JOB, asked)
             else:
-                _compare(self.out, self.out.read_json(JOB), asked)
+                check_same(self.out, self.out.read_json(JOB), asked)
             partitions = plan.partitions()
             source = Source(Folder.at(job.images).address, self.out, network)
             if model is not None:
@@ -419,41 +366,3 @@ def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:
     for entry in listing:
         advance(1)
         yield entry
-
-
-def _described(command: str, job: Job, plan: Plan, network: Network, model: ScaledPCA | None) -> dict[str, object]:
-    """Return what determines the bits of the output, for ``job.json``; the backend is not among it."""
-    about: dict[str, object] = {
-        "schema": SCHEMA,
-        "command": command,
-        "images": Folder.at(job.images).address,
-        "limit": job.limit,
-        "plan": dataclasses.asdict(plan),
-        "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
-    }
-    if model is None:
-        about |= {"components": job.components, "solver": job.solver}
-    else:
-        about |= {"model": model.digest()}
-    if command != "fit":
-        about |= {"format": job.format, "columns": list(job.columns)}
-    versions = {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
-    about["versions"] = versions | {"engine": network.package}
-    return about
-
-
-def _compare(out: Folder, there: dict[str, object], asked: dict[str, object]) -> None:
-    """Raise where the job that a folder holds is not the one that is asked."""
-    old, new = _flat(there), _flat(asked)
-    if differences := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
-        lines = "".join(f"\n  {key}: {old.get(key)} there, {new.get(key)} asked" for key in differences)
-        raise OutputError(
-            f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
-        )
-
-
-def _flat(about: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in about.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

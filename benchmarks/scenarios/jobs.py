@@ -10,7 +10,7 @@ from benchmarks.child import Done, Task
 from fruits import pipeline
 from fruits.executor import Executor
 from fruits.job import Job
-from fruits.pipeline import Report
+from fruits.report import Report
 
 __all__ = ["run_job"]
 

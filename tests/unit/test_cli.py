@@ -21,7 +21,7 @@ from rich.console import Console
 from fruits import _terminal, cli, pipeline
 from fruits.comparison import Comparison, Difference
 from fruits.errors import JobError, TaskError
-from fruits.pipeline import Report
+from fruits.report import Report
 
 COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
 

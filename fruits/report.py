@@ -1,0 +1,61 @@
+"""What a finished job did: the value that every command returns, and the content of ``report.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a finished job did; also stored as ``report.json``.
+
+    Attributes
+    ----------
+    command : str
+        ``fit``, ``run`` or ``transform``.
+    out : str
+        The output folder.
+    images, rows : int
+        How many images were listed, and how many of them were used.
+    rejects : dict of str to int
+        How many were not used, by reason; ``images = rows + sum(rejects.values())``.
+    ignored : int
+        Files below the images' folder that are no images.
+    partitions, resumed : int
+        How many partitions there are, and how many of them were found done when this command started.
+    seconds : dict of str to float
+        The time of each stage, as the driver saw it.
+    worker_seconds : dict of str to float
+        The time of each step, added up over the workers.
+    images_per_second : float
+        Images that went through the network in this command, per second of that stage; 0 when all were done before.
+    components : int
+        The number of components of the model.
+    explained_variance_ratio : list of float
+        Of each component.
+    components_reaching : dict of str to int
+        How many components, kept or not, reach 80, 90 and 95 % of the variance.
+    """
+
+    command: str
+    out: str
+    images: int
+    rows: int
+    rejects: dict[str, int]
+    ignored: int
+    partitions: int
+    resumed: int
+    seconds: dict[str, float]
+    worker_seconds: dict[str, float]
+    images_per_second: float
+    components: int
+    explained_variance_ratio: list[float]
+    components_reaching: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as values that JSON knows."""
+        return dataclasses.asdict(self)
