@@ -235,7 +235,7 @@ def _written(out: Path) -> list[Path]:
 
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return " ".join(lines[-LOG_LINES:])[-400:] or "it said nothing"
+    return " ".join(" ".join(lines[-LOG_LINES:]).split())[-400:] or "it said nothing"
 
 
 @cache

@@ -85,9 +85,10 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
             }
         )
     first = records[0]
+    headline = _headline(records)
     busy = Spread.of(record.busy for record in records if record.status != "not run")
     context: dict[str, Any] = {
-        "headline": _headline(records),
+        "headline": headline[:1].upper() + headline[1:],
         "first": first,
         "machine": first.machine,
         "tables": _tables(records),
