@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ os.environ.update(dict.fromkeys(THREADS, "1"))
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the tests and their processes a cache folder that lasts from run to run; the user's is only read."""
+    # A shell without job control starts what it puts into the background with Ctrl-C ignored, and so would we.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     # platformdirs and hypothesis are imported here, so that no module of theirs precedes the threads above.
     from hypothesis import settings
     from platformdirs import user_cache_path
