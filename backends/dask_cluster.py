@@ -25,6 +25,8 @@ CONFIG = {
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
+    # It interrupts a task a hundred times a second, which costs the network a few percent of its time.
+    "distributed.worker.profile.enabled": False,
 }
 
 
