@@ -19,7 +19,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlug
 
 from backends.dask_cluster import attach, local_cluster
 from fruits.errors import JobError, SettingsError, TaskError
-from fruits.executor import Executor, Outcome, attempt
+from fruits.executor import WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
     from fruits.config import Cluster
@@ -141,7 +141,7 @@ class DaskExecutor(Executor):
                     except KilledWorker as error:
                         deaths[index] += 1
                         if deaths[index] > retries:
-                            raise TaskError(_death(items[index], deaths[index])) from error
+                            raise given_up(items[index], deaths[index], WORKER_DIED) from error
                         submit(index)
                         continue
                     except (CancelledError, OSError) as error:
@@ -236,10 +236,3 @@ def _run(call: bytes, name: str, retries: int) -> Outcome[Any]:
 
 def _gone(error: Exception) -> JobError:
     return JobError(f"The Dask scheduler is gone ({error}). What is finished is kept: start the same command again.")
-
-
-def _death(item: object, deaths: int) -> str:
-    return (
-        f"{item} failed: the worker that ran it died (killed, crashed, or out of memory), {deaths} of {deaths} times. "
-        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
-    )

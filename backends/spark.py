@@ -20,8 +20,8 @@ from uuid import uuid4
 from pyspark.serializers import CloudPickleSerializer
 
 from backends.spark_session import active_session, start_session, stop_session
-from fruits.errors import SettingsError, TaskError
-from fruits.executor import Executor, Outcome, attempt
+from fruits.errors import SettingsError
+from fruits.executor import WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -149,7 +149,7 @@ class SparkExecutor(Executor):
                             deaths.update(indices)
                             for index in indices:
                                 if deaths[index] > retries:
-                                    raise TaskError(_death(items[index], deaths[index], error)) from error
+                                    raise given_up(items[index], deaths[index], _why(error)) from error
                             again.extend((index,) for index in indices)
                             continue
                         for index, outcome in zip(indices, outcomes, strict=True):
@@ -238,12 +238,7 @@ def _nothing(item: object, shared: object) -> None:
     """Do nothing."""
 
 
-def _death(item: object, deaths: int, error: Exception) -> str:
+def _why(error: Exception) -> str:
+    """Return why Spark gave a slice up, in our words where a worker died."""
     words = str(error).strip()
-    for line in words.splitlines():
-        if "Python worker exited unexpectedly" in line:
-            words = "the worker that ran it died (killed, crashed, or out of memory)"
-    return (
-        f"{item} failed {deaths} of {deaths} times: {words}. "
-        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
-    )
+    return WORKER_DIED if "Python worker exited unexpectedly" in words else words

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
-__all__ = ["Executor", "Outcome", "attempt"]
+__all__ = ["WORKER_DIED", "Executor", "Outcome", "attempt", "given_up"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+WORKER_DIED = "the worker that ran it died (killed, crashed, or out of memory)"
 RETRY_DELAY_SECONDS = 0.2  # before the first retry; doubles with each
 
 
@@ -165,4 +166,12 @@ def attempt(task: Callable[[Item, Any], Result], item: Item, shared: Any, retrie
         failure=f"{item} failed after {retries + 1} attempts. {words}\n"
         "What is finished is kept: mend the cause, then start the same command again.",
         trace="".join(traceback.format_exception(cause)).rstrip(),
+    )
+
+
+def given_up(item: object, times: int, why: str) -> TaskError:
+    """Return the error of an item that an engine lost `times` times, each time it was given to a worker."""
+    return TaskError(
+        f"{item} failed {times} of {times} times: {why}. "
+        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
     )

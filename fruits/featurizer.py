@@ -184,7 +184,26 @@ def _check(pixels: NDArray[np.uint8], network: Backbone) -> None:
         )
 
 
-class _OpenVINO:
+class _OneByOne:
+    """What the engines share: each picture is prepared in the engine's input, shape (1, …), and run by itself."""
+
+    _kind: Backbone
+    _input: NDArray[np.float32]
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        _check(pixels, self._kind)
+        features = np.empty((len(pixels), self._kind.features), np.float32)
+        for picture, row in zip(pixels, features, strict=True):
+            _prepare(picture, self._kind, self._input[0])
+            row[:] = self._infer()[0]
+        return features
+
+    def _infer(self) -> NDArray[np.float32]:
+        """Return the features of what is in the input, shape (1, features)."""
+        raise NotImplementedError
+
+
+class _OpenVINO(_OneByOne):
     def __init__(self, network: Network, kind: Backbone) -> None:
         openvino = _import_openvino()
         core = openvino.Core()
@@ -204,19 +223,14 @@ class _OpenVINO:
         self._kind = kind
         self._request = compiled.create_infer_request()
         self._input = self._request.get_input_tensor().data
-        self._output = self._request.get_output_tensor().data
+        self._output: NDArray[np.float32] = self._request.get_output_tensor().data
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        _check(pixels, self._kind)
-        features = np.empty((len(pixels), self._kind.features), np.float32)
-        for picture, row in zip(pixels, features, strict=True):
-            _prepare(picture, self._kind, self._input[0])
-            self._request.infer()
-            row[:] = self._output[0]
-        return features
+    def _infer(self) -> NDArray[np.float32]:
+        self._request.infer()
+        return self._output
 
 
-class _TensorFlow:
+class _TensorFlow(_OneByOne):
     def __init__(self, network: Network, kind: Backbone) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
@@ -231,17 +245,13 @@ class _TensorFlow:
             intra_op_parallelism_threads=1, inter_op_parallelism_threads=1, use_per_session_threads=True
         )
         self._kind = kind
-        self._infer = tf.compat.v1.Session(graph=graph, config=threads).make_callable(
+        self._run = tf.compat.v1.Session(graph=graph, config=threads).make_callable(
             "features:0", feed_list=["pixels:0"]
         )
         self._input = np.empty((1, kind.size, kind.size, 3), np.float32)
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        _check(pixels, self._kind)
-        features = np.empty((len(pixels), self._kind.features), np.float32)
-        for picture, row in zip(pixels, features, strict=True):
-            _prepare(picture, self._kind, self._input[0])
-            row[:] = self._infer(self._input)[0]
+    def _infer(self) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = self._run(self._input)
         return features
 
 

@@ -42,9 +42,8 @@ __all__ = [
     "write_rows",
 ]
 
-ACCOUNT = (
-    b"fruits.account"  # the key, in the metadata of a rejects part, under which it tells what became of its images
-)
+# The key, in the metadata of a rejects part, under which it tells what became of its images.
+ACCOUNT = b"fruits.account"
 # Reading fails like this when the file is at fault; anything else may be the storage's fault, and is tried again.
 FILE_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
 
