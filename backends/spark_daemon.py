@@ -4,13 +4,17 @@ PySpark's own daemon, which forks a worker for each slot, but without what it co
 What every worker needs is imported once, before it forks, and kept out of the garbage collection after each task.
 Spark's archives are taken off the path: while one is on it, Python reads its whole index again for every task
 (``importlib.invalidate_caches``). PySpark is installed here, outside of them.
+
+And a worker ends without a word when Spark hangs up on it, as it does to a task that is cancelled.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 __all__ = ["main"]
 
@@ -28,8 +32,19 @@ def main() -> None:
 
     import backends.spark  # noqa: F401
 
+    daemon.worker_main = _until_spark_hangs_up(daemon.worker_main)  # type: ignore[attr-defined]
     gc.freeze()
     daemon.manager()
+
+
+def _until_spark_hangs_up(work: Callable[[IO[bytes], IO[bytes]], None]) -> Callable[[IO[bytes], IO[bytes]], None]:
+    def until_spark_hangs_up(source: IO[bytes], sink: IO[bytes]) -> None:
+        try:
+            work(source, sink)
+        except (EOFError, ConnectionError):  # its own exceptions, a task has sent to Spark
+            sys.exit(1)
+
+    return until_spark_hangs_up
 
 
 def _archived(entry: str) -> bool:

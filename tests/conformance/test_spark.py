@@ -11,7 +11,9 @@ from fruits.errors import SettingsError
 
 pytest.importorskip("pyspark")
 
-from backends import java
+import pyspark.daemon
+
+from backends import java, spark_daemon
 from backends.spark import SparkExecutor
 
 PROGRAM = """
@@ -40,6 +42,20 @@ def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("spark: a session is active in this process already, on local[2,1]")
+
+
+@pytest.mark.parametrize("error", [EOFError, BrokenPipeError, ConnectionResetError])
+def test_a_python_worker_ends_without_a_word_when_spark_hangs_up_on_it(monkeypatch, error):
+    def hung_up(source, sink):
+        raise error
+
+    monkeypatch.setattr(pyspark.daemon, "worker_main", hung_up)
+    monkeypatch.setattr(pyspark.daemon, "manager", lambda: pyspark.daemon.worker_main(None, None))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(spark_daemon.gc, "freeze", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        spark_daemon.main()
+    assert ended.value.code == 1
 
 
 def test_options_that_contradict_each_other():
