@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from yaml.constructor import ConstructorError
 
+from fruits.clouds import AwsCluster, EmrCluster, Settings
 from fruits.errors import SettingsError
 
 __all__ = ["BUILT_IN", "Cluster", "ClusterFile", "DaskCluster", "LocalCluster", "SparkCluster", "load", "resolve"]
@@ -40,6 +43,8 @@ class Cluster:
         The running cluster to attach to; None starts one on this machine.
     conf : mapping of str to str
         Properties of the Spark session.
+    cloud : AwsCluster or None
+        The settings of a cluster that is made in a cloud, which then has the workers that these say.
     """
 
     name: str
@@ -47,20 +52,17 @@ class Cluster:
     workers: int | None
     address: str | None = None
     conf: Mapping[str, str] = field(default_factory=dict)
+    cloud: AwsCluster | None = None
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class LocalCluster(_Settings):
+class LocalCluster(Settings):
     """Threads of the driver's own process."""
 
     backend: Literal["local"]
     workers: PositiveInt | None = None
 
 
-class _Addressable(_Settings):
+class _Addressable(Settings):
     workers: PositiveInt | None = None
     address: Annotated[str, Field(min_length=1)] | None = None
 
@@ -81,13 +83,31 @@ class SparkCluster(_Addressable):
     """A Spark session on this machine, or one at a running Spark master."""
 
     backend: Literal["spark"]
-    conf: dict[str, str] = {}
+    conf: dict[str, str] = Field(default_factory=dict)
 
 
-CLUSTERS: dict[str, type[_Settings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
+# What an entry of the file is: by its `backend`, and in a cloud by its `cloud`.
+CLUSTERS: dict[str, type[Settings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
+CLOUDS: dict[str, type[AwsCluster]] = {"emr": EmrCluster}
 
 
-class ClusterFile(_Settings):
+def _kind(entry: object) -> str | None:
+    """Return the name of the model that an entry of the file is read with: its cloud, or else its backend."""
+    says = entry.get if isinstance(entry, Mapping) else partial(getattr, entry)
+    kind = says("cloud", None) or says("backend", None)
+    return kind if isinstance(kind, str) else None
+
+
+Entry = Annotated[
+    Annotated[LocalCluster, Tag("local")]
+    | Annotated[DaskCluster, Tag("dask")]
+    | Annotated[SparkCluster, Tag("spark")]
+    | Annotated[EmrCluster, Tag("emr")],
+    Discriminator(_kind),
+]
+
+
+class ClusterFile(Settings):
     """The content of a ``cluster.yaml``.
 
     Attributes
@@ -99,7 +119,7 @@ class ClusterFile(_Settings):
     """
 
     default: str = "local-dask"
-    clusters: dict[str, Annotated[LocalCluster | DaskCluster | SparkCluster, Field(discriminator="backend")]] = {}
+    clusters: dict[str, Entry] = Field(default_factory=dict)
 
 
 BUILT_IN = ClusterFile(
@@ -110,6 +130,9 @@ BUILT_IN = ClusterFile(
         "local": LocalCluster(backend="local"),
         "dask-address": DaskCluster(backend="dask", address="tcp://127.0.0.1:8786"),
         "spark-address": SparkCluster(backend="spark", address="spark://127.0.0.1:7077"),
+        "spark-yarn": SparkCluster(backend="spark", address="yarn"),
+        "emr": EmrCluster(backend="spark", cloud="emr"),
+        "emr-notebook": EmrCluster(backend="spark", cloud="emr", notebook=True, idle_minutes=60),
     },
 )
 
@@ -158,6 +181,13 @@ def resolve(
             f"--workers {workers}: the cluster {name} runs at {address} and has the workers that it has. "
             "Leave --workers out, or choose a cluster without an address."
         )
+    if isinstance(place, AwsCluster):
+        if workers is not None:
+            raise SettingsError(
+                f"--workers {workers}: the cluster {name} is made as large as its entry in {FILE_NAME} says. "
+                "Leave --workers out, or change the entry."
+            )
+        return Cluster(name=name, backend=place.backend, workers=None, cloud=place)
     return Cluster(
         name=name,
         backend=place.backend,
@@ -271,13 +301,14 @@ def _line(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:
 def _words(problem: ErrorDetails) -> str:
     """Return what is wrong and what is allowed, for one error of pydantic."""
     location = problem["loc"]
-    model: type[_Settings] = ClusterFile
-    if len(location) > 2:  # clusters, its name, then its backend, which pydantic puts in to tell the models apart
-        model = CLUSTERS[str(location[2])]
+    model: type[Settings] = ClusterFile
+    if len(location) > 2:  # clusters, its name, then its kind, which pydantic puts in to tell the models apart
+        model = {**CLUSTERS, **CLOUDS}[str(location[2])]
         location = (*location[:2], *location[3:])
     name = ".".join(str(step) for step in location) or "the file"
     if problem["type"] == "extra_forbidden":
         return f"{name}: not known. Allowed: {', '.join(model.model_fields)}."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{name}: needs its backend. Allowed: {', '.join(f'backend: {backend}' for backend in CLUSTERS)}."
+        allowed = (f"backend: {backend}" for backend in CLUSTERS), (f"cloud: {cloud}" for cloud in CLOUDS)
+        return f"{name}: needs its backend. Allowed: {', '.join(chain(*allowed))}."
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}. Given: {problem['input']!r}."

@@ -9,6 +9,7 @@ import pytest
 
 from backends import BACKENDS
 from fruits import config
+from fruits.clouds import EmrCluster
 from fruits.config import BUILT_IN, Cluster, load, resolve
 from fruits.errors import SettingsError
 
@@ -119,8 +120,9 @@ def test_spark_properties_reach_the_cluster(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_known_are_refused_with_those_that_are() -> None:
-    assert refusal(cluster="emr") == (
-        "--cluster emr: no such cluster. Allowed: local-dask, local-spark, local, dask-address, spark-address."
+    assert refusal(cluster="nowhere") == (
+        "--cluster nowhere: no such cluster. Allowed: "
+        "local-dask, local-spark, local, dask-address, spark-address, spark-yarn, emr, emr-notebook."
     )
     assert refusal(backend="ray") == "--backend ray: no such backend. Allowed: dask, spark, local."
     with pytest.raises(SettingsError, match="FRUITS_BACKEND ray: no such backend"):
@@ -200,6 +202,32 @@ def test_what_is_wrong_in_a_file_is_named_with_its_line(tmp_path: Path, text: st
 def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
     file = write(tmp_path, "one: 1\ntwo: 2\n")
     assert [line.split(":")[0] for line in refusal(file).splitlines()] == [f"{file}, line 1", f"{file}, line 2"]
+
+
+def test_a_cluster_in_a_cloud_is_as_large_as_its_entry_says(tmp_path: Path) -> None:
+    file = write(tmp_path, "clusters:\n  big: {backend: spark, cloud: emr, region: eu-west-3, task_nodes: 40}\n")
+    found = resolve(cluster="big", file=file, environ={"FRUITS_WORKERS": "4"})
+    assert (found.backend, found.workers, found.address) == ("spark", None, None)
+    assert isinstance(found.cloud, EmrCluster)
+    assert (found.cloud.task_nodes, found.cloud.region, found.cloud.spot) == (40, "eu-west-3", True)
+    assert "--workers 2: the cluster big is made as large as its entry" in refusal(file, cluster="big", workers=2)
+    assert "the cluster big do not agree: big runs on spark" in refusal(file, cluster="big", backend="dask")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("{backend: dask, cloud: emr}", "clusters.a.backend: input should be 'spark'. Given: 'dask'."),
+        ("{backend: spark, cloud: moon}", "Allowed: backend: dask, backend: spark, backend: local, cloud: emr"),
+        ("{backend: spark, cloud: emr, workers: 3}", "clusters.a.workers: not known. Allowed: region, bucket"),
+        ("{backend: spark, cloud: emr, region: Paris}", "clusters.a.region: string should match"),
+        ("{backend: spark, cloud: emr, bucket: my-fruits}", "clusters.a.bucket: string should match"),
+        ("{backend: spark, cloud: emr, worker_types: []}", "clusters.a.worker_types: list should have at least 1"),
+        ("{backend: spark, cloud: emr, idle_minutes: 0}", "clusters.a.idle_minutes: input should be greater"),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_in_a_cloud_is_said(tmp_path: Path, entry: str, words: str) -> None:
+    assert words in refusal(write(tmp_path, f"clusters:\n  a: {entry}\n"))
 
 
 def test_a_default_that_is_no_cluster_is_refused(tmp_path: Path) -> None:

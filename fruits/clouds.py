@@ -1,0 +1,97 @@
+"""What ``cluster.yaml`` may say of a cluster in a cloud: one model for each ``cloud``, all keys with their defaults.
+
+It is imported by :mod:`fruits.config` and knows no cloud's library. What is made of the settings stands in
+``backends.aws``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+__all__ = ["AwsCluster", "EmrCluster", "Settings"]
+
+S3_ADDRESS = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-types.html: family and generation, dot, size
+INSTANCE_TYPE = r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$"
+TAG = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
+
+Count = Annotated[int, Field(ge=0)]
+InstanceType = Annotated[str, Field(pattern=INSTANCE_TYPE)]
+
+
+class Settings(BaseModel):
+    """Keys that are not known are refused, and so is a value of another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class AwsCluster(Settings):
+    """What every cluster on AWS has.
+
+    Attributes
+    ----------
+    region : str, optional
+        Default: that of the bucket.
+    bucket : str, optional
+        ``s3://name``, where the wheelhouse, the scripts and the logs lie, below ``fruits/``. Default: ``--bucket``, or
+        the bucket of the job's ``--out``.
+    subnet : str, optional
+        The identifier of the subnet; default: those of the default VPC that ``fruits cluster init`` tagged.
+    key_pair : str, optional
+        An EC2 key pair to log in with; default: none, and sessions go through the Session Manager.
+    idle_minutes : int, default 15
+        The cluster ends itself when it had nothing to do for so long.
+    tags : dict of str to str
+        More tags of every resource, such as a cost centre.
+    """
+
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
+    bucket: Annotated[str, Field(pattern=S3_ADDRESS)] | None = None
+    subnet: Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")] | None = None
+    key_pair: Annotated[str, Field(min_length=1)] | None = None
+    idle_minutes: Annotated[int, Field(ge=1, le=10_080)] = 15
+    tags: dict[TAG, TAG] = {}
+
+
+class EmrCluster(AwsCluster):
+    """Spark on EMR: one cluster for each job, or a long-lived one with JupyterHub.
+
+    Attributes
+    ----------
+    release : str
+        A release label of EMR; :mod:`backends.aws.releases` says which are known.
+    master_type : str
+        The EC2 instance type of the one node that leads.
+    worker_types : list of str
+        Those of the nodes that work, all with as many vCPUs. More than one kind finds Spot capacity more easily, but
+        the last bits of an answer hold on one kind of processor alone.
+    core_nodes : int, default 1
+        On-demand nodes, of which one carries the driver.
+    task_nodes : int, default 4
+        At most so many more nodes; EMR's managed scaling adds and removes them.
+    spot : bool, default True
+        Whether task nodes are Spot, on-demand where there are none in ten minutes.
+    disk_gb : int, default 64
+        The gp3 volume of each node.
+    security_configuration : str, optional
+        The name of a security configuration of EMR.
+    notebook : bool, default False
+        JupyterHub, whose notebooks lie in the bucket.
+    conf : dict of str to str
+        Properties of Spark, as in spark-defaults.
+    """
+
+    backend: Literal["spark"]
+    cloud: Literal["emr"]
+    release: Annotated[str, Field(min_length=1)] = "emr-7.13.0"
+    master_type: InstanceType = "m7i.xlarge"
+    worker_types: Annotated[list[InstanceType], Field(min_length=1, max_length=30)] = ["c7i.4xlarge"]
+    core_nodes: PositiveInt = 1
+    task_nodes: Count = 4
+    spot: bool = True
+    disk_gb: Annotated[int, Field(ge=16, le=16_384)] = 64
+    security_configuration: Annotated[str, Field(min_length=1)] | None = None
+    notebook: bool = False
+    conf: dict[str, str] = {}
