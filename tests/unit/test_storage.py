@@ -3,7 +3,7 @@ import os
 import pytest
 
 from fruits.errors import OutputError
-from fruits.storage import Folder, open_address, part_name
+from fruits.storage import Folder, fetch, open_address, part_name
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -91,3 +91,13 @@ def test_addresses_become_absolute(tmp_path, monkeypatch):
 def test_an_unknown_protocol_is_refused():
     with pytest.raises(OutputError, match="nonsense://x"):
         open_address("nonsense://x")
+
+
+def test_files_are_fetched_in_order_and_an_error_is_a_value(folder):
+    for index in range(5):
+        folder.write(f"{index}", b"%d" % index)
+    file_system, path = open_address(folder.address)
+    names = ["3", "never there", "0", "4"]
+    three, missing, zero, four = fetch(file_system, [(f"{path}/{name}", 1) for name in names])
+    assert (three, zero, four) == (b"3", b"0", b"4")
+    assert isinstance(missing, FileNotFoundError)
