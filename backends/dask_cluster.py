@@ -21,6 +21,7 @@ from fruits.errors import SettingsError
 __all__ = ["attach", "local_cluster"]
 
 CONNECT_SECONDS = 5
+CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
 CONFIG = {
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
     "distributed.scheduler.allowed-failures": 0,
@@ -66,11 +67,19 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
 def attach(address: str) -> Client:
     """Return a client of the scheduler at `address`, whose Python and Dask must be those of this process.
 
+    To one at ``tls://`` it shows the certificate that Dask's own configuration names.
+
     Raises
     ------
     SettingsError
-        No scheduler answers there, or versions differ.
+        No scheduler answers there, versions differ, or there is no certificate to show.
     """
+    if address.startswith("tls://") and (unset := [name for name in CERTIFICATE if not dask.config.get(name, None)]):
+        raise SettingsError(
+            f"The Dask scheduler at {address} asks for a certificate, and Dask's configuration does not say which: "
+            f"not set: {', '.join(unset)}. Set them to files in ~/.config/dask/dask.yaml, "
+            "or in the environment, as DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=/path/to/cert.pem and so on."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is an error below

@@ -59,6 +59,11 @@ def test_an_address_where_no_scheduler_answers(monkeypatch):
         DaskExecutor(address="tcp://127.0.0.1:9").start()
 
 
+def test_an_address_that_asks_for_a_certificate():
+    with pytest.raises(SettingsError, match=r"not set: .*tls\.ca-file.*tls\.client\.cert.*tls\.client\.key"):
+        DaskExecutor(address="tls://127.0.0.1:9").start()
+
+
 def test_an_address_that_is_none():
     with pytest.raises(SettingsError, match="bogus"):
         DaskExecutor(address="bogus://127.0.0.1:1").start()
