@@ -54,6 +54,7 @@ lock: $(VENV)/.tools  ## pin everything anew, by hash, from pyproject.toml
 	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
 	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
+	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/requirements.txt
 
 test-pythons:  ## the fast tests on each of Python 3.11, 3.12 and 3.13 that is present
 	@for version in 3.11 3.12 3.13; do \

