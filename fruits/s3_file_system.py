@@ -1,0 +1,282 @@
+"""S3 as a file system: s3fs, with what a job of many small images needs besides.
+
+- A small file takes one request, and little of the processor. botocore takes a millisecond to make and to read a
+  request, so it makes the first one to a bucket, and the next are sent where that one went, signed by its signer.
+  Whatever is not answered with the whole file is asked for once more in the usual way, which knows about retries,
+  redirections and errors.
+- A listing comes page by page, in the order of S3, and is kept nowhere.
+- What goes wrong is an ``OSError`` that says what, and what to do. A ``FileNotFoundError`` or a ``PermissionError`` is
+  about the one file; anything else is about S3 as a whole: credentials, the bucket, the region, the network.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+from aiohttp import ClientError as HttpError
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
+from botocore.exceptions import ConnectionError as NoConnection
+from fsspec.asyn import sync
+from s3fs import S3FileSystem as S3fs
+
+from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
+
+__all__ = ["Page", "S3FileSystem"]
+
+CONNECTIONS = 64
+MULTIPART_BYTES = 16 * 2**20  # of a part of an upload; what has less than two of them is one PUT
+UPLOADS_AT_ONCE = 4
+CHECK_NAME = ".fruits-write-check"
+
+CREDENTIALS = {
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "InvalidAccessKeyId",
+    "InvalidSecurity",
+    "InvalidToken",
+    "NotSignedUp",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
+FORBIDDEN = {"403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidObjectState"}
+ELSEWHERE = {
+    "301",
+    "307",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "Redirect",
+    "TemporaryRedirect",
+}
+ABSENT = {"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
+
+_SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_request,")
+_reading: ContextVar[tuple[str, str]] = ContextVar("_reading")  # the bucket and the quoted key of a GET of botocore's
+
+
+class Page(NamedTuple):
+    """One page of a listing, in code-point order: paths below the listed folder.
+
+    Attributes
+    ----------
+    files : list of (str, int)
+        Each with its size in bytes.
+    folders : list of str
+        Where a listing does not go down.
+    """
+
+    files: list[tuple[str, int]]
+    folders: list[str]
+
+
+class _Route(NamedTuple):
+    """Where the files of a bucket are: the address before the key, and the region to sign for; None is unsigned."""
+
+    base: str
+    region: str | None
+
+
+class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
+    """s3fs on the settings of a job; see the module's docstring for how it differs.
+
+    Make one with :meth:`of`: fsspec keeps one for each set of settings.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._routes: dict[str, _Route] = {}
+
+    @classmethod
+    def of(cls, settings: S3Settings) -> Self:
+        """Return the file system of these settings; fsspec's configuration adds what they leave out."""
+        options: dict[str, Any] = {
+            "use_listings_cache": False,
+            "max_concurrency": 1,  # with more, s3fs asks for the size of a file before it reads it
+            "cache_regions": True,  # ask for the region of a bucket; s3fs does not where an endpoint is given
+            "config_kwargs": {
+                "retries": {"mode": "standard", "total_max_attempts": 5},
+                "max_pool_connections": CONNECTIONS,
+            },
+        }
+        if settings.region:
+            options["session_vars"] = {"region": ("region", "AWS_DEFAULT_REGION", settings.region, None)}
+        if settings.endpoint:
+            options["endpoint_url"] = settings.endpoint
+        if settings.anonymous:
+            options["anon"] = True
+        if settings.requester_pays:
+            options["requester_pays"] = True
+        if settings.encryption:
+            options["s3_additional_kwargs"] = {"ServerSideEncryption": settings.encryption} | (
+                {"SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}
+            )
+        return cls(**options)
+
+    def pages(self, path: str, *, deep: bool = True, count: int = 1000) -> Iterator[Page]:
+        """Yield what is below a folder, page by page; nothing where there is nothing.
+
+        Parameters
+        ----------
+        path : str
+            ``bucket`` or ``bucket/folder``.
+        deep : bool, default True
+            Go down into folders, so that the files come in the order of their whole paths.
+        count : int, default 1000
+            How many entries a page has at most, which is what S3 gives at most.
+        """
+        bucket, key, _ = self.split_path(path)
+        prefix = key.rstrip("/") + "/" if key else ""
+        asked = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "" if deep else "/", "MaxKeys": count}
+        while True:
+            answer = sync(self.loop, self._call_s3, "list_objects_v2", **asked)
+            yield Page(
+                # A key that ends with "/" is the marker of a folder, which some tools make.
+                [(e["Key"][len(prefix) :], e["Size"]) for e in answer.get("Contents", []) if e["Key"][-1] != "/"],
+                [e["Prefix"][len(prefix) : -1] for e in answer.get("CommonPrefixes", [])],
+            )
+            if not answer.get("IsTruncated"):
+                return
+            asked["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def abort_uploads(self, path: str) -> int:
+        """Abort the multipart uploads below a folder that nobody has completed; return how many."""
+        bucket, key, _ = self.split_path(path)
+        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": key.rstrip("/") + "/"}
+        aborted = 0
+        while True:
+            answer = sync(self.loop, self._call_s3, "list_multipart_uploads", **asked)
+            for upload in answer.get("Uploads", []):
+                sync(self.loop, self._abort_mpu, bucket, upload["Key"], upload["UploadId"])
+                aborted += 1
+            if not answer.get("IsTruncated"):
+                return aborted
+            asked |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError`` where nothing can be written below a folder; nothing is written there to find out."""
+        bucket, key, _ = self.split_path(f"{path}/{CHECK_NAME}")
+        begun = self.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        sync(self.loop, self._abort_mpu, bucket, key, begun["UploadId"])
+
+    def write(self, path: str, data: bytes) -> None:
+        """Store a file, whole or not at all: with one PUT, or as an upload in parts that is aborted where it fails."""
+        self.pipe_file(path, data, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
+
+    async def get_s3(self, bucket: str | None = None) -> Any:
+        """Return the client of a bucket, which tells here where its requests for files go."""
+        client = await super().get_s3(bucket)
+        client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-route")
+        return client
+
+    def _learn(self, request: Any, **_: Any) -> None:
+        bucket, key = _reading.get(("", ""))
+        base = request.url.removesuffix(f"/{key}")
+        words = request.headers.get("Authorization", "")
+        authorization = words.decode() if isinstance(words, bytes) else words
+        scope = _SCOPE.match(authorization)
+        if (
+            key
+            and base != request.url
+            and (scope or not authorization)
+            and "X-Amz-S3session-Token" not in request.headers
+        ):
+            self._routes[bucket] = _Route(base, scope and scope[1])
+
+    async def _cat_file(
+        self, path: str, version_id: Any = None, start: Any = None, end: Any = None, **others: Any
+    ) -> bytes:
+        bucket, key, version = self.split_path(path)
+        name = quote(key, safe="/-._~")
+        if start is None and end is None and version_id is None and version is None and bucket in self._routes:
+            data = await self._read_whole(self._routes[bucket], name)
+            if data is not None:
+                return data
+        _reading.set((bucket, name))
+        try:
+            whole: bytes = await super()._cat_file(path, version_id, start, end, **others)
+        except (BotoCoreError, HttpError) as error:  # while the body was read
+            raise ConnectionError(f"s3://{path}: {error}") from error
+        return whole
+
+    async def _read_whole(self, route: _Route, name: str) -> bytes | None:
+        """Return the bytes of a file, or None where the answer is anything else."""
+        request = AWSRequest("GET", f"{route.base}/{name}")
+        request.stream_output = True
+        if self.requester_pays:
+            request.headers["x-amz-request-payer"] = "requester"
+        if route.region is not None:
+            credentials = await self._credentials()
+            if credentials is None:
+                return None
+            S3SigV4Auth(credentials, "s3", route.region).add_auth(request)
+        try:
+            response = await self._s3._endpoint.http_session.send(request.prepare())
+            data: bytes = await response.content
+        except (BotoCoreError, HttpError):
+            return None  # it was cut off, or did not come about
+        return data if response.status_code == 200 else None
+
+    async def _credentials(self) -> ReadOnlyCredentials | None:
+        """Return the credentials of this moment: those of a role change every hour."""
+        if self.key and self.secret:
+            return ReadOnlyCredentials(self.key, self.secret, self.token)
+        found = await self.session.get_credentials()
+        return None if found is None else await found.get_frozen_credentials()
+
+    async def _call_s3(self, method: str, *given: Any, **parameters: Any) -> Any:
+        """Make a request; every failure is an ``OSError`` with words of ours."""
+        try:
+            return await super()._call_s3(method, *given, **parameters)
+        except (OSError, BotoCoreError) as error:
+            raise self._said(error, method, parameters.get("Bucket", ""), parameters.get("Key", "")) from error
+
+    def _said(self, error: Exception, method: str, bucket: str, key: str) -> OSError:
+        answer = getattr(error.__cause__, "response", None) or {}
+        code = answer.get("Error", {}).get("Code", "")
+        message = answer.get("Error", {}).get("Message", "") or str(error)
+        place = f"s3://{bucket}/{key}".rstrip("/")
+        endpoint = f" at {self.endpoint_url}" if self.endpoint_url else ""
+        if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+            return ConnectionError(
+                f"no credentials for {place}: {error}. Give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "AWS_PROFILE, or run where there is a role; for a public bucket set FSSPEC_S3_ANON=true."
+            )
+        if code in CREDENTIALS:
+            return ConnectionError(
+                f"the credentials for {place}{endpoint} were refused: {code}: {message} Give those of an account that "
+                "is known there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+            )
+        if code == "NoSuchBucket":
+            return ConnectionError(
+                f"there is no bucket {bucket}{endpoint}. Create it, or give the name of one that is."
+            )
+        if code in FORBIDDEN:
+            return PermissionError(
+                f"{method} is forbidden for {place}{endpoint}: {message}. Allow it in the policy of the user or role, "
+                "or of the bucket; or use other credentials."
+            )
+        if code in ELSEWHERE:
+            headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            region = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
+            there = f"in the region {region}" if region else "in another region"
+            return ConnectionError(
+                f"the bucket {bucket} is {there}, and was asked for{endpoint or ' elsewhere'}: {code}: {message} "
+                f"Set AWS_DEFAULT_REGION{f'={region}' if region else ''}, and the endpoint of that region or none."
+            )
+        if isinstance(error, NoConnection):
+            return ConnectionError(
+                f"no answer from S3 for {place}: {error}. Check the network, and the endpoint: --s3-endpoint or "
+                f"{ENDPOINT_VARIABLE}."
+            )
+        if isinstance(error, FileNotFoundError) and code in ABSENT:
+            return error
+        return ConnectionError(f"{method} of {place}{endpoint} failed: {f'{code}: ' * bool(code)}{message}")

@@ -1,0 +1,59 @@
+"""A server for each test of this folder, a bucket on it, and proxies in front of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.s3.proxy import Proxy, running
+from tests.s3.server import Server, close_clients, served
+
+AWS = re.compile("^(AWS|FSSPEC|FRUITS)_")
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Start a server that this process and those it starts can reach, and no other."""
+    for name in [name for name in os.environ if AWS.match(name)]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    (tmp_path / "s3").mkdir()
+    with served(tmp_path / "s3") as server:
+        for name, value in server.environ().items():
+            monkeypatch.setenv(name, value)
+        yield server
+        close_clients()
+
+
+@pytest.fixture
+def bucket(s3: Server, request: pytest.FixtureRequest) -> str:
+    """Return the address of a new bucket."""
+    name = re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:50]
+    (s3.root / name).mkdir()
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def folder_of(s3: Server) -> Callable[[str], Path]:
+    """Return the folder behind an address."""
+    return lambda address: s3.root / address.removeprefix("s3://")
+
+
+@pytest.fixture
+def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
+    """Return a function that puts a proxy before the server: ``proxy(delay=0.03, faults=0.05)``."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Proxy:
+            started = stack.enter_context(running(Proxy(s3.address, **options)))
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", started.endpoint)
+            return started
+
+        yield start

@@ -1,0 +1,134 @@
+"""Folders on a real S3 server."""
+
+import os
+import time
+
+import pytest
+
+from fruits.errors import OutputError
+from fruits.s3_file_system import S3FileSystem
+from fruits.storage import Folder, fetch, open_address, part_name
+from tests.s3.server import close_clients
+
+
+def test_what_is_written_is_read_back_listed_and_removed(bucket):
+    folder = Folder.at(f"{bucket}/out/")
+    assert folder.address == f"{bucket}/out"
+    assert (folder.names(), folder.parts(), folder.exists("a"), folder.is_file()) == ([], [], False, False)
+    folder.write("rows/part-00000.parquet", b"one")
+    folder.write("rows/part-00000.parquet", b"two")
+    folder.write("report.json", b"{}")
+    for index in (100_000, 2):
+        folder.write(f"rows/{part_name(index, 'parquet')}", b"")
+    assert folder.read("rows/part-00000.parquet") == b"two"
+    assert folder.exists("rows/part-00000.parquet")
+    assert not folder.exists("rows")
+    assert (folder / "report.json").is_file()
+    assert folder.names() == ["report.json", "rows"]
+    assert (folder / "rows").parts() == [0, 2, 100_000]
+    with pytest.raises(FileNotFoundError):
+        folder.read("rows/part-00001.parquet")
+    for name in ("rows", "never there"):
+        folder.remove(name)
+    assert folder.names() == ["report.json"]
+
+
+def test_a_large_file_goes_up_in_parts_and_is_not_seen_before_it_is_whole(bucket, proxy):
+    between = proxy()
+    folder = Folder.at(bucket)
+    data = os.urandom(2**20) * 40
+    folder.write("large", data)
+    assert folder.read("large") == data
+    uploads = [line for line in between.seen if "partNumber=" in line or "?uploads" in line or "uploadId=" in line]
+    assert len(uploads) == 1 + 3 + 1
+    folder.write("small", data[: 2**20])
+    assert [line.split()[0] for line in between.seen if "/small" in line] == ["PUT"]
+
+
+def test_an_upload_that_fails_is_aborted_and_leaves_what_was_there(bucket, proxy):
+    folder = Folder.at(bucket)
+    folder.write("large", b"old")
+    refused = b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>"
+    between = proxy(answers={"partNumber=2": b"HTTP/1.1 403 No\r\nContent-Length: %d\r\n\r\n" % len(refused) + refused})
+    with pytest.raises(PermissionError, match=r"upload_part is forbidden for s3://.*/large"):
+        Folder.at(bucket).write("large", bytes(40 * 2**20))
+    assert any(line.startswith("DELETE") and "uploadId=" in line for line in between.seen)
+    assert folder.read("large") == b"old"
+
+
+def test_what_a_killed_writer_left_is_swept(bucket):
+    folder = Folder.at(f"{bucket}/out")
+    file_system, _ = open_address(folder.address)
+    for name in ("out/part-00000", "other/part-00000"):
+        file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
+    folder.sweep()
+    left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
+    assert [upload["Key"] for upload in left] == ["other/part-00000"]
+
+
+def test_many_files_are_read_with_many_requests_in_flight_and_little_is_held(bucket, folder_of, proxy):
+    between = proxy(delay=0.02)
+    files = [(f"{index:03d}", 1000 + index) for index in range(200)]
+    for name, size in files:
+        (folder_of(bucket) / name).write_bytes(name.encode() * (size // 3) + b"." * (size % 3))
+    folder = Folder.at(bucket)
+    asked = 0
+
+    def asking():
+        nonlocal asked
+        for file in files:
+            asked += 1
+            yield file
+
+    begin = time.perf_counter()
+    for index, data in enumerate(folder.fetch(asking(), ahead=16)):
+        assert asked <= index + 17
+        assert isinstance(data, bytes)
+        assert data[:3] == files[index][0].encode()
+        assert len(data) == files[index][1]
+    assert index == 199
+    assert 8 <= between.most_at_once <= 16
+    assert time.perf_counter() - begin < 200 * 0.02  # one after the other takes longer
+    assert len([line for line in between.seen if line.startswith("GET")]) == 200
+
+
+def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_more(bucket, folder_of, proxy):
+    between = proxy(delay=0.02)
+    for index in range(100):
+        (folder_of(bucket) / str(index)).write_bytes(b"x")
+    folder = Folder.at(bucket)
+    one, missing, other = folder.fetch([("1", 1), ("never there", 1), ("2", 1)])
+    assert (one, other) == (b"x", b"x")
+    assert isinstance(missing, FileNotFoundError)
+    file_system, path = folder.open()
+    reader = fetch(file_system, ((f"{path}/{index}", 1) for index in range(100)), ahead=8)
+    assert next(reader) == b"x"
+    reader.close()
+    assert folder.read("99") == b"x"
+    assert len(between.seen) < 3 * 3 + 8 + 2
+
+
+def test_only_the_first_files_take_the_long_way_through_botocore(bucket, folder_of, monkeypatch):
+    for index in range(200):
+        (folder_of(bucket) / f"{index}").write_bytes(bytes(5000))
+    called = []
+    call = S3FileSystem._call_s3
+
+    def counted(self, method, *given, **parameters):
+        called.append(method)
+        return call(self, method, *given, **parameters)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
+    assert sum(map(len, Folder.at(bucket).fetch(((f"{index}", 5000) for index in range(200)), ahead=8))) == 1_000_000
+    assert len(called) <= 16
+
+
+def test_a_folder_that_cannot_be_reached_says_why(bucket, monkeypatch):
+    Folder.at(bucket).check()
+    assert Folder.at(bucket).names() == []
+    with pytest.raises(OutputError, match=r"s3://nowhere/out: there is no bucket nowhere at http://127"):
+        Folder.at("s3://nowhere/out").check()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    close_clients()
+    with pytest.raises(OutputError, match=r"the credentials for s3://.* were refused: SignatureDoesNotMatch"):
+        Folder.at(bucket).check()
