@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 from fruits.arrow import number_array, text_array
 from fruits.errors import DamageError, DatasetError
 from fruits.images import EXTENSIONS, is_image
-from fruits.storage import Folder, open_address, part_name
+from fruits.storage import Folder, is_s3, open_address, part_name
 
 __all__ = ["Entry", "Listing", "Partition", "Plan", "make_plan", "read_partition"]
 
 HEAD_BYTES = 32  # enough for the signature of every format
-PARTITIONS_PER_FILE = 1024  # a plan file of 1,024 row groups of 1,024 paths is some 10 MB
+READABLE = 8  # images on S3 of which one has to be readable
+PARTITIONS_PER_FILE = 128  # a plan file of 128 row groups of 1,024 paths is about a megabyte: one request to S3
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.binary(), nullable=False),  # bytes, because a file's name need not be UTF-8
@@ -114,6 +115,8 @@ class Listing:
     def __iter__(self) -> Iterator[Entry]:
         self.ignored = 0
         file_system, root = open_address(self.address)
+        if is_s3(file_system):
+            return islice(self._pages(file_system, root), self.limit)
         file_system.invalidate_cache()
         if not file_system.exists(root):
             raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
@@ -143,6 +146,39 @@ class Listing:
                 yield Entry(name[start:], entry["size"] or 0)
             else:
                 self.ignored += 1
+
+    def _pages(self, file_system: Any, root: str) -> Iterator[Entry]:
+        """List S3, which gives all files below a folder in the order of their paths, and 1,000 at a time."""
+        found = False
+        last = ""
+        try:
+            for page in file_system.pages(root):
+                images = _images(file_system, [f"{root}/{path}" for path, _ in page.files])
+                entries = [Entry(path, size) for path, size in page.files if f"{root}/{path}" in images]
+                self.ignored += len(page.files) - len(entries)
+                if entries and last == "":
+                    self._check_readable(file_system, root, entries[:READABLE])
+                for entry in entries:
+                    if entry.path <= last:
+                        raise DatasetError(
+                            f"{self.address}: this storage does not list in the order of the paths ({entry.path} comes "
+                            f"after {last}), as S3 does but in directory buckets. Give a general purpose bucket."
+                        )
+                    last = entry.path
+                    yield entry
+                found = found or bool(page.files)
+            if not found and file_system.isfile(root):
+                raise DatasetError(f"{self.address}: not a folder. Give the folder that holds the image.")
+        except OSError as error:
+            raise DatasetError(f"{self.address}: {error}") from error
+        if not found:
+            raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
+
+    def _check_readable(self, file_system: Any, root: str, entries: list[Entry]) -> None:
+        """Refuse what may be listed and not read, before it is found out picture by picture."""
+        heads = file_system.cat_ranges([f"{root}/{entry.path}" for entry in entries], 0, HEAD_BYTES, on_error="return")
+        if all(isinstance(head, PermissionError) for head in heads):
+            raise DatasetError(f"{self.address}: {heads[0]}")
 
 
 def _is_file(file_system: Any, name: str, entry: dict[str, Any]) -> bool:

@@ -103,7 +103,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
             "max_concurrency": 1,  # with more, s3fs asks for the size of a file before it reads it
             "cache_regions": True,  # ask for the region of a bucket; s3fs does not where an endpoint is given
             "config_kwargs": {
-                "retries": {"mode": "standard", "total_max_attempts": 5},
+                "retries": {"mode": "standard", "total_max_attempts": 4},
                 "max_pool_connections": CONNECTIONS,
             },
         }

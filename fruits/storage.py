@@ -30,7 +30,7 @@ from fruits.arrow import read_table
 from fruits.errors import OutputError
 from fruits.s3 import S3Settings
 
-__all__ = ["Folder", "fetch", "open_address", "part_name"]
+__all__ = ["Folder", "fetch", "is_s3", "open_address", "part_name"]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -71,6 +71,11 @@ def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.Abs
             "s3:// needs pip install 'fruits[s3]'."
         ) from error
     return file_system, str(path).rstrip("/")
+
+
+def is_s3(file_system: Any) -> bool:
+    """Tell whether a file system is a :class:`fruits.s3_file_system.S3FileSystem`."""
+    return "s3" in file_system.protocol
 
 
 def fetch(
@@ -179,7 +184,7 @@ class Folder:
         file_system, path = (self / name).open()
         if isinstance(file_system, LocalFileSystem):
             _write_local(Path(path), data)
-        elif _is_s3(file_system):
+        elif is_s3(file_system):
             file_system.write(path, data)
         else:
             file_system.pipe_file(path, data)
@@ -200,7 +205,7 @@ class Folder:
     def names(self) -> list[str]:
         """Return the names of the files and folders in this folder, sorted; none where it does not exist."""
         file_system, path = self.open()
-        if _is_s3(file_system):
+        if is_s3(file_system):
             pages = file_system.pages(path, deep=False)
             return sorted(name for page in pages for name in (*page.folders, *(name for name, _ in page.files)))
         file_system.invalidate_cache()
@@ -224,13 +229,13 @@ class Folder:
     def remove_if_empty(self) -> None:
         """Remove this folder where it holds nothing; on S3 an empty folder is none."""
         file_system, path = self.open()
-        if not _is_s3(file_system) and file_system.isdir(path) and not self.names():
+        if not is_s3(file_system) and file_system.isdir(path) and not self.names():
             file_system.rmdir(path)
 
     def sweep(self) -> None:
         """Remove what writers that were killed left: files under temporary names, and unfinished uploads to S3."""
         file_system, path = self.open()
-        if _is_s3(file_system):
+        if is_s3(file_system):
             file_system.abort_uploads(path)
             return
         for name in self.names():
@@ -246,7 +251,7 @@ class Folder:
             It cannot: names the credentials, the bucket, the permission, the region or the network.
         """
         file_system, path = self.open()
-        if not _is_s3(file_system):
+        if not is_s3(file_system):
             return
         try:
             next(file_system.pages(path, count=1))
@@ -273,10 +278,6 @@ class Folder:
     def write_json(self, name: str, value: dict[str, object]) -> None:
         """Store a JSON object as the file `name`, for people to read too."""
         self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def _is_s3(file_system: Any) -> bool:
-    return "s3" in file_system.protocol
 
 
 def _read_local(files: Iterable[tuple[str, int]]) -> Iterator[bytes | OSError]:

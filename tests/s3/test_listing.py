@@ -1,0 +1,103 @@
+"""Listings of a real S3 server."""
+
+import itertools
+
+import pytest
+
+from fruits.dataset import Listing, make_plan, read_partition
+from fruits.errors import DatasetError
+from fruits.storage import Folder
+from tests.s3.server import close_clients
+
+JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
+NAMES = [
+    *("b/1.jpg", "a/2.jpg", "a/10.jpg", "a.jpg", "a-b/1.jpg", "a/deep/er/x.png", "Z/1.jpg", "a/no extension"),
+    *("a/a b.jpg", "a/#1.jpg", "a/50%.jpg", "a/%41.jpg", "a/?x=1&y.jpg", "a/[a-z]*.jpg", "a/::.jpg", "a/it's+1.jpg"),
+    *("pêche/🍑.jpg", "a/{b}.jpg", "a/~.jpg"),
+]
+
+
+def write(root, *names, data=JPEG):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+
+def refusal(code, message="No."):
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    status = {"PermanentRedirect": b"301 Moved", "AuthorizationHeaderMalformed": b"400 Bad"}.get(code, b"403 Forbidden")
+    return b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
+
+
+def test_a_bucket_lists_as_a_local_folder_does_and_every_name_can_be_read(bucket, folder_of, tmp_path):
+    for root in (folder_of(bucket) / "images", tmp_path / "images"):
+        write(root, *NAMES)
+        write(root, "README.md", "a/.DS_Store", data=b"words")
+    listing = Listing(f"{bucket}/images")
+    entries = list(listing)
+    assert entries == list(Listing(str(tmp_path / "images")))
+    assert listing.ignored == 2
+    plan = make_plan(entries, 7, Folder.at(f"{bucket}/plan"))
+    stored = [read_partition(Folder.at(f"{bucket}/plan"), partition) for partition in plan.partitions()]
+    assert list(itertools.chain(*stored)) == entries
+    assert list(Folder.at(f"{bucket}/images").fetch(entries)) == [JPEG] * len(entries)
+
+
+def test_a_listing_is_asked_for_page_by_page_and_no_further_than_needed(bucket, folder_of, proxy):
+    write(folder_of(bucket), *(f"label/{number:04d}.jpg" for number in range(2500)))
+    between = proxy()
+    assert len(list(Listing(bucket, limit=10))) == 10
+    assert len([line for line in between.seen if "list-type=2" in line]) == 1
+    entries = list(Listing(bucket))
+    assert [entry.path for entry in entries] == [f"label/{number:04d}.jpg" for number in range(2500)]
+    assert len([line for line in between.seen if "list-type=2" in line]) == 1 + 3
+
+
+def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
+    write(folder_of(bucket), "images/1.jpg")
+    for address, words in (
+        (f"{bucket}/missing", "no such folder"),
+        (f"{bucket}/images/1.jpg", "not a folder"),
+        ("s3://nowhere/images", r"there is no bucket nowhere at http://127"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            list(Listing(address))
+    for name, value, words in (
+        ("AWS_SECRET_ACCESS_KEY", "wrong", "were refused: SignatureDoesNotMatch"),
+        ("AWS_ACCESS_KEY_ID", "AKIANOBODY", "were refused: InvalidAccessKeyId"),
+        ("AWS_PROFILE", "nobody", r"no credentials .*nobody.*AWS_PROFILE"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", r"no answer from S3 .*--s3-endpoint"),
+    ):
+        close_clients()
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(DatasetError, match=words):
+                list(Listing(f"{bucket}/images"))
+    close_clients()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(DatasetError, match=r"no credentials .*FSSPEC_S3_ANON"):
+        list(Listing(f"{bucket}/images"))
+
+
+def test_what_may_be_listed_but_not_read_is_refused(bucket, folder_of, proxy):
+    write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
+    proxy(answers={".jpg": refusal("AccessDenied")})
+    with pytest.raises(DatasetError, match=r"get_object is forbidden for s3://.*/label/0\.jpg.*policy"):
+        list(Listing(bucket))
+
+
+def test_a_single_image_that_may_not_be_read_does_not_end_the_listing(bucket, folder_of, proxy):
+    write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
+    proxy(answers={"/0.jpg": refusal("AccessDenied")})
+    assert len(list(Listing(bucket))) == 20
+    forbidden, other = Folder.at(bucket).fetch([("label/0.jpg", len(JPEG)), ("label/1.jpg", len(JPEG))])
+    assert isinstance(forbidden, PermissionError)
+    assert other == JPEG
+
+
+@pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+def test_a_bucket_of_another_region_is_said(bucket, proxy, code):
+    proxy(answers={"list-type=2": refusal(code, "the region 'eu-west-3' is wrong; expecting 'us-west-2'")})
+    with pytest.raises(DatasetError, match=rf"another region.*{code}.*us-west-2.*AWS_DEFAULT_REGION"):
+        list(Listing(bucket))
