@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from fruits.executor import Executor, attempt
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from fruits.config import Cluster
 
 __all__ = ["LocalExecutor"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from pyspark.serializers import CloudPickleSerializer
@@ -24,6 +24,8 @@ from fruits.errors import SettingsError
 from fruits.executor import WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import pyarrow as pa
     from pyspark.sql import SparkSession
 

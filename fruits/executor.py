@@ -14,13 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
 
 if TYPE_CHECKING:
+    from typing import Self  # Python 3.11; what a Spark worker imports has to do on 3.10
+
     from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
@@ -141,7 +143,7 @@ class Outcome(Generic[Result]):
             raise self.error
         if self.failure is not None:
             failed = TaskError(self.failure)
-            failed.add_note(self.trace)
+            failed.__notes__ = [self.trace]  # as add_note does, which Python 3.10 lacks
             raise failed
         return self.value  # type: ignore[return-value]
 

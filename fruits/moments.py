@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["FAN_IN", "Group", "Moments", "levels"]
 

@@ -30,11 +30,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from fsspec.config import conf
 
 from fruits.errors import SettingsError
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["ENDPOINT_VARIABLE", "S3Settings"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
@@ -27,6 +27,9 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem as S3fs
 
 from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Page", "S3FileSystem"]
 

