@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated
 
@@ -21,6 +22,15 @@ def _clusters(incomplete: str) -> list[str]:
         return [name for name in config.load().clusters if name.startswith(incomplete)]
     except FruitsError:
         return []
+
+
+def _reach(endpoint: str | None) -> str | None:
+    """Put the endpoint where this process, and the workers that it starts, look for it."""
+    if endpoint is not None:
+        from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
+
+        os.environ[ENDPOINT_VARIABLE] = S3Settings(endpoint=endpoint).endpoint or ""
+    return endpoint
 
 
 def _one_of(*names: str) -> Callable[[str], list[str]]:
@@ -134,6 +144,16 @@ ClusterFile = Annotated[
         "--cluster-file",
         metavar="FILE",
         help="Read this instead of ./cluster.yaml; its top says what wins.",
+        rich_help_panel=WHERE,
+    ),
+]
+S3Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--s3-endpoint",
+        metavar="URL",
+        help="Where s3:// is, if not at AWS; default: AWS_ENDPOINT_URL_S3.",
+        callback=_reach,
         rich_help_panel=WHERE,
     ),
 ]

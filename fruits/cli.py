@@ -135,6 +135,7 @@ def sample(
 def weights(
     backbone: options.Backbone = None,
     weights: options.Weights = None,
+    s3_endpoint: options.S3Endpoint = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -172,6 +173,7 @@ def run(
     cluster: options.Cluster = None,
     cluster_file: options.ClusterFile = None,
     workers: options.Workers = None,
+    s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
@@ -199,6 +201,7 @@ def fit(
     cluster: options.Cluster = None,
     cluster_file: options.ClusterFile = None,
     workers: options.Workers = None,
+    s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -223,6 +226,7 @@ def transform(
     cluster: options.Cluster = None,
     cluster_file: options.ClusterFile = None,
     workers: options.Workers = None,
+    s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
@@ -242,6 +246,7 @@ def compare(
     tolerance: Annotated[
         float | None, typer.Option("--tolerance", metavar="NUMBER", min=0, help="The largest difference to pass over.")
     ] = None,
+    s3_endpoint: options.S3Endpoint = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
