@@ -119,7 +119,7 @@ class _Run:
             else:
                 check_same(self.out, self.out.read_json(JOB), asked)
             partitions = plan.partitions()
-            source = Source(Folder.at(job.images).address, self.out, network)
+            source = Source(Folder.at(job.images), self.out, network)
             if model is not None:
                 rows = Rows(self.out, model, job.format, job.columns)
                 self._featurize(partitions, tasks.transform, (source, rows), "transform", self._done("rows"))

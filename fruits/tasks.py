@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import orjson
@@ -27,7 +26,7 @@ from fruits.images import ImageError, decode
 from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import Folder, open_address, part_name
+from fruits.storage import Folder, part_name
 
 __all__ = [
     "Batch",
@@ -52,7 +51,7 @@ FILE_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EI
 class Source:
     """What every worker needs to turn partitions into features: where they are, where to write, and the network."""
 
-    images: str
+    images: Folder
     out: Folder
     network: Network
 
@@ -181,14 +180,14 @@ def _features(partition: Partition, source: Source, clock: _Clock) -> tuple[pa.T
         entries = read_partition(source.out / "plan", partition)
         featurizer = source.network.load()
         size = backbone(source.network.backbone).size
-        file_system, root = open_address(source.images)
+        contents = source.images.fetch((entry.path, entry.size) for entry in entries)
     features = np.empty((len(entries), source.network.features), np.float32)
     used: list[Entry] = []
     rejects: list[tuple[str, str | None, str, str]] = []
     for entry in entries:
         try:
             with clock("read"):
-                data = _read(file_system, f"{root}/{entry.path}", entry.size)
+                data = _whole(next(contents), entry.size)
             with clock("decode"):
                 pixels = decode(data, size)
         except ImageError as error:
@@ -204,23 +203,21 @@ def _features(partition: Partition, source: Source, clock: _Clock) -> tuple[pa.T
     return features_table(paths, labels, features[: len(used)]), rejects_table(rejects, {ACCOUNT: account})
 
 
-def _read(file_system: Any, path: str, size: int) -> bytes:
-    """Return the bytes of an image file.
+def _whole(content: bytes | OSError, size: int) -> bytes:
+    """Return the bytes of an image file, as it was when it was listed.
 
     Raises
     ------
     ImageError
         The file itself is at fault.
     """
-    try:
-        data: bytes = file_system.cat_file(path)
-    except OSError as error:
-        if error.errno not in FILE_AT_FAULT and not isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise ImageError("unreadable", error.strerror or str(error)) from error
-    if len(data) != size:
-        raise ImageError("changed", f"{len(data):,} bytes; {size:,} when it was listed")
-    return data
+    if isinstance(content, OSError):
+        if content.errno not in FILE_AT_FAULT and not isinstance(content, FileNotFoundError | PermissionError):
+            raise content
+        raise ImageError("unreadable", content.strerror or str(content)) from content
+    if len(content) != size:
+        raise ImageError("changed", f"{len(content):,} bytes; {size:,} when it was listed")
+    return content
 
 
 def _text(name: str) -> str:

@@ -28,7 +28,7 @@ def run(task: Task) -> Done:
         started = time.perf_counter()
         plan = make_plan(Listing(task.data), case.partition_size, out / "plan")
         listed = time.perf_counter()
-        source = tasks.Source(Folder.at(task.data).address, out, network)
+        source = tasks.Source(Folder.at(task.data), out, network)
         reports = executor.map(tasks.featurize, plan.partitions(), shared=source)
         ended = time.perf_counter()
     steps: Counter[str] = Counter()
