@@ -26,8 +26,10 @@ CONFIG = {
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
-    # It interrupts a task a hundred times a second, which costs the network a few percent of its time.
+    # What would interrupt a task two hundred times a second, and cost the network six percent of its time.
     "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
 }
 
 
@@ -36,7 +38,7 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
     """Yield a cluster whose workers start in the background: single-threaded, and reachable from this machine only."""
     one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # OMP_NUM_THREADS=1 and the like, as by default
     environ = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
-    with dask.config.set(CONFIG):
+    with dask.config.set(CONFIG):  # for as long as it lives: workers that are started later take it from here too
         cluster = LocalCluster(
             n_workers=0,
             threads_per_worker=1,
@@ -53,15 +55,15 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
         resource_tracker.ensure_running()
         cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         cluster.scale(workers)
-    try:
-        yield cluster
-    finally:
-        cluster.close()
-        for name, value in environ.items():  # Dask sets them here too, to start a worker with them
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+            for name, value in environ.items():  # Dask sets them here too, to start a worker with them
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def attach(address: str) -> Client:

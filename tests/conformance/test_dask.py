@@ -5,6 +5,7 @@ import pytest
 from fruits.errors import JobError, SettingsError
 from tests.conformance import tasks
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 from backends import dask_cluster  # noqa: E402
@@ -25,6 +26,18 @@ def test_it_attaches_to_an_address_and_leaves_the_cluster_running(cluster):
             assert executor.parallelism == 3
             assert executor.map(tasks.square, range(9)) == [n * n for n in range(9)]
     assert cluster.status.name == "running"
+
+
+def setting_of_a_worker(name, shared):
+    return dask.config.get(name)
+
+
+def test_nothing_interrupts_the_tasks_of_workers_that_are_started_here():
+    names = ["distributed.worker.profile.enabled", "distributed.admin.tick.interval"]
+    before = [dask.config.get(name) for name in names]
+    with DaskExecutor(workers=1) as executor:
+        assert executor.map(setting_of_a_worker, names) == [False, "1s"]
+    assert [dask.config.get(name) for name in names] == before
 
 
 def test_workers_that_come_later_get_the_shared_value_too(cluster):
