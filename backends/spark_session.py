@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
@@ -54,7 +55,7 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
     Raises
     ------
     SettingsError
-        No Java suits this PySpark, or this Python lacks what it needs.
+        No Java suits this PySpark, this Python lacks what it needs, or Spark refuses the master or its settings.
     """
     if int(pyspark.__version__.partition(".")[0]) < 4 and importlib.util.find_spec("distutils") is None:
         raise SettingsError(
@@ -81,6 +82,8 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
             # Workers import what this process can import.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
         }
+    elif "spark.pyspark.python" in conf:
+        environ["PYSPARK_PYTHON"] = conf["spark.pyspark.python"]  # that property is spark-submit's alone
     settings |= conf
     java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
     if master is None:
@@ -88,12 +91,23 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
     java_options += [conf.get("spark.driver.extraJavaOptions", "")]
     settings["spark.driver.extraJavaOptions"] = " ".join(java_options)
     with _environment(environ), _own_interrupt():
-        return SparkSession(SparkContext(conf=SparkConf().setAll(list(settings.items()))))
+        try:
+            return SparkSession(SparkContext(conf=SparkConf().setAll(list(settings.items()))))
+        except Py4JJavaError as error:
+            _end_java()
+            raise SettingsError(
+                f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
+                "Check that the master runs there, and the settings: conf in cluster.yaml, and spark-defaults.conf."
+            ) from error
 
 
 def stop_session(session: SparkSession) -> None:
     """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
     session.stop()
+    _end_java()
+
+
+def _end_java() -> None:
     gateway = SparkContext._gateway
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Host", "Network", "missing", "network", "until"]
+__all__ = ["ROOT", "Host", "Network", "missing", "network", "until"]
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIDGE = "switch"

@@ -12,7 +12,7 @@ from tests.hosts.network import until
 
 SCHEDULER = "tls://left:8786"
 # Dask calls a connection dead after 30 s of silence (distributed.comm.timeouts.tcp); the rest is the job's own time.
-CUT_OFF_SECONDS = 90
+CUT_OFF_SECONDS = 120
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_a_job_on_three_hosts_gives_the_bits_of_one(cluster: Site) -> None:
 
 def test_a_host_that_is_cut_off_costs_nothing_but_time(cluster: Site) -> None:
     job = cluster.fruits_run(**CLIENT)
-    until(lambda: cluster.parts("features") >= 10, "the tenth part", seconds=60, running=[job])
+    until(lambda: cluster.parts("features") >= 6, "the sixth part", seconds=60, running=[job])
     cluster.hosts.cut("right")
     cut = time.monotonic()
-    assert cluster.parts("features") < 40
+    assert cluster.parts("features") < 30
     cluster.wait(job, CUT_OFF_SECONDS)
     scheduler = cluster.hosts["left"].log("scheduler.log")
     assert f"Remove worker addr: tls://{cluster.hosts['right'].address}" in scheduler
