@@ -283,15 +283,30 @@ def bench(context: typer.Context) -> Any:
     return import_module("benchmarks.cli").call(context.args)
 
 
+@app.command(
+    epilog=EXAMPLE + "fruits cluster init s3://my-fruits --region eu-west-3 --dry-run",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def cluster(context: typer.Context) -> Any:
+    """Prepare an account of AWS, and see, start and end clusters there."""
+    return import_module("backends.aws.cli").call(context.args)
+
+
 def _work(command: str, given: dict[str, Any]) -> Answer:
     """Do the work that the options ask for, and return its report."""
     job, cluster = _checked(given)
     import backends
     from fruits import pipeline  # after the checks, which are to be quick
     from fruits._terminal import show_report
+    from fruits.clouds import EmrCluster
+    from fruits.report import Report
 
     work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
     progress = to_stderr(quiet=given["quiet"])
+    if isinstance(cluster.cloud, EmrCluster):  # the whole job runs there; here it is only followed
+        values = import_module("backends.aws.cli").run_on_emr(command, job, cluster, progress)
+        return Answer(values, lambda console: show_report(console, Report(**values)))
     with backends.load(cluster.backend).of(cluster) as executor:
         progress.note(_place(cluster))
         report = work(job, executor, progress=progress)

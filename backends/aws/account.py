@@ -69,7 +69,7 @@ class Account:
                 raise SettingsError(
                     "No region of AWS is known. Give one with --region, `region` in cluster.yaml or AWS_REGION."
                 )
-            retries = Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=10)
+            retries = Config(retries={"mode": "standard"}, connect_timeout=10)
             self._clients[service] = self._session.client(service, config=retries)
         return self._clients[service]
 

@@ -186,7 +186,6 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
                 "ec2:DescribeRouteTables",
                 "ec2:DescribeSecurityGroups",
                 "ec2:DescribeSubnets",
-                "ec2:DescribeVpcs",
             ],
             "*",
         ),
@@ -195,7 +194,7 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
             ["ec2:CreateKeyPair", "ec2:CreateSecurityGroup", "ec2:CreateTags"],
             [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in ("key-pair", "security-group", "subnet", "vpc")],
         ),
-        _allow("EndOurs", ["ec2:TerminateInstances", "ec2:DeleteSecurityGroup"], f"arn:aws:ec2:{region}:{account}:*/*")
+        _allow("EndOurs", ["ec2:TerminateInstances"], f"arn:aws:ec2:{region}:{account}:instance/*")
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
     )
 

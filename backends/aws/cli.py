@@ -1,0 +1,397 @@
+"""The commands below ``fruits cluster``, and a job on EMR; imported when one of them is used."""
+
+from __future__ import annotations
+
+import json as json_
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from backends.aws.account import Account, bucket_name, explained
+from fruits import _options as options
+from fruits import config
+from fruits._answer import Answer
+from fruits.clouds import AwsCluster, EmrCluster
+from fruits.errors import SettingsError
+from fruits.progress import Progress, to_stderr
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fruits.config import Cluster
+    from fruits.job import Job
+
+__all__ = ["app", "call", "run_on_emr"]
+
+JUPYTERHUB_PORT = 9443
+
+app = typer.Typer(
+    name="fruits cluster",
+    help="Clusters on AWS: what an account needs, what they cost, and those that are up.",
+    epilog="Begin with: [bold]fruits cluster init s3://my-fruits --region eu-west-3 --dry-run[/].",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name in cluster.yaml, or that of a job.")]
+Region = Annotated[str | None, typer.Option("--region", metavar="NAME", help="Default: that of the bucket.")]
+Bucket = Annotated[
+    str | None,
+    typer.Option(
+        "--bucket", metavar="ADDRESS", envvar="FRUITS_BUCKET", help="s3://name; default: `bucket` in cluster.yaml."
+    ),
+]
+Entry = Annotated[str, typer.Option("--cluster", metavar="NAME", help="A cluster of cluster.yaml.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Show what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Do not ask.")]
+
+
+def call(words: Sequence[str]) -> Any:
+    """Run one of the commands."""
+    return app(list(words) or ["--help"], prog_name="fruits cluster", standalone_mode=False)
+
+
+@app.command()
+def init(
+    bucket: Annotated[str, typer.Argument(metavar="BUCKET", help="s3://name, new or yours.", show_default=False)],
+    region: Region = None,
+    entry: Entry = "emr",
+    read: Annotated[
+        list[str] | None, typer.Option("--read", metavar="ADDRESS", help="Another bucket that nodes may read.")
+    ] = None,
+    key_pair: Annotated[
+        str | None, typer.Option("--key-pair", metavar="NAME", help="Make a key pair too, and write NAME.pem.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Make what the account needs once: a bucket, roles, security groups. Each is shown before it is made."""
+    from backends.aws.setup import needed
+
+    settings = _settings(entry, cluster_file)
+    account = Account(region or settings.region)
+    name = bucket_name(bucket)
+    readable = [bucket_name(address) for address in read or ()]
+    things = []
+    for thing in needed(account, settings, name, also_read=readable, key_pair=key_pair):
+        made = not dry_run and (thing.there or yes or _confirmed(f"Make {thing.words}?"))
+        if made:
+            thing.make()
+        state = "there" if thing.there else "made" if made else "missing"
+        things.append({"what": thing.words, "state": state})
+    return Answer({"things": things}, _table(("", "what"), [(str(t["state"]), str(t["what"])) for t in things]))
+
+
+@app.command()
+def stage(
+    bucket: Bucket = None,
+    entry: Entry = "emr",
+    region: Region = None,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", metavar="NAME", help="Weights to upload; default: MobileNetV2.")
+    ] = None,
+    quiet: options.Quiet = False,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Upload what nodes need: our wheel, hash-pinned wheels for their Python, scripts, weights."""
+    from backends.aws.releases import release
+    from backends.aws.wheelhouse import BACKBONES
+    from backends.aws.wheelhouse import stage as staged_to
+
+    settings = _emr(entry, cluster_file)
+    where = _bucket(settings, bucket)
+    carried = release(settings.release, for_job=True)
+    account = _account(settings, where, region)
+    staged = staged_to(account, where, carried, backbones=backbone or BACKBONES, tell=to_stderr(quiet=quiet).note)
+    return Answer({"staged": staged.root}, _line(f"staged: {staged.root}"))
+
+
+@app.command()
+def render(
+    entry: Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml.")],
+    out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="A folder of this machine.")],
+    bucket: Bucket = None,
+    account_number: Annotated[
+        str, typer.Option("--account", metavar="NUMBER", help="The number of your account, in the policies.")
+    ] = "111122223333",
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Write the request, the configuration, the bootstrap script and the policies: to read, or to use by hand."""
+    from backends.aws.render import rendered
+
+    settings = _emr(entry, cluster_file)
+    files = rendered(settings, entry, bucket=_bucket(settings, bucket), account=account_number)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    return Answer({"folder": str(folder.resolve()), "files": list(files)}, _line(f"{', '.join(files)} are in {folder}"))
+
+
+@app.command()
+def up(
+    entry: Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml.")],
+    bucket: Bucket = None,
+    region: Region = None,
+    dry_run: DryRun = False,
+    quiet: options.Quiet = False,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Start a long-lived cluster; it ends itself when it was idle for `idle_minutes`."""
+    from backends.aws.emr import job_flow
+    from backends.aws.emr_run import clusters, start
+    from backends.aws.network import find_network
+    from backends.aws.releases import release
+    from backends.aws.staged import Staged
+
+    settings = _emr(entry, cluster_file)
+    where = _bucket(settings, bucket)
+    python = str(release(settings.release, for_job=True).python)
+    account = _account(settings, where, region)
+    if dry_run:
+        request = job_flow(
+            settings,
+            name=entry,
+            bucket=where,
+            staged=Staged.of(where, python),
+            network=find_network(account, settings),
+        )
+        return Answer(request, _line(json_.dumps(request, indent=2)))
+    for found in clusters(account, entry):
+        raise SettingsError(
+            f"{entry} is up already: {found['Id']}, {found['Status']['State']}. Use it, or: down {entry}."
+        )
+    staged = _staged(account, settings, where, quiet=quiet)
+    identifier = start(account, settings, name=entry, bucket=where, staged=staged)
+    words = (
+        f"{entry}: {identifier} is starting; look with: fruits cluster status {entry}\n"
+        f"It ends itself after {settings.idle_minutes} idle minutes, or with: fruits cluster down {entry}"
+    )
+    if settings.notebook:
+        words += f"\nJupyterHub, once it is up: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}"
+    return Answer({"name": entry, "cluster": identifier}, _line(words))
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Default: all.")] = None,
+    region: Region = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Show what of ours is up in the account, found by its tags."""
+    from backends.aws.cleanup import find
+
+    found = find(Account(region), name)
+    lines = [(each.name, each.kind, each.identifier, each.state) for each in found]
+    return Answer(
+        {"found": [asdict(each) for each in found]},
+        _table(("name", "kind", "identifier", "state"), lines) if lines else _line("Nothing of ours is up."),
+    )
+
+
+@app.command()
+def logs(
+    name: Name,
+    bucket: Bucket = None,
+    region: Region = None,
+    entry: Entry = "emr",
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Show what a job wrote."""
+    from backends.aws.emr_run import job_log
+
+    settings = _settings(entry, cluster_file)
+    where = _bucket(settings, bucket)
+    text = job_log(_account(settings, where, region), where, name)
+    return Answer({"name": name, "log": text}, _line(text.rstrip()))
+
+
+@app.command()
+def ssh(
+    name: Name,
+    tunnel: Annotated[
+        int | None, typer.Option("--tunnel", metavar="PORT", help="Forward this port of the leading node instead.")
+    ] = None,
+    region: Region = None,
+    dry_run: DryRun = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Open a session on the leading node, or a tunnel to it, through AWS' Session Manager: no port is opened."""
+    from backends.aws.session import session_command
+
+    account = Account(region)
+    command = session_command(account, name, tunnel)
+    if dry_run or shutil.which(command[0]) is None:
+        return Answer({"command": command}, _line(" ".join(command)))
+    done = subprocess.run(command, check=False)
+    return Answer({"command": command, "exit_code": done.returncode}, lambda console: None, done.returncode)
+
+
+@app.command()
+def down(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A cluster or a job.")] = None,
+    everything: Annotated[bool, typer.Option("--all", metavar="", help="All that our tags name.")] = False,
+    region: Region = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """End what is up: what carries the tag of NAME, or all of ours with --all."""
+    from backends.aws.cleanup import end_found, find
+
+    if (name is None) == (not everything):
+        raise SettingsError("fruits cluster down: give NAME or --all. `fruits cluster status` shows what is up.")
+    account = Account(region)
+    found = find(account, name)
+    ended = []
+    for each in found:
+        words = f"{each.kind} {each.identifier} of {each.name} ({each.state.lower()})"
+        if not dry_run and (yes or _confirmed(f"End {words}?")):
+            end_found(account, each)
+            ended.append(each.identifier)
+    lines = [("ended" if each.identifier in ended else "up", each.name, each.identifier) for each in found]
+    return Answer(
+        {"ended": ended, "left": [each.identifier for each in found if each.identifier not in ended]},
+        _table(("", "name", "identifier"), lines) if lines else _line("Nothing of ours is up."),
+    )
+
+
+def run_on_emr(command: str, job: Job, cluster: Cluster, progress: Progress) -> dict[str, Any]:
+    """Run a job on EMR and return its report; see :func:`backends.aws.emr_run.follow`.
+
+    Parameters
+    ----------
+    command : {"run", "fit", "transform"}
+    job : fruits.job.Job
+    cluster : fruits.config.Cluster
+        With the settings of EMR in ``cloud``.
+    progress : fruits.progress.Progress
+    """
+    from backends.aws.emr_run import asked_to_leave, end, follow, start_step
+    from backends.aws.words import command_line
+    from fruits.scaled_pca import ScaledPCA
+
+    settings = cluster.cloud
+    if not isinstance(settings, EmrCluster):
+        raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR.")
+    words = command_line(command, job)
+    where = _bucket(settings, None, job.out)
+    account = _account(settings, where, None)
+    account.identity()
+    network = job.backbone
+    if job.model is not None:
+        network = str(ScaledPCA.load(job.model).network["backbone"])
+    staged = _staged(account, settings, where, backbone=network or "MobileNetV2", quiet=False, tell=progress.note)
+    if job.weights is None:
+        words += ["--weights", f"{staged.weights}/{network or 'MobileNetV2'}.safetensors"]
+    words += ["--cluster", "spark-yarn"]
+    step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
+    progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
+    try:
+        return follow(account, step, tell=progress.note, log=progress.note)
+    except KeyboardInterrupt:
+        if asked_to_leave(step):
+            progress.note(f"left running; end it with: fruits cluster down {step.name}")
+        elif step.own:
+            end(account, step.cluster)
+            progress.note(f"{step.cluster} is ending")
+        raise
+
+
+def _staged(
+    account: Account,
+    settings: EmrCluster,
+    bucket: str,
+    *,
+    quiet: bool,
+    backbone: str = "MobileNetV2",
+    tell: Callable[[str], None] | None = None,
+) -> Any:
+    """Return what is staged, staging it first where it is missing or of other sources than these."""
+    from backends.aws.releases import release
+    from backends.aws.staged import Staged
+    from backends.aws.wheelhouse import is_staged, stage
+
+    carried = release(settings.release, for_job=True)
+    staged = Staged.of(bucket, str(carried.python))
+    if is_staged(account, staged, (backbone,)):
+        return staged
+    return stage(account, bucket, carried, backbones=(backbone,), tell=tell or to_stderr(quiet=quiet).note)
+
+
+def _settings(entry: str, file: str | None) -> AwsCluster:
+    found = config.resolve(cluster=entry, file=file).cloud
+    if found is None:
+        raise SettingsError(f"{entry}: not a cluster in the cloud. Give one that has a `cloud` in cluster.yaml.")
+    return found
+
+
+def _emr(entry: str, file: str | None) -> EmrCluster:
+    found = _settings(entry, file)
+    if not isinstance(found, EmrCluster):
+        raise SettingsError(f"{entry}: not a cluster of EMR, whose `cloud` in cluster.yaml is emr.")
+    return found
+
+
+def _bucket(settings: AwsCluster, given: str | None, out: str | None = None) -> str:
+    address = given or settings.bucket or out
+    if address is None:
+        raise SettingsError(
+            "No bucket is known. Give one with --bucket s3://my-fruits, FRUITS_BUCKET, or `bucket` in cluster.yaml."
+        )
+    return bucket_name(address)
+
+
+def _account(settings: AwsCluster, bucket: str, region: str | None) -> Account:
+    """Return the account in the region that is asked for, or else in that of the bucket."""
+    wanted = region or settings.region
+    if wanted is not None:
+        return Account(wanted)
+    anywhere = Account()
+    with explained(f"look up the bucket {bucket}"):
+        answer = replace(anywhere, region="us-east-1").client("s3").get_bucket_location(Bucket=bucket)
+    return Account(answer.get("LocationConstraint") or "us-east-1")
+
+
+def _confirmed(question: str) -> bool:
+    return typer.confirm(question, err=True)
+
+
+def _line(text: str) -> Callable[[Console], None]:
+    return lambda console: console.print(text, markup=False, soft_wrap=True)
+
+
+def _table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> Callable[[Console], None]:
+    def show(console: Console) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for name in names:
+            table.add_column(name, overflow="fold")
+        for line in lines:
+            table.add_row(*(Text(cell) for cell in line))
+        console.print(table)
+
+    return show

@@ -1,0 +1,46 @@
+"""What would be sent to AWS, as files to read or to use by hand: ``fruits cluster render``."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from backends.aws.emr import job_flow, software, step
+from backends.aws.releases import release
+from backends.aws.roles import bucket_policy, node_policy, service_policy, trust, user_policy
+from backends.aws.staged import Staged
+from fruits.clouds import EmrCluster
+
+__all__ = ["rendered"]
+
+
+def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> dict[str, str]:
+    """Return the content of each file, by its name.
+
+    Parameters
+    ----------
+    settings : EmrCluster
+    entry : str
+        The name of the cluster.
+    bucket : str
+        Without ``s3://``.
+    account : str
+        The number of the account.
+    """
+    staged = Staged.of(bucket, release(settings.release).python or "none")
+    words = ["run", f"s3://{bucket}/images", "--out", f"s3://{bucket}/out", "--cluster", "spark-yarn"]
+    example = step("example", staged=staged, folder=f"s3://{bucket}/fruits/jobs/example", words=words)
+    documents: dict[str, Any] = {
+        "run_job_flow.json": job_flow(settings, name=entry, bucket=bucket, staged=staged),
+        "step.json": example,
+        "config_jup_emr.json": software(settings, bucket),
+        "policy_bucket.json": bucket_policy(bucket),
+        "policy_node.json": node_policy(bucket),
+        "policy_service.json": service_policy(account),
+        "policy_user.json": user_policy(bucket, account, settings.region or "*"),
+        "trust_node.json": trust("ec2.amazonaws.com"),
+        "trust_service.json": trust("elasticmapreduce.amazonaws.com", account),
+    }
+    found = {name: json.dumps(document, indent=2) + "\n" for name, document in documents.items()}
+    return found | {"bootstrap_emr.sh": (files("backends.aws") / "bootstrap_emr.sh").read_text(encoding="utf-8")}

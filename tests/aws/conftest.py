@@ -1,0 +1,60 @@
+"""An account of AWS that stands in for a real one: moto's server on loopback, reached over HTTP as AWS would be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import botocore.client
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.iam.models import AWSManagedPolicy, iam_backends
+from moto.moto_api._internal.models import moto_api_backend
+from moto.server import ThreadedMotoServer
+
+from backends.aws.account import Account
+from backends.aws.roles import SERVICE_POLICY
+
+REGION = "eu-west-3"
+SECRET = "hush-hush-never-shown"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """Return an empty account; whatever the machine has of AWS is out of reach."""
+    moto_api_backend.reset()
+    # The one policy of AWS' own that is used: moto takes ten seconds to load them all.
+    name, now = SERVICE_POLICY.rpartition("/")[2], "2026-01-01T00:00:00"
+    data = {"Path": "/service-role/", "Document": {}, "DefaultVersionId": "v1", "CreateDate": now, "UpdateDate": now}
+    theirs = AWSManagedPolicy.from_data(name, DEFAULT_ACCOUNT_ID, "us-east-1", data)
+    iam_backends[DEFAULT_ACCOUNT_ID]["aws"].managed_policies[SERVICE_POLICY] = theirs
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "FRUITS_BUCKET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    return Account(REGION)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
+    """Return the (service, operation) of every request that boto3 makes during the test."""
+    seen: set[tuple[str, str]] = set()
+    make = botocore.client.BaseClient._make_api_call
+
+    def noted(self: botocore.client.BaseClient, operation: str, parameters: object) -> object:
+        seen.add((self.meta.service_model.service_name, operation))
+        return make(self, operation, parameters)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", noted)
+    return seen

@@ -1,0 +1,171 @@
+"""What init makes, who may do what, and what AWS refuses in words; against moto's server."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError
+
+from backends.aws import setup
+from backends.aws.account import MANAGED, TAG, Account, explained
+from backends.aws.network import GROUPS, find_network
+from backends.aws.roles import NODE_ROLE, SERVICE_ROLE, bucket_policy, node_policy, service_policy, user_policy
+from fruits.clouds import EmrCluster
+from fruits.errors import InputError, JobError, SettingsError
+
+EMR = EmrCluster(backend="spark", cloud="emr")
+
+
+def make_all(account: Account, bucket: str = "my-fruits", **more: Any) -> list[setup.Thing]:
+    things = []
+    for thing in setup.needed(account, EMR, bucket, **more):
+        thing.make()
+        things.append(thing)
+    return things
+
+
+@pytest.fixture
+def by_tls(account: Account) -> Account:
+    """Return the account, which is taken for one that is reached by TLS."""
+    account.client("s3").meta._endpoint_url = "https://s3.eu-west-3.amazonaws.com"
+    return account
+
+
+def test_init_makes_a_bucket_that_is_private_encrypted_and_reached_by_tls_alone(by_tls: Account) -> None:
+    make_all(by_tls)
+    s3 = by_tls.client("s3")
+    assert s3.get_bucket_location(Bucket="my-fruits")["LocationConstraint"] == "eu-west-3"
+    blocked = s3.get_public_access_block(Bucket="my-fruits")["PublicAccessBlockConfiguration"]
+    assert set(blocked.values()) == {True}
+    assert len(blocked) == 4
+    (rule,) = s3.get_bucket_encryption(Bucket="my-fruits")["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert json.loads(s3.get_bucket_policy(Bucket="my-fruits")["Policy"]) == bucket_policy("my-fruits")
+    (swept,) = s3.get_bucket_lifecycle_configuration(Bucket="my-fruits")["Rules"]
+    assert swept["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+
+
+def test_init_makes_roles_and_a_second_run_finds_everything_there(account: Account) -> None:
+    first = make_all(account, also_read=["others"])
+    assert not any(thing.there for thing in first)
+    iam = account.client("iam")
+    kept = iam.get_role_policy(RoleName=NODE_ROLE, PolicyName="bucket-my-fruits")["PolicyDocument"]
+    assert kept == node_policy("my-fruits", ["others"])
+    (profile,) = iam.list_instance_profiles_for_role(RoleName=NODE_ROLE)["InstanceProfiles"]
+    assert profile["InstanceProfileName"] == NODE_ROLE
+    (attached,) = iam.list_attached_role_policies(RoleName=SERVICE_ROLE)["AttachedPolicies"]
+    assert attached["PolicyName"] == "AmazonEMRServicePolicy_v2"
+    assert all(thing.there for thing in make_all(account, also_read=["others"]))
+
+
+def test_nothing_is_made_before_it_is_asked_for(account: Account) -> None:
+    assert all(not thing.there for thing in setup.needed(account, EMR, "my-fruits"))
+    assert account.client("s3").list_buckets()["Buckets"] == []
+    with pytest.raises(SettingsError, match=r"fruits-master, fruits-worker.* not in vpc-.*fruits cluster init"):
+        find_network(account, EMR)
+
+
+def test_a_bucket_that_is_there_keeps_its_own_policy_and_encryption(by_tls: Account) -> None:
+    s3 = by_tls.client("s3")
+    s3.create_bucket(Bucket="my-fruits", CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
+    theirs = bucket_policy("my-fruits")
+    theirs["Statement"][0]["Sid"] = "Theirs"
+    s3.put_bucket_policy(Bucket="my-fruits", Policy=json.dumps(theirs))
+    make_all(by_tls)
+    assert json.loads(s3.get_bucket_policy(Bucket="my-fruits")["Policy"]) == theirs
+
+
+def test_no_rule_of_a_security_group_admits_anybody_from_outside(account: Account) -> None:
+    make_all(account)
+    network = find_network(account, EMR)
+    ec2 = account.client("ec2")
+    groups = ec2.describe_security_groups(GroupIds=[network.master_group, network.worker_group])["SecurityGroups"]
+    assert {group["GroupName"] for group in groups} <= set(GROUPS)
+    for group in groups:
+        assert group["IpPermissions"] == []
+        assert {tag["Key"]: tag["Value"] for tag in group["Tags"]} == {TAG: "init", MANAGED[0]: MANAGED[1]}
+    for subnet in ec2.describe_subnets(SubnetIds=list(network.subnets))["Subnets"]:
+        assert {"Key": MANAGED[0], "Value": MANAGED[1]} in subnet["Tags"]
+
+
+def test_a_key_pair_is_written_for_its_owner_alone(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_all(account, key_pair="mine")
+    key = tmp_path / "mine.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert "PRIVATE KEY" in key.read_text()
+    assert make_all(account, key_pair="mine")[-1].there
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        node_policy("my-fruits", ["others"]),
+        service_policy("111122223333"),
+        user_policy("my-fruits", "111122223333", "eu-west-3"),
+    ],
+    ids=["node", "service", "user"],
+)
+def test_policies_name_their_actions_and_everything_of_s3_by_its_bucket(policy: dict[str, Any]) -> None:
+    for statement in policy["Statement"]:
+        resources = [statement["Resource"]] if isinstance(statement["Resource"], str) else statement["Resource"]
+        assert not any("*" in action for action in statement["Action"])
+        if any(action.startswith("s3:") for action in statement["Action"]):
+            assert {name.partition(":::")[2].partition("/")[0] for name in resources} <= {"my-fruits", "others"}
+
+
+class Refused:
+    """Any service: every request ends with one error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, code: str, message: str = "No.") -> None:
+        answer = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {}}
+
+        def refuse(self: object, operation: str, parameters: object) -> None:
+            raise ClientError(answer, operation)
+
+        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", refuse)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        ("ExpiredToken", InputError, r"AWS does not accept the credentials \(ExpiredToken\)\. Give others"),
+        ("SignatureDoesNotMatch", InputError, "does not accept the credentials"),
+        ("AccessDenied", InputError, r"GetCallerIdentity is not permitted\. .*policy_user\.json"),
+        ("Throttling", JobError, "Could not ask AWS who you are: GetCallerIdentity: No."),
+    ],
+)
+def test_what_aws_refuses_is_said_in_words(
+    account: Account, monkeypatch: pytest.MonkeyPatch, code: str, kind: type[Exception], words: str
+) -> None:
+    Refused(monkeypatch, code)
+    with pytest.raises(kind, match=words):
+        account.identity()
+
+
+def test_missing_credentials_a_wrong_host_and_a_missing_region_are_said_in_words(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(JobError, match=r"Could not connect.*Is the region right"):
+        Account("eu-west-3").identity()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(InputError, match=r"Unable to locate credentials\. Give others by the environment"):
+        Account("eu-west-3").identity()
+    with pytest.raises(SettingsError, match="No region of AWS is known"):
+        Account().identity()
+
+
+def test_an_error_of_ours_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), explained("divide"):
+        raise ZeroDivisionError

@@ -1,0 +1,110 @@
+"""The user's policy against what is really called: everything that ``fruits cluster`` asks of AWS, over HTTP."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.aws import cli, emr_run, wheelhouse
+from backends.aws.account import Account
+from backends.aws.releases import Release
+from backends.aws.roles import user_policy
+from backends.aws.staged import Staged
+from tests.aws.conftest import REGION, SECRET
+
+# Where the action is called otherwise than the request: https://docs.aws.amazon.com/service-authorization/latest/reference/
+OTHERWISE = {
+    ("s3", "DeleteObject"): "s3:DeleteObject",
+    ("s3", "HeadBucket"): "s3:ListBucket",
+    ("s3", "HeadObject"): "s3:GetObject",
+    ("s3", "ListObjectsV2"): "s3:ListBucket",
+    ("s3", "PutBucketEncryption"): "s3:PutEncryptionConfiguration",
+    ("s3", "PutBucketLifecycleConfiguration"): "s3:PutLifecycleConfiguration",
+    ("s3", "PutPublicAccessBlock"): "s3:PutBucketPublicAccessBlock",
+}
+PREFIXES = {"emr": "elasticmapreduce"}
+
+
+def action(service: str, operation: str) -> str:
+    return OTHERWISE.get((service, operation), f"{PREFIXES.get(service, service)}:{operation}")
+
+
+@pytest.fixture
+def small_wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stage one small file instead of two hundred megabytes, which take a package index."""
+
+    def gather(folder: Path, release: Release) -> None:
+        folder.mkdir()
+        (folder / wheelhouse.REQUIREMENTS).write_text("nothing\n")
+
+    def weights(backbone: object) -> Any:
+        class Found:
+            path, digest = tmp_path / "weights", "0" * 64
+
+        Found.path.write_bytes(b"weights")
+        return Found
+
+    monkeypatch.setattr(wheelhouse, "gather", gather)
+    monkeypatch.setattr(wheelhouse, "find_weights", weights)
+
+
+def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
+    account: Account,
+    called: set[tuple[str, str]],
+    small_wheelhouse: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("FRUITS_BUCKET", "s3://my-fruits")
+    for words in (
+        ["init", "s3://my-fruits", "--region", REGION, "--key-pair", "mine", "--yes"],
+        ["stage"],
+        ["up", "emr-notebook", "--quiet"],
+        ["status"],
+        ["up", "emr-notebook", "--dry-run"],
+        ["render", "emr", "--out", "rendered"],
+    ):
+        cli.call(words)
+    with pytest.raises(Exception, match="no leading node yet"):
+        cli.call(["ssh", "emr-notebook"])
+    staged = Staged.of("my-fruits", "3.11")
+    job = emr_run.start_step(
+        account, cli._emr("emr", None), ["run"], entry="emr-notebook", bucket="my-fruits", staged=staged
+    )
+    emr_run.start_step(account, cli._emr("emr", None), ["run"], entry="emr", bucket="my-fruits", staged=staged)
+    with pytest.raises(StopIteration):
+        emr_run.follow(account, job, tell=print, log=print, wait=lambda seconds: next(iter(())))
+    account.client("ec2").run_instances(
+        ImageId="ami-12c6146b",
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}],
+    )
+    called.discard(("ec2", "RunInstances"))  # of the test, not of the commands
+    cli.call(["down", "--all", "--yes"])
+
+    policy = user_policy("my-fruits", "111122223333", REGION)
+    allowed = {name for statement in policy["Statement"] for name in statement["Action"]}
+    used = {action(*each) for each in called}
+    assert used - allowed == set()
+    # What a request implies that carries tags or a role, what large files take, and what is not done without TLS.
+    implied = {
+        "elasticmapreduce:AddTags",
+        "iam:PassRole",
+        "iam:TagInstanceProfile",
+        "iam:TagRole",
+        "s3:AbortMultipartUpload",
+        "s3:GetBucketPolicy",
+        "s3:PutBucketPolicy",
+        "s3:ListBucketMultipartUploads",
+    }
+    assert allowed - used - implied == set()
+    written = "".join(path.read_text() for path in (tmp_path / "rendered").iterdir()) + "".join(capfd.readouterr())
+    assert SECRET not in written
+    assert json.loads((tmp_path / "rendered" / "policy_user.json").read_text())["Statement"]

@@ -1,0 +1,189 @@
+"""A job on EMR from start to end, and what is left of it, against moto's server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.emr.models import emr_backends
+
+from backends.aws import cleanup, emr_run, setup
+from backends.aws.account import Account
+from backends.aws.emr_run import Step, follow, start_step
+from backends.aws.session import session_command
+from backends.aws.staged import Staged
+from backends.aws.words import command_line
+from fruits.clouds import EmrCluster
+from fruits.errors import InputError, JobError, SettingsError
+from fruits.job import Job
+from tests.aws.conftest import SECRET
+
+EMR = EmrCluster(backend="spark", cloud="emr")
+BUCKET = "my-fruits"
+STAGED = Staged.of(BUCKET, "3.11")
+WORDS = ["run", f"s3://{BUCKET}/images", "--out", f"s3://{BUCKET}/out", "--cluster", "spark-yarn"]
+
+
+@pytest.fixture
+def ready(account: Account) -> Account:
+    """Return an account for which init was run."""
+    for thing in setup.needed(account, EMR, BUCKET):
+        thing.make()
+    return account
+
+
+def begin(account: Account) -> Step:
+    return start_step(account, EMR, WORDS, entry="emr", bucket=BUCKET, staged=STAGED)
+
+
+def inside(job: Step) -> Any:
+    """Return what moto keeps of a cluster, in whatever region: its server reads EMR's from the name of the host."""
+    (found,) = (b.clusters[job.cluster] for b in emr_backends[DEFAULT_ACCOUNT_ID].values() if job.cluster in b.clusters)
+    return found
+
+
+def fate(account: Account, job: Step, *states: tuple[str, str], files: Iterable[tuple[str, Any]] = ()) -> Callable:
+    """Return a wait that lets the cluster and its step come to the next state, and the job leave its files at last."""
+    cluster = inside(job)
+    (step,) = (each for each in cluster.steps if each.id == job.identifier)
+    coming: Iterator[tuple[str, str]] = iter(states)
+    cluster.state, step.state = "STARTING", "PENDING"
+
+    def wait(seconds: float) -> None:
+        cluster.state, step.state = next(coming)
+        if step.state not in ("PENDING", "RUNNING"):
+            for name, content in files:
+                put(account, job, name, content)
+
+    return wait
+
+
+def put(account: Account, job: Step, name: str, content: Any) -> None:
+    body = content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b""
+    body = body or json.dumps(content).encode()
+    account.client("s3").put_object(Bucket=BUCKET, Key=f"fruits/jobs/{job.name}/{name}", Body=body)
+
+
+def test_a_job_gets_a_cluster_of_its_own_is_followed_and_ends_with_its_report(ready: Account) -> None:
+    job = begin(ready)
+    assert job.own
+    told: list[str] = []
+    logged: list[str] = []
+    states = [("BOOTSTRAPPING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED")]
+    files = [("stderr.txt", "listing\nlisting: 4 images\n"), ("result.json", {"exit_code": 0, "answer": {"rows": 4}})]
+    wait = fate(ready, job, *states, files=files)
+    assert follow(ready, job, tell=told.append, log=logged.append, wait=wait) == {"rows": 4}
+    assert [words.partition(": ")[2] for words in told] == [
+        "waiting for machines; the step is pending",
+        "the nodes build their environment; the step is pending",
+        "the cluster is up; the step is running",
+        "the cluster is ending; the step is completed",
+    ]
+    assert logged == ["listing", "listing: 4 images"]
+
+
+def test_the_jobs_own_error_is_said_as_it_is_and_bad_input_stays_bad_input(ready: Account) -> None:
+    for code, kind in ((2, InputError), (1, JobError)):
+        job = begin(ready)
+        answer = {"error": {"type": "X", "message": "s3://a: no image found.", "exit_code": code}}
+        result = [("result.json", {"exit_code": code, "answer": answer})]
+        wait = fate(ready, job, ("TERMINATING", "FAILED"), files=result)
+        with pytest.raises(kind, match=r"^s3://a: no image found\.\n\(said by fruits-run-.* on j-") as caught:
+            follow(ready, job, tell=print, log=print, wait=wait)
+        assert isinstance(caught.value, kind)
+
+
+def test_a_step_that_left_nothing_is_explained_by_emr_and_by_the_end_of_its_log(ready: Account) -> None:
+    job = begin(ready)
+    log = "\n".join(f"line {number}" for number in range(100))
+    wait = fate(ready, job, ("TERMINATING", "FAILED"), files=[("stderr.txt", log)])
+    with pytest.raises(JobError) as caught:
+        follow(ready, job, tell=print, log=lambda line: None, wait=wait)
+    assert "ended as failed, and the job left no result" in str(caught.value)
+    assert str(caught.value).endswith("The end of its log:\n" + "\n".join(f"line {n}" for n in range(70, 100)))
+
+
+def test_a_cluster_that_ends_before_its_step_ends_the_waiting(ready: Account) -> None:
+    job = begin(ready)
+    wait = fate(ready, job, ("TERMINATED_WITH_ERRORS", "PENDING"))
+    with pytest.raises(JobError, match="left no result"):
+        follow(ready, job, tell=print, log=print, wait=wait)
+
+
+def test_a_job_runs_on_the_long_lived_cluster_of_the_same_name_where_it_is_up(ready: Account) -> None:
+    up = emr_run.start(ready, EMR, name="emr", bucket=BUCKET, staged=STAGED)
+    job = begin(ready)
+    assert (job.cluster, job.own) == (up, False)
+    (step,) = ready.client("emr").list_steps(ClusterId=up)["Steps"]
+    assert step["ActionOnFailure"] == "CONTINUE"
+
+
+def test_down_ends_what_the_tag_names_and_nothing_else(ready: Account) -> None:
+    ec2, emr = ready.client("ec2"), ready.client("emr")
+    machine = {"ImageId": "ami-12c6146b", "MinCount": 1, "MaxCount": 1}
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}]
+    (ours,) = ec2.run_instances(**machine, TagSpecifications=tags)["Instances"]
+    (theirs,) = ec2.run_instances(**machine)["Instances"]
+    foreign = emr.run_job_flow(Name="theirs", Instances={"KeepJobFlowAliveWhenNoSteps": True})["JobFlowId"]
+    job = begin(ready)
+    (found,) = cleanup.find(ready, job.name)
+    assert (found.kind, found.identifier) == ("cluster", job.cluster)
+    assert {each.identifier for each in cleanup.find(ready)} == {job.cluster, ours["InstanceId"]}
+    for each in cleanup.find(ready):
+        cleanup.end_found(ready, each)
+    assert cleanup.find(ready) == []
+    (state,) = ec2.describe_instances(InstanceIds=[theirs["InstanceId"]])["Reservations"][0]["Instances"]
+    assert state["State"]["Name"] == "running"
+    assert emr.describe_cluster(ClusterId=foreign)["Cluster"]["Status"]["State"] in emr_run.ACTIVE
+
+
+def test_a_start_that_is_interrupted_ends_what_it_began(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ready.client("emr"), "list_steps", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin(ready)
+    assert cleanup.find(ready) == []
+
+
+def test_a_session_on_no_cluster_is_refused(ready: Account) -> None:
+    with pytest.raises(SettingsError, match="nowhere: no such cluster is up"):
+        session_command(ready, "nowhere")
+
+
+def test_no_secret_is_in_what_emr_is_told(ready: Account) -> None:
+    job = begin(ready)
+    cluster = inside(job)
+    told = repr([vars(step) for step in cluster.steps]) + repr(vars(cluster))
+    assert SECRET not in told
+    assert "spark-submit" in told
+
+
+def test_a_job_becomes_a_command_line_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fruits import cli
+
+    jobs = {
+        "run": Job(
+            images="s3://a/i", out="s3://a/o", components=20, limit=7, overwrite=True, columns=("path", "label")
+        ),
+        "fit": Job(images="s3://a/i", out="s3://a/o", components=0.9, backbone="ResNet50", max_reject_fraction=0.5),
+        "transform": Job(images="s3://a/i", out="s3://a/o", model="s3://a/m", format="csv", partition_size=64),
+    }
+    for command, job in jobs.items():
+        asked: list[tuple[str, Job]] = []
+        monkeypatch.setattr(
+            cli, "_work", lambda command, given, asked=asked: asked.append((command, cli._checked(given)[0]))
+        )
+        cli.app(command_line(command, job), prog_name="fruits", standalone_mode=False)
+        assert asked == [(command, job)]
+
+
+def test_an_address_that_the_nodes_do_not_see_is_refused_before_anything_is_started() -> None:
+    with pytest.raises(SettingsError, match=r"images photos/: the nodes of a cluster in the cloud do not see it"):
+        command_line("run", Job(images="photos/", out="s3://a/o"))
+    with pytest.raises(SettingsError, match="out out/"):
+        command_line("run", Job(images="s3://a/i", out="out/"))
