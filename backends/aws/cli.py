@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -140,6 +141,37 @@ def render(
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return Answer({"folder": str(folder.resolve()), "files": list(files)}, _line(f"{', '.join(files)} are in {folder}"))
+
+
+@app.command()
+def cost(
+    images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images.")],
+    entry: Entry = "emr",
+    region: Region = None,
+    speed: Annotated[
+        float | None,
+        typer.Option("--images-per-second", metavar="NUMBER", help="Of one core; default: as measured in README.md."),
+    ] = None,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Estimate minutes, vCPU-hours and dollars; asks nobody."""
+    from backends.aws import costs
+
+    settings = _emr(entry, cluster_file)
+    where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
+    speed = speed or costs.IMAGES_PER_SECOND
+    usual = costs.cost(settings, images, region=where, images_per_second=speed)
+    dear = costs.cost(settings, images, region=where, images_per_second=speed, spot=False)
+    words = (
+        f"{images:,} images on {usual.vcpus} vCPUs ({settings.core_nodes} + {settings.task_nodes} "
+        f"{settings.worker_types[0]}), {speed:g} images/s a core\n"
+        f"about {usual.minutes:,.0f} minutes, {usual.vcpu_hours:,.0f} vCPU-hours, ${usual.dollars:,.2f}"
+        f"{f' (${dear.dollars:,.2f} without Spot)' if dear != usual else ''}\n"
+        f"prices of {usual.prices_of}, {where}; without S3's requests, storage and traffic"
+    )
+    return Answer(asdict(usual) | {"dollars_without_spot": dear.dollars}, _line(words))
 
 
 @app.command()

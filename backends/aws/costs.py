@@ -1,0 +1,136 @@
+"""What a job costs on a cluster, before it is started: ``fruits cluster cost``.
+
+An estimate from two things that were measured elsewhere: how many images a core does in a second, and what AWS asks
+for an hour. Requests to S3, storage and the traffic between regions are not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fruits.clouds import EmrCluster
+from fruits.errors import SettingsError
+
+__all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
+
+# Featurize on Spark, 214 images/s on the two cores of the machine that README.md names: section "Measured".
+IMAGES_PER_SECOND = 107.0
+THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
+# From the request to the step's first task: machines, bootstrap, Spark. Our environment takes half a minute of it; the
+# rest is what AWS' documentation and its users say of EMR, and was not measured by us.
+START_MINUTES = 8.0
+EMR_SHARE, EMR_MOST = (
+    0.25,
+    0.27,
+)  # of the on-demand price, and at most so many dollars an hour: aws.amazon.com/emr/pricing
+
+# Dollars an hour for one vCPU of a family, on demand and as Spot: the sizes of a family cost in proportion. From the
+# price list that skypilot-org/skypilot-catalog publishes (catalogs/v8/aws/vms.csv); of Spot, the middle of the zones.
+PRICES_OF = "2026, catalogue v8"
+PRICES = {
+    ("us-east-1", "c7i"): (0.714 / 16, 0.3173 / 16),
+    ("us-east-2", "c7i"): (0.714 / 16, 0.2695 / 16),
+    ("us-west-2", "c7i"): (0.714 / 16, 0.3399 / 16),
+    ("ca-central-1", "c7i"): (0.7812 / 16, 0.3152 / 16),
+    ("eu-central-1", "c7i"): (0.8148 / 16, 0.3446 / 16),
+    ("eu-north-1", "c7i"): (0.7644 / 16, 0.2272 / 16),
+    ("eu-west-1", "c7i"): (0.76608 / 16, 0.4206 / 16),
+    ("eu-west-2", "c7i"): (0.8484 / 16, 0.3212 / 16),
+    ("eu-west-3", "c7i"): (0.8484 / 16, 0.3016 / 16),
+}
+VCPUS = {"large": 2, "xlarge": 4}  # and 4 for each more: 2xlarge has 8
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a job comes to.
+
+    Attributes
+    ----------
+    vcpus : int
+        Those that work at the same time.
+    minutes : float
+        From the request to the last row, with the start of the cluster.
+    vcpu_hours : float
+        Of the working nodes.
+    dollars : float
+        For all nodes and EMR itself.
+    region : str
+    prices_of : str
+        When the prices were taken.
+    """
+
+    vcpus: int
+    minutes: float
+    vcpu_hours: float
+    dollars: float
+    region: str
+    prices_of: str = PRICES_OF
+
+
+def cost(
+    settings: EmrCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
+) -> Cost:
+    """Return what it costs to run the network over so many images.
+
+    Parameters
+    ----------
+    settings : EmrCluster
+    images : int
+    region : str
+    images_per_second : float, default :data:`IMAGES_PER_SECOND`
+        Of one core, that is of two vCPUs.
+    spot : bool, default True
+        Whether Spot is had where it is asked for.
+
+    Raises
+    ------
+    SettingsError
+        The count is not one, or no price is known.
+    """
+    if images < 1 or images_per_second <= 0:
+        raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1, and a speed above 0.")
+    worker = settings.worker_types[0]
+    each = vcpus(worker)
+    nodes = settings.core_nodes + settings.task_nodes
+    minutes = START_MINUTES + images / (images_per_second / THREADS_PER_CORE * each * nodes) / 60
+    on_demand, cheaper = (price * each for price in _price(worker, region))
+    fee = min(on_demand * EMR_SHARE, EMR_MOST)
+    task = cheaper if settings.spot and spot else on_demand
+    # The leading node's family costs a little more, and is as good as one more worker of its size.
+    master = _price(worker, region)[0] * vcpus(settings.master_type)
+    hourly = settings.core_nodes * on_demand + settings.task_nodes * task + nodes * fee + master * (1 + EMR_SHARE)
+    return Cost(
+        vcpus=each * nodes,
+        minutes=round(minutes, 1),
+        vcpu_hours=round(each * nodes * minutes / 60, 1),
+        dollars=round(hourly * minutes / 60, 2),
+        region=region,
+    )
+
+
+def vcpus(instance_type: str) -> int:
+    """Return the number of vCPUs of an instance type, by its size.
+
+    Raises
+    ------
+    SettingsError
+        The size is not one of ``large``, ``xlarge``, ``2xlarge``, …
+    """
+    size = instance_type.partition(".")[2]
+    if size in VCPUS:
+        return VCPUS[size]
+    number = size.removesuffix("xlarge")
+    if not (size.endswith("xlarge") and number.isdecimal()):
+        raise SettingsError(f"{instance_type}: its number of vCPUs is not known. Allowed: large, xlarge, 2xlarge, ….")
+    return 4 * int(number)
+
+
+def _price(instance_type: str, region: str) -> tuple[float, float]:
+    family = instance_type.partition(".")[0]
+    if (region, family) not in PRICES:
+        known = ", ".join(f"{name} in {where}" for where, name in PRICES)
+        raise SettingsError(
+            f"No price of {family} in {region} is known here; see https://calculator.aws. Known: {known}."
+        )
+    return PRICES[region, family]

@@ -1,0 +1,47 @@
+"""What a job costs: the estimate follows the count, the nodes and the prices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backends.aws.costs import PRICES, START_MINUTES, cost, vcpus
+from fruits.clouds import EmrCluster
+from fruits.errors import SettingsError
+
+
+def emr(**settings: Any) -> EmrCluster:
+    return EmrCluster(backend="spark", cloud="emr", **settings)
+
+
+def test_an_estimate_worked_out_by_hand() -> None:
+    # 5 nodes of 16 vCPUs are 40 cores; at 100 images/s each, 2,400,000 images take 10 minutes after the start.
+    found = cost(emr(spot=False), 2_400_000, region="us-east-1", images_per_second=100)
+    hours = (START_MINUTES + 10) / 60
+    assert (found.vcpus, found.minutes) == (80, START_MINUTES + 10)
+    assert found.vcpu_hours == pytest.approx(80 * hours, abs=0.05)
+    node, master = 0.714 * 1.25, 0.714 / 4 * 1.25
+    assert found.dollars == pytest.approx((5 * node + master) * hours, abs=0.005)
+
+
+def test_spot_is_cheaper_and_more_nodes_are_faster() -> None:
+    for region, _ in PRICES:
+        assert cost(emr(), 10**6, region=region).dollars < cost(emr(), 10**6, region=region, spot=False).dollars
+    assert cost(emr(task_nodes=20), 10**8, region="eu-west-3").minutes < cost(emr(), 10**8, region="eu-west-3").minutes
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("c7i.large", 2), ("c7i.xlarge", 4), ("c7i.4xlarge", 16), ("c7i.48xlarge", 192)]
+)
+def test_the_size_tells_the_vcpus(name: str, count: int) -> None:
+    assert vcpus(name) == count
+
+
+def test_what_has_no_price_is_refused_with_what_has() -> None:
+    with pytest.raises(SettingsError, match=r"No price of c7i in mars-1 is known here.*Known: c7i in us-east-1"):
+        cost(emr(), 1, region="mars-1")
+    with pytest.raises(SettingsError, match="number of vCPUs is not known"):
+        vcpus("c7i.metal")
+    with pytest.raises(SettingsError, match="--images 0"):
+        cost(emr(), 0, region="us-east-1")
