@@ -153,8 +153,8 @@ class Listing:
         last = ""
         try:
             for page in file_system.pages(root):
-                images = _images(file_system, [f"{root}/{path}" for path, _ in page.files])
-                entries = [Entry(path, size) for path, size in page.files if f"{root}/{path}" in images]
+                images = _images(file_system, [f"{root}/{file.path}" for file in page.files])
+                entries = [Entry(file.path, file.size) for file in page.files if f"{root}/{file.path}" in images]
                 self.ignored += len(page.files) - len(entries)
                 if entries and last == "":
                     self._check_readable(file_system, root, entries[:READABLE])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
@@ -31,7 +32,7 @@ from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Page", "S3FileSystem"]
+__all__ = ["Page", "S3FileSystem", "Stored"]
 
 CONNECTIONS = 64
 MULTIPART_BYTES = 16 * 2**20  # of a part of an upload; what has less than two of them is one PUT
@@ -66,18 +67,39 @@ _SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_req
 _reading: ContextVar[tuple[str, str]] = ContextVar("_reading")  # the bucket and the quoted key of a GET of botocore's
 
 
+class Stored(NamedTuple):
+    """A file of a listing.
+
+    Attributes
+    ----------
+    path : str
+        Below the listed folder.
+    size : int
+        In bytes.
+    etag : str
+        The MD5 of its content in hexadecimal, if it came with one PUT and KMS does not encrypt it.
+    modified : datetime
+        When it was stored, by the clock of S3.
+    """
+
+    path: str
+    size: int
+    etag: str
+    modified: datetime
+
+
 class Page(NamedTuple):
     """One page of a listing, in code-point order: paths below the listed folder.
 
     Attributes
     ----------
-    files : list of (str, int)
-        Each with its size in bytes.
+    files : list of Stored
+        What can be read.
     folders : list of str
         Where a listing does not go down.
     """
 
-    files: list[tuple[str, int]]
+    files: list[Stored]
     folders: list[str]
 
 
@@ -143,8 +165,12 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
             answer = sync(self.loop, self._call_s3, "list_objects_v2", **asked)
             yield Page(
                 # A key that ends with "/" is the marker of a folder, which some tools make.
-                [(e["Key"][len(prefix) :], e["Size"]) for e in answer.get("Contents", []) if e["Key"][-1] != "/"],
-                [e["Prefix"][len(prefix) : -1] for e in answer.get("CommonPrefixes", [])],
+                [
+                    Stored(file["Key"][len(prefix) :], file["Size"], file["ETag"].strip('"'), file["LastModified"])
+                    for file in answer.get("Contents", [])
+                    if file["Key"][-1] != "/"
+                ],
+                [folder["Prefix"][len(prefix) : -1] for folder in answer.get("CommonPrefixes", [])],
             )
             if not answer.get("IsTruncated"):
                 return
@@ -173,6 +199,17 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     def write(self, path: str, data: bytes) -> None:
         """Store a file, whole or not at all: with one PUT, or as an upload in parts that is aborted where it fails."""
         self.pipe_file(path, data, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
+
+    async def upload(self, file: str, path: str) -> None:
+        """Store a local file as :meth:`write` does; to be awaited on the loop of this file system."""
+        await self._put_file(file, path, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
+
+    def is_encrypted_by_kms(self, path: str) -> bool:
+        """Tell whether KMS encrypts a file, so that its ETag is no MD5."""
+        bucket, key, _ = self.split_path(path)
+        return str(self.call_s3("head_object", Bucket=bucket, Key=key).get("ServerSideEncryption")).startswith(
+            "aws:kms"
+        )
 
     async def get_s3(self, bucket: str | None = None) -> Any:
         """Return the client of a bucket, which tells here where its requests for files go."""

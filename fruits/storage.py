@@ -207,7 +207,7 @@ class Folder:
         file_system, path = self.open()
         if is_s3(file_system):
             pages = file_system.pages(path, deep=False)
-            return sorted(name for page in pages for name in (*page.folders, *(name for name, _ in page.files)))
+            return sorted(name for page in pages for name in (*page.folders, *(file.path for file in page.files)))
         file_system.invalidate_cache()
         try:
             entries = file_system.ls(path, detail=False)
