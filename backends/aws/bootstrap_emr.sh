@@ -54,11 +54,11 @@ find "$prefix" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
 "$python" -m venv --without-pip "$prefix"
 pip=$(echo "$work"/pip-*.whl)
 PIP_NO_INDEX=1 PIP_FIND_LINKS=$work PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_CONFIG_FILE=/dev/null \
-    "$prefix/bin/python" "$pip/pip" install --quiet --no-deps --require-hashes --only-binary :all: \
+    "$prefix/bin/python" -I "$pip/pip" install --quiet --no-deps --require-hashes --only-binary :all: \
     -r "$work/requirements.txt" # by the pip of the wheelhouse: that of the system may be old, or missing
 
 say "looking at it"
-"$prefix/bin/python" -c 'import backends, fruits.cli, openvino, pandas, pyarrow, s3fs'
+"$prefix/bin/python" -I -c 'import backends, fruits.cli, openvino, pandas, pyarrow, s3fs'
 "$prefix/bin/fruits" --version
 chmod -R a+rX "$prefix"
 printf '%s' "$digest" >"$whole"

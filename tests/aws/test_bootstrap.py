@@ -1,0 +1,106 @@
+"""The script that builds the environment of a node, run for real on a small wheelhouse (make test-stage: the whole)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "bootstrap_emr.sh"
+# What the script looks at after it installed it; here all of it is in one wheel, and empty.
+MODULES = ["backends", "fruits", "openvino", "pandas", "pyarrow", "s3fs"]
+PROGRAM = "def main():\n    print('fruits 0.1.0')\n"
+
+
+def bootstrap(wheelhouse: Path, prefix: Path, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.defpath, "HOME": str(prefix.parent)}
+    command = [str(SCRIPT), str(wheelhouse), str(prefix), python]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, timeout=600, check=False)
+
+
+def wheel(folder: Path, name: str, content: dict[str, str]) -> str:
+    """Write a wheel and return the line that pins it."""
+    path = folder / f"{name}-1-py3-none-any.whl"
+    info = f"{name}-1.dist-info"
+    content |= {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{file},sha256={urlsafe_b64encode(sha256(text.encode()).digest()).rstrip(b'=').decode()},{len(text)}\n"
+        for file, text in content.items()
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in (content | {f"{info}/RECORD": record + f"{info}/RECORD,,\n"}).items():
+            archive.writestr(file, text)
+    return f"{name}==1 --hash=sha256:{sha256(path.read_bytes()).hexdigest()}\n"
+
+
+def pip_wheel(folder: Path) -> None:
+    """Pack the pip of this environment, with which the script installs."""
+    pip = distribution("pip")
+    with zipfile.ZipFile(folder / f"pip-{pip.version}-py3-none-any.whl", "w") as archive:
+        for file in pip.files or ():
+            if file.parts[0] in ("pip", f"pip-{pip.version}.dist-info") and file.suffix != ".pyc":
+                archive.write(file.locate(), file.as_posix())
+
+
+@pytest.fixture
+def wheelhouse(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "wheelhouse"
+    folder.mkdir()
+    pip_wheel(folder)
+    content = {f"{name}/__init__.py": "" for name in MODULES}
+    content |= {
+        "fruits/cli.py": PROGRAM,
+        "tiny-1.dist-info/entry_points.txt": "[console_scripts]\nfruits=fruits.cli:main\n",
+    }
+    (folder / "requirements.txt").write_text(wheel(folder, "tiny", content))
+    return folder
+
+
+def test_an_environment_is_built_once_and_left_alone_then(wheelhouse: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    first = bootstrap(wheelhouse, prefix)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert [line.partition(" bootstrap: ")[2] for line in first.stdout.splitlines() if "bootstrap" in line][-1] == (
+        f"{prefix} is whole"
+    )
+    said = subprocess.run([prefix / "bin" / "fruits"], capture_output=True, text=True, check=True).stdout
+    assert said == "fruits 0.1.0\n"
+    assert "is whole already" in bootstrap(wheelhouse, prefix).stdout
+
+    # Interrupted: the mark is missing, and something is left that does not belong there.
+    (prefix / ".whole").unlink()
+    (prefix / "stranger").write_text("")
+    assert bootstrap(wheelhouse, prefix).returncode == 0
+    assert not (prefix / "stranger").exists()
+
+
+def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(wheelhouse: Path, tmp_path: Path) -> None:
+    pinned = (wheelhouse / "requirements.txt").read_text()
+    wheel(wheelhouse, "tiny", {"fruits/__init__.py": "evil = True\n"})
+    assert (wheelhouse / "requirements.txt").read_text() == pinned
+    done = bootstrap(wheelhouse, tmp_path / "prefix")
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert "FAILED" in done.stderr
+    assert not (tmp_path / "prefix" / ".whole").exists()
+
+
+def test_what_is_missing_ends_it_loudly(wheelhouse: Path, tmp_path: Path) -> None:
+    for where, python, words in (
+        (tmp_path / "nowhere", sys.executable, "FAILED: line"),
+        (wheelhouse, "python9.9", "FAILED: python9.9 is not on this node"),
+    ):
+        done = bootstrap(where, tmp_path / "prefix", python)
+        assert done.returncode == 1
+        assert words in done.stderr

@@ -1,0 +1,33 @@
+"""The whole wheelhouse of a node, and the environment that is built from it: make test-stage."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from backends.aws.releases import DEFAULT, RELEASES
+from backends.aws.wheelhouse import gather
+
+SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "bootstrap_emr.sh"
+
+
+@pytest.mark.timeout(900)
+def test_a_job_runs_in_an_environment_that_is_built_from_the_wheelhouse_alone(tmp_path: Path) -> None:
+    python = f"python{RELEASES[DEFAULT].python}"
+    gather(tmp_path / "wheelhouse", RELEASES[DEFAULT])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [SCRIPT, tmp_path / "wheelhouse", tmp_path / "prefix", python],
+        capture_output=True,
+        text=True,
+        env={"PATH": path, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["demo", "--out", str(tmp_path / "demo"), "--images", "40", "--backend", "dask", "--workers", "1"]
+    job = subprocess.run([tmp_path / "prefix" / "bin" / "fruits", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert job.returncode == 0, job.stderr
+    assert (tmp_path / "demo" / "output" / "report.json").is_file()
