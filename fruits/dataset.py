@@ -170,7 +170,7 @@ class Listing:
             if not found and file_system.isfile(root):
                 raise DatasetError(f"{self.address}: not a folder. Give the folder that holds the image.")
         except OSError as error:
-            raise DatasetError(f"{self.address}: {error}") from error
+            raise DatasetError(f"{self.address}: {error}.") from error
         if not found:
             raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
 
@@ -178,7 +178,7 @@ class Listing:
         """Refuse what may be listed and not read, before it is found out picture by picture."""
         heads = file_system.cat_ranges([f"{root}/{entry.path}" for entry in entries], 0, HEAD_BYTES, on_error="return")
         if all(isinstance(head, PermissionError) for head in heads):
-            raise DatasetError(f"{self.address}: {heads[0]}")
+            raise DatasetError(f"{self.address}: {heads[0]}.")
 
 
 def _is_file(file_system: Any, name: str, entry: dict[str, Any]) -> bool:

@@ -104,6 +104,7 @@ class _Run:
         self.out = Folder.at(job.out)
         model = self._given_model() if self.command == "transform" else None
         listing = Listing(job.images, limit=job.limit)
+        self.out.check()
         fresh = self._is_fresh()
         plan = self._plan(listing, self.out / "plan" if fresh else None)
         with self._stage("network"):
@@ -158,7 +159,10 @@ class _Run:
         return plan
 
     def _given_model(self) -> ScaledPCA:
-        model = ScaledPCA.load(str(self.job.model))
+        try:
+            model = ScaledPCA.load(str(self.job.model))
+        except OSError as error:
+            raise ModelError(f"--model {self.job.model} cannot be read: {error.strerror or error}.") from error
         theirs = model.network.get("backbone")
         if self.job.backbone not in (None, theirs):
             raise ModelError(

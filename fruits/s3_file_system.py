@@ -282,40 +282,38 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     def _said(self, error: Exception, method: str, bucket: str, key: str) -> OSError:
         answer = getattr(error.__cause__, "response", None) or {}
         code = answer.get("Error", {}).get("Code", "")
-        message = answer.get("Error", {}).get("Message", "") or str(error)
+        message = (answer.get("Error", {}).get("Message", "") or str(error)).rstrip(".")
         place = f"s3://{bucket}/{key}".rstrip("/")
         endpoint = f" at {self.endpoint_url}" if self.endpoint_url else ""
         if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
             return ConnectionError(
                 f"no credentials for {place}: {error}. Give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "AWS_PROFILE, or run where there is a role; for a public bucket set FSSPEC_S3_ANON=true."
+                "AWS_PROFILE, or run where there is a role; for a public bucket set FSSPEC_S3_ANON=true"
             )
         if code in CREDENTIALS:
             return ConnectionError(
-                f"the credentials for {place}{endpoint} were refused: {code}: {message} Give those of an account that "
-                "is known there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+                f"the credentials for {place}{endpoint} were refused: {code}: {message}. Give those of an account that "
+                "is known there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             )
         if code == "NoSuchBucket":
-            return ConnectionError(
-                f"there is no bucket {bucket}{endpoint}. Create it, or give the name of one that is."
-            )
+            return ConnectionError(f"there is no bucket {bucket}{endpoint}. Create it, or give the name of one that is")
         if code in FORBIDDEN:
             return PermissionError(
                 f"{method} is forbidden for {place}{endpoint}: {message}. Allow it in the policy of the user or role, "
-                "or of the bucket; or use other credentials."
+                "or of the bucket; or use other credentials"
             )
         if code in ELSEWHERE:
             headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             region = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
             there = f"in the region {region}" if region else "in another region"
             return ConnectionError(
-                f"the bucket {bucket} is {there}, and was asked for{endpoint or ' elsewhere'}: {code}: {message} "
-                f"Set AWS_DEFAULT_REGION{f'={region}' if region else ''}, and the endpoint of that region or none."
+                f"the bucket {bucket} is {there}, and was asked for{endpoint or ' elsewhere'}: {code}: {message}. "
+                f"Set AWS_DEFAULT_REGION{f'={region}' if region else ''}, and the endpoint of that region or none"
             )
         if isinstance(error, NoConnection):
             return ConnectionError(
                 f"no answer from S3 for {place}: {error}. Check the network, and the endpoint: --s3-endpoint or "
-                f"{ENDPOINT_VARIABLE}."
+                f"{ENDPOINT_VARIABLE}"
             )
         if isinstance(error, FileNotFoundError) and code in ABSENT:
             return error

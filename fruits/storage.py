@@ -257,7 +257,7 @@ class Folder:
             next(file_system.pages(path, count=1))
             file_system.check_writable(path)
         except OSError as error:
-            raise OutputError(f"{self.address}: {error}") from error
+            raise OutputError(f"--out {self.address}: {error}.") from error
 
     def read_json(self, name: str) -> dict[str, object]:
         """Return the JSON object in the file `name`.
