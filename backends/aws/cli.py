@@ -191,6 +191,7 @@ def up(
     from backends.aws.network import find_network
     from backends.aws.releases import release
     from backends.aws.staged import Staged
+    from backends.aws.wheelhouse import offer_notebook
 
     settings = _emr(entry, cluster_file)
     where = _bucket(settings, bucket)
@@ -210,13 +211,17 @@ def up(
             f"{entry} is up already: {found['Id']}, {found['Status']['State']}. Use it, or: down {entry}."
         )
     staged = _staged(account, settings, where, quiet=quiet)
+    notebook = offer_notebook(account, where) if settings.notebook else None
     identifier = start(account, settings, name=entry, bucket=where, staged=staged)
     words = (
         f"{entry}: {identifier} is starting; look with: fruits cluster status {entry}\n"
         f"It ends itself after {settings.idle_minutes} idle minutes, or with: fruits cluster down {entry}"
     )
-    if settings.notebook:
-        words += f"\nJupyterHub, once it is up: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}"
+    if notebook is not None:
+        words += (
+            f"\nJupyterHub, once it is up: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}, and then "
+            f"https://localhost:{JUPYTERHUB_PORT}, with the notebook {notebook}"
+        )
     return Answer({"name": entry, "cluster": identifier}, _line(words))
 
 

@@ -15,10 +15,10 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
 
-from fruits.cli import main as fruits
 from fruits.storage import Folder
 
 LOG, RESULT = "stderr.txt", "result.json"
@@ -38,8 +38,9 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def _exit_code(words: Sequence[str]) -> int:
+    (fruits,) = entry_points(group="console_scripts", name="fruits")
     try:
-        fruits(words)
+        fruits.load()(words)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
 

@@ -26,10 +26,14 @@ from fruits.backbones import backbone
 from fruits.errors import JobError, SettingsError
 from fruits.weights import find_weights
 
-__all__ = ["REQUIREMENTS", "gather", "is_staged", "stage"]
+__all__ = ["NOTEBOOK", "REQUIREMENTS", "gather", "is_staged", "offer_notebook", "stage"]
 
 HERE = files("backends.aws")
 REQUIREMENTS = "requirements.txt"
+NOTEBOOK = "feature_extraction.ipynb"
+# Where JupyterHub on EMR keeps the notebooks of its first user:
+# https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-jupyterhub-s3.html
+NOTEBOOKS = "jupyter/jovyan"
 BACKBONES = ("MobileNetV2",)
 PIP_SECONDS = 1800
 # The oldest glibc of a manylinux tag is 2.5: https://peps.python.org/pep-0600/
@@ -95,6 +99,16 @@ def is_staged(account: Account, staged: Staged, backbones: Sequence[str] = BACKB
     """Tell whether a bucket holds what was staged last from the very sources that run here, with those weights."""
     manifest = _manifest(account, staged)
     return manifest.get("sources") == _sources() and set(backbones) <= set(manifest.get("weights", {}))
+
+
+def offer_notebook(account: Account, bucket: str) -> str:
+    """Put the notebook where JupyterHub finds it, unless one is there, and return its address."""
+    s3 = account.client("s3")
+    key = f"{NOTEBOOKS}/{NOTEBOOK}"
+    with explained(f"upload the notebook to s3://{bucket}"):
+        if not s3.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"]:
+            s3.put_object(Bucket=bucket, Key=key, Body=(HERE / NOTEBOOK).read_bytes())
+    return f"s3://{bucket}/{key}"
 
 
 def gather(folder: Path, release: Release) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import botocore.client
 import pytest
@@ -11,7 +13,9 @@ from moto.iam.models import AWSManagedPolicy, iam_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
+from backends.aws import wheelhouse
 from backends.aws.account import Account
+from backends.aws.releases import Release
 from backends.aws.roles import SERVICE_POLICY
 
 REGION = "eu-west-3"
@@ -58,3 +62,22 @@ def called(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", noted)
     return seen
+
+
+@pytest.fixture
+def small_wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Stage one small file instead of two hundred megabytes, which take a package index."""
+
+    def gather(folder: Path, release: Release) -> None:
+        folder.mkdir()
+        (folder / wheelhouse.REQUIREMENTS).write_text("nothing\n")
+
+    def weights(backbone: object) -> Any:
+        class Found:
+            path, digest = tmp_path / "weights", "0" * 64
+
+        Found.path.write_bytes(b"weights")
+        return Found
+
+    monkeypatch.setattr(wheelhouse, "gather", gather)
+    monkeypatch.setattr(wheelhouse, "find_weights", weights)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from backends.aws import cli, emr_run, wheelhouse
+from backends.aws import cli, emr_run
 from backends.aws.account import Account
-from backends.aws.releases import Release
 from backends.aws.roles import user_policy
 from backends.aws.staged import Staged
 from tests.aws.conftest import REGION, SECRET
@@ -30,25 +28,6 @@ PREFIXES = {"emr": "elasticmapreduce"}
 
 def action(service: str, operation: str) -> str:
     return OTHERWISE.get((service, operation), f"{PREFIXES.get(service, service)}:{operation}")
-
-
-@pytest.fixture
-def small_wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Stage one small file instead of two hundred megabytes, which take a package index."""
-
-    def gather(folder: Path, release: Release) -> None:
-        folder.mkdir()
-        (folder / wheelhouse.REQUIREMENTS).write_text("nothing\n")
-
-    def weights(backbone: object) -> Any:
-        class Found:
-            path, digest = tmp_path / "weights", "0" * 64
-
-        Found.path.write_bytes(b"weights")
-        return Found
-
-    monkeypatch.setattr(wheelhouse, "gather", gather)
-    monkeypatch.setattr(wheelhouse, "find_weights", weights)
 
 
 def test_the_users_policy_allows_every_action_that_is_called_and_no_other(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -10,15 +11,17 @@ import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 
-from backends.aws import cleanup, emr_run, setup
+from backends.aws import cleanup, cli, emr_run, setup
 from backends.aws.account import Account
 from backends.aws.emr_run import Step, follow, start_step
 from backends.aws.session import session_command
 from backends.aws.staged import Staged
 from backends.aws.words import command_line
 from fruits.clouds import EmrCluster
+from fruits.config import resolve
 from fruits.errors import InputError, JobError, SettingsError
 from fruits.job import Job
+from fruits.progress import Silent
 from tests.aws.conftest import SECRET
 
 EMR = EmrCluster(backend="spark", cloud="emr")
@@ -187,3 +190,66 @@ def test_an_address_that_the_nodes_do_not_see_is_refused_before_anything_is_star
         command_line("run", Job(images="photos/", out="s3://a/o"))
     with pytest.raises(SettingsError, match="out out/"):
         command_line("run", Job(images="s3://a/i", out="out/"))
+
+
+def test_a_job_asked_for_here_is_staged_started_and_followed(
+    ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[Step] = []
+
+    def follow(account: Account, job: Step, **more: object) -> dict[str, int]:
+        followed.append(job)
+        return {"rows": 4}
+
+    monkeypatch.setattr(emr_run, "follow", follow)
+    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20)
+    told = Noted()
+    assert cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), told) == {"rows": 4}
+    args = list(inside(followed[0]).steps[0].args)
+    assert args[:3] == ["spark-submit", "--deploy-mode", "cluster"]
+    assert args[3:5] == [STAGED.step, followed[0].folder]
+    assert args[5:] == [
+        *command_line("run", job),
+        "--weights",
+        f"{STAGED.weights}/MobileNetV2.safetensors",
+        "--cluster",
+        "spark-yarn",
+    ]
+    assert any("uploading 4 of 4 files" in words for words in told.notes)
+    told.notes.clear()
+    cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), told)
+    assert not any("uploading" in words for words in told.notes)
+
+
+def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
+    ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(emr_run, "follow", interrupted)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    with pytest.raises(KeyboardInterrupt):
+        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+    assert cleanup.find(ready) == []
+
+
+def test_ctrl_c_on_a_terminal_asks_whether_to_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for said, left in (("y\n", True), ("n\n", False), ("\n", False), ("", False)):
+        monkeypatch.setattr("sys.stdin", Terminal(said))
+        assert emr_run.asked_to_leave(Step("j-1", "s-1", "name", "s3://a/b", own=True)) is left
+
+
+class Noted(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

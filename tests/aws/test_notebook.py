@@ -1,0 +1,39 @@
+"""docs/feature_extraction.ipynb, every cell of it, in a process of its own: on Dask, and on a session of Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "feature_extraction.ipynb"
+SESSION = """
+from backends.spark_session import start_session, stop_session
+spark = start_session(2, None, {})
+"""
+
+
+@pytest.mark.parametrize("backend", ["dask", "spark"])
+def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
+    cells = [
+        "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"
+    ]
+    before, after = (SESSION, "stop_session(spark)") if backend == "spark" else ("", "")
+    body = "\n".join([before, *cells, after])
+    program = tmp_path / "notebook.py"  # Dask's processes import the program that starts them
+    program.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
+    environ = {**os.environ, "FRUITS_BACKEND": backend, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environ, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"backend: {backend}" in done.stdout
+    assert "96 images, 96 rows, {} rejects" in done.stdout
+    assert "the same components to the last bit: True" in done.stdout
+
+
+def test_no_output_of_a_run_is_kept_in_it() -> None:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    assert all(not cell.get("outputs") for cell in cells)

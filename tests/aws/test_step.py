@@ -1,0 +1,33 @@
+"""The program that a step on EMR runs, as spark-submit starts it: the command, its log, its result."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+STEP = Path(__file__).parents[2] / "backends" / "aws" / "emr_step.py"
+
+
+def run(folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:
+    done = subprocess.run([sys.executable, STEP, folder, *words], capture_output=True, text=True, cwd=folder.parent)
+    result = json.loads((folder / "result.json").read_text())
+    assert done.stderr == (folder / "stderr.txt").read_text()
+    return done.returncode, result, done.stderr
+
+
+def test_a_command_leaves_its_log_and_its_answer(tmp_path: Path) -> None:
+    code, result, log = run(
+        tmp_path / "job", "demo", "--out", str(tmp_path / "demo"), "--images", "8", "--backend", "local"
+    )
+    assert code == result["exit_code"] == 0
+    assert (result["answer"]["images"], result["answer"]["rows"]) == (11, 8)
+    assert "featurize: 11 images" in log
+
+
+def test_a_command_that_fails_leaves_its_error_and_ends_as_it_does(tmp_path: Path) -> None:
+    code, result, log = run(tmp_path / "job", "compare", "nowhere", "nowhere")
+    assert code == result["exit_code"] == 2
+    assert result["answer"]["error"]["message"] in " ".join(log.split())
