@@ -1,0 +1,92 @@
+"""Whole jobs from S3 to S3: the bits of a local job, on every engine, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fruits.comparison import compare
+from fruits.storage import Folder
+
+FRUITS = Path(sys.executable).with_name("fruits")
+OPTIONS = ("--components", "8", "--partition-size", "16", "--quiet", "--workers", "2")
+
+
+def fruits(*words, exit_code=0, **environ):
+    """Run a command, and return its answer; no secret is in what it says."""
+    command = [str(FRUITS), *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=120)
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """Draw 60 images and 2 broken ones."""
+    folder = tmp_path_factory.mktemp("sample") / "images"
+    subprocess.run([str(FRUITS), "sample", str(folder), "--images", "60", "--broken", "2"], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local(images, tmp_path_factory):
+    """Return the output of the local job, which the others are held to."""
+    out = tmp_path_factory.mktemp("local") / "out"
+    subprocess.run([str(FRUITS), "run", str(images), "--out", str(out), *OPTIONS, "--backend", "local"], check=True)
+    return out
+
+
+@pytest.mark.parametrize("backend", ["dask", "spark"])
+def test_a_job_from_s3_to_s3_has_the_bits_of_a_local_one(backend, bucket, folder_of, images, local, s3, proxy):
+    """Also where one of twenty requests fails, in each of four ways."""
+    shutil.copytree(images, folder_of(bucket) / "images")
+    between = proxy(faults=0.05, seed=random.Random(backend).randrange(1000))
+    out = f"{bucket}/out"
+    report = fruits("run", f"{bucket}/images", "--out", out, *OPTIONS, "--backend", backend)
+    assert (report["images"], report["rows"]) == (62, 60)
+    assert sum(between.made.values()) > 2
+    assert compare(str(local), out).identical
+    stored = [path for path in (folder_of(bucket) / "out").rglob("*") if path.is_file()]
+    assert stored
+    assert not any(s3.secret.encode() in path.read_bytes() for path in stored)
+    for name in ("report.json", "rows/part-00002.parquet"):
+        Folder.at(out).remove(name)
+    again = fruits("run", f"{bucket}/images", "--out", out, *OPTIONS, "--backend", "local")
+    assert again["resumed"] == 4
+    assert compare(str(local), out).identical
+
+
+def test_a_model_in_s3_transforms_with_the_endpoint_given_as_an_option(bucket, folder_of, images, local, s3):
+    shutil.copytree(images, folder_of(bucket) / "images")
+    shutil.copytree(local / "model", folder_of(bucket) / "model")
+    words = ("transform", f"{bucket}/images", "--model", f"{bucket}/model", "--out", f"{bucket}/rows")
+    without = os.environ.pop("AWS_ENDPOINT_URL_S3")
+    fruits(*words, "--partition-size", "16", "--workers", "2", "--quiet", "--s3-endpoint", without)
+    os.environ["AWS_ENDPOINT_URL_S3"] = without
+    rows = folder_of(bucket) / "rows" / "rows"
+    assert [path.read_bytes() for path in sorted(rows.iterdir())] == [
+        path.read_bytes() for path in sorted((local / "rows").iterdir())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "were refused: SignatureDoesNotMatch"),
+        ({"AWS_PROFILE": "nobody"}, "no credentials"),
+    ],
+)
+def test_wrong_credentials_end_the_command_before_an_engine_is_started(bucket, folder_of, images, environ, words):
+    shutil.copytree(images, folder_of(bucket) / "images")
+    for command in (("run", f"{bucket}/images", "--out", f"{bucket}/out"), ("run", images, "--out", f"{bucket}/out")):
+        answer = fruits(*command, *OPTIONS, exit_code=2, **environ)
+        assert words in answer["error"]["message"]
+        assert answer["error"]["type"] in ("DatasetError", "OutputError")
