@@ -20,11 +20,11 @@ def run(folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:
 
 def test_a_command_leaves_its_log_and_its_answer(tmp_path: Path) -> None:
     code, result, log = run(
-        tmp_path / "job", "demo", "--out", str(tmp_path / "demo"), "--images", "8", "--backend", "local"
+        tmp_path / "job", "demo", "--out", str(tmp_path / "demo"), "--images", "40", "--backend", "local"
     )
     assert code == result["exit_code"] == 0
-    assert (result["answer"]["images"], result["answer"]["rows"]) == (11, 8)
-    assert "featurize: 11 images" in log
+    assert (result["answer"]["images"], result["answer"]["rows"]) == (43, 40)
+    assert "featurize: 43 images" in log
 
 
 def test_a_command_that_fails_leaves_its_error_and_ends_as_it_does(tmp_path: Path) -> None:
