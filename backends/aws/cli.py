@@ -18,7 +18,7 @@ from fruits import _options as options
 from fruits import config
 from fruits._answer import Answer
 from fruits.clouds import AwsCluster, EmrCluster
-from fruits.errors import SettingsError
+from fruits.errors import DatasetError, SettingsError
 from fruits.progress import Progress, to_stderr
 
 if TYPE_CHECKING:
@@ -91,6 +91,33 @@ def init(
         state = "there" if thing.there else "made" if made else "missing"
         things.append({"what": thing.words, "state": state})
     return Answer({"things": things}, _table(("", "what"), [(str(t["state"]), str(t["what"])) for t in things]))
+
+
+@app.command()
+def push(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of this machine.", show_default=False)],
+    address: Annotated[
+        str, typer.Argument(metavar="ADDRESS", help="Such as s3://my-fruits/images.", show_default=False)
+    ],
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Upload a folder: only what changed, going on where it stopped."""
+    from backends.aws.push import Pushed
+    from backends.aws.push import push as pushed_to
+
+    seen = 0
+    with to_stderr(quiet=quiet).stage("push", total=None, unit="files") as progress:
+
+        def advance(so_far: Pushed) -> None:
+            nonlocal seen
+            progress.advance(so_far.uploaded + so_far.unchanged - seen)
+            seen = so_far.uploaded + so_far.unchanged
+
+        done = pushed_to(folder, address, progress=advance)
+    words = f"{done.uploaded:,} files, {done.uploaded_bytes / 1e6:,.1f} MB, uploaded; {done.unchanged:,} there already"
+    return Answer(asdict(done), _line(words))
 
 
 @app.command()
@@ -327,7 +354,9 @@ def run_on_emr(command: str, job: Job, cluster: Cluster, progress: Progress) -> 
     """
     from backends.aws.emr_run import asked_to_leave, end, follow, start_step
     from backends.aws.words import command_line
+    from fruits.dataset import Listing
     from fruits.scaled_pca import ScaledPCA
+    from fruits.storage import Folder
 
     settings = cluster.cloud
     if not isinstance(settings, EmrCluster):
@@ -336,6 +365,12 @@ def run_on_emr(command: str, job: Job, cluster: Cluster, progress: Progress) -> 
     where = _bucket(settings, None, job.out)
     account = _account(settings, where, None)
     account.identity()
+    # What would fail there in minutes, and for money, fails here at once.
+    Folder.at(job.out).check()
+    if next(iter(Listing(job.images, limit=1)), None) is None:
+        raise DatasetError(
+            f"{job.images}: no image found. Give a folder <label>/<file> of images, such as a pushed one."
+        )
     network = job.backbone
     if job.model is not None:
         network = str(ScaledPCA.load(job.model).network["backbone"])

@@ -43,6 +43,7 @@ def _exit_code(words: Sequence[str]) -> int:
         fruits.load()(words)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
+    return 0
 
 
 @contextmanager

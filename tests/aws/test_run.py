@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from backends.aws.staged import Staged
 from backends.aws.words import command_line
 from fruits.clouds import EmrCluster
 from fruits.config import resolve
-from fruits.errors import InputError, JobError, SettingsError
+from fruits.errors import DatasetError, InputError, JobError, SettingsError
 from fruits.job import Job
 from fruits.progress import Silent
 from tests.aws.conftest import SECRET
@@ -202,6 +203,14 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
         return {"rows": 4}
 
     monkeypatch.setattr(emr_run, "follow", follow)
+    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    with pytest.raises(DatasetError, match=r"images: no such folder"):
+        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+    ready.client("s3").put_object(Bucket=BUCKET, Key="images/notes.txt", Body=b"nothing")
+    with pytest.raises(DatasetError, match="no image found"):
+        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+    assert cleanup.find(ready) == []
+    ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20)
     told = Noted()
     assert cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), told) == {"rows": 4}
@@ -221,6 +230,17 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     assert not any("uploading" in words for words in told.notes)
 
 
+def test_a_folder_is_pushed_and_pushed_again_without_a_request_for_what_is_there(
+    ready: Account, tmp_path: Path
+) -> None:
+    (tmp_path / "apple").mkdir()
+    (tmp_path / "apple" / "a.jpg").write_bytes(b"picture")
+    first, again = (cli.call(["push", str(tmp_path), f"s3://{BUCKET}/images", "--quiet"]).values for _ in range(2))
+    assert (first["uploaded"], again["uploaded"], again["unchanged"]) == (1, 0, 1)
+    kept = ready.client("s3").get_object(Bucket=BUCKET, Key="images/apple/a.jpg")["Body"].read()
+    assert kept == b"picture"
+
+
 def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
     ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +249,7 @@ def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
 
     monkeypatch.setattr(emr_run, "follow", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO())
+    ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(KeyboardInterrupt):
         cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
