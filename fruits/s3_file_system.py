@@ -1,9 +1,8 @@
 """S3 as a file system: s3fs, with what a job of many small images needs besides.
 
 - A small file takes one request, and little of the processor. botocore takes a millisecond to make and to read a
-  request, so it makes the first one to a bucket, and the next are sent where that one went, signed by its signer.
-  Whatever is not answered with the whole file is asked for once more in the usual way, which knows about retries,
-  redirections and errors.
+  request, so it makes the first one to a bucket, and the next are sent where that one went. Whatever is not answered
+  with the whole file is asked for once more in the usual way, which knows about retries, redirections and errors.
 - A listing comes page by page, in the order of S3, and is kept nowhere.
 - What goes wrong is an ``OSError`` that says what, and what to do. A ``FileNotFoundError`` or a ``PermissionError`` is
   about the one file; anything else is about S3 as a whole: credentials, the bucket, the region, the network.
@@ -19,8 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from botocore.exceptions import ConnectionError as NoConnection
@@ -28,6 +26,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem as S3fs
 
 from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
+from fruits.s3_signature import signed_get
 
 if TYPE_CHECKING:
     from typing import Self
@@ -249,17 +248,20 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
 
     async def _read_whole(self, route: _Route, name: str) -> bytes | None:
         """Return the bytes of a file, or None where the answer is anything else."""
-        request = AWSRequest("GET", f"{route.base}/{name}")
-        request.stream_output = True
-        if self.requester_pays:
-            request.headers["x-amz-request-payer"] = "requester"
+        url = f"{route.base}/{name}"
+        headers = {"x-amz-request-payer": "requester"} if self.requester_pays else {}
         if route.region is not None:
             credentials = await self._credentials()
             if credentials is None:
                 return None
-            S3SigV4Auth(credentials, "s3", route.region).add_auth(request)
+            key, secret, token = credentials.access_key, credentials.secret_key, credentials.token
+            host, _, path = url.partition("://")[2].partition("/")
+            headers = signed_get(
+                host, f"/{path}", region=route.region, key=key, secret=secret, token=token, headers=headers
+            )
+        request = AWSPreparedRequest("GET", url, headers, None, stream_output=True)
         try:
-            response = await self._s3._endpoint.http_session.send(request.prepare())
+            response = await self._s3._endpoint.http_session.send(request)
             data: bytes = await response.content
         except (BotoCoreError, HttpError):
             return None  # it was cut off, or did not come about

@@ -1,0 +1,65 @@
+"""The settings of S3, and its signature; tests/s3 tries them on a server."""
+
+import datetime
+import pickle
+
+import pytest
+
+from fruits.errors import SettingsError
+from fruits.s3 import S3Settings
+from fruits.s3_signature import signed_get
+from fruits.storage import Folder
+
+
+def test_the_signature_is_that_of_botocore(monkeypatch):
+    auth = pytest.importorskip("botocore.auth", reason="the extra s3 is not installed")
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    now = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+    for token, headers in ((None, {}), ("a token", {"x-amz-request-payer": "requester"})):
+        path = "/bucket/a%20b/%23%3F%2B%27%28p%C3%AAche~.jpg"
+        request = AWSRequest("GET", f"http://host.example:9000{path}", headers=headers)
+        monkeypatch.setattr(auth, "get_current_datetime", lambda: now)
+        auth.S3SigV4Auth(Credentials("AKIA", "secret", token), "s3", "eu-west-3").add_auth(request)
+        given = {"region": "eu-west-3", "key": "AKIA", "secret": "secret", "token": token, "headers": headers}
+        ours = signed_get("host.example:9000", path, now=now.timestamp(), **given)
+        assert ours == {name.lower(): value for name, value in request.headers.items()}
+
+
+def test_settings_come_from_the_environment_and_the_configuration_of_fsspec(monkeypatch):
+    monkeypatch.setattr("fruits.s3.conf", {})
+    assert S3Settings.of_this_process({}) == S3Settings()
+    environ = {"AWS_ENDPOINT_URL": "http://all.example", "AWS_DEFAULT_REGION": "eu-west-3"}
+    assert S3Settings.of_this_process(environ) == S3Settings(endpoint="http://all.example", region="eu-west-3")
+    environ |= {"AWS_ENDPOINT_URL_S3": "http://s3.example:9000"}
+    written = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "arn:aws:kms:eu-west-3:1:key/2"}
+    configured = {"anon": True, "requester_pays": True, "s3_additional_kwargs": written, "key": "k", "secret": "s3cret"}
+    monkeypatch.setattr("fruits.s3.conf", {"s3": configured})
+    settings = S3Settings.of_this_process(environ)
+    assert settings == S3Settings(
+        endpoint="http://s3.example:9000",
+        region="eu-west-3",
+        anonymous=True,
+        requester_pays=True,
+        encryption="aws:kms",
+        kms_key="arn:aws:kms:eu-west-3:1:key/2",
+    )
+    travelled = pickle.dumps(Folder("s3://bucket/out", settings) / "rows")
+    assert pickle.loads(travelled) == Folder("s3://bucket/out/rows", settings)
+    assert b"s3cret" not in travelled
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"endpoint": "minio.example:9000"}, "--s3-endpoint minio.example:9000: not the address of a server"),
+        ({"endpoint": "https://key:s3cret@minio.example"}, "--s3-endpoint https://…@minio.example"),
+        ({"encryption": "rot13"}, "ServerSideEncryption rot13: not known. Allowed: AES256, aws:kms"),
+        ({"encryption": "AES256", "kms_key": "k"}, "a key of KMS needs ServerSideEncryption aws:kms"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_and_no_secret_is_shown(given, words):
+    with pytest.raises(SettingsError, match=words.replace(".", r"\.")) as caught:
+        S3Settings(**given)
+    assert "s3cret" not in str(caught.value)
