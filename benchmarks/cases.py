@@ -23,8 +23,8 @@ class Case:
         How many cores it may use.
     images : int
         How many images, rows or keys.
-    partition_size : int, default 128
-        Images per partition: small enough that the last ones keep all workers busy.
+    partition_size : int, default 512
+        Images per partition: half of what ``fruits`` takes, so that the last ones keep all workers busy.
     components : int, default 200
         Components of the PCA.
     """
@@ -33,7 +33,7 @@ class Case:
     backend: str
     workers: int
     images: int
-    partition_size: int = 128
+    partition_size: int = 512
     components: int = 200
 
     @property

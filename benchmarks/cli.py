@@ -92,7 +92,7 @@ def measure(
     ] = 5,
     partition_size: Annotated[
         int, typer.Option("--partition-size", metavar="COUNT", min=1, help="With --scenario: images per partition.")
-    ] = 128,
+    ] = 512,
     components: Annotated[
         int, typer.Option("--components", metavar="COUNT", min=1, help="With --scenario: components of the PCA.")
     ] = 200,

@@ -1,22 +1,23 @@
-"""Sets of groups: ``standard`` answers in under 40 minutes on 2 cores, ``full`` in some hours, ``quick`` in minutes.
+"""Sets of groups: ``quick`` takes minutes, ``standard`` under 40 minutes on 2 cores, ``full`` two hours.
 
-The budget of ``standard``, in minutes on 2 cores at 360 images/s of ours; checking answers included:
+The budget, in minutes on 2 cores at 230 images/s of ours; checking answers included:
 
-============= ============================================================================================ =======
-group         runs                                                                                         minutes
-============= ============================================================================================ =======
-featurize     5,120 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                                   7.5
-other tools   768 images: Dask twice, Spark, four peers; 5 repeats                                            10.5
-one worker    768 images: Dask, Spark; 5 repeats                                                                 2
-growth        10,240 images: Dask, Spark; 5 repeats                                                              6
-whole jobs    768 images: run and transform on Dask and Spark, run by peer-notebook; 5 repeats                   7
-first image   Dask, Spark; 5 repeats                                                                             1
-solvers       5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 3 repeats                  2.5
-plan, csv     1,000,000 keys; 5,000 rows; 3 repeats                                                            0.5
-============= ============================================================================================ =======
+=========== ============================================================================================== =======
+group       runs                                                                                           minutes
+=========== ============================================================================================== =======
+featurize   5,120 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                                      11
+other tools 1,024 images: Dask twice, Spark, transform on both, four peers; 5 repeats                           12
+one worker  1,024 images: Dask, Spark; 5 repeats                                                               2.5
+growth      10,240 images: Dask, Spark; 3 repeats                                                                5
+whole jobs  1,024 images: run and fit on Dask and Spark, run by peer-notebook; 3 repeats                         5
+first image Dask, Spark; 5 repeats                                                                               1
+solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 5 repeats                      2
+plan, csv   1,000,000 keys; 5,000 rows; 5 repeats                                                              0.5
+full only   20,000 and 67,692 rows, 10,000,000 keys, 21,504 images through whole jobs, 83,968 featurized        80
+=========== ============================================================================================== =======
 
-Numbers of images are multiples of 256, two partitions: on few images, the last partition of an odd number would leave
-one of two workers idle for a share of the time that says nothing about more images.
+Numbers of images are multiples of 1,024, two partitions: on few images, the last partition of an odd number would
+leave one of two workers idle for a share of the time that says nothing about more images.
 """
 
 from __future__ import annotations
@@ -52,50 +53,41 @@ def _solvers(workers: int, rows: int) -> tuple[Case, ...]:
 
 
 def _standard(workers: int) -> tuple[Group, ...]:
-    jobs = (
-        *_both("run", workers, 768),
-        *_both("transform", workers, 768),
-        *_alone(("run-peer-notebook",), workers, 768),
-    )
+    tools = (*_both("featurize", workers, 1_024), *_both("transform", workers, 1_024))
+    jobs = (*_both("run", workers, 1_024), *_both("fit", workers, 1_024))
     return (
         Group("featurize", (*_both("featurize", workers, 5_120), *_alone(PLAIN, workers, 5_120))),
-        Group("other tools", (*_both("featurize", workers, 768), *_alone(tuple(PEERS), workers, 768))),
-        Group("one worker", _both("featurize", 1, 768), control=False),
-        Group("growth", _both("featurize", workers, 10_240), control=False),
-        Group("whole jobs", jobs, control=False),
+        Group("other tools", (*tools, *_alone(tuple(PEERS), workers, 1_024))),
+        Group("one worker", _both("featurize", 1, 1_024), control=False),
+        Group("growth 10,240", _both("featurize", workers, 10_240), repeats=3, control=False),
+        Group("whole jobs 1,024", (*jobs, *_alone(("run-peer-notebook",), workers, 1_024)), repeats=3, control=False),
         Group("first image", _both("first-image", workers, 1), control=False),
-        Group("solvers 5,000", _solvers(workers, 5_000), repeats=3),
-        Group("plan", _alone(("plan",), 1, 1_000_000), repeats=3, control=False),
-        Group("csv", _alone(("csv",), 1, 5_000), repeats=3, control=False),
+        Group("solvers 5,000", _solvers(workers, 5_000)),
+        Group("plan 1,000,000", _alone(("plan",), 1, 1_000_000), control=False),
+        Group("csv", _alone(("csv",), 1, 5_000), control=False),
     )
 
 
 def _full(workers: int) -> tuple[Group, ...]:
-    """Return what every goal needs: 20,992 images where whole jobs are compared, 83,968 where growth is."""
-    jobs = (*_both("run", workers, 20_992), *_alone(("run-peer-notebook",), workers, 20_992))
-    transform = (*_both("featurize", workers, 5_120), *_both("transform", workers, 5_120))
+    """Return what every goal needs: 21,504 images where whole jobs are compared, 83,968 where growth is."""
+    jobs = (*_both("run", workers, 21_504), *_alone(("run-peer-notebook",), workers, 21_504))
     return (
-        Group("featurize", (*_both("featurize", workers, 5_120), *_alone(PLAIN, workers, 5_120))),
-        Group("other tools", (*_both("featurize", workers, 1_280), *_alone(tuple(PEERS), workers, 1_280))),
-        Group("one worker", (*_both("featurize", 1, 1_280), *_alone((*PLAIN, *PEERS), 1, 1_280)), 3, control=False),
-        Group("growth 20,992", _both("featurize", workers, 20_992), repeats=3, control=False),
+        *_standard(workers),
+        Group("solvers 20,000", _solvers(workers, 20_000), repeats=3),
+        Group("solvers 67,692", _solvers(workers, 67_692), repeats=3),
+        Group("plan 10,000,000", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),
+        Group("whole jobs 21,504", jobs, repeats=2, control=False),
         Group("growth 83,968", _both("featurize", workers, 83_968), repeats=3, control=False),
-        Group("whole jobs", jobs, repeats=3, control=False),
-        Group("transform", (*transform, *_both("fit", workers, 5_120)), control=False),
-        Group("first image", _both("first-image", workers, 1)),
-        *(Group(f"solvers {rows:,}", _solvers(workers, rows), repeats=3) for rows in (5_000, 20_000, 67_692)),
-        Group("plan", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),
-        Group("csv", _alone(("csv",), 1, 5_000), control=False),
     )
 
 
 def _quick(workers: int) -> tuple[Group, ...]:
     return (
-        Group("featurize", (*_both("featurize", workers, 512), *_alone(PLAIN, workers, 512)), repeats=2),
-        Group("one worker", _both("featurize", 1, 256), repeats=1, control=False),
-        Group("growth", _both("featurize", workers, 1_024), repeats=1, control=False),
-        Group("other tools", (*_both("featurize", workers, 256), *_alone(tuple(PEERS), workers, 256)), repeats=1),
-        Group("whole jobs", _both("run", workers, 512), repeats=1, control=False),
+        Group("featurize", (*_both("featurize", workers, 1_024), *_alone(PLAIN, workers, 1_024)), repeats=2),
+        Group("one worker", _both("featurize", 1, 512), repeats=1, control=False),
+        Group("growth", _both("featurize", workers, 2_048), repeats=1, control=False),
+        Group("other tools", (*_both("featurize", workers, 1_024), *_alone(tuple(PEERS), workers, 1_024)), repeats=1),
+        Group("whole jobs", _both("run", workers, 1_024), repeats=1, control=False),
         Group("solvers 2,000", _solvers(workers, 2_000), repeats=1),
     )
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -27,7 +26,7 @@ def measured(tmp_path: Path) -> Path:
 def test_without_the_source_it_says_where_the_benchmarks_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("fruits.cli.find_spec", lambda name: None)
     assert call("photos") == 2
     assert "part of the source checkout" in capsys.readouterr().err
 
