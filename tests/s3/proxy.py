@@ -43,6 +43,8 @@ class Proxy:
         By a text in the request line: a whole answer to give in the server's place.
     seen : list of str
         The request lines.
+    heads : list of str
+        The same with all headers, in lower case.
     made : Counter of str
         The faults that were made.
     """
@@ -53,6 +55,7 @@ class Proxy:
     seed: int = 0
     answers: dict[str, bytes] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
 
@@ -91,6 +94,7 @@ class Proxy:
         body = await here[0].readexactly(length or 0)
         line = head.split(b"\r\n", 1)[0].decode()
         self.seen.append(line)
+        self.heads.append(head.decode().lower())
         fault = self._random.choice(FAULTS) if self._random.random() < self.faults else None
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)

@@ -45,14 +45,15 @@ class Server:
 
 
 @contextmanager
-def served(root: Path, *options: str, host: str = "127.0.0.1") -> Iterator[Server]:
+def served(root: Path, *options: str, host: str = "127.0.0.1", public: bool = False) -> Iterator[Server]:
     """Serve the folders below `root` as buckets until the end of the context.
 
-    It remembers what a folder holds: put files there yourself only before it is first asked for them.
+    It checks signatures, or with `public` lets everybody in. It remembers what a folder holds: put files there yourself
+    only before it is first asked for them.
     """
     key, secret = f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
     # In the environment, because anybody may read the command line of a process.
-    environ = {**os.environ, "RCLONE_CONFIG": os.devnull, "RCLONE_AUTH_KEY": f'"{key},{secret}"'}
+    environ = {**os.environ, "RCLONE_CONFIG": os.devnull, "RCLONE_AUTH_KEY": "" if public else f'"{key},{secret}"'}
     command = [str(RCLONE), "serve", "s3", "--addr", f"{host}:0", *options, str(root)]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         try:

@@ -8,6 +8,7 @@ import pytest
 from fruits.errors import OutputError
 from fruits.s3_file_system import S3FileSystem
 from fruits.storage import Folder, fetch, open_address, part_name
+from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
 
 
@@ -106,6 +107,16 @@ def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_
     reader.close()
     assert folder.read("99") == b"x"
     assert len(between.seen) < 3 * 3 + 8 + 2
+
+
+def test_files_are_whole_although_requests_fail(bucket, folder_of, proxy):
+    files = {f"{index}": os.urandom(1000 + index) for index in range(300)}
+    for name, data in files.items():
+        (folder_of(bucket) / name).write_bytes(data)
+    between = proxy(faults=0.1, seed=7)
+    fetched = Folder.at(bucket).fetch([(name, len(data)) for name, data in files.items()])
+    assert list(fetched) == list(files.values())
+    assert set(between.made) == set(FAULTS)
 
 
 def test_only_the_first_files_take_the_long_way_through_botocore(bucket, folder_of, monkeypatch):

@@ -1,0 +1,72 @@
+"""Settings and credentials of every kind, on a real S3 server."""
+
+import pytest
+
+from fruits import s3
+from fruits.dataset import Listing
+from fruits.storage import Folder
+from tests.s3.server import close_clients, served
+
+JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
+
+
+@pytest.fixture
+def configure(monkeypatch):
+    """Return a function that sets fsspec's configuration of S3, as FSSPEC_S3 does when a process starts."""
+    return lambda **options: monkeypatch.setitem(s3.conf, "s3", options)
+
+
+def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch):
+    (tmp_path / "credentials").write_text(
+        f"[fruits]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "fruits")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    folder = Folder.at(bucket)
+    folder.write("a", b"1")
+    folder.write("b", b"22")
+    assert list(folder.fetch([("a", 1)])) + list(folder.fetch([("b", 2)])) == [b"1", b"22"]
+
+
+def test_a_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, configure):
+    (tmp_path / "public" / "images" / "label").mkdir(parents=True)
+    for index in range(3):
+        (tmp_path / "public" / "images" / "label" / f"{index}.jpg").write_bytes(JPEG)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    configure(anon=True)
+    with served(tmp_path / "public", public=True) as public:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", public.endpoint)
+        entries = list(Listing("s3://images"))
+        assert list(Folder.at("s3://images").fetch(entries, ahead=1)) == [JPEG] * 3
+        close_clients()
+
+
+def test_every_request_says_who_pays_and_every_write_what_encrypts_it(bucket, proxy, configure):
+    written = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/fruits"}
+    configure(requester_pays=True, s3_additional_kwargs=written)
+    between = proxy()
+    folder = Folder.at(bucket)
+    folder.check()
+    folder.write("small", b"1")
+    folder.write("large", bytes(33 * 2**20))
+    assert list(folder.fetch([("small", 1)] * 3, ahead=1)) == [b"1"] * 3
+    assert folder.names() == ["large", "small"]
+    assert all("x-amz-request-payer: requester" in head for head in between.heads)
+    begun = [
+        head for head in between.heads if (head.startswith("put") and "partnumber=" not in head) or "?uploads" in head
+    ]
+    assert len(begun) == 3
+    assert all("x-amz-server-side-encryption: aws:kms\r\n" in head for head in begun)
+    assert all("x-amz-server-side-encryption-aws-kms-key-id: alias/fruits\r\n" in head for head in begun)
+
+
+def test_what_was_set_on_the_driver_holds_in_a_process_that_knows_nothing_of_it(bucket, s3, monkeypatch):
+    folder = Folder.at(bucket)
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    folder.write("a", b"1")
+    assert (folder / "a").is_file()
+    assert folder.read("a") == b"1"
