@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
 from tornado.ioloop import IOLoop
 
@@ -66,17 +67,22 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
                     os.environ[name] = value
 
 
-def attach(address: str) -> Client:
+def attach(address: str, security: Security | None = None) -> Client:
     """Return a client of the scheduler at `address`, whose Python and Dask must be those of this process.
 
-    To one at ``tls://`` it shows the certificate that Dask's own configuration names.
+    Parameters
+    ----------
+    address : str
+    security : distributed.Security, optional
+        The certificate that is shown to a scheduler at ``tls://``; default: what Dask's own configuration names.
 
     Raises
     ------
     SettingsError
         No scheduler answers there, versions differ, or there is no certificate to show.
     """
-    if address.startswith("tls://") and (unset := [name for name in CERTIFICATE if not dask.config.get(name, None)]):
+    unset = [name for name in CERTIFICATE if not dask.config.get(name, None)] if security is None else []
+    if address.startswith("tls://") and unset:
         raise SettingsError(
             f"The Dask scheduler at {address} asks for a certificate, and Dask's configuration does not say which: "
             f"not set: {', '.join(unset)}. Set them to files in ~/.config/dask/dask.yaml, "
@@ -85,7 +91,7 @@ def attach(address: str) -> Client:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is an error below
-            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+            client = Client(address, timeout=CONNECT_SECONDS, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"No Dask scheduler answered at {address} within {CONNECT_SECONDS} seconds ({error}). "

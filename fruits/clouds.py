@@ -6,11 +6,12 @@ It is imported by :mod:`fruits.config` and knows no cloud's library. What is mad
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
 
-__all__ = ["AwsCluster", "EmrCluster", "Settings"]
+__all__ = ["AwsCluster", "DaskEc2Cluster", "EmrCluster", "Settings"]
 
 S3_ADDRESS = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-types.html: family and generation, dot, size
@@ -95,3 +96,45 @@ class EmrCluster(AwsCluster):
     security_configuration: Annotated[str, Field(min_length=1)] | None = None
     notebook: bool = False
     conf: dict[str, str] = {}
+
+
+class DaskEc2Cluster(AwsCluster):
+    """Dask on EC2: a scheduler, and machines that come and go with the work, made for one job.
+
+    Attributes
+    ----------
+    scheduler_type : str
+        The EC2 instance type of the scheduler.
+    worker_type : str
+        That of the machines that work: a single-threaded worker for each vCPU.
+    minimum, maximum : int, default 1 and 4
+        How many of them there are.
+    spot : bool, default True
+        Whether they are Spot, on-demand where there is none.
+    disk_gb : int, default 64
+        The encrypted gp3 volume of each machine.
+    image : str, optional
+        The identifier of an image of Amazon Linux 2023; default: the newest, the same for all machines of a cluster.
+    public : bool, default False
+        Whether the scheduler is reached from outside of the VPC, by its public address.
+    client : str, optional
+        The addresses that are let in to the scheduler, such as ``203.0.113.7/32``; default: that of this machine.
+    """
+
+    backend: Literal["dask"]
+    cloud: Literal["dask-ec2"]
+    scheduler_type: InstanceType = "m7i.large"
+    worker_type: InstanceType = "c7i.4xlarge"
+    minimum: Count = 1
+    maximum: PositiveInt = 4
+    spot: bool = True
+    disk_gb: Annotated[int, Field(ge=16, le=16_384)] = 64
+    image: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None = None
+    public: bool = False
+    client: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+\.\d+/([1-9]|[12]\d|3[0-2])$")] | None = None
+
+    @model_validator(mode="after")
+    def _minimum_and_maximum(self) -> Self:
+        if self.minimum > self.maximum:
+            raise PydanticCustomError("range", "minimum is more than maximum: {maximum}", {"maximum": self.maximum})
+        return self

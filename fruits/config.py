@@ -18,7 +18,7 @@ from pydantic import Discriminator, Field, PositiveInt, Tag, ValidationError, mo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from yaml.constructor import ConstructorError
 
-from fruits.clouds import AwsCluster, EmrCluster, Settings
+from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, Settings
 from fruits.errors import SettingsError
 
 __all__ = ["BUILT_IN", "Cluster", "ClusterFile", "DaskCluster", "LocalCluster", "SparkCluster", "load", "resolve"]
@@ -88,7 +88,7 @@ class SparkCluster(_Addressable):
 
 # What an entry of the file is: by its `backend`, and in a cloud by its `cloud`.
 CLUSTERS: dict[str, type[Settings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
-CLOUDS: dict[str, type[AwsCluster]] = {"emr": EmrCluster}
+CLOUDS: dict[str, type[AwsCluster]] = {"emr": EmrCluster, "dask-ec2": DaskEc2Cluster}
 
 
 def _kind(entry: object) -> str | None:
@@ -102,7 +102,8 @@ Entry = Annotated[
     Annotated[LocalCluster, Tag("local")]
     | Annotated[DaskCluster, Tag("dask")]
     | Annotated[SparkCluster, Tag("spark")]
-    | Annotated[EmrCluster, Tag("emr")],
+    | Annotated[EmrCluster, Tag("emr")]
+    | Annotated[DaskEc2Cluster, Tag("dask-ec2")],
     Discriminator(_kind),
 ]
 
@@ -133,6 +134,7 @@ BUILT_IN = ClusterFile(
         "spark-yarn": SparkCluster(backend="spark", address="yarn"),
         "emr": EmrCluster(backend="spark", cloud="emr"),
         "emr-notebook": EmrCluster(backend="spark", cloud="emr", notebook=True, idle_minutes=60),
+        "dask-ec2": DaskEc2Cluster(backend="dask", cloud="dask-ec2"),
     },
 )
 

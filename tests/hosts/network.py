@@ -71,7 +71,7 @@ class Host:
     @property
     def disk(self) -> Path:
         """Its ``/tmp``, as it can be reached from outside."""
-        return Path(f"/proc/{self.pid}/root/tmp")
+        return Path("/proc", str(self.pid), "root", "tmp")
 
     def start(self, *command: object, log: str, **environ: str) -> subprocess.Popen[str]:
         """Start a command; what it writes goes to the file `log` on the host's disk."""

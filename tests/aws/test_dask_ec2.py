@@ -1,0 +1,261 @@
+"""Dask on EC2: the machines that are asked for, as moto sees them, run here as what their user data says."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dask
+import pytest
+
+pytest.importorskip("dask_cloudprovider")
+
+from backends.aws import dask_ec2 as module
+from backends.aws.account import TAG, Account
+from backends.aws.dask_ec2 import admit, check_pins, dask_ec2, end
+from backends.aws.roles import INSTANCE_PROFILE
+from backends.aws.staged import Staged
+from backends.local import LocalExecutor
+from fruits import pipeline
+from fruits.clouds import DaskEc2Cluster
+from fruits.comparison import compare
+from fruits.config import Cluster
+from fruits.errors import FruitsError, JobError, SettingsError
+from fruits.job import Job
+from fruits.sample import generate
+
+ROOT = Path(__file__).resolve().parents[2]
+BUCKET = "my-fruits"
+STAGED = Staged.of(BUCKET, "3.11")
+NAME = "a-job"
+IMAGE = "ami-760aaa0f"
+PINS = "".join(f"{name}=={module.version(name)} \\\n    --hash=sha256:00\n" for name in module.MATCHED)
+
+
+@pytest.fixture
+def settings(account: Account) -> DaskEc2Cluster:
+    """An account that was set up; what gets an address in its subnet is reached through this machine's loopback."""
+    ec2, s3, iam = (account.client(service) for service in ("ec2", "s3", "iam"))
+    vpc = ec2.create_vpc(CidrBlock="127.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="127.0.9.0/24")["Subnet"]["SubnetId"]
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
+    key = f"{STAGED.wheelhouse}/requirements.txt".removeprefix(f"s3://{BUCKET}/")
+    s3.put_object(Bucket=BUCKET, Key=key, Body=PINS.encode())
+    iam.create_instance_profile(InstanceProfileName=INSTANCE_PROFILE)
+    return DaskEc2Cluster(
+        backend="dask",
+        cloud="dask-ec2",
+        region="eu-west-3",
+        subnet=subnet,
+        worker_type="c7i.large",
+        minimum=0,
+        maximum=1,
+        image=IMAGE,
+        tags={"cost-centre": "42"},
+    )
+
+
+class Machines:
+    """What runs on the machines of an account: the last line of their user data, as long as they are not terminated."""
+
+    def __init__(self, account: Account) -> None:
+        self.ec2 = account.client("ec2")
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.scripts: dict[str, str] = {}
+
+    def described(self) -> dict[str, dict]:
+        pages = self.ec2.describe_instances()["Reservations"]
+        return {machine["InstanceId"]: machine for page in pages for machine in page["Instances"]}
+
+    def follow(self) -> None:
+        """Start what is new, and end what is terminated."""
+        for name, machine in self.described().items():
+            alive = machine["State"]["Name"] in ("pending", "running")
+            if alive and name not in self.scripts:
+                data = self.ec2.describe_instance_attribute(InstanceId=name, Attribute="userData")["UserData"]["Value"]
+                self.scripts[name] = base64.b64decode(data).decode()
+                words = re.search(r"bin/python (-m .*)\n?$", self.scripts[name])[1]
+                words = words.replace('"$host"', machine["PrivateIpAddress"]).split()
+                environ = os.environ | {"PYTHONPATH": str(ROOT)}
+                self.running[name] = subprocess.Popen([sys.executable, *words], env=environ)
+            elif not alive and name in self.running:
+                self.stop(self.running.pop(name))
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def machines(account: Account, settings: DaskEc2Cluster) -> Iterator[Machines]:
+    machines = Machines(account)
+    stopped = threading.Event()
+
+    def follow() -> None:
+        while not stopped.wait(0.2):
+            machines.follow()
+
+    following = threading.Thread(target=follow)
+    following.start()
+    yield machines
+    stopped.set()
+    following.join()
+    for process in machines.running.values():
+        machines.stop(process)
+
+
+@pytest.fixture
+def job(account, settings, tmp_path):
+    """A job that was done on this machine, and whose images lie in the bucket."""
+    generate(tmp_path / "images", images=24)
+    job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "out"), components=10, partition_size=8)
+    with LocalExecutor() as executor:
+        pipeline.run(job, executor)
+    for path in (tmp_path / "images").rglob("*.*"):
+        key = f"images/{path.relative_to(tmp_path / 'images').as_posix()}"
+        account.client("s3").upload_file(str(path), BUCKET, key)
+    return job
+
+
+def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(account, settings, machines, job, monkeypatch):
+    # What is staged, and how machines install it, is tested with the wheelhouse; here they have it.
+    monkeypatch.setattr(module, "is_staged", lambda *_: True)
+    monkeypatch.setattr(module, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
+    before = copy.deepcopy(dask.config.config)
+    ec2, s3 = account.client("ec2"), account.client("s3")
+    there = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    told = []
+    with module.executor(place(settings), there, tell=told.append) as executor:
+        pipeline.run(there, executor)
+        name = told[0].split()[1].rstrip(";")
+        ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
+        (group,) = ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+        described = list(machines.described().values())
+        end_time = time.monotonic() + 30
+        while executor._client.nthreads():  # idle: every worker is given back
+            assert time.monotonic() < end_time
+            time.sleep(0.1)
+    assert compare(job.out, there.out).identical
+
+    assert [rule["IpRanges"] for rule in group["IpPermissions"] if rule["IpRanges"]] == [
+        [{"CidrIp": "127.0.0.1/32", "Description": "the client"}]
+    ]
+    assert {machine["InstanceType"]: machine.get("InstanceLifecycle") for machine in described} == {
+        "m7i.large": None,
+        "c7i.large": "spot",
+    }
+    for machine in described:
+        tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
+        assert (tags[TAG], tags["cost-centre"]) == (name, "42")
+        (interface,) = machine["NetworkInterfaces"]
+        assert [group["GroupName"] for group in interface["Groups"]] == [f"fruits-{name}"]
+        assert machine["ImageId"] == IMAGE
+        assert "PublicIpAddress" not in machine
+    assert not any("PRIVATE KEY" in script for script in machines.scripts.values())
+
+    assert {machine["State"]["Name"] for machine in machines.described().values()} == {"terminated"}
+    assert not ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")
+    assert dask.config.config == before
+
+
+def place(settings):
+    return Cluster(name="dask-ec2", backend="dask", workers=None, cloud=settings)
+
+
+def left(account):
+    """What is there of a job that costs, or lets somebody in."""
+    ec2 = account.client("ec2")
+    ours = [{"Name": f"tag:{TAG}", "Values": [NAME]}]
+    alive = [*ours, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    groups = ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+    return ec2.describe_instances(Filters=alive)["Reservations"], groups
+
+
+def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, monkeypatch):
+    monkeypatch.setattr(module, "START_SECONDS", 0.5)
+    with (
+        pytest.raises(
+            JobError, match=r"i-[0-9a-f]+ did not answer at 127\.0\.9\.\d+:8786 .*`public`.*get-console-output"
+        ),
+        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account),
+    ):
+        pytest.fail("there is no cluster")
+    assert left(account) == ([], [])
+
+
+def test_a_request_for_a_machine_is_completed(account, settings, monkeypatch):
+    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    asked = []
+    complete = module._Cluster._complete
+
+    def noted(self, params, **more):
+        complete(self, params, **more)
+        asked.append(params)
+
+    monkeypatch.setattr(module._Cluster, "_complete", noted)
+    with pytest.raises(JobError), dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account):
+        pytest.fail("there is no cluster")
+    (request,) = asked
+    (volume,) = request["BlockDeviceMappings"]
+    assert volume == {
+        "DeviceName": "/dev/xvda",  # the image's root: another name would be a second volume
+        "Ebs": {"DeleteOnTermination": True, "VolumeSize": 64, "VolumeType": "gp3", "Encrypted": True},
+    }
+    assert request["MetadataOptions"]["HttpTokens"] == "required"
+    assert request["IamInstanceProfile"] == {"Name": INSTANCE_PROFILE}
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert {tags["ResourceType"] for tags in request["TagSpecifications"]} == {
+        "instance",
+        "volume",
+        "network-interface",
+    }
+    assert len(request["UserData"]) < 16_384
+
+
+def test_what_aws_refuses_is_told_in_words_and_nothing_is_left(account, settings):
+    settings = settings.model_copy(update={"image": "ami-0badbadbadbadbad0"})
+    with (
+        pytest.raises(FruitsError, match="ami-0badbadbadbadbad0"),
+        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account),
+    ):
+        pytest.fail("there is no cluster")
+    assert left(account) == ([], [])
+
+
+def test_versions_that_differ_are_told_before_anything_is_made(account, settings):
+    check_pins(PINS)
+    with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
+        check_pins(
+            PINS.replace(f"dask=={module.version('dask')}", "dask==2020.1.0").replace("distributed==", "other==")
+        )
+    other = Staged.of("my-fruits", "3.12")
+    with (
+        pytest.raises(SettingsError, match="fruits cluster stage"),
+        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=other, account=account),
+    ):
+        pytest.fail("there is no cluster")
+    assert left(account) == ([], [])
+
+
+def test_nobody_lets_the_world_in(account, settings):
+    vpc = account.client("ec2").describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]["VpcId"]
+    with pytest.raises(SettingsError, match="the whole world"):
+        admit(account, vpc, NAME, "0.0.0.0/0", {})
+    end(account, NAME)
+    end(account, NAME)
+
+
+def test_images_that_the_machines_do_not_see_are_refused(settings):
+    job = Job(images="/here/images", out=f"s3://{BUCKET}/out")
+    with pytest.raises(SettingsError, match="/here/images"), module.executor(place(settings), job, tell=print):
+        pytest.fail("there is no cluster")
