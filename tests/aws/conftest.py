@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.client
+import botocore.session
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.iam.models import AWSManagedPolicy, iam_backends
@@ -20,6 +21,15 @@ from backends.aws.roles import SERVICE_POLICY
 
 REGION = "eu-west-3"
 SECRET = "hush-hush-never-shown"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _service_models_are_read_once() -> Iterator[None]:
+    """Let every session of boto3 share what it reads of the services; each would take half a second for EC2 alone."""
+    shared = botocore.session.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda search_path=None: shared)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environ, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"backend: {backend}" in done.stdout
-    assert "96 images, 96 rows, {} rejects" in done.stdout
+    assert "48 images, 48 rows, {} rejects" in done.stdout
     assert "the same components to the last bit: True" in done.stdout
 
 
