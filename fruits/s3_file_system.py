@@ -247,25 +247,26 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         return whole
 
     async def _read_whole(self, route: _Route, name: str) -> bytes | None:
-        """Return the bytes of a file, or None where the answer is anything else."""
+        """Return the bytes of a file, or None where the answer is anything else, or there is none."""
         url = f"{route.base}/{name}"
         headers = {"x-amz-request-payer": "requester"} if self.requester_pays else {}
-        if route.region is not None:
-            credentials = await self._credentials()
-            if credentials is None:
-                return None
-            key, secret, token = credentials.access_key, credentials.secret_key, credentials.token
-            host, _, path = url.partition("://")[2].partition("/")
-            headers = signed_get(
-                host, f"/{path}", region=route.region, key=key, secret=secret, token=token, headers=headers
-            )
-        request = AWSPreparedRequest("GET", url, headers, None, stream_output=True)
         try:
+            if route.region is not None:
+                headers = await self._signed(url, route.region, headers)
+            request = AWSPreparedRequest("GET", url, headers, None, stream_output=True)
             response = await self._s3._endpoint.http_session.send(request)
             data: bytes = await response.content
-        except (BotoCoreError, HttpError):
-            return None  # it was cut off, or did not come about
+        except (BotoCoreError, HttpError, OSError):
+            return None
         return data if response.status_code == 200 else None
+
+    async def _signed(self, url: str, region: str, headers: dict[str, str]) -> dict[str, str]:
+        credentials = await self._credentials()
+        if credentials is None:
+            raise NoCredentialsError
+        key, secret, token = credentials.access_key, credentials.secret_key, credentials.token
+        host, _, path = url.partition("://")[2].partition("/")
+        return signed_get(host, f"/{path}", region=region, key=key, secret=secret, token=token, headers=headers)
 
     async def _credentials(self) -> ReadOnlyCredentials | None:
         """Return the credentials of this moment: those of a role change every hour."""
