@@ -31,10 +31,6 @@ UNKNOWN_KEYS = {
 CREDENTIALS = "Give others by the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID, …), ~/.aws, or the role of the machine"
 
 
-class CloudError(JobError):
-    """AWS refused a request, or could not be reached."""
-
-
 @dataclass(slots=True)
 class Account:
     """Clients of one region, made when they are first used.
@@ -143,13 +139,13 @@ def _in_words(what: str, error: Exception) -> Exception:
                 f"Could not {what}: {error.operation_name} is not permitted. {message} Ask for the policy that "
                 "`fruits cluster render` writes as policy_user.json."
             )
-        return CloudError(f"Could not {what}: {error.operation_name}: {message or code}.".replace("..", "."))
+        return JobError(f"Could not {what}: {error.operation_name}: {message or code}.".replace("..", "."))
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
         return InputError(f"Could not {what}: {str(error).rstrip('.')}. {CREDENTIALS}.")
     if isinstance(error, EndpointConnectionError):
-        return CloudError(f"Could not {what}: {str(error).rstrip('.')}. Is the region right, and the network there?")
+        return JobError(f"Could not {what}: {str(error).rstrip('.')}. Is the region right, and the network there?")
     if isinstance(error, ParamValidationError):
         return SettingsError(f"Could not {what}: {error}")
     if isinstance(error, BotoCoreError):
-        return CloudError(f"Could not {what}: {error}.")
+        return JobError(f"Could not {what}: {error}.")
     return error

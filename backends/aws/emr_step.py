@@ -21,6 +21,8 @@ from typing import NoReturn
 
 from fruits.storage import Folder
 
+__all__ = ["main"]
+
 LOG, RESULT = "stderr.txt", "result.json"
 SECONDS = 5.0  # between two looks at the log
 
