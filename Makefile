@@ -25,7 +25,7 @@ export NO_PYTHON
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 
-.PHONY: help setup setup-all demo test lint format lock test-pythons clean
+.PHONY: help setup setup-all demo test test-hosts test-spark-matrix lint format lock test-pythons clean
 
 help:          ## this list
 	@sed -n 's/^\([a-z-]*:\)[^#]*## /\1	/p' Makefile | expand -t 16
@@ -39,6 +39,33 @@ demo: setup    ## the whole job on a small generated data set, on Dask
 
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
 	$(BIN)/python -m pytest
+
+test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
+	$(BIN)/python -m pytest tests/hosts
+
+# Spark, the Python of its lane, and the environment that is made for it. Worker code has to do on all of them.
+SPARKS = 3.3:3.10 3.5:3.11 4:3.12
+test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and Python 3.10, on 3.5, and on 4
+	@for lane in $(SPARKS); do \
+	    spark=$${lane%:*}; version=$${lane#*:}; venv=.venv-spark-$$spark; pins=requirements/spark-$$spark.txt; \
+	    for python in python$$version "$$HOME"/.pyenv/versions/$$version.*/bin/python none; do \
+	        $$python -c "import sys, venv; sys.exit('%d.%d' % sys.version_info[:2] != '$$version')" 2>/dev/null && break; \
+	    done; \
+	    if [ $$python = none ]; then skipped="$$skipped $$spark (no Python $$version)"; continue; fi; \
+	    if [ $$spark = 4 ] && ! java -version 2>/dev/null; then skipped="$$skipped $$spark (no Java)"; continue; fi; \
+	    echo "Spark $$spark on Python $$version: $$python"; \
+	    if { [ $$venv/.whole -nt $$pins ] || { $(BIN)/uv venv --quiet --clear --python $$python $$venv && \
+	             $(BIN)/uv pip install --quiet --python $$venv/bin/python --require-hashes --build-constraints requirements/tools.txt -r $$pins && \
+	             touch $$venv/.whole; }; } && \
+	        FRUITS_PYTHON=$(abspath $(BIN))/python $$venv/bin/python -m pytest -k spark tests/conformance tests/spark_matrix; \
+	        then passed="$$passed $$spark"; else failed="$$failed $$spark"; fi; \
+	done; \
+	echo "passed:$${passed:- none}; failed:$${failed:- none}; skipped:$${skipped:- none}"; \
+	[ -n "$$passed" ] && [ -z "$$failed" ]
+
+.PHONY: test-stage
+test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
+	$(BIN)/python -m pytest tests/stage
 
 lint: $(VENV)/.everything  ## style and types
 	$(BIN)/ruff check
@@ -55,6 +82,10 @@ lock: $(VENV)/.tools  ## pin everything anew, by hash, from pyproject.toml
 	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
 	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/requirements.txt
+	for lane in $(SPARKS); do \
+	    $(BIN)/uv pip compile --quiet --universal --python-version $${lane#*:} --generate-hashes --no-header $(OPTIONS) \
+	        requirements/spark-$${lane%:*}.in --output-file requirements/spark-$${lane%:*}.txt || exit 1; \
+	done
 
 test-pythons:  ## the fast tests on each of Python 3.11, 3.12 and 3.13 that is present
 	@for version in 3.11 3.12 3.13; do \
@@ -74,7 +105,7 @@ test-fast: $(VENV)/.everything
 	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract
 
 clean:         ## remove what was made here, the environments included
-	rm -rf .venv .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.* .venv-spark-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.tools: requirements/tools.txt

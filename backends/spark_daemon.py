@@ -28,11 +28,13 @@ def main() -> None:
 
     import pandas  # noqa: F401
     import pyarrow  # noqa: F401
-    from pyspark import daemon
+    from pyspark import worker
 
     import backends.spark  # noqa: F401
 
-    daemon.worker_main = _until_spark_hangs_up(daemon.worker_main)  # type: ignore[attr-defined]
+    worker.main = _until_spark_hangs_up(worker.main)
+    from pyspark import daemon  # takes that main from there: Spark 3 as it is imported, Spark 4 in each worker
+
     gc.freeze()
     daemon.manager()
 

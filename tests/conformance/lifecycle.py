@@ -6,6 +6,7 @@ It prints what it saw as JSON. What else reaches the terminal is the engine's ow
 import json
 import os
 import sys
+from contextlib import suppress
 
 import backends
 from fruits.executor import Executor
@@ -31,12 +32,12 @@ def main(name, folder, wait=None):
 def children():
     import psutil
 
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            found.append(" ".join(child.cmdline()))
     # multiprocessing keeps its tracker until the process ends
-    return [
-        " ".join(child.cmdline())
-        for child in psutil.Process().children(recursive=True)
-        if "resource_tracker" not in " ".join(child.cmdline())
-    ]
+    return [command for command in found if "resource_tracker" not in command]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The network on the workers of an old Python and an old Spark: the features are those of a new Python, bit for bit."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from backends.spark import SparkExecutor
+from fruits import tasks
+from fruits.dataset import Partition
+from fruits.storage import Folder
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGES, PARTITION_SIZE = 63, 8
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Pictures, their plan and features, and the network, from the Python that FRUITS_PYTHON names."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    python = os.environ.get("FRUITS_PYTHON", sys.executable)
+    subprocess.run([python, "-m", "tests.spark_matrix.elsewhere", str(folder)], cwd=ROOT, check=True, timeout=170)
+    return folder
+
+
+def test_features_are_those_of_another_python(elsewhere, tmp_path):
+    shutil.copytree(elsewhere / "out" / "plan", tmp_path / "plan")
+    network = pickle.loads((elsewhere / "network.pickle").read_bytes())
+    source = tasks.Source(Folder(str(elsewhere / "images")), Folder(str(tmp_path)), network)
+    starts = range(0, IMAGES, PARTITION_SIZE)
+    partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
+    with SparkExecutor() as executor:  # the session of the suite, where that ran before
+        reports = executor.map(tasks.featurize, partitions, shared=source)
+    assert sum(report.rows for report in reports) == IMAGES - 3
+    for kind in ("features", "rejects"):
+        expected = sorted((elsewhere / "out" / kind).iterdir())
+        assert len(expected) == len(partitions)
+        for part in expected:
+            assert pq.read_table(tmp_path / kind / part.name).equals(pq.read_table(part))
