@@ -314,7 +314,10 @@ def _read_ahead(file_system: Any, files: Iterable[tuple[str, int]], ahead: int) 
     held = 0
     try:
         while True:
-            while len(under_way) < ahead and held < AHEAD_BYTES and (file := next(files, None)):
+            # Many at a time: each time the loop's thread is woken, it keeps this one from its work.
+            room = ahead - len(under_way) if len(under_way) <= ahead // 2 else 0
+            while room and held < AHEAD_BYTES and (file := next(files, None)):
+                room -= 1
                 under_way.append((asyncio.run_coroutine_threadsafe(read(*file), file_system.loop), file[1]))
                 held += file[1]
             if not under_way:
