@@ -41,6 +41,9 @@ __all__ = [
     "write_rows",
 ]
 
+# Pictures that are decoded one after the other before the network sees them, one by one: in turn with each other, the
+# two would drive one another out of the core's caches, which costs a third of the time of decoding.
+GROUP = 16
 # The key, in the metadata of a rejects part, under which it tells what became of its images.
 ACCOUNT = b"fruits.account"
 # Reading fails like this when the file is at fault; anything else may be the storage's fault, and is tried again.
@@ -182,20 +185,23 @@ def _features(partition: Partition, source: Source, clock: _Clock) -> tuple[pa.T
         size = backbone(source.network.backbone).size
         contents = source.images.fetch((entry.path, entry.size) for entry in entries)
     features = np.empty((len(entries), source.network.features), np.float32)
+    pictures = np.empty((GROUP, size, size, 3), np.uint8)
     used: list[Entry] = []
     rejects: list[tuple[str, str | None, str, str]] = []
-    for entry in entries:
-        try:
-            with clock("read"):
-                data = _whole(next(contents), entry.size)
-            with clock("decode"):
-                pixels = decode(data, size)
-        except ImageError as error:
-            rejects.append((_text(entry.path), entry.label and _text(entry.label), error.reason, error.detail))
-            continue
+    for start in range(0, len(entries), GROUP):
+        done = len(used)
+        for entry in entries[start : start + GROUP]:
+            try:
+                with clock("read"):
+                    data = _whole(next(contents), entry.size)
+                with clock("decode"):
+                    pictures[len(used) - done] = decode(data, size)
+            except ImageError as error:
+                rejects.append((_text(entry.path), entry.label and _text(entry.label), error.reason, error.detail))
+            else:
+                used.append(entry)
         with clock("network"):
-            features[len(used)] = featurizer(pixels[np.newaxis])[0]
-        used.append(entry)
+            features[done : len(used)] = featurizer(pictures[: len(used) - done])
     paths = [_text(entry.path) for entry in used]
     labels = [entry.label and _text(entry.label) for entry in used]
     reasons = dict(sorted(Counter(reason for _, _, reason, _ in rejects).items()))

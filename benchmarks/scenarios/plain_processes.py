@@ -15,6 +15,7 @@ from fruits.featurizer import Network, compile_network
 from fruits.images import decode
 from fruits.rows import features_table
 from fruits.storage import Folder, part_name
+from fruits.tasks import GROUP
 
 __all__ = ["run_processes"]
 
@@ -69,8 +70,9 @@ def _loop(pipe: Connection, network: Network, images: str, out: str, decoded_bef
         for row, picture in zip(features, pixels, strict=True):
             row[:] = featurizer(picture[np.newaxis])[0]
     else:
-        for row, path in zip(features, paths, strict=True):
-            row[:] = featurizer(decode(_read(images, path))[np.newaxis])[0]
+        for start in range(0, len(paths), GROUP):
+            group = [decode(_read(images, path)) for path in paths[start : start + GROUP]]
+            features[start : start + GROUP] = featurizer(np.stack(group))
     pipe.send("done")
     table = features_table(paths, [None] * len(paths), features)
     (Folder(out) / "features").write(part_name(index, "parquet"), write_table(table))
