@@ -177,7 +177,8 @@ def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
     folder = Folder(str(tmp_path))
     plan = make_plan(iter(entries), 2, folder)
     assert folder.names() == ["part-00000.parquet", "part-00001.parquet"]
-    for index in (0, PARTITIONS_PER_FILE // 2, PARTITIONS_PER_FILE - 1, PARTITIONS_PER_FILE, plan.partitions()[-1].index):
+    last = plan.partitions()[-1].index
+    for index in (0, PARTITIONS_PER_FILE // 2, PARTITIONS_PER_FILE - 1, PARTITIONS_PER_FILE, last):
         assert read_partition(folder, plan.partitions()[index]) == entries[2 * index : 2 * index + 2]
 
 
