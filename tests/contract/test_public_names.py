@@ -18,7 +18,7 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for house in ("fruits", "backends")
     for path in (ROOT / house).rglob("*.py")
-    if not path.stem.startswith("_") or path.stem == "__init__"
+    if not path.stem.startswith("_") or (path.stem == "__init__" and "__all__" in path.read_text("utf-8"))
 )
 
 

@@ -176,7 +176,7 @@ def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
         ("--limit", "0", "--limit 0: not allowed."),
         ("--max-reject-fraction", "2", "--max-reject-fraction 2.0: not allowed. Allowed: 0 to 1."),
         ("--backend", "ray", "--backend ray: no such backend. Allowed: dask, spark, local."),
-        ("--cluster", "emr", "--cluster emr: no such cluster. Allowed: local-dask"),
+        ("--cluster", "nowhere", "--cluster nowhere: no such cluster. Allowed: local-dask"),
         ("--cluster-file", "none.yaml", "--cluster-file none.yaml cannot be read: No such file"),
         ("--workers", "0", "--workers 0: not a count of workers."),
     ],

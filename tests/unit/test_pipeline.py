@@ -32,9 +32,12 @@ class MeanColours:
 
     def load(self):
         projection = np.random.default_rng(0).standard_normal((8 * 8 * 3, FEATURES)).astype(np.float32)
-        return lambda pixels: np.maximum(
-            pixels[:, ::28, ::28].reshape(len(pixels), -1) / np.float32(255) @ projection, 0
-        )
+        features = np.empty((0, FEATURES), np.float32)
+        return lambda pixels: np.array([self.of(picture, projection) for picture in pixels] or features)
+
+    @staticmethod
+    def of(picture, projection):
+        return np.maximum(picture[::28, ::28].reshape(-1) / np.float32(255) @ projection, 0)
 
 
 @pytest.fixture(autouse=True)
