@@ -11,9 +11,10 @@ from typing import Any
 
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 
-__all__ = ["MANAGED", "TAG", "Account", "bucket_name", "explained", "tags_of"]
+__all__ = ["MANAGED", "SETUP", "TAG", "Account", "bucket_name", "explained", "tags_of"]
 
 TAG = "fruits"  # on everything that is made: the name of the job or of the cluster
+SETUP = "init"  # the value of that tag on what stays when no cluster is up
 # What AWS' own policy for EMR asks for: https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-managed-iam-policies.html
 MANAGED = ("for-use-with-amazon-emr-managed-policies", "true")
 

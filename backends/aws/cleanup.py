@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from backends.aws.account import TAG, Account, explained
-from backends.aws.emr_run import ACTIVE, clusters, end
+from backends.aws.account import SETUP, TAG, Account, explained
+from backends.aws.emr_run import ACTIVE, clusters
+from backends.aws.emr_run import end as end_cluster
 
-__all__ = ["Found", "end_found", "find"]
+__all__ = ["Found", "end", "end_found", "find"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
+ENDING = "shutting-down"
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Something that costs money while it is there.
+    """Something of a job or a cluster that is there.
 
     Attributes
     ----------
     name : str
         The job or the cluster that it belongs to.
-    kind : {"cluster", "instance"}
-        A cluster of EMR, or a machine of EC2 that belongs to none.
+    kind : {"cluster", "instance", "security group"}
+        A cluster of EMR, or a machine of EC2 that belongs to none, or what protects such machines.
     identifier : str
         AWS' name of it.
     state : str
@@ -36,17 +39,33 @@ class Found:
 
 
 def find(account: Account, name: str | None = None) -> list[Found]:
-    """Return what is there of the job or the cluster `name`, or of all."""
-    return [*_clusters(account, name), *_instances(account, name)]
+    """Return what is there of the job or the cluster `name`, or of all; what has to end first comes first."""
+    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_groups(account, name)]
 
 
 def end_found(account: Account, found: Found) -> None:
     """End one thing; ending it twice does no harm."""
     if found.kind == "cluster":
-        end(account, found.identifier)
+        end_cluster(account, found.identifier)
         return
-    with explained(f"end the machine {found.identifier}"):
-        account.client("ec2").terminate_instances(InstanceIds=[found.identifier])
+    ec2 = account.client("ec2")
+    with explained(f"end the {found.kind} {found.identifier}"):
+        if found.kind == "instance":
+            ec2.terminate_instances(InstanceIds=[found.identifier])
+            return
+        # Machines hold their group until they are gone.
+        if left := [each.identifier for each in _instances(account, found.name, (*ALIVE, ENDING))]:
+            ec2.get_waiter("instance_terminated").wait(InstanceIds=left)
+        ec2.delete_security_group(GroupId=found.identifier)
+
+
+def end(account: Account, name: str) -> None:
+    """End the machines of a job that are not EMR's, and then what protects them; twice does no harm."""
+    if machines := [each.identifier for each in _instances(account, name, ALIVE)]:
+        with explained(f"end the machines of {name}"):
+            account.client("ec2").terminate_instances(InstanceIds=machines)
+    for group in _groups(account, name):
+        end_found(account, group)
 
 
 def _clusters(account: Account, name: str | None) -> Iterator[Found]:
@@ -56,16 +75,30 @@ def _clusters(account: Account, name: str | None) -> Iterator[Found]:
             yield Found(cluster["Tags"][TAG], "cluster", cluster["Id"], state)
 
 
-def _instances(account: Account, name: str | None) -> Iterator[Found]:
+def _instances(account: Account, name: str | None, states: Sequence[str]) -> Iterator[Found]:
     """Yield machines of ours; those of a cluster of EMR end with it."""
-    filters = [
-        {"Name": "tag-key", "Values": [TAG]} if name is None else {"Name": f"tag:{TAG}", "Values": [name]},
-        {"Name": "instance-state-name", "Values": list(ALIVE)},
-    ]
+    filters = [_tagged(name), {"Name": "instance-state-name", "Values": list(states)}]
     with explained("look up the machines"):
         for page in account.client("ec2").get_paginator("describe_instances").paginate(Filters=filters):
             for reservation in page["Reservations"]:
                 for instance in reservation["Instances"]:
-                    tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", ())}
+                    tags = _tags(instance)
                     if "aws:elasticmapreduce:job-flow-id" not in tags:
                         yield Found(tags[TAG], "instance", instance["InstanceId"], instance["State"]["Name"])
+
+
+def _groups(account: Account, name: str | None) -> Iterator[Found]:
+    """Yield the security groups that were made for one cluster; those that ``init`` made stay."""
+    with explained("look up the security groups"):
+        for page in account.client("ec2").get_paginator("describe_security_groups").paginate(Filters=[_tagged(name)]):
+            for group in page["SecurityGroups"]:
+                if (owner := _tags(group)[TAG]) != SETUP:
+                    yield Found(owner, "security group", group["GroupId"], "there")
+
+
+def _tagged(name: str | None) -> dict[str, Any]:
+    return {"Name": "tag-key", "Values": [TAG]} if name is None else {"Name": f"tag:{TAG}", "Values": [name]}
+
+
+def _tags(thing: dict[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag["Value"] for tag in thing.get("Tags", ())}

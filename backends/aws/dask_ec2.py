@@ -34,7 +34,8 @@ from distributed import Client
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account import TAG, Account, bucket_name, explained, tags_of
+from backends.aws.account import Account, bucket_name, explained, tags_of
+from backends.aws.cleanup import end
 from backends.aws.dask_node import PORT, ROLES, Secrets, node_of, worker_name
 from backends.aws.network import find_place
 from backends.aws.releases import Release
@@ -51,7 +52,7 @@ from fruits.executor import Executor
 from fruits.job import Job
 from fruits.storage import Folder
 
-__all__ = ["admit", "check_pins", "dask_ec2", "end", "executor"]
+__all__ = ["admit", "check_pins", "dask_ec2", "executor"]
 
 CONNECT_SECONDS = 5.0
 START_SECONDS = 900.0  # a machine starts, and builds its environment from the wheelhouse
@@ -72,7 +73,6 @@ NO_SPOT = {
 # A machine takes a minute to start and is paid by the second: no hurry to get one, and none to give it back.
 ADAPTIVE = {"interval": "5s", "wait_count": 12, "target_duration": "60s"}
 WHO_AM_I = "https://checkip.amazonaws.com"
-ENDING = ("pending", "running", "shutting-down", "stopping", "stopped")
 
 
 @contextmanager
@@ -172,25 +172,6 @@ def check_pins(requirements: str) -> None:
             f"The machines would get other versions: {'; '.join(wrong)}. Install here what the wheelhouse has: "
             "pip install --require-hashes -r requirements/light.txt, or run from the wheel that was staged."
         )
-
-
-def end(account: Account, name: str) -> None:
-    """End all that is tagged with the name of a job: machines, then the security group; twice does no harm."""
-    ec2 = account.client("ec2")
-    ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
-    with explained(f"end the machines of {name}"):
-        alive = [*ours, {"Name": "instance-state-name", "Values": list(ENDING)}]
-        machines = [
-            machine["InstanceId"]
-            for page in ec2.get_paginator("describe_instances").paginate(Filters=alive)
-            for reservation in page["Reservations"]
-            for machine in reservation["Instances"]
-        ]
-        if machines:
-            ec2.terminate_instances(InstanceIds=machines)
-            ec2.get_waiter("instance_terminated").wait(InstanceIds=machines)  # until then they hold the group
-        for group in ec2.describe_security_groups(Filters=ours)["SecurityGroups"]:
-            ec2.delete_security_group(GroupId=group["GroupId"])
 
 
 def admit(account: Account, vpc: str, name: str, client: str, tags: Mapping[str, str]) -> str:

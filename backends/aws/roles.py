@@ -117,6 +117,10 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
     clusters = f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*"
     ours = {"Condition": {"StringLike": {f"elasticmapreduce:ResourceTag/{TAG}": "*"}}}
     services = ["elasticmapreduce.amazonaws.com*", "ec2.amazonaws.com"]
+
+    def ec2(*kinds: str) -> list[str]:
+        return [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in kinds]
+
     asked = {"Condition": {"StringEquals": {f"elasticmapreduce:RequestTag/{MANAGED[0]}": MANAGED[1]}}}
     return _policy(
         _allow("WhoAmI", ["sts:GetCallerIdentity"], "*"),
@@ -181,7 +185,9 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
         _allow(
             "SeeNetwork",
             [
+                "ec2:DescribeImages",
                 "ec2:DescribeInstances",
+                "ec2:DescribeInstanceTypes",
                 "ec2:DescribeKeyPairs",
                 "ec2:DescribeRouteTables",
                 "ec2:DescribeSecurityGroups",
@@ -190,11 +196,23 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
             "*",
         ),
         _allow(
-            "MakeSecurityGroups",
+            "MakeAndTag",
             ["ec2:CreateKeyPair", "ec2:CreateSecurityGroup", "ec2:CreateTags"],
-            [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in ("key-pair", "security-group", "subnet", "vpc")],
+            ec2("instance", "key-pair", "network-interface", "security-group", "subnet", "volume", "vpc"),
         ),
-        _allow("EndOurs", ["ec2:TerminateInstances"], f"arn:aws:ec2:{region}:{account}:instance/*")
+        _allow(
+            "StartMachines",
+            ["ec2:RunInstances"],
+            [
+                *ec2("instance", "key-pair", "network-interface", "security-group", "subnet", "volume"),
+                f"arn:aws:ec2:{region}::image/*",
+            ],
+        ),
+        _allow(
+            "UseAndEndOurs",
+            ["ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup", "ec2:TerminateInstances"],
+            ec2("instance", "security-group"),
+        )
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
     )
 

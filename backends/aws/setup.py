@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.aws.account import MANAGED, TAG, Account, explained
+from backends.aws.account import MANAGED, SETUP, TAG, Account, explained
 from backends.aws.network import GROUPS, find_place, groups_in
 from backends.aws.roles import (
     INSTANCE_PROFILE,
@@ -24,7 +24,6 @@ from fruits.clouds import AwsCluster
 
 __all__ = ["Thing", "needed"]
 
-SETUP = "init"  # the value of our tag on what stays when no cluster is up
 ABORT_DAYS = 1  # after which the parts of an upload that was never finished are removed
 
 

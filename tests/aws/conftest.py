@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aiobotocore.client
 import botocore.client
 import botocore.session
 import pytest
@@ -62,15 +63,15 @@ def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
-    """Return the (service, operation) of every request that boto3 makes during the test."""
+    """Return the (service, operation) of every request that this process makes during the test."""
     seen: set[tuple[str, str]] = set()
-    make = botocore.client.BaseClient._make_api_call
+    for client in (botocore.client.BaseClient, aiobotocore.client.AioBaseClient):
 
-    def noted(self: botocore.client.BaseClient, operation: str, parameters: object) -> object:
-        seen.add((self.meta.service_model.service_name, operation))
-        return make(self, operation, parameters)
+        def noted(self: Any, operation: str, parameters: object, make: Any = client._make_api_call) -> Any:
+            seen.add((self.meta.service_model.service_name, operation))
+            return make(self, operation, parameters)
 
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", noted)
+        monkeypatch.setattr(client, "_make_api_call", noted)
     return seen
 
 

@@ -21,8 +21,9 @@ pytest.importorskip("dask_cloudprovider")
 
 from backends.aws import dask_ec2 as module
 from backends.aws.account import TAG, Account
-from backends.aws.dask_ec2 import admit, check_pins, dask_ec2, end
-from backends.aws.roles import INSTANCE_PROFILE
+from backends.aws.cleanup import end, find
+from backends.aws.dask_ec2 import admit, check_pins, dask_ec2
+from backends.aws.roles import INSTANCE_PROFILE, user_policy
 from backends.aws.staged import Staged
 from backends.local import LocalExecutor
 from fruits import pipeline
@@ -32,6 +33,7 @@ from fruits.config import Cluster
 from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.job import Job
 from fruits.sample import generate
+from tests.aws.actions import action
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "my-fruits"
@@ -126,7 +128,9 @@ def job(account, settings, tmp_path):
     return job
 
 
-def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(account, settings, machines, job, monkeypatch):
+def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(
+    account, settings, machines, job, called, monkeypatch
+):
     # What is staged, and how machines install it, is tested with the wheelhouse; here they have it.
     monkeypatch.setattr(module, "is_staged", lambda *_: True)
     monkeypatch.setattr(module, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
@@ -166,6 +170,11 @@ def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(account, setti
     assert not ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")
     assert dask.config.config == before
+
+    called.discard(("ec2", "DescribeInstanceAttribute"))  # of the test, which looks at what machines are told
+    policy = user_policy(BUCKET, "111122223333", "eu-west-3")
+    allowed = {name for statement in policy["Statement"] for name in statement["Action"]}
+    assert {action(*each) for each in called} - allowed == set()
 
 
 def place(settings):
@@ -251,8 +260,27 @@ def test_nobody_lets_the_world_in(account, settings):
     vpc = account.client("ec2").describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]["VpcId"]
     with pytest.raises(SettingsError, match="the whole world"):
         admit(account, vpc, NAME, "0.0.0.0/0", {})
+
+
+def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
+    ec2 = account.client("ec2")
+    subnet = ec2.describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]
+    group = admit(account, subnet["VpcId"], NAME, "203.0.113.7/32", {TAG: NAME})
+    machine = ec2.run_instances(
+        ImageId=IMAGE,
+        MinCount=1,
+        MaxCount=1,
+        SecurityGroupIds=[group],
+        SubnetId=settings.subnet,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": NAME}]}],
+    )["Instances"][0]["InstanceId"]
+    assert [(each.kind, each.identifier) for each in find(account)] == [
+        ("instance", machine),
+        ("security group", group),
+    ]
     end(account, NAME)
     end(account, NAME)
+    assert find(account) == []
 
 
 def test_images_that_the_machines_do_not_see_are_refused(settings):
