@@ -13,7 +13,8 @@ whole jobs  1,024 images: run and fit on Dask and Spark, run by peer-notebook; 3
 first image Dask, Spark; 5 repeats                                                                               1
 solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 5 repeats                      2
 plan, csv   1,000,000 keys; 5,000 rows; 5 repeats                                                              0.5
-full only   20,000 and 67,692 rows, 10,000,000 keys, 21,504 images through whole jobs, 83,968 featurized        80
+full only   other tools on 5,120 images; 20,000 and 67,692 rows; 10,000,000 keys; 21,504 images through         90
+            whole jobs; 83,968 featurized
 =========== ============================================================================================== =======
 
 Numbers of images are multiples of 1,024, two partitions: on few images, the last partition of an odd number would
@@ -57,7 +58,7 @@ def _standard(workers: int) -> tuple[Group, ...]:
     jobs = (*_both("run", workers, 1_024), *_both("fit", workers, 1_024))
     return (
         Group("featurize", (*_both("featurize", workers, 5_120), *_alone(PLAIN, workers, 5_120))),
-        Group("other tools", (*tools, *_alone(tuple(PEERS), workers, 1_024))),
+        Group("other tools 1,024", (*tools, *_alone(tuple(PEERS), workers, 1_024))),
         Group("one worker", _both("featurize", 1, 1_024), control=False),
         Group("growth 10,240", _both("featurize", workers, 10_240), repeats=3, control=False),
         Group("whole jobs 1,024", (*jobs, *_alone(("run-peer-notebook",), workers, 1_024)), repeats=3, control=False),
@@ -70,9 +71,11 @@ def _standard(workers: int) -> tuple[Group, ...]:
 
 def _full(workers: int) -> tuple[Group, ...]:
     """Return what every goal needs: 21,504 images where whole jobs are compared, 83,968 where growth is."""
+    tools = (*_both("featurize", workers, 5_120), *_both("transform", workers, 5_120))
     jobs = (*_both("run", workers, 21_504), *_alone(("run-peer-notebook",), workers, 21_504))
     return (
         *_standard(workers),
+        Group("other tools 5,120", (*tools, *_alone(tuple(PEERS), workers, 5_120)), repeats=3),
         Group("solvers 20,000", _solvers(workers, 20_000), repeats=3),
         Group("solvers 67,692", _solvers(workers, 67_692), repeats=3),
         Group("plan 10,000,000", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),

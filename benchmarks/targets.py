@@ -11,8 +11,7 @@ from benchmarks.summary import Side, sides
 __all__ = ["Goal", "goals"]
 
 OURS = ("dask", "spark")
-LARGE = 5_000  # images, from which on growth is looked at
-SEVERAL = 700  # images, from which on a rate is one of work and not of beginnings
+LARGE = 5_000  # images, from which on a rate is one of work and not of beginnings, and growth is looked at
 GROWTH = 2.0  # times as many images, at least, or nothing can be said about growth
 
 
@@ -61,10 +60,10 @@ def goals(records: Sequence[Record]) -> list[Goal]:
     return [
         *_speeds(known, "featurize", "bare-loop", 0.93, 0.98, least_images=LARGE),
         *_speeds(known, "featurize", "ceiling", 0.80, 0.90, least_images=LARGE),
-        *_speeds(known, "featurize", "peer-tfdata", 2.5, 3, least_images=SEVERAL),
-        *_speeds(known, "featurize", "peer-daft", 3.5, 4.5, least_images=SEVERAL),
-        *_speeds(known, "featurize", "peer-notebook", 5, 7, least_images=SEVERAL),
-        *_speeds(known, "featurize", "peer-ray", 6, 8, least_images=SEVERAL),
+        *_speeds(known, "featurize", "peer-tfdata", 2.5, 3, least_images=LARGE),
+        *_speeds(known, "featurize", "peer-daft", 3.5, 4.5, least_images=LARGE),
+        *_speeds(known, "featurize", "peer-notebook", 5, 7, least_images=LARGE),
+        *_speeds(known, "featurize", "peer-ray", 6, 8, least_images=LARGE),
         *_speeds(known, "run", "run-peer-notebook", 5, 8, whole=True, least_images=20_000),
         *_solvers(known),
         *_growth(known),

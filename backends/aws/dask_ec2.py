@@ -30,7 +30,7 @@ import dask
 from botocore.exceptions import ClientError
 from dask.utils import parse_timedelta
 from dask_cloudprovider.aws.ec2 import EC2Cluster, EC2Scheduler, EC2Worker
-from distributed import Client
+from distributed import Adaptive, Client
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
@@ -143,7 +143,11 @@ def dask_ec2(settings: DaskEc2Cluster, *, name: str, bucket: str, staged: Staged
         client = stack.enter_context(attach(cluster.scheduler_address, _security(secrets)))
         per_node = plan.workers_per_node
         cluster.adapt(
-            minimum=settings.minimum * per_node, maximum=settings.maximum * per_node, worker_key=node_of, **ADAPTIVE
+            _WholeMachines,
+            minimum=settings.minimum * per_node,
+            maximum=settings.maximum * per_node,
+            worker_key=node_of,
+            **ADAPTIVE,
         )
         yield client
 
@@ -455,6 +459,18 @@ class _Cluster(EC2Cluster):  # type: ignore[misc]
 
         delay = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
         asyncio.get_running_loop().call_later(delay, give_up)
+
+
+class _WholeMachines(Adaptive):
+    """Asks for whole machines: a worker by itself can neither be started nor given back."""
+
+    cluster: Any
+
+    async def target(self) -> int:
+        """Return how many workers there should be."""
+        each: int = self.cluster.asked.workers_per_node
+        wanted: int = await super().target()  # type: ignore[no-untyped-call]
+        return math.ceil(wanted / each) * each
 
 
 def _aws(tags: Mapping[str, str]) -> list[dict[str, str]]:

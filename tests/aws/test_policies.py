@@ -14,6 +14,7 @@ from backends.aws.staged import Staged
 from tests.aws.actions import action
 from tests.aws.conftest import REGION, SECRET
 
+
 def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     account: Account,
     called: set[tuple[str, str]],
