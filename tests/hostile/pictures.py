@@ -1,0 +1,143 @@
+"""Pictures that somebody made to do harm: small files that claim, or unpack to, very much more."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from io import BytesIO
+
+from PIL import Image
+
+CHUNK = 2**20
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def zeros(count: int) -> bytes:
+    """Return `count` zero bytes, deflated, without ever holding them."""
+    deflate = zlib.compressobj(1)
+    whole, rest = divmod(count, CHUNK)
+    return b"".join(
+        [*(deflate.compress(bytes(CHUNK)) for _ in range(whole)), deflate.compress(bytes(rest)), deflate.flush()]
+    )
+
+
+def png(width: int, height: int, *, bits: int = 8, colour: int = 2, rows: bytes | None = None) -> bytes:
+    """Return a PNG of zeros, or with other rows, deflated already; colour 0 is grey, 2 RGB, 6 RGBA."""
+    if rows is None:
+        rows = zeros(height * (1 + (width * bits * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": rows, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+
+
+def tiff(
+    width: int,
+    height: int,
+    *,
+    bits: tuple[int, ...] = (8, 8, 8),
+    form: int = 1,
+    strip: bytes = b"",
+    compression: int = 8,
+    tile: int | None = None,
+) -> bytes:
+    """Return a TIFF of one strip, or of one tile of `tile` x `tile` pixels; form 1 are whole numbers, 3 floats."""
+    tags: dict[int, tuple[int, ...]] = {
+        256: (width,),
+        257: (height,),
+        258: bits,
+        259: (compression,),
+        262: (2 if len(bits) > 2 else 1,),
+        277: (len(bits),),
+        339: (form,) * len(bits),
+    }
+    where = (
+        {322: (tile,), 323: (tile,), 324: (0,), 325: (len(strip),)}
+        if tile
+        else {273: (0,), 278: (height,), 279: (len(strip),)}
+    )
+    entries = sorted((tags | where).items())
+    start = 8 + 2 + 12 * len(entries) + 4
+    beyond = b""
+    table = b""
+    for tag, values in entries:
+        kind, code, size = (3, "H", 2) if tag in (258, 339) else (4, "I", 4)
+        data = struct.pack(f"<{len(values)}{code}", *values)
+        if tag in (273, 324):
+            data = b"strt"
+        if len(values) * size > 4:
+            data, beyond = struct.pack("<I", start + len(beyond)), beyond + data
+        table += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
+    table = table.replace(b"strt", struct.pack("<I", start + len(beyond)))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0) + beyond + strip
+
+
+def webp(width: int, height: int) -> bytes:
+    """Return a lossless WebP of one colour: each pixel takes no bit at all."""
+    header = width - 1 | height - 1 << 14 | 1 << 28
+    codes = sum(1 << 3 + 4 * index for index in range(5))  # five prefix codes of one symbol each
+    body = b"\x2f" + struct.pack("<I", header) + codes.to_bytes(3, "little") + bytes(4)
+    return riff(b"VP8L" + struct.pack("<I", len(body)) + body)
+
+
+def webp_canvas(width: int, height: int) -> bytes:
+    """Return an extended WebP whose canvas is far larger than its picture."""
+    canvas = struct.pack("<I", 0) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    return riff(b"VP8X" + struct.pack("<I", len(canvas)) + canvas + webp(4, 4)[12:])
+
+
+def riff(chunks: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
+    """Return a progressive JPEG of many scans of ten bytes, each of which passes over the whole picture."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+    table = bytes([1]) + bytes(15) + b"\0"  # one code, of one bit, for the symbol 0
+    refine = segment(0xDA, bytes([1, 1, 0, 1, 63, 0]))
+    return b"".join(
+        [
+            b"\xff\xd8",
+            segment(0xDB, b"\0" + b"\1" * 64),
+            segment(0xC2, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0"),
+            segment(0xC4, b"\0" + table),
+            segment(0xC4, b"\x10" + table),
+            segment(0xDA, bytes([1, 1, 0, 0, 0, 0])),
+            refine * scans,
+            b"\xff\xd9",
+        ]
+    )
+
+
+def gif(width: int, height: int, frames: int = 1) -> bytes:
+    """Return a GIF whose screen is of that size, and its frames 4 x 4."""
+    small = encoded(Image.new("P", (4, 4)), "GIF")
+    colours = small[10] & 7
+    palette = small[13 : 13 + 3 * 2 ** (colours + 1)]
+    frame = small[small.index(b",", 13 + len(palette)) : -1]
+    return small[:6] + struct.pack("<HH", width, height) + small[10:13] + palette + frame * frames + b";"
+
+
+def bmp(width: int, height: int, *, runs: bytes | None = None) -> bytes:
+    """Return a BMP with no pixels behind its header; with `runs`, 8-bit and run-length encoded."""
+    palette = bytes(4 * 256) if runs is not None else b""
+    bits, compression = (8, 1) if runs is not None else (24, 0)
+    start = 54 + len(palette)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, len(runs or b""), 0, 0, 0, 0)
+    return b"BM" + struct.pack("<IHHI", start + len(runs or b""), 0, 0, start) + header + palette + (runs or b"")
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    data = bytearray(encoded(Image.new("RGB", (16, 16)), "JPEG"))
+    struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    return bytes(data)

@@ -1,0 +1,258 @@
+"""cluster.yaml, which is read from the current folder unasked: settings, or words that say what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fruits.config import ClusterFile, load, resolve
+from fruits.errors import SettingsError
+from tests.hostile.conftest import EXAMPLES, watched
+from tests.hostile.measure import ROOT
+
+SHIPPED = (ROOT / "cluster.yaml").read_text()
+LONG = 10_000  # characters of a message that still is one
+
+
+def loaded(folder: Path, text: str | bytes) -> ClusterFile | str:
+    """Return what the file says, or the words that it is refused with; any other exception is a failure."""
+    path = folder / "cluster.yaml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    try:
+        return load(str(path), environ={})
+    except SettingsError as error:
+        words = str(error)
+    assert "cluster.yaml" in words
+    return words
+
+
+def entry(body: str) -> str:
+    return f"clusters:\n  mine: {{backend: dask, {body}}}\n"
+
+
+def bomb(depth: int, start: str = "[x, x]") -> str:
+    """Return a mapping of lists, each of eight times the one before: the last has 8 to the power of `depth` leaves."""
+    lines = [f"a0: &a0 {start}", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, depth + 1))]
+    return "\n".join(lines) + "\n"
+
+
+# -- nothing runs
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '!!python/object/apply:os.mkdir ["ran"]',
+        '!!python/object/new:os.mkdir ["ran"]',
+        "!!python/name:os.mkdir",
+        "!!python/module:os",
+        "!!python/object:pathlib.Path {}",
+        "!!python/tuple [1]",
+        '!<tag:yaml.org,2002:python/object/apply:os.mkdir> ["ran"]',
+        "!include /etc/passwd",
+        "!ENV ${HOME}",
+    ],
+)
+@pytest.mark.parametrize("place", ["default: {}", "clusters: {}", "clusters:\n  mine: {}", "{}", "? {}\n: 1"])
+def test_tags_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = loaded(tmp_path, place.format(tag))
+    assert isinstance(words, str)
+    assert "could not determine a constructor for the tag" in words
+    assert not Path("ran").exists()
+
+
+# -- what unpacks to more
+
+
+def test_aliases_that_nobody_looks_at_cost_nothing(tmp_path: Path) -> None:
+    assert "not known. Allowed: default, clusters" in str(loaded(tmp_path, bomb(40)))
+
+
+@pytest.mark.xfail(strict=True, reason="a wrong value is shown whole: the last line of fruits.config._words")
+@pytest.mark.parametrize("wrong", ["default: *a5", "clusters: *a5", "clusters: {mine: {backend: dask, workers: *a5}}"])
+def test_a_bomb_of_aliases_is_not_written_out(tmp_path: Path, wrong: str) -> None:
+    """Of 65,000 leaves here; each level more makes the message eight times as long, and 12 kill the machine."""
+    words = loaded(tmp_path, bomb(5) + wrong)
+    assert isinstance(words, str)
+    assert len(words) < LONG
+
+
+@pytest.mark.xfail(strict=True, reason="merge keys multiply before their doubles are seen: fruits.config._Loader")
+def test_a_bomb_of_merged_keys_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 8)}]}}" for i in range(1, 6))]
+    longest = 0
+    construct = yaml.constructor.BaseConstructor.construct_mapping
+
+    def counted(self: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        nonlocal longest
+        longest = max(longest, len(node.value))
+        return construct(self, node, deep)
+
+    monkeypatch.setattr(yaml.constructor.BaseConstructor, "construct_mapping", counted)
+    loaded(tmp_path, "\n".join(lines))
+    assert longest < 1_000
+
+
+def test_a_long_value_is_refused(tmp_path: Path) -> None:
+    assert isinstance(loaded(tmp_path, entry(f"workers: {'x' * 1000}")), str)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [*a]",
+        "clusters: &a {x: *a}",
+        "clusters: &a {<<: *a}",
+        "&a [*a]",
+        "clusters: {mine: &a {backend: spark, conf: *a}}",
+    ],
+)
+def test_a_value_that_holds_itself_is_refused(tmp_path: Path, text: str) -> None:
+    assert isinstance(loaded(tmp_path, text), str) or text.endswith("{<<: *a}")
+
+
+@pytest.mark.xfail(strict=True, reason="a RecursionError is not caught: fruits.config.load")
+@pytest.mark.parametrize("text", ["[" * 5_000, "{a: " * 3_000, "- " * 5_000 + "x", "? " * 3_000 + "x"])
+def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    assert isinstance(loaded(tmp_path, text), str)
+
+
+# -- values that YAML itself cannot make
+
+
+@pytest.mark.xfail(strict=True, reason="errors of YAML's own constructors are not caught: fruits.config.load")
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2001-99-99",
+        "2001-01-01 25:61:61",
+        f"{'9' * 5_000}",
+        "!!int abc",
+        "!!int ''",
+        "!!float abc",
+        "!!bool maybe",
+        "!!timestamp abc",
+    ],
+)
+def test_a_value_that_is_none_of_its_type_is_refused(tmp_path: Path, value: str) -> None:
+    assert isinstance(loaded(tmp_path, entry(f"workers: {value}")), str)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\x00d",
+        b"\x00",
+        b"default: \x07",
+        b"\xef\xbb\xbfdefault: [",
+        b"%YAML 9.9\n---\ndefault: local",
+        b"--- a\n--- b\n",
+        b"? [1]\n: 2",
+        b"? {1: 2}\n: 2",
+        b"!!set {a, b}",
+        b"!!binary '?'",
+        b"!!omap [a]",
+        b"&a &b x",
+        b"*nobody",
+        b"\t",
+        b"default: local\ndefault: local",
+        b"clusters: {mine: {backend: dask, workers: .inf}}",
+        b"clusters: {mine: {backend: dask, workers: 1e999}}",
+        b"clusters: {mine: {backend: spark, conf: {a: [1]}}}",
+        b"clusters: {mine: {backend: [dask]}}",
+        b"clusters: {mine: {backend: dask, address: ''}}",
+    ],
+)
+def test_text_that_is_no_cluster_file_is_refused(tmp_path: Path, text: bytes) -> None:
+    assert isinstance(loaded(tmp_path, text), str)
+
+
+@pytest.mark.xfail(strict=True, reason="the name of a cluster is taken for its kind: fruits.config._words")
+@pytest.mark.parametrize("name", ["1", "null", "1.5", "2001-01-01", "true"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
+    assert isinstance(loaded(tmp_path, f"clusters: {{{name}: {{backend: dask}}}}"), str)
+
+
+keys = st.sampled_from(
+    [
+        "default",
+        "clusters",
+        "mine",
+        "backend",
+        "workers",
+        "address",
+        "conf",
+        "cloud",
+        "region",
+        "bucket",
+        "tags",
+        "worker_types",
+        "public",
+        "client",
+        "spot",
+        "image",
+        "x",
+    ]
+)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["dask", "spark", "local", "emr", "dask-ec2", "s3://b", "", "a\nb"])
+    | st.text(max_size=8)
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
+)
+kinds = st.sampled_from(["dask", "spark", "local"])
+entries = st.dictionaries(keys, values, max_size=4).flatmap(
+    lambda entry: kinds.map(lambda kind: entry | {"backend": kind}) | st.just(entry)
+)
+
+
+@EXAMPLES
+@given(content=values | st.fixed_dictionaries({"clusters": st.dictionaries(keys, entries, max_size=3)}))
+def test_any_content_is_settings_or_words(tmp_path: Path, content: object) -> None:
+    loaded(tmp_path, yaml.safe_dump(content))
+
+
+@EXAMPLES
+@given(text=st.text(alphabet="{}[]:,-?&*!|>%@#'\"\\ \n\tab01.<~", max_size=60))
+def test_any_punctuation_is_settings_or_words(tmp_path: Path, text: str) -> None:
+    loaded(tmp_path, text)
+
+
+@EXAMPLES
+@given(data=st.data())
+def test_the_shipped_file_with_changed_characters(tmp_path: Path, data: st.DataObject) -> None:
+    content = SHIPPED[SHIPPED.index("\ndefault:") :]
+    start = data.draw(st.integers(0, len(content) - 1))
+    stop = data.draw(st.integers(start, min(start + 20, len(content))))
+    loaded(tmp_path, content[:start] + data.draw(st.text(alphabet="{}[]:- \nab1&*", max_size=4)) + content[stop:])
+
+
+# -- the file itself
+
+
+@pytest.mark.xfail(strict=True, reason="the file is read whatever it is, and to its end: fruits.config.load")
+def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "cluster.yaml")
+    with watched(tmp_path / "cluster.yaml") as hung, pytest.raises(SettingsError):
+        load(str(tmp_path / "cluster.yaml"), environ={})
+    assert hung == []
+
+
+@pytest.mark.xfail(strict=True, reason="as many workers as are asked for are started: fruits.config._workers")
+@pytest.mark.parametrize("count", [10**6, 10**30])
+def test_workers_beyond_any_machine_are_refused(count: int) -> None:
+    """Dask would start a process for each."""
+    with pytest.raises(SettingsError, match="--workers"):
+        resolve(backend="dask", workers=count, environ={})

@@ -1,0 +1,123 @@
+"""Pictures that are made to do harm: a reason or pixels, soon, and in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fruits.images import REASONS, ImageError, decode
+from tests.hostile import pictures
+from tests.hostile.conftest import EXAMPLES
+from tests.hostile.measure import Taken, apart
+
+MEMORY = 10**9  # bytes, of the whole process
+SECONDS = 20  # for what takes one or two, on a machine that others use too
+KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+SHORT = ("png-rgba", "bmp-runs", "gif-frames", "tiff-tile")  # the bombs that take a second at most
+CUTS = 60  # lengths that a file is cut at
+
+
+def check(data: bytes) -> str:
+    """Return the reason for a reject, or ``"pixels"``; any other exception is a failure."""
+    try:
+        pixels = decode(data, 8)
+    except ImageError as refused:
+        found = refused
+    else:
+        assert pixels.shape == (8, 8, 3)
+        return "pixels"
+    assert found.reason in REASONS
+    assert found.detail.encode()
+    return found.reason
+
+
+@pytest.fixture(scope="module")
+def seeds(fruits360: Path) -> list[bytes]:
+    """Real images of several labels, each in all six formats."""
+    files = sorted(fruits360.glob("Training/*/*.jpg"))[:: 30 * 22]
+    assert len(files) > 4
+    originals = [file.read_bytes() for file in files]
+    return originals + [pictures.encoded(Image.open(file), kind) for file, kind in zip(files, KINDS[1:], strict=False)]
+
+
+def test_real_images_cut_at_lengths_all_over(seeds: list[bytes]) -> None:
+    found = {check(seed[: len(seed) * cut // CUTS]) for seed in seeds for cut in range(CUTS)}
+    assert {"empty", "truncated"} <= found
+
+
+@EXAMPLES
+@given(draw=st.data())
+def test_real_images_with_changed_bytes(seeds: list[bytes], draw: st.DataObject) -> None:
+    data = bytearray(draw.draw(st.sampled_from(seeds)))
+    places = st.one_of(st.integers(0, min(len(data), 200) - 1), st.integers(0, len(data) - 1))
+    for place, value in draw.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=12)).items():
+        data[place] = value
+    check(bytes(data))
+
+
+@EXAMPLES
+@given(draw=st.data())
+def test_real_images_spliced(seeds: list[bytes], draw: st.DataObject) -> None:
+    one, two = (draw.draw(st.sampled_from(seeds)) for _ in range(2))
+    check(one[: draw.draw(st.integers(0, len(one)))] + two[draw.draw(st.integers(0, len(two))) :])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pictures.jpeg_claiming(65_500, 65_500),
+        pictures.png(65_500, 65_500, rows=b""),
+        pictures.tiff(65_500, 65_500, strip=b"\0" * 64),
+        pictures.gif(65_500, 65_500),
+        pictures.bmp(65_500, 65_500),
+        pictures.webp_canvas(65_500, 65_500),
+        pictures.webp(16_383, 16_383),
+    ],
+    ids=["jpeg", "png", "tiff", "gif", "bmp", "webp-canvas", "webp"],
+)
+def test_a_header_that_claims_four_gigapixels_is_refused_by_it(data: bytes) -> None:
+    assert check(data) == "too-large"
+
+
+@pytest.fixture(scope="module")
+def taken() -> dict[str, Taken]:
+    """What decoding the bombs took, all in one process."""
+    return apart("tests.hostile.decode_bombs", *SHORT, "webp", "line")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        *SHORT,
+        pytest.param("webp", marks=pytest.mark.xfail(strict=True, reason="libwebp holds four such canvases at once")),
+        pytest.param(
+            "line", marks=pytest.mark.xfail(strict=True, reason="Pillow's resize keeps 32 bytes per pixel of a side")
+        ),
+    ],
+)
+def test_a_bomb_takes_neither_a_gigabyte_nor_long(taken: dict[str, Taken], bomb: str) -> None:
+    seconds, memory, answer = taken[bomb]
+    assert "224, 224, 3" in answer or answer.startswith("ImageError")
+    assert memory < MEMORY
+    assert seconds < SECONDS
+
+
+def test_a_gif_of_ten_thousand_frames_costs_as_much_as_its_first(taken: dict[str, Taken]) -> None:
+    assert taken["gif-frames"].answer == "(224, 224, 3)"
+    assert taken["gif-frames"].seconds < 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="scans are not counted: fruits.images._decode; at 50 megapixels each takes 10 ms"
+)
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    """Ten bytes a scan: a megabyte of them would keep a worker busy for a quarter of an hour."""
+    assert check(pictures.jpeg_of_scans(64, 64, 5_000)) == "too-large"
+
+
+def test_a_jpeg_of_as_many_scans_as_cameras_write_is_decoded() -> None:
+    assert check(pictures.jpeg_of_scans(64, 64, 20)) == "pixels"

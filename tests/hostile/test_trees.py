@@ -1,0 +1,246 @@
+"""Trees of folders that are made to do harm: loops, devices, FIFOs, odd names, and very many files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fruits.dataset import Entry, Listing, make_plan, read_partition
+from fruits.errors import DatasetError
+from fruits.images import ImageError
+from fruits.storage import Folder, fetch, open_address
+from fruits.tasks import _whole
+from tests.hostile import pictures
+from tests.hostile.conftest import watched
+from tests.hostile.measure import apart
+
+PICTURE = pictures.png(4, 4)
+DEEP = 1_100
+MANY = int(os.environ.get("FRUITS_MANY_FILES", 50_000))
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of one picture, beside which the tests put theirs."""
+    folder = tmp_path / "images"
+    (folder / "label").mkdir(parents=True)
+    (folder / "label" / "whole.png").write_bytes(PICTURE)
+    return folder
+
+
+def listed(folder: Path) -> list[str]:
+    return [entry.path for entry in Listing(str(folder))]
+
+
+def contents(folder: Path) -> dict[str, bytes | OSError]:
+    entries = list(Listing(str(folder)))
+    file_system, root = open_address(str(folder))
+    found = fetch(file_system, ((f"{root}/{entry.path}", entry.size) for entry in entries))
+    return {entry.path: data for entry, data in zip(entries, found, strict=True)}
+
+
+@pytest.fixture
+def deep(images: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same, with 1,100 folders in each other beside it; they are taken away again, which shutil cannot do."""
+    monkeypatch.chdir(images)
+    for _ in range(DEEP):
+        os.mkdir("d")
+        os.chdir("d")
+    yield images
+    monkeypatch.chdir(images)
+    for _ in range(DEEP - 1):
+        os.chdir("d")
+    for _ in range(DEEP - 1):
+        os.rmdir("d")
+        os.chdir("..")
+    os.rmdir("d")
+
+
+# -- loops and links
+
+
+def test_links_that_lead_round_do_not(images: Path) -> None:
+    (images / "label" / "again").symlink_to(images, target_is_directory=True)
+    (images / "label" / "self").symlink_to("self")
+    (images / "one.jpg").symlink_to("two.jpg")
+    (images / "two.jpg").symlink_to("one.jpg")
+    found = contents(images)
+    assert found.pop("label/whole.png") == PICTURE
+    for name, error in found.items():
+        with pytest.raises(ImageError, match="unreadable: Too many levels of symbolic links"):
+            _whole(error, 0)
+        assert name in ("label/self", "one.jpg", "two.jpg")
+
+
+def test_a_link_to_a_folder_outside_is_not_followed(images: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes(PICTURE)
+    (images / "label" / "out").symlink_to(outside, target_is_directory=True)
+    assert listed(images) == ["label/whole.png"]
+
+
+@pytest.mark.xfail(strict=True, reason="links to files are followed wherever they lead: fruits.dataset._is_file")
+def test_a_link_to_a_file_outside_is_not_followed_unless_asked(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(PICTURE)
+    (images / "label" / "link.png").symlink_to(tmp_path / "secret.png")
+    assert listed(images) == ["label/whole.png"]
+
+
+def test_a_link_within_the_folder_is_an_image(images: Path) -> None:
+    (images / "label" / "link.png").symlink_to("whole.png")
+    assert contents(images)["label/link.png"] == PICTURE
+
+
+# -- what is no file
+
+
+def test_fifos_and_sockets_and_devices_are_passed_over(images: Path) -> None:
+    os.mkfifo(images / "label" / "pipe.jpg")
+    os.mkfifo(images / "label" / "pipe")
+    if os.geteuid() == 0:
+        os.mknod(images / "label" / "zero.jpg", 0o666 | 0o020000, os.makedev(1, 5))
+    with watched(images / "label" / "pipe.jpg") as hung, watched(images / "label" / "pipe") as hung_too:
+        assert list(contents(images)) == ["label/whole.png"]
+    assert hung + hung_too == []
+
+
+@pytest.mark.xfail(strict=True, reason="a link to a FIFO counts as a file: fruits.dataset._is_file")
+@pytest.mark.parametrize("name", ["pipe", "pipe.jpg"])
+def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str) -> None:
+    """Without an extension the listing waits for its first bytes, with one the worker does."""
+    os.mkfifo(tmp_path / "fifo")
+    (images / "label" / name).symlink_to(tmp_path / "fifo")
+    with watched(tmp_path / "fifo") as hung:
+        contents(images)
+    assert hung == []
+
+
+@pytest.mark.xfail(strict=True, reason="what is read is opened whatever it is: fruits.storage._read_local")
+def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -> None:
+    path = images / "label" / "late.jpg"
+    path.write_bytes(PICTURE)
+    file_system, root = open_address(str(images))
+    entries = list(Listing(str(images)))
+    path.unlink()
+    os.mkfifo(path)
+    with watched(path) as hung:
+        list(fetch(file_system, ((f"{root}/{entry.path}", entry.size) for entry in entries)))
+    assert hung == []
+
+
+@pytest.mark.xfail(strict=True, reason="a link to a device counts as a file: fruits.dataset._is_file")
+def test_a_link_to_a_device_without_end_is_no_image(images: Path) -> None:
+    """Read, /dev/zero fills the memory of the worker; here it is only listed."""
+    (images / "label" / "zero.jpg").symlink_to("/dev/zero")
+    assert listed(images) == ["label/whole.png"]
+
+
+@pytest.mark.xfail(strict=True, reason="a file is read whole whatever its size: fruits.storage._read_local")
+def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
+    """The file is sparse; memory for it is asked for at once, and the error is no reject but the end of the job."""
+    with (images / "label" / "huge.jpg").open("wb") as file:
+        file.write(b"\xff\xd8\xff")
+        file.truncate(2**43)
+    data = contents(images)["label/huge.jpg"]
+    with pytest.raises(ImageError, match="too-large"):
+        _whole(data, 2**43)
+
+
+# -- names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"\xff\xfe\x80.png",
+        b"\xed\xa0\x80.png",  # a surrogate in UTF-8, which is none
+        b"x" * 251 + b".png",
+        "é".encode() * 125 + b".png",
+        b"new\nline\r.png",
+        b"\x1b]0;owned\x07.png",
+        b"-rf.png",
+        b"~.png",
+        b"$(touch x).png",
+        b"file:.png",
+        b"a*b?[c].png",
+        b"back\\slash.png",
+        b" .png",
+        "\u202egnp.png".encode(),
+    ],
+)
+def test_any_name_is_listed_planned_and_read(images: Path, tmp_path: Path, name: bytes) -> None:
+    with open(os.fsencode(images / "label") + b"/" + name, "wb") as file:
+        file.write(PICTURE)
+    entries = list(Listing(str(images)))
+    plan = make_plan(entries, 1, Folder(str(tmp_path / "plan")))
+    again = [entry for part in plan.partitions() for entry in read_partition(Folder(str(tmp_path / "plan")), part)]
+    assert again == entries
+    assert os.fsdecode(b"label/" + name) in [entry.path for entry in again]
+    assert set(contents(images).values()) == {PICTURE}
+
+
+@pytest.mark.xfail(strict=True, reason="folders are walked by recursion: fruits.dataset.Listing._walk")
+def test_a_thousand_folders_in_each_other_are_listed_or_refused_in_words(deep: Path) -> None:
+    try:
+        found = listed(deep)
+    except DatasetError:
+        return
+    assert found[-1] == "label/whole.png"
+
+
+@pytest.mark.xfail(strict=True, reason="a stored plan is believed whatever its paths: fruits.dataset.read_partition")
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "label/../../secret.png"])
+def test_a_stored_plan_cannot_lead_out_of_the_images(tmp_path: Path, path: str) -> None:
+    plan = make_plan([Entry(path, 1)], 1, Folder(str(tmp_path)))
+    with pytest.raises(Exception, match=r"plan|damage"):
+        read_partition(Folder(str(tmp_path)), plan.partitions()[0])
+
+
+# -- the output
+
+
+def test_throwing_an_output_away_does_not_follow_links(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.txt").write_text("kept")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "rows").symlink_to(outside, target_is_directory=True)
+    (out / "job.json").symlink_to(outside / "kept.txt")
+    (out / "model").mkdir()
+    (out / "model" / "link").symlink_to(outside, target_is_directory=True)
+    folder = Folder.at(str(out))
+    folder.remove("model")
+    folder.remove("job.json")
+    folder.remove("rows")
+    assert (outside / "kept.txt").read_text() == "kept"
+    assert list(out.iterdir()) == []
+
+
+def test_a_file_is_written_beside_a_link_and_not_through_it(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / "part-00000.parquet").symlink_to("victim")
+    Folder.at(str(tmp_path)).write("part-00000.parquet", b"new")
+    assert (tmp_path / "victim").read_text() == "kept"
+    assert (tmp_path / "part-00000.parquet").read_bytes() == b"new"
+
+
+# -- many
+
+
+def test_very_many_files_in_one_folder_are_planned(images: Path, tmp_path: Path) -> None:
+    for number in range(MANY):
+        os.mknod(images / "label" / f"{number:06d}.jpg")
+    taken = apart("tests.hostile.plan_folder", images, tmp_path / "plan")["plan"]
+    assert taken.answer == str(MANY + 1)
+    assert taken.memory < 150e6 + 2_500 * MANY
+    assert taken.seconds < 5 + MANY / 5_000
+
+
+if sys.platform != "linux":
+    pytestmark = pytest.mark.skip(reason="devices and FIFOs as Linux has them")
