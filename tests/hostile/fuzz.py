@@ -1,0 +1,142 @@
+"""Fuzz one reader, led by coverage: ``python -m tests.hostile.fuzz READER CORPUS [options of libFuzzer]``.
+
+CORPUS is a folder, made and sown where it is missing. It needs atheris, and ends where a reader raises what it is not
+to raise, takes a gigabyte more than its libraries do, or more than 20 seconds; what did it is then in ``crash-…``,
+``oom-…`` or ``timeout-…``, and is tried again when that file is given as CORPUS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import atheris
+import numpy as np
+
+with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]):
+    from PIL import Image
+    from safetensors.numpy import save
+
+    from fruits.config import load
+    from fruits.errors import ModelError, OutputError, SettingsError, WeightsError
+    from fruits.images import ImageError, decode
+    from fruits.job_file import check_same
+    from fruits.network_build import _read, _refusing
+    from fruits.rows import decode_rows
+    from fruits.scaled_pca import ScaledPCA
+    from fruits.storage import Folder
+
+FOLDER = Path(tempfile.mkdtemp(prefix="fruits-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+WRITTEN = {  # by format, the modes that Pillow writes
+    "JPEG": ("L", "RGB", "CMYK"),
+    "PNG": ("L", "RGB", "RGBA", "P", "I;16"),
+    "WEBP": ("RGB", "RGBA"),
+    "BMP": ("L", "RGB", "P"),
+    "TIFF": ("L", "RGB", "RGBA", "P", "CMYK", "I;16", "F"),
+    "GIF": ("L", "P"),
+}
+LIMITS = ["-rss_limit_mb=1500", "-malloc_limit_mb=1000", "-timeout=20", "-max_len=65536"]
+
+
+def image(data: bytes) -> None:
+    try:
+        decode(data, 32)
+    except ImageError:
+        return
+
+
+def cluster_file(data: bytes) -> None:
+    (FOLDER / "cluster.yaml").write_bytes(data)
+    try:
+        load(str(FOLDER / "cluster.yaml"), environ={})
+    except SettingsError:
+        return
+
+
+def job_file(data: bytes) -> None:
+    (FOLDER / "job.json").write_bytes(data)
+    folder = Folder(str(FOLDER))
+    try:
+        check_same(folder, folder.read_json("job.json"), {"schema": "fruits.job/1", "plan": {"images": 1}})
+    except OutputError:
+        return
+
+
+def weights(data: bytes) -> None:
+    (FOLDER / "weights").write_bytes(data)
+    try:
+        with _refusing("here"):
+            _read(FOLDER / "weights")
+    except WeightsError:
+        return
+
+
+def model(data: bytes) -> None:
+    """Cut at the first NUL into model.json and the arrays, each with the digest that it has to have."""
+    from tests.hostile.test_model import give
+
+    try:
+        give(FOLDER / "model", *data.partition(b"\0")[::2])
+        ScaledPCA.load(str(FOLDER / "model"))
+    except ModelError:
+        return
+
+
+def rows(data: bytes) -> None:
+    from fruits.errors import DamageError
+
+    try:
+        decode_rows(data, "part-00000.csv")
+    except DamageError:
+        return
+
+
+READERS: dict[str, Callable[[bytes], None]] = {
+    "image": image,
+    "cluster-file": cluster_file,
+    "job-file": job_file,
+    "weights": weights,
+    "model": model,
+    "rows": rows,
+}
+
+
+def seeds(reader: str) -> list[bytes]:
+    """Return what a reader is given where all is well."""
+    from tests.hostile import pictures, test_model, test_spreadsheets
+
+    if reader == "image":
+        photo = Image.radial_gradient("L").resize((40, 30))
+        return [
+            pictures.encoded(photo.convert(mode), kind)
+            for mode, kind in product(
+                ("L", "RGB", "RGBA", "P", "CMYK", "I;16", "F"), ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+            )
+            if mode in WRITTEN[kind]
+        ]
+    if reader == "cluster-file":
+        return [Path("cluster.yaml").read_bytes()]
+    if reader == "job-file":
+        return [b'{"schema":"fruits.job/1","plan":{"images":1}}']
+    if reader == "weights":
+        return [save({"a/kernel": np.ones((3, 2), np.float32)})]
+    if reader == "model":
+        test_model.WHOLE.save(str(FOLDER / "whole"))
+        return [(FOLDER / "whole" / "model.json").read_bytes() + b"\0" + test_model.arrays()]
+    return [test_spreadsheets.encoded(["a/b.jpg", "c.jpg"], ["a", None])]
+
+
+if __name__ == "__main__":
+    reader, corpus = sys.argv[1], Path(sys.argv[2])
+    if not corpus.exists():
+        corpus.mkdir(parents=True)
+        for number, seed in enumerate(seeds(reader)):
+            (corpus / f"seed-{number}").write_bytes(seed)
+    warnings.simplefilter("ignore")  # Pillow's, on odd metadata
+    atheris.Setup([sys.argv[0], *LIMITS, str(corpus), *sys.argv[3:]], READERS[reader])
+    atheris.Fuzz()
