@@ -63,6 +63,10 @@ test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and 
 	echo "passed:$${passed:- none}; failed:$${failed:- none}; skipped:$${skipped:- none}"; \
 	[ -n "$$passed" ] && [ -z "$$failed" ]
 
+.PHONY: chaos
+chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2 driver --count 100" (an hour; a full disk needs root)
+	$(BIN)/python -m tests.chaos $(OPTIONS)
+
 .PHONY: test-stage
 test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
 	$(BIN)/python -m pytest tests/stage

@@ -1,0 +1,107 @@
+"""The disk of --out is full or read-only in mid-job, or stored files are deleted or cut while no command runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+from tests.chaos.site import STAGES, Site, Tally, Violation, all_files
+
+BACKENDS = ("local", "dask")
+KINDS = ("deleted", "truncated", "full", "read-only")
+ROOM_KIB = (100, 1500)  # the output of 240 images takes 3 MB
+
+
+def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
+    """Finish one job whose storage meets one fault."""
+    kind = random.choice(KINDS if os.geteuid() == 0 else KINDS[:2])  # mounting is for root
+    where = site.where(backend)
+    with site.out() as out:
+        if kind in ("full", "read-only"):
+            _disturb_disk(kind, site, out, where, random, tally)
+        else:
+            _damage(kind, site, out, where, random, tally)
+
+
+def _damage(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Random, tally: Tally) -> None:
+    moment = site.moment(random, out, STAGES[1:])
+    assert moment is not None
+    with site.command(out, *where) as command:
+        if command.reaches(moment):
+            command.kill(group=True)
+        else:
+            tally.seen["moments missed"] += 1
+    files = [name for name in all_files(out) if not name.endswith((".tmp", "report.json"))]
+    if not files:
+        tally.seen["moments missed"] += 1
+        return
+    folder = random.choice(sorted({name.rpartition("/")[0] for name in files}))
+    victim = random.choice([name for name in files if name.rpartition("/")[0] == folder])
+    if kind == "deleted":
+        (out / victim).unlink()
+    else:
+        os.truncate(out / victim, random.randrange((out / victim).stat().st_size))
+    tally.faults[kind] += 1
+    _go_on(f"{kind} {victim}", site, out, where, tally)
+
+
+def _disturb_disk(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Random, tally: Tally) -> None:
+    room = random.randint(*ROOM_KIB) if kind == "full" else 2**20
+    with _disk(out, room) as remount:
+        with site.command(out / "job", *where) as command:
+            if kind == "read-only":
+                moment = site.moment(random, out / "job", STAGES)
+                assert moment is not None
+                if command.reaches(moment):
+                    if not remount("ro"):
+                        tally.seen["moments missed"] += 1  # a file was open for writing
+                    else:
+                        tally.faults[kind] += 1
+            else:
+                tally.faults[kind] += 1
+            _clear(kind, command.wait())
+        remount("rw,size=1g")
+        _go_on(kind, site, out / "job", where, tally)
+
+
+def _go_on(what: str, site: Site, out: Path, where: tuple[str, ...], tally: Tally) -> None:
+    """Start the same command again: it repairs what is wrong, or says so, and then --overwrite does."""
+    with site.command(out, *where) as command:
+        answer = command.wait()
+        _clear(what, answer)
+    if "error" in answer:
+        site.check_unfinished(out)
+        tally.seen["refused, then overwritten"] += 1
+        tally.seen[f"refused: {what.split('/')[0]}"] += 1
+        with site.command(out, *where, "--overwrite") as command:
+            command.done()
+    else:
+        tally.seen["repaired"] += 1
+    try:
+        site.check(out, tally)
+    except Violation as violation:
+        raise Violation(f"{what}: {violation}") from violation
+
+
+def _clear(what: str, answer: dict[str, dict[str, str]]) -> None:
+    if "error" in answer and "not foreseen" in answer["error"]["message"]:
+        raise Violation(f"{what}: not a clear error: {answer}")
+
+
+@contextmanager
+def _disk(folder: Path, kib: int) -> Iterator[Callable[[str], bool]]:
+    """Mount a disk of a size, in memory; yield what mounts it again with other options, and tells if that went."""
+    folder.mkdir()
+
+    def mount(options: str) -> bool:
+        return subprocess.run(["mount", "-o", options, "chaos", folder], stderr=subprocess.DEVNULL).returncode == 0
+
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "chaos", folder], check=True)
+    try:
+        yield lambda options: mount(f"remount,{options}")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)

@@ -1,0 +1,24 @@
+"""The short form of the campaigns: a few faults on small jobs; `make chaos` is the long one."""
+
+import pytest
+
+from tests.chaos import workers
+from tests.chaos.campaigns import hold
+from tests.chaos.site import Site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return Site(tmp_path_factory.mktemp("chaos"), images=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "faults"), [("driver", "local", 2), ("driver", "dask", 1), ("workers", "dask", 2)]
+)
+def test_nothing_is_lost(site, monkeypatch, name, backend, faults):
+    monkeypatch.setattr(workers, "KINDS", ("killed",))  # a stopped one takes Dask 15 s to give up
+    tally = hold(name, site, backend, seed=3, count=faults)
+    assert tally.violations == []
+    assert tally.faults.total() == faults
+    assert tally.seen["jobs finished"] >= 1
+    assert tally.seen["finished parts done again"] == 0

@@ -1,0 +1,99 @@
+"""Workers are killed, stopped for longer than the engine waits, or refused memory, at random moments of every stage."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+from random import Random
+
+import psutil
+
+from tests.chaos.site import STAGES, Command, Site, Tally, Violation
+
+BACKENDS = ("dask", "spark")
+FAULTS = 4  # of one job, at most
+LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark_daemon",)}
+# Dask waits for five minutes; less than ten heartbeats, which are five seconds, is not possible.
+SETTINGS = {"dask": {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}, "spark": {}}
+# Spark on one machine waits for a stopped Python worker for ever: there it goes on after a while.
+PAUSE_SECONDS = {"dask": None, "spark": 5.0}
+KINDS = ("killed", "stopped", "without memory")
+MEMORY_SECONDS = 0.5
+RETRIES_USED_UP = ("3 of 3 times", "after 3 attempts")
+
+
+def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
+    """Finish one job whose workers meet up to `faults` faults."""
+    where = site.where(backend)
+    with site.out() as out:
+        stages = [random.choice(STAGES[2:]) for _ in range(min(faults, random.randint(1, FAULTS)))]
+        timers = []
+        with site.command(out, *where, **SETTINGS[backend]) as command:
+            for stage in sorted(stages, key=STAGES.index):
+                moment = site.moment(random, out, (stage,))
+                if moment is None or not command.reaches(moment):
+                    tally.seen["moments missed"] += 1
+                    continue
+                kind = random.choice(KINDS)
+                if (timer := _inject(kind, command, backend, random)) is None:
+                    tally.seen["moments missed"] += 1
+                    continue
+                timers.append(timer)
+                tally.faults[kind] += 1
+                tally.seen[f"at {stage}"] += 1
+            answer = command.wait()
+            for timer in timers:
+                timer.cancel()
+        if "error" in answer:  # a partition that met three faults; the same command goes on from there
+            if not any(words in answer["error"]["message"] for words in RETRIES_USED_UP):
+                raise Violation(f"{out.name}: {answer}")
+            tally.seen["jobs failed with retries used up, and resumed"] += 1
+            site.check_unfinished(out)
+            with site.command(out, *where) as command:
+                command.done()
+        site.check(out, tally)
+
+
+def _inject(kind: str, command: Command, backend: str, random: Random) -> threading.Timer | None:
+    """Do it to a random worker, and return what will undo it; None where no worker is there."""
+    workers = [process for process in command.named(*LINES[backend]) if backend == "dask" or _is_forked(process)]
+    if not workers:
+        return None
+    victim = random.choice(workers)
+    timer = threading.Timer(0, lambda: None)
+    try:
+        if kind == "killed":
+            victim.send_signal(signal.SIGKILL)
+        elif kind == "stopped":
+            victim.send_signal(signal.SIGSTOP)
+            if (pause := PAUSE_SECONDS[backend]) is not None:
+                timer = threading.Timer(pause, _resume, (victim,))
+        else:
+            before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
+            resource.prlimit(victim.pid, resource.RLIMIT_AS, (victim.memory_info().vms, before[1]))
+            timer = threading.Timer(MEMORY_SECONDS, _lift, (victim, before))
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return None
+    timer.start()
+    return timer
+
+
+def _is_forked(process: psutil.Process) -> bool:
+    """Tell a Python worker of Spark's from the daemon that it is forked from."""
+    parent = process.parent()
+    return parent is not None and "backends.spark_daemon" in parent.cmdline()
+
+
+def _resume(victim: psutil.Process) -> None:
+    try:
+        victim.send_signal(signal.SIGCONT)
+    except psutil.NoSuchProcess:
+        return
+
+
+def _lift(victim: psutil.Process, before: tuple[int, int]) -> None:
+    try:
+        resource.prlimit(victim.pid, resource.RLIMIT_AS, before)
+    except ProcessLookupError:
+        return
