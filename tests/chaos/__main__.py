@@ -6,6 +6,7 @@ Prints a line of counts for each campaign and backend, and exits with 1 where an
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := sorted(set(given.campaigns) - CAMPAIGNS.keys()):
         parser.error(f"no campaign {', '.join(unknown)}; there are {', '.join(CAMPAIGNS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the commands under way are ended too
     violations = 0
     with tempfile.TemporaryDirectory(prefix="fruits-chaos-", ignore_cleanup_errors=True) as folder:
         site = Site(Path(folder), images=given.images)
