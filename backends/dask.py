@@ -91,8 +91,9 @@ class DaskExecutor(Executor):
         if self._address is not None:
             client = attach(self._address)
         else:
-            cluster = local_cluster(self._workers, self._memory_limit, self._dashboard_address)
-            client = Client(self._opened.enter_context(cluster).scheduler_address, set_as_default=False)
+            opened = local_cluster(self._workers, self._memory_limit, self._dashboard_address)
+            cluster = self._opened.enter_context(opened)
+            client = Client(cluster.scheduler_address, loop=cluster.loop, set_as_default=False)
         self._opened.callback(client.close)
         return client
 

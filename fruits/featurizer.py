@@ -42,6 +42,7 @@ CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # of ImageNet's 
 GREETING = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
 
 _loaded = threading.local()
+_loading = threading.Lock()  # OpenVINO's bindings can lock up where two threads use them for the first time at once
 
 
 class Featurizer(Protocol):
@@ -98,7 +99,8 @@ class Network:
         known: dict[str, Featurizer] = _loaded.__dict__.setdefault("featurizers", {})
         if self.digest not in known:
             kind = _OpenVINO if self.engine == "openvino" else _TensorFlow
-            known[self.digest] = kind(self, backbones.backbone(self.backbone))
+            with _loading:
+                known[self.digest] = kind(self, backbones.backbone(self.backbone))
         return known[self.digest]
 
 

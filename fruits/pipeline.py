@@ -46,7 +46,8 @@ from fruits.tasks import Batch, PartReport, Rows, Source
 __all__ = ["fit", "run", "transform"]
 
 REPORT = "report.json"
-STORED = ("plan", "features", "rejects", "moments", "model", "rows", JOB, REPORT)  # all that a job ever writes
+# All that a job ever writes, in the order in which it is removed: first what says "complete", last whose it is.
+STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "plan", JOB)
 SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
 
 Item = TypeVar("Item")
@@ -136,7 +137,8 @@ class _Run:
         with self._driver_storage():
             if self.out.is_file():
                 raise OutputError(f"--out {self.job.out} is a file. Give a folder, or one that does not exist yet.")
-            there = self.out.names()
+            # What a writer that was killed left under a temporary name is nobody's.
+            there = [name for name in self.out.names() if not (name.startswith(".") and name.endswith(".tmp"))]
         strangers = [name for name in there if name not in STORED and not name.startswith(".")]
         if JOB not in there and there not in ([], ["plan"]):
             raise OutputError(

@@ -291,3 +291,23 @@ def test_a_rejects_part_of_another_plan_is_damage(job, tmp_path):
     Folder.at(str(rejects)).write("part-00000.parquet", write_table(table))
     with pytest.raises((DamageError, TaskError), match="partition 0"):
         pipeline.run(job, LocalExecutor())
+
+
+def test_a_driver_that_was_killed_while_it_wrote_its_job_can_be_started_again(job, tmp_path):
+    (tmp_path / "out" / "plan").mkdir(parents=True)
+    (tmp_path / "out" / ".job.json.0123.tmp").touch()
+    assert pipeline.run(job, LocalExecutor()).rows == 30
+
+
+def test_an_output_that_is_being_overwritten_does_not_say_that_it_is_complete(job, tmp_path, monkeypatch):
+    pipeline.run(job, LocalExecutor())
+    removed = []
+
+    def remove(folder, name):
+        removed.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "remove", remove)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
+    assert removed == ["report.json"]
