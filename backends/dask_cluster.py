@@ -19,11 +19,11 @@ from tornado.ioloop import IOLoop
 
 from fruits.errors import SettingsError
 
-__all__ = ["attach", "local_cluster"]
+__all__ = ["CONFIG", "attach", "local_cluster"]
 
 CONNECT_SECONDS = 5
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
-CONFIG = {
+CONFIG = {  # of every cluster that is started by Fruits
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,

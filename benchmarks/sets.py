@@ -53,12 +53,16 @@ def _solvers(workers: int, rows: int) -> tuple[Case, ...]:
     )
 
 
+def _tools(workers: int, images: int) -> tuple[Case, ...]:
+    ours = (*_both("featurize", workers, images), *_both("transform", workers, images))
+    return (*ours, *_alone(tuple(PEERS), workers, images))
+
+
 def _standard(workers: int) -> tuple[Group, ...]:
-    tools = (*_both("featurize", workers, 1_024), *_both("transform", workers, 1_024))
     jobs = (*_both("run", workers, 1_024), *_both("fit", workers, 1_024))
     return (
         Group("featurize", (*_both("featurize", workers, 5_120), *_alone(PLAIN, workers, 5_120))),
-        Group("other tools 1,024", (*tools, *_alone(tuple(PEERS), workers, 1_024))),
+        Group("other tools 1,024", _tools(workers, 1_024)),
         Group("one worker", _both("featurize", 1, 1_024), control=False),
         Group("growth 10,240", _both("featurize", workers, 10_240), repeats=3, control=False),
         Group("whole jobs 1,024", (*jobs, *_alone(("run-peer-notebook",), workers, 1_024)), repeats=3, control=False),
@@ -71,11 +75,10 @@ def _standard(workers: int) -> tuple[Group, ...]:
 
 def _full(workers: int) -> tuple[Group, ...]:
     """Return what every goal needs: 21,504 images where whole jobs are compared, 83,968 where growth is."""
-    tools = (*_both("featurize", workers, 5_120), *_both("transform", workers, 5_120))
     jobs = (*_both("run", workers, 21_504), *_alone(("run-peer-notebook",), workers, 21_504))
     return (
         *_standard(workers),
-        Group("other tools 5,120", (*tools, *_alone(tuple(PEERS), workers, 5_120)), repeats=3),
+        Group("other tools 5,120", _tools(workers, 5_120), repeats=3),
         Group("solvers 20,000", _solvers(workers, 20_000), repeats=3),
         Group("solvers 67,692", _solvers(workers, 67_692), repeats=3),
         Group("plan 10,000,000", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),

@@ -40,7 +40,7 @@ from fruits.moments import Moments, levels
 from fruits.progress import Progress, Silent
 from fruits.report import Report
 from fruits.scaled_pca import ScaledPCA, check_components, solve
-from fruits.storage import Folder, part_name
+from fruits.storage import Folder, is_temporary, part_name
 from fruits.tasks import Batch, PartReport, Rows, Source
 
 __all__ = ["fit", "run", "transform"]
@@ -138,7 +138,7 @@ class _Run:
             if self.out.is_file():
                 raise OutputError(f"--out {self.job.out} is a file. Give a folder, or one that does not exist yet.")
             # What a writer that was killed left under a temporary name is nobody's.
-            there = [name for name in self.out.names() if not (name.startswith(".") and name.endswith(".tmp"))]
+            there = [name for name in self.out.names() if not is_temporary(name)]
         strangers = [name for name in there if name not in STORED and not name.startswith(".")]
         if JOB not in there and there not in ([], ["plan"]):
             raise OutputError(

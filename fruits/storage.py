@@ -13,7 +13,7 @@ import posixpath
 import re
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,7 +30,7 @@ from fruits.arrow import read_table
 from fruits.errors import OutputError
 from fruits.s3 import S3Settings
 
-__all__ = ["Folder", "fetch", "is_s3", "open_address", "part_name"]
+__all__ = ["Folder", "fetch", "is_s3", "is_temporary", "open_address", "part_name"]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -109,10 +109,15 @@ def fetch(
     ...     if isinstance(data, OSError): ...
     """
     if isinstance(file_system, LocalFileSystem):
-        return _read_local(files)
+        return _read_one_by_one(_read_local, files)
     if not file_system.async_impl:
-        return _read_one_by_one(file_system, files)
+        return _read_one_by_one(file_system.cat_file, files)
     return _read_ahead(file_system, files, ahead)
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a file is one that a writer has not finished, and never will where it was killed."""
+    return TEMPORARY.match(name) is not None
 
 
 def part_name(index: int, suffix: str) -> str:
@@ -239,7 +244,7 @@ class Folder:
             file_system.abort_uploads(path)
             return
         for name in self.names():
-            if TEMPORARY.match(name):
+            if is_temporary(name):
                 self.remove(name)
 
     def check(self) -> None:
@@ -280,22 +285,16 @@ class Folder:
         self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _read_local(files: Iterable[tuple[str, int]]) -> Iterator[bytes | OSError]:
+def _read_local(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def _read_one_by_one(read: Callable[[str], bytes], files: Iterable[tuple[str, int]]) -> Iterator[bytes | OSError]:
     for path, _ in files:
         data: bytes | OSError
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.readall()
-        except OSError as error:
-            data = error
-        yield data
-
-
-def _read_one_by_one(file_system: Any, files: Iterable[tuple[str, int]]) -> Iterator[bytes | OSError]:
-    for path, _ in files:
-        data: bytes | OSError
-        try:
-            data = file_system.cat_file(path)
+            data = read(path)
         except OSError as error:
             data = error
         yield data

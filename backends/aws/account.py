@@ -11,7 +11,7 @@ from typing import Any
 
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 
-__all__ = ["MANAGED", "SETUP", "TAG", "Account", "bucket_name", "explained", "tags_of"]
+__all__ = ["MANAGED", "SETUP", "TAG", "Account", "bucket_name", "explained", "region_of", "split_address", "tags_of"]
 
 TAG = "fruits"  # on everything that is made: the name of the job or of the cluster
 SETUP = "init"  # the value of that tag on what stays when no cluster is up
@@ -80,6 +80,30 @@ class Account:
         """
         with explained("ask AWS who you are"):
             return str(self.client("sts").get_caller_identity()["Account"])
+
+    def read(self, address: str) -> bytes | None:
+        """Return the content of an object of S3, or None where it is not there."""
+        s3 = self.client("s3")
+        bucket, key = split_address(address)
+        with explained(f"read {address}"):
+            try:
+                content: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except s3.exceptions.NoSuchKey:
+                return None
+        return content
+
+
+def region_of(bucket: str) -> str:
+    """Return the region of a bucket, which is asked for without knowing any."""
+    with explained(f"look up the bucket {bucket}"):
+        answer = Account("us-east-1").client("s3").get_bucket_location(Bucket=bucket)
+    return answer.get("LocationConstraint") or "us-east-1"
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Return the bucket and the key of ``s3://bucket/key``."""
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, key
 
 
 def tags_of(name: str, more: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backends.aws.account import Account, bucket_name, explained
+from backends.aws.account import Account, bucket_name, region_of
 from fruits import _options as options
 from fruits import config
 from fruits._answer import Answer
@@ -437,13 +437,7 @@ def _bucket(settings: AwsCluster, given: str | None, out: str | None = None) -> 
 
 def _account(settings: AwsCluster, bucket: str, region: str | None) -> Account:
     """Return the account in the region that is asked for, or else in that of the bucket."""
-    wanted = region or settings.region
-    if wanted is not None:
-        return Account(wanted)
-    anywhere = Account()
-    with explained(f"look up the bucket {bucket}"):
-        answer = replace(anywhere, region="us-east-1").client("s3").get_bucket_location(Bucket=bucket)
-    return Account(answer.get("LocationConstraint") or "us-east-1")
+    return Account(region or settings.region or region_of(bucket))
 
 
 def _confirmed(question: str) -> bool:

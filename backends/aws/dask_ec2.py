@@ -34,7 +34,7 @@ from distributed import Adaptive, Client
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account import Account, bucket_name, explained, tags_of
+from backends.aws.account import Account, bucket_name, explained, region_of, tags_of
 from backends.aws.cleanup import end
 from backends.aws.dask_node import PORT, ROLES, Secrets, node_of, worker_name
 from backends.aws.network import find_place
@@ -94,7 +94,7 @@ def executor(cluster: Cluster, job: Job, *, tell: Callable[[str], None]) -> Iter
         raise SettingsError(f"--cluster {cluster.name}: not a cluster of Dask on EC2.")
     command_line("run", job)  # refuses what the machines do not see
     bucket = bucket_name(settings.bucket or job.out)
-    account = Account(settings.region or _region(bucket))
+    account = Account(settings.region or region_of(bucket))
     account.identity()
     staged = Staged.of(bucket, str(NODE.python))
     if not is_staged(account, staged, ()):
@@ -298,12 +298,6 @@ def _own_address(account: Account, settings: DaskEc2Cluster, subnet: str) -> str
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
         towards.connect((str(ip_network(found["CidrBlock"])[1]), PORT))  # sends nothing
         return str(towards.getsockname()[0])
-
-
-def _region(bucket: str) -> str:
-    with explained(f"look up the bucket {bucket}"):
-        answer = Account("us-east-1").client("s3").get_bucket_location(Bucket=bucket)
-    return answer.get("LocationConstraint") or "us-east-1"
 
 
 def _secrets(settings: DaskEc2Cluster) -> Secrets:

@@ -19,6 +19,7 @@ from typing import Any
 import dask
 from distributed import Nanny, Scheduler
 
+from backends.dask_cluster import CONFIG
 from fruits.storage import Folder
 
 __all__ = ["PORT", "ROLES", "Secrets", "node_of", "worker_name"]
@@ -62,10 +63,7 @@ class Secrets:
             "distributed.comm.require-encryption": True,
             "distributed.comm.tls.ca-file": self.ca,
             **{f"distributed.comm.tls.{role}.{part}": value for role in ROLES for part, value in pair.items()},
-            # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
-            "distributed.scheduler.allowed-failures": 0,
-            "distributed.scheduler.worker-saturation": 1.0,
-            "distributed.worker.profile.enabled": False,
+            **CONFIG,
         }
 
 

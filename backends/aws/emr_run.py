@@ -233,11 +233,7 @@ def _tail(account: Account, job: Step) -> str:
 
 def _content(account: Account, address: str) -> str | None:
     """Return the text of an object, or None where it is not there."""
-    s3 = account.client("s3")
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    with explained(f"read {address}"):
-        try:
-            body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except s3.exceptions.NoSuchKey:
-            return None
-    return (gzip.decompress(body) if key.endswith(".gz") else body).decode("utf-8", errors="replace")
+    body = account.read(address)
+    if body is None:
+        return None
+    return (gzip.decompress(body) if address.endswith(".gz") else body).decode("utf-8", errors="replace")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from backends.aws.account import Account, explained
+from backends.aws.account import Account, explained, split_address
 from backends.aws.releases import Release
 from backends.aws.staged import Staged
 from fruits.backbones import backbone
@@ -169,29 +169,26 @@ def _upload(
     account: Account, folder: Path, staged: Staged, manifest: dict[str, Any], tell: Callable[[str], None]
 ) -> None:
     s3 = account.client("s3")
-    bucket, root = _split(staged.root)
+    bucket, root = split_address(staged.root)
+    manifest_key = split_address(staged.manifest)[1]
     there = _manifest(account, staged).get("files", {})
     wanted = [name for name, digest in manifest["files"].items() if there.get(name) != digest]
     size = sum((folder / name).stat().st_size for name in wanted)
     tell(f"uploading {len(wanted)} of {len(manifest['files'])} files, {size / 1e6:,.0f} MB, to {staged.root}")
     with explained(f"upload to {staged.root}"):
         # While files change, no manifest says that they are whole.
-        s3.delete_object(Bucket=bucket, Key=_split(staged.manifest)[1])
+        s3.delete_object(Bucket=bucket, Key=manifest_key)
         for name in wanted:
             s3.upload_file(str(folder / name), bucket, f"{root}/{name}")
         for name in set(there) - set(manifest["files"]):
             s3.delete_object(Bucket=bucket, Key=f"{root}/{name}")
-        s3.put_object(Bucket=bucket, Key=_split(staged.manifest)[1], Body=json.dumps(manifest, indent=2).encode())
+        s3.put_object(Bucket=bucket, Key=manifest_key, Body=json.dumps(manifest, indent=2).encode())
 
 
 def _manifest(account: Account, staged: Staged) -> dict[str, Any]:
-    s3 = account.client("s3")
-    bucket, key = _split(staged.manifest)
-    with explained(f"read {staged.manifest}"):
-        try:
-            content = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except s3.exceptions.NoSuchKey:
-            return {}
+    content = account.read(staged.manifest)
+    if content is None:
+        return {}
     try:
         found = json.loads(content)
     except ValueError as error:
@@ -216,8 +213,3 @@ def _under(folder: Path) -> Iterator[Path]:
 
 def _digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest()
-
-
-def _split(address: str) -> tuple[str, str]:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
-    return bucket, key
