@@ -105,6 +105,18 @@ class DaskExecutor(Executor):
         except OSError as error:
             raise _gone(error) from error
 
+    @property
+    def dashboard(self) -> str | None:
+        """The address of the scheduler's dashboard; None where a cluster was started without one."""
+        if self._workers and self._dashboard_address is None:
+            return None
+        try:
+            return str(self._client.dashboard_link)
+        except KeyError:  # the scheduler serves none
+            return None
+        except OSError as error:
+            raise _gone(error) from error
+
     def map(
         self,
         task: Callable[[Item, Any], Result],

@@ -102,6 +102,12 @@ class SparkExecutor(Executor):
         """The cores that Spark has now."""
         return self._session.sparkContext.defaultParallelism
 
+    @property
+    def dashboard(self) -> str | None:
+        """The address of Spark's own pages; None where ``spark.ui.enabled`` is off, as in a session started here."""
+        context = self._session.sparkContext
+        return context.uiWebUrl if context.getConf().get("spark.ui.enabled", "true") == "true" else None
+
     def map(
         self,
         task: Callable[[Item, Any], Result],

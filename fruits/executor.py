@@ -53,6 +53,11 @@ class Executor(ABC):
     def parallelism(self) -> int:
         """How many tasks run at the same time, now: a cluster may grow and shrink."""
 
+    @property
+    def dashboard(self) -> str | None:
+        """The address at which the engine, once it is started, shows its work; None where it does not."""
+        return None
+
     @classmethod
     @abstractmethod
     def of(cls, cluster: Cluster) -> Self:

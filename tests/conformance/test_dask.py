@@ -1,5 +1,7 @@
 """What is Dask's alone: clusters that run already, and the options."""
 
+from urllib.parse import urlsplit
+
 import pytest
 
 from fruits.errors import JobError, SettingsError
@@ -26,6 +28,13 @@ def test_it_attaches_to_an_address_and_leaves_the_cluster_running(cluster):
             assert executor.parallelism == 3
             assert executor.map(tasks.square, range(9)) == [n * n for n in range(9)]
     assert cluster.status.name == "running"
+
+
+def test_it_tells_where_a_dashboard_is(cluster):
+    with DaskExecutor(address=cluster.scheduler_address) as executor:
+        assert urlsplit(executor.dashboard).port == urlsplit(cluster.dashboard_link).port
+    with DaskExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
+        assert executor.dashboard.startswith("http://127.0.0.1:")
 
 
 def setting_of_a_worker(name, shared):

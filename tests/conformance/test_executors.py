@@ -21,6 +21,7 @@ class Place:
 def test_it_has_a_name_and_as_many_slots_as_asked_for(engine, executor):
     assert executor.name == engine
     assert executor.parallelism == WORKERS
+    assert executor.dashboard is None  # unless it is asked for
 
 
 def test_results_come_in_the_order_of_the_items(executor):
