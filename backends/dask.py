@@ -124,7 +124,7 @@ class DaskExecutor(Executor):
         *,
         shared: Any = None,
         retries: int = 2,
-        progress: Callable[[Result], None] | None = None,
+        progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
@@ -137,7 +137,7 @@ class DaskExecutor(Executor):
             def submit(index: int) -> None:
                 call = cloudpickle.dumps((task, items[index]))  # bytes: Dask must not look for graphs in an item
                 key = f"{name}-{index}-{deaths[index]}"
-                future = self._client.submit(_run, call, name, retries, key=key, pure=False)
+                future = self._client.submit(_run, call, name, retries, deaths[index], key=key, pure=False)
                 running[future] = index
                 completed.add(future)
 
@@ -163,7 +163,7 @@ class DaskExecutor(Executor):
                         raise TaskError(f"{items[index]} failed. {type(error).__name__}: {error}") from error
                     results[index] = outcome.result()
                     if progress is not None:
-                        progress(results[index])
+                        progress(index, outcome)
             finally:
                 if self._client.status == "running":
                     self._client.cancel(list(running))
@@ -241,10 +241,10 @@ class _Shared(WorkerPlugin):
             return self._value
 
 
-def _run(call: bytes, name: str, retries: int) -> Outcome[Any]:
+def _run(call: bytes, name: str, retries: int, deaths: int) -> Outcome[Any]:
     task, item = pickle.loads(call)
     shared: Any = get_worker().plugins[name]
-    return attempt(task, item, shared.value(), retries)
+    return attempt(task, item, shared.value(), retries, deaths)
 
 
 def _gone(error: Exception) -> JobError:

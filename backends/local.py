@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from fruits.executor import Executor, attempt
+from fruits.executor import Executor, Outcome, attempt
 
 if TYPE_CHECKING:
     from typing import Self
@@ -52,7 +52,7 @@ class LocalExecutor(Executor):
         *,
         shared: Any = None,
         retries: int = 2,
-        progress: Callable[[Result], None] | None = None,
+        progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
@@ -61,10 +61,10 @@ class LocalExecutor(Executor):
             futures = {pool.submit(attempt, task, item, shared, retries): index for index, item in enumerate(items)}
             try:
                 for future in as_completed(futures):
-                    result = future.result().result()
-                    results[futures[future]] = result
+                    index, outcome = futures[future], future.result()
+                    results[index] = outcome.result()
                     if progress is not None:
-                        progress(result)
+                        progress(index, outcome)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

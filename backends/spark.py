@@ -115,7 +115,7 @@ class SparkExecutor(Executor):
         *,
         shared: Any = None,
         retries: int = 2,
-        progress: Callable[[Result], None] | None = None,
+        progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         payload = CloudPickleSerializer().dumps(shared)
@@ -132,6 +132,7 @@ class SparkExecutor(Executor):
                 _run_slice,
                 task=task,
                 items=[items[index] for index in indices],
+                deaths=[deaths[index] for index in indices],
                 token=token,
                 payload=payload if deliver else None,
                 retries=retries,
@@ -165,7 +166,7 @@ class SparkExecutor(Executor):
                                 continue
                             results[index] = outcome.result()
                             if progress is not None:
-                                progress(results[index])
+                                progress(index, outcome)
                         missing = tuple(i for i, outcome in zip(indices, outcomes, strict=True) if outcome is None)
                         if missing:
                             again.append(missing)
@@ -215,6 +216,7 @@ def _run_slice(
     *,
     task: Callable[[Any, Any], Any],
     items: Sequence[Any],
+    deaths: Sequence[int],
     token: str,
     payload: bytes | None,
     retries: int,
@@ -225,14 +227,19 @@ def _run_slice(
     sent it with the item, so that megabytes do not travel with each slice.
     """
     import pyarrow as pa
+    from pyspark import TaskContext
 
     global _shared
     if payload is not None and (_shared is None or _shared[0] != token):
         _shared = token, pickle.loads(payload)
+    context = TaskContext.get()
+    again = (
+        context.attemptNumber() if context is not None else 0
+    )  # of Spark's own, where a cluster's settings ask for it
     for batch in batches:
         positions = batch.column(0).to_pylist()
         outcomes = [
-            pickle.dumps(attempt(task, items[position], _shared[1], retries))
+            pickle.dumps(attempt(task, items[position], _shared[1], retries, deaths[position] + again))
             if _shared is not None and _shared[0] == token
             else None
             for position in positions

@@ -8,11 +8,14 @@ worker is the engine's to notice and to make good.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -71,7 +74,7 @@ class Executor(ABC):
         *,
         shared: Any = None,
         retries: int = 2,
-        progress: Callable[[Result], None] | None = None,
+        progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return ``task(item, shared)`` for every item, in the order of the items.
 
@@ -86,7 +89,8 @@ class Executor(ABC):
         retries : int, default 2
             How often an item is tried again after it raised an exception, and after its worker died.
         progress : callable, optional
-            Called here, on the driver, with each result as it arrives.
+            Called here, on the driver, as each result arrives: with the position of its item, and its outcome, which
+            tells where it ran, at which attempt and for how long.
 
         Raises
         ------
@@ -135,12 +139,26 @@ class Executor(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What became of one item: a value, an input error to raise as it is, or what to say of a failure."""
+    """What became of one item: a value, an input error to raise as it is, or what to say of a failure.
+
+    Attributes
+    ----------
+    host, pid : str, int
+        The name of the machine, and the process on it, that ran the item.
+    attempt : int
+        The number of this attempt, from 1: what raised an exception before, or died with its worker, is counted.
+    seconds : float
+        How long this attempt took, on the worker.
+    """
 
     value: Result | None = None
     error: InputError | None = None
     failure: str | None = None
     trace: str = ""
+    host: str = ""
+    pid: int = 0
+    attempt: int = 1
+    seconds: float = 0.0
 
     def result(self) -> Result:
         """Return the value, or raise what happened instead, with the worker's traceback as a note."""
@@ -153,23 +171,30 @@ class Outcome(Generic[Result]):
         return self.value  # type: ignore[return-value]
 
 
-def attempt(task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int) -> Outcome[Result]:
+def attempt(
+    task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int, lost: int = 0
+) -> Outcome[Result]:
     """Run one item on a worker, trying again up to `retries` times, and return its outcome.
 
+    `lost` is how often the engine gave the item to a worker before and lost it; it only counts the attempts.
     Linear algebra runs on one thread: with more it would add in another order, and fight over the cores.
     """
+    here: Callable[..., Outcome[Result]] = partial(Outcome, host=socket.gethostname(), pid=os.getpid())
     for tried in range(retries + 1):
+        started = time.perf_counter()
         try:
             with threadpool_limits(1):
-                return Outcome(value=task(item, shared))
+                value = task(item, shared)
+            return here(value=value, attempt=lost + tried + 1, seconds=time.perf_counter() - started)
         except InputError as error:
-            return Outcome(error=error)
+            return here(error=error, attempt=lost + tried + 1)
         except Exception as error:  # anything a task raises is the item's outcome
             cause = error
         if tried < retries:
             time.sleep(RETRY_DELAY_SECONDS * 2**tried)
     words = str(cause) if isinstance(cause, FruitsError) else f"{type(cause).__name__}: {cause}"
-    return Outcome(
+    return here(
+        attempt=lost + retries + 1,
         failure=f"{item} failed after {retries + 1} attempts. {words}\n"
         "What is finished is kept: mend the cause, then start the same command again.",
         trace="".join(traceback.format_exception(cause)).rstrip(),

@@ -222,7 +222,7 @@ class _Run:
             self._start()
             with self._stage("survey", len(finished), "partitions") as advance:
                 for reports in self.executor.map(
-                    tasks.survey, batches, shared=self.out, progress=lambda reports: advance(len(reports))
+                    tasks.survey, batches, shared=self.out, progress=lambda _, outcome: advance(len(outcome.result()))
                 ):
                     self.reports |= {report.index: report for report in reports}
         images = sum(partition.images for partition in missing)
@@ -304,7 +304,9 @@ class _Run:
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
         self._start()
         with self._stage(name, total, unit) as advance:
-            return self.executor.map(task, items, shared=shared, progress=lambda result: advance(size(result)))
+            return self.executor.map(
+                task, items, shared=shared, progress=lambda _, outcome: advance(size(outcome.result()))
+            )
 
     def _start(self) -> None:
         if "engine" not in self.seconds:

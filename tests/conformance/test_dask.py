@@ -52,7 +52,7 @@ def test_nothing_interrupts_the_tasks_of_workers_that_are_started_here():
 def test_workers_that_come_later_get_the_shared_value_too(cluster):
     with DaskExecutor(address=cluster.scheduler_address) as executor:
 
-        def progress(result):
+        def progress(index, outcome):
             if executor.parallelism == 3:
                 cluster.scale(2)
                 cluster.wait_for_workers(2)
@@ -118,4 +118,4 @@ def test_a_scheduler_that_goes_away():
         DaskExecutor(address=cluster.scheduler_address) as executor,
         pytest.raises(JobError, match="scheduler is gone"),
     ):
-        executor.map(tasks.square, range(50), progress=lambda _: cluster.close())
+        executor.map(tasks.square, range(50), progress=lambda *_: cluster.close())

@@ -1,6 +1,7 @@
 """The one suite that every executor passes."""
 
 import os
+import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ def test_results_come_in_the_order_of_the_items(executor):
 @pytest.mark.parametrize("items", [[], [7]])
 def test_no_item_and_one_item(executor, items):
     told = []
-    assert executor.map(tasks.square, items, progress=told.append) == told == [n * n for n in items]
+    results = executor.map(tasks.square, items, progress=lambda index, outcome: told.append(outcome.value))
+    assert results == told == [n * n for n in items]
 
 
 @pytest.mark.parametrize(
@@ -44,16 +46,20 @@ def test_an_item_arrives_as_it_is(executor, item):
     assert executor.map(tasks.echo, [item], shared=item) == [(item, item)]
 
 
-def test_progress_is_told_once_for_each_item_on_the_drivers_thread(executor):
-    told, threads = [], set()
+def test_progress_is_told_once_for_each_item_on_the_drivers_thread_and_where_it_ran(engine, executor):
+    told, threads, places = [], set(), set()
 
-    def progress(result):
-        told.append(result)
+    def progress(index, outcome):
+        told.append((index, outcome.value))
+        places.add((outcome.host, outcome.pid != os.getpid()))
+        assert outcome.attempt == 1
+        assert outcome.seconds > 0
         threads.add((os.getpid(), threading.get_ident()))
 
     executor.map(tasks.square, range(12), progress=progress)
-    assert sorted(told) == [n * n for n in range(12)]
+    assert sorted(told) == [(n, n * n) for n in range(12)]
     assert threads == {(os.getpid(), threading.get_ident())}
+    assert places == {(socket.gethostname(), ENGINES[engine].processes)}
 
 
 def test_progress_is_told_while_the_map_runs(executor, tmp_path):
@@ -63,7 +69,7 @@ def test_progress_is_told_while_the_map_runs(executor, tmp_path):
         range(last + 1),
         shared=(str(tmp_path / "gate"), last),
         retries=0,
-        progress=lambda _: (tmp_path / "gate").touch(),
+        progress=lambda *_: (tmp_path / "gate").touch(),
     )
 
 
@@ -80,8 +86,8 @@ def test_what_is_submitted_is_a_window_and_not_the_job(processes, executor):
 
     items, told, ahead = Watched(), [], []
 
-    def progress(result):
-        told.append(result)
+    def progress(index, outcome):
+        told.append(index)
         ahead.append(items.taken - len(told))
 
     executor.map(tasks.square, items, progress=progress)
@@ -123,7 +129,16 @@ def test_tasks_run_where_the_table_says_on_one_thread_of_linear_algebra(engine, 
 
 def test_an_item_is_tried_again_exactly_as_often_as_it_fails(executor, tmp_path):
     schedule = {1: 1, 4: 2}
-    assert executor.map(tasks.by_schedule, range(6), shared=(str(tmp_path), schedule), retries=2) == list(range(6))
+    attempts = {}
+    results = executor.map(
+        tasks.by_schedule,
+        range(6),
+        shared=(str(tmp_path), schedule),
+        retries=2,
+        progress=lambda index, outcome: attempts.update({index: outcome.attempt}),
+    )
+    assert results == list(range(6))
+    assert attempts == {n: 1 + schedule.get(n, 0) for n in range(6)}
     assert tasks.notes(tmp_path) == {str(n): 1 + schedule.get(n, 0) for n in range(6)}
 
 
@@ -148,7 +163,15 @@ def test_a_result_that_cannot_travel_names_its_item(processes, executor):
 
 def test_a_worker_that_is_killed_costs_nothing_but_time(processes, executor, tmp_path):
     schedule = {3: 1, 8: 2}
-    assert executor.map(tasks.die, range(12), shared=(str(tmp_path), schedule)) == list(range(12))
+    attempts = {}
+    results = executor.map(
+        tasks.die,
+        range(12),
+        shared=(str(tmp_path), schedule),
+        progress=lambda index, outcome: attempts.update({index: outcome.attempt}),
+    )
+    assert results == list(range(12))
+    assert all(attempts[n] > deaths for n, deaths in schedule.items())
     noted = tasks.notes(tmp_path)
     # A result that was still on a worker when another item killed it is made once more.
     assert all(noted[str(n)] > deaths for n, deaths in schedule.items())
@@ -164,7 +187,7 @@ def test_an_item_whose_workers_keep_dying_is_named(processes, executor, tmp_path
 
 
 def test_an_interrupt_stops_the_map_and_not_the_executor(executor):
-    def progress(result):
+    def progress(index, outcome):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

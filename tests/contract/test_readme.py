@@ -94,8 +94,9 @@ from fruits.errors import TaskError
 
 if __name__ == "__main__":
     told = []
+    tell = lambda index, outcome: told.append(outcome.value)
     with ProcessesExecutor.of(Cluster("mine", "processes", 2)) as executor:
-        assert executor.map(operator.mul, range(9), shared=3, progress=told.append) == list(range(0, 27, 3))
+        assert executor.map(operator.mul, range(9), shared=3, progress=tell) == list(range(0, 27, 3))
         assert sorted(told) == list(range(0, 27, 3))
         try:
             executor.map(operator.truediv, [1], shared=0, retries=0)
