@@ -1,15 +1,25 @@
-"""The engines that Fruits runs on, by name; each is imported only when it is asked for."""
+"""The engines that Fruits runs on, and the clouds, by name; each is imported only when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 from fruits.errors import SettingsError
 from fruits.executor import Executor
 
-__all__ = ["BACKENDS", "Backend", "load"]
+if TYPE_CHECKING:
+    from fruits.config import Cluster
+    from fruits.job import Job
+    from fruits.progress import Progress
+    from fruits.report import Report
+
+    # The command, run, fit or transform; its job; the cluster, with its settings in `cloud`; who is told of it.
+    Run = Callable[[str, Job, Cluster, Progress], Report]
+
+__all__ = ["BACKENDS", "CLOUDS", "Backend", "Cloud", "load", "load_cloud"]
 
 
 class Backend(NamedTuple):
@@ -25,6 +35,20 @@ BACKENDS = {
     "dask": Backend("backends.dask", "DaskExecutor", "distributed", "dask"),
     "spark": Backend("backends.spark", "SparkExecutor", "pyspark", "spark"),
     "local": Backend("backends.local", "LocalExecutor", None, None),
+}
+
+
+class Cloud(NamedTuple):
+    """Where the function ``run`` lives that does a job on a cluster in a cloud, and what has to be installed for it."""
+
+    module: str
+    requires: str
+    extra: str
+
+
+CLOUDS = {
+    "emr": Cloud("backends.aws.emr_job", "boto3", "aws"),
+    "dask-ec2": Cloud("backends.aws.dask_ec2", "dask_cloudprovider", "aws"),
 }
 
 
@@ -47,3 +71,18 @@ def load(name: str) -> type[Executor]:
         )
     executor: type[Executor] = getattr(importlib.import_module(backend.module), backend.executor)
     return executor
+
+
+def load_cloud(name: str) -> Run:
+    """Return the function that does a job on a cluster whose ``cloud`` is `name`.
+
+    Raises
+    ------
+    SettingsError
+        What it needs is not installed.
+    """
+    cloud = CLOUDS[name]
+    if importlib.util.find_spec(cloud.requires) is None:
+        raise SettingsError(f"{cloud.requires} is not installed. Install it with: pip install 'fruits[{cloud.extra}]'.")
+    run: Run = importlib.import_module(cloud.module).run
+    return run

@@ -143,7 +143,7 @@ ClusterFile = Annotated[
     typer.Option(
         "--cluster-file",
         metavar="FILE",
-        help="Read this instead of ./cluster.yaml; its top says what wins.",
+        help="Read this, a path or an address, instead of ./cluster.yaml; its top says what wins.",
         rich_help_panel=WHERE,
     ),
 ]

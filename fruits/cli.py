@@ -298,24 +298,15 @@ def _work(command: str, given: dict[str, Any]) -> Answer:
     import backends
     from fruits import pipeline  # after the checks, which are to be quick
     from fruits._terminal import show_report
-    from fruits.clouds import DaskEc2Cluster, EmrCluster
-    from fruits.report import Report
 
-    work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
     progress = to_stderr(quiet=given["quiet"])
-    if isinstance(cluster.cloud, EmrCluster):  # the whole job runs there; here it is only followed
-        values = import_module("backends.aws.cli").run_on_emr(command, job, cluster, progress)
-        return Answer(values, lambda console: show_report(console, Report(**values)))
-    kind = backends.load(cluster.backend)
-    if isinstance(cluster.cloud, DaskEc2Cluster):
-        if find_spec("dask_cloudprovider") is None:
-            raise SettingsError("dask-cloudprovider is not installed. Install it with: pip install 'fruits[aws]'.")
-        place = import_module("backends.aws.dask_ec2").executor(cluster, job, tell=progress.note)
+    if cluster.cloud is not None:
+        report = backends.load_cloud(cluster.cloud.cloud)(command, job, cluster, progress)
     else:
-        place = kind.of(cluster)
-    with place as executor:
-        progress.note(_place(cluster))
-        report = work(job, executor, progress=progress)
+        work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
+        with backends.load(cluster.backend).of(cluster) as executor:
+            progress.note(_place(cluster))
+            report = work(job, executor, progress=progress)
     return Answer(report.to_dict(), lambda console: show_report(console, report))
 
 
@@ -353,8 +344,6 @@ def _number(text: str) -> int | float:
 
 def _place(cluster: Cluster) -> str:
     """Return in words where a job runs."""
-    if cluster.cloud is not None:
-        return f"{cluster.backend} on {cluster.name}"
     if cluster.address is not None:
         return f"{cluster.backend} at {cluster.address}"
     return f"{cluster.backend} on this machine, {cluster.workers} worker{'s' if cluster.workers != 1 else ''}"

@@ -33,6 +33,10 @@ class AwsCluster(Settings):
 
     Attributes
     ----------
+    backend : {"dask", "spark"}
+        The engine.
+    cloud : str
+        Which kind of cluster it is.
     region : str, optional
         Default: that of the bucket.
     bucket : str, optional
@@ -48,6 +52,8 @@ class AwsCluster(Settings):
         More tags of every resource, such as a cost centre.
     """
 
+    backend: str
+    cloud: str
     region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
     bucket: Annotated[str, Field(pattern=S3_ADDRESS)] | None = None
     subnet: Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")] | None = None

@@ -5,6 +5,7 @@ The order in which they win is written at the top of ``cluster.yaml``.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -208,16 +209,20 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
         A file that was named does not exist, or it is not a valid ``cluster.yaml``; names the file and the line.
     """
     named = file or environ.get("FRUITS_CLUSTER_FILE")
-    path = Path(named or FILE_NAME)
-    if named is None and not path.exists():
+    path = named or FILE_NAME
+    if named is None and not os.path.exists(path):
         return BUILT_IN
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        text = _read(path).decode("utf-8")
+    except Exception as error:  # each file system has errors of its own
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".") or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is not UTF-8 text"
+        elif isinstance(error, FileNotFoundError):
+            reason = os.strerror(error.errno or errno.ENOENT)
         raise SettingsError(
             f"{'--cluster-file' if file else 'FRUITS_CLUSTER_FILE' if named else 'The file'} {path} cannot be read: "
-            f"{reason}. Give the path of a cluster.yaml, or none to use the built-in clusters."
+            f"{reason}. Give the path or the address of a cluster.yaml, or none to use the built-in clusters."
         ) from error
     try:
         loader = _Loader(text)
@@ -236,6 +241,17 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
         lines = (f"{path}, line {_line(root, problem['loc'])}: {_words(problem)}" for problem in problems)
         raise SettingsError("\n".join(lines)) from error
     return ClusterFile(default=settings.default, clusters={**BUILT_IN.clusters, **settings.clusters})
+
+
+def _read(address: str) -> bytes:
+    """Return the bytes of the file at a path of this machine, or at an address such as one of S3."""
+    if "://" not in address:
+        return Path(address).read_bytes()
+    from fruits.storage import open_address  # not for every command: it brings pyarrow
+
+    file_system, path = open_address(address)
+    content: bytes = file_system.cat_file(path)
+    return content
 
 
 def _choose(

@@ -9,9 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from fruits.clouds import AwsCluster
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 
-__all__ = ["MANAGED", "SETUP", "TAG", "Account", "bucket_name", "explained", "region_of", "split_address", "tags_of"]
+__all__ = [
+    "MANAGED",
+    "SETUP",
+    "TAG",
+    "Account",
+    "bucket_name",
+    "bucket_of",
+    "explained",
+    "region_of",
+    "split_address",
+    "tags_of",
+]
 
 TAG = "fruits"  # on everything that is made: the name of the job or of the cluster
 SETUP = "init"  # the value of that tag on what stays when no cluster is up
@@ -45,6 +57,11 @@ class Account:
     region: str | None = None
     _clients: dict[str, Any] = field(default_factory=dict)
     _session: Any = None
+
+    @classmethod
+    def of(cls, settings: AwsCluster, bucket: str, region: str | None = None) -> Account:
+        """Return the account in the region that is asked for, or else in that of the settings, or of the bucket."""
+        return cls(region or settings.region or region_of(bucket))
 
     def client(self, service: str) -> Any:
         """Return the boto3 client of a service, such as ``emr``.
@@ -124,6 +141,28 @@ def bucket_name(address: str) -> str:
     if scheme not in ("s3", "s3a") or not name:
         raise SettingsError(f"{address}: not an address of S3. Give one such as s3://my-fruits.")
     return name
+
+
+def bucket_of(settings: AwsCluster, given: str | None = None, out: str | None = None) -> str:
+    """Return the bucket where a cluster's own things lie, without ``s3://``.
+
+    Parameters
+    ----------
+    settings : AwsCluster
+    given, out : str, optional
+        As given by ``--bucket``, which wins, and by ``--out``, which is asked last.
+
+    Raises
+    ------
+    SettingsError
+        Nothing names one.
+    """
+    address = given or settings.bucket or out
+    if address is None:
+        raise SettingsError(
+            "No bucket is known. Give one with --bucket s3://my-fruits, FRUITS_BUCKET, or `bucket` in cluster.yaml."
+        )
+    return bucket_name(address)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The commands below ``fruits cluster``, and a job on EMR; imported when one of them is used."""
+"""The commands below ``fruits cluster``; imported when one of them is used."""
 
 from __future__ import annotations
 
@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backends.aws.account import Account, bucket_name, region_of
+from backends.aws.account import Account, bucket_name, bucket_of
 from fruits import _options as options
 from fruits import config
 from fruits._answer import Answer
 from fruits.clouds import AwsCluster, EmrCluster
-from fruits.errors import DatasetError, SettingsError
-from fruits.progress import Progress, to_stderr
+from fruits.errors import SettingsError
+from fruits.progress import to_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fruits.config import Cluster
-    from fruits.job import Job
-
-__all__ = ["app", "call", "run_on_emr"]
+__all__ = ["app", "call"]
 
 JUPYTERHUB_PORT = 9443
 
@@ -139,9 +136,9 @@ def stage(
     from backends.aws.wheelhouse import stage as staged_to
 
     settings = _emr(entry, cluster_file)
-    where = _bucket(settings, bucket)
+    where = bucket_of(settings, bucket)
     carried = release(settings.release, for_job=True)
-    account = _account(settings, where, region)
+    account = Account.of(settings, where, region)
     staged = staged_to(account, where, carried, backbones=backbone or BACKBONES, tell=to_stderr(quiet=quiet).note)
     return Answer({"staged": staged.root}, _line(f"staged: {staged.root}"))
 
@@ -162,7 +159,7 @@ def render(
     from backends.aws.render import rendered
 
     settings = _emr(entry, cluster_file)
-    files = rendered(settings, entry, bucket=_bucket(settings, bucket), account=account_number)
+    files = rendered(settings, entry, bucket=bucket_of(settings, bucket), account=account_number)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -214,6 +211,7 @@ def up(
 ) -> Answer:
     """Start a long-lived cluster; it ends itself when it was idle for `idle_minutes`."""
     from backends.aws.emr import job_flow
+    from backends.aws.emr_job import staged_for
     from backends.aws.emr_run import clusters, start
     from backends.aws.network import find_network
     from backends.aws.releases import release
@@ -221,9 +219,9 @@ def up(
     from backends.aws.wheelhouse import offer_notebook
 
     settings = _emr(entry, cluster_file)
-    where = _bucket(settings, bucket)
+    where = bucket_of(settings, bucket)
     python = str(release(settings.release, for_job=True).python)
-    account = _account(settings, where, region)
+    account = Account.of(settings, where, region)
     if dry_run:
         request = job_flow(
             settings,
@@ -237,7 +235,7 @@ def up(
         raise SettingsError(
             f"{entry} is up already: {found['Id']}, {found['Status']['State']}. Use it, or: down {entry}."
         )
-    staged = _staged(account, settings, where, quiet=quiet)
+    staged = staged_for(account, settings, where, tell=to_stderr(quiet=quiet).note)
     notebook = offer_notebook(account, where) if settings.notebook else None
     identifier = start(account, settings, name=entry, bucket=where, staged=staged)
     words = (
@@ -284,8 +282,8 @@ def logs(
     from backends.aws.emr_run import job_log
 
     settings = _settings(entry, cluster_file)
-    where = _bucket(settings, bucket)
-    text = job_log(_account(settings, where, region), where, name)
+    where = bucket_of(settings, bucket)
+    text = job_log(Account.of(settings, where, region), where, name)
     return Answer({"name": name, "log": text}, _line(text.rstrip()))
 
 
@@ -341,77 +339,6 @@ def down(
     )
 
 
-def run_on_emr(command: str, job: Job, cluster: Cluster, progress: Progress) -> dict[str, Any]:
-    """Run a job on EMR and return its report; see :func:`backends.aws.emr_run.follow`.
-
-    Parameters
-    ----------
-    command : {"run", "fit", "transform"}
-    job : fruits.job.Job
-    cluster : fruits.config.Cluster
-        With the settings of EMR in ``cloud``.
-    progress : fruits.progress.Progress
-    """
-    from backends.aws.emr_run import asked_to_leave, end, follow, start_step
-    from backends.aws.words import command_line
-    from fruits.dataset import Listing
-    from fruits.scaled_pca import ScaledPCA
-    from fruits.storage import Folder
-
-    settings = cluster.cloud
-    if not isinstance(settings, EmrCluster):
-        raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR.")
-    words = command_line(command, job)
-    where = _bucket(settings, None, job.out)
-    account = _account(settings, where, None)
-    account.identity()
-    # What would fail there in minutes, and for money, fails here at once.
-    Folder.at(job.out).check()
-    if next(iter(Listing(job.images, limit=1)), None) is None:
-        raise DatasetError(
-            f"{job.images}: no image found. Give a folder <label>/<file> of images, such as a pushed one."
-        )
-    network = job.backbone
-    if job.model is not None:
-        network = str(ScaledPCA.load(job.model).network["backbone"])
-    staged = _staged(account, settings, where, backbone=network or "MobileNetV2", quiet=False, tell=progress.note)
-    if job.weights is None:
-        words += ["--weights", f"{staged.weights}/{network or 'MobileNetV2'}.safetensors"]
-    words += ["--cluster", "spark-yarn"]
-    step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
-    progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
-    try:
-        return follow(account, step, tell=progress.note, log=progress.note)
-    except KeyboardInterrupt:
-        if asked_to_leave(step):
-            progress.note(f"left running; end it with: fruits cluster down {step.name}")
-        elif step.own:
-            end(account, step.cluster)
-            progress.note(f"{step.cluster} is ending")
-        raise
-
-
-def _staged(
-    account: Account,
-    settings: EmrCluster,
-    bucket: str,
-    *,
-    quiet: bool,
-    backbone: str = "MobileNetV2",
-    tell: Callable[[str], None] | None = None,
-) -> Any:
-    """Return what is staged, staging it first where it is missing or of other sources than these."""
-    from backends.aws.releases import release
-    from backends.aws.staged import Staged
-    from backends.aws.wheelhouse import is_staged, stage
-
-    carried = release(settings.release, for_job=True)
-    staged = Staged.of(bucket, str(carried.python))
-    if is_staged(account, staged, (backbone,)):
-        return staged
-    return stage(account, bucket, carried, backbones=(backbone,), tell=tell or to_stderr(quiet=quiet).note)
-
-
 def _settings(entry: str, file: str | None) -> AwsCluster:
     found = config.resolve(cluster=entry, file=file).cloud
     if found is None:
@@ -424,20 +351,6 @@ def _emr(entry: str, file: str | None) -> EmrCluster:
     if not isinstance(found, EmrCluster):
         raise SettingsError(f"{entry}: not a cluster of EMR, whose `cloud` in cluster.yaml is emr.")
     return found
-
-
-def _bucket(settings: AwsCluster, given: str | None, out: str | None = None) -> str:
-    address = given or settings.bucket or out
-    if address is None:
-        raise SettingsError(
-            "No bucket is known. Give one with --bucket s3://my-fruits, FRUITS_BUCKET, or `bucket` in cluster.yaml."
-        )
-    return bucket_name(address)
-
-
-def _account(settings: AwsCluster, bucket: str, region: str | None) -> Account:
-    """Return the account in the region that is asked for, or else in that of the bucket."""
-    return Account(region or settings.region or region_of(bucket))
 
 
 def _confirmed(question: str) -> bool:

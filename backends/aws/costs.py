@@ -13,16 +13,15 @@ from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
 
-# Featurize on Spark, 214 images/s on the two cores of the machine that README.md names: section "Measured".
-IMAGES_PER_SECOND = 107.0
+# Featurize on Spark, 223 images/s on the two cores of the machine that README.md names, on 2026-11-23, by
+# `fruits bench REAL --scenario featurize,bare-loop,ceiling --backend dask,spark --workers 2 --images 5120 --repeat 5`.
+IMAGES_PER_SECOND = 111.5
 THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
 # From the request to the step's first task: machines, bootstrap, Spark. Our environment takes half a minute of it; the
 # rest is what AWS' documentation and its users say of EMR, and was not measured by us.
 START_MINUTES = 8.0
-EMR_SHARE, EMR_MOST = (
-    0.25,
-    0.27,
-)  # of the on-demand price, and at most so many dollars an hour: aws.amazon.com/emr/pricing
+# Of the on-demand price, and at most so many dollars an hour: aws.amazon.com/emr/pricing
+EMR_SHARE, EMR_MOST = 0.25, 0.27
 
 # Dollars an hour for one vCPU of a family, on demand and as Spot: the sizes of a family cost in proportion. From the
 # price list that skypilot-org/skypilot-catalog publishes (catalogs/v8/aws/vms.csv); of Spot, the middle of the zones.

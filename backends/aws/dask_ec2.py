@@ -34,7 +34,7 @@ from distributed import Adaptive, Client
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account import Account, bucket_name, explained, region_of, tags_of
+from backends.aws.account import Account, bucket_of, explained, tags_of
 from backends.aws.cleanup import end
 from backends.aws.dask_node import PORT, ROLES, Secrets, node_of, worker_name
 from backends.aws.network import find_place
@@ -45,14 +45,17 @@ from backends.aws.wheelhouse import is_staged, stage
 from backends.aws.words import command_line
 from backends.dask import DaskExecutor
 from backends.dask_cluster import attach
+from fruits import pipeline
 from fruits.clouds import DaskEc2Cluster
 from fruits.config import Cluster
 from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor
 from fruits.job import Job
+from fruits.progress import Progress
+from fruits.report import Report
 from fruits.storage import Folder
 
-__all__ = ["admit", "check_pins", "dask_ec2", "executor"]
+__all__ = ["admit", "check_pins", "dask_ec2", "executor", "run"]
 
 CONNECT_SECONDS = 5.0
 START_SECONDS = 900.0  # a machine starts, and builds its environment from the wheelhouse
@@ -75,6 +78,21 @@ ADAPTIVE = {"interval": "5s", "wait_count": 12, "target_duration": "60s"}
 WHO_AM_I = "https://checkip.amazonaws.com"
 
 
+def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report:
+    """Run a job on a cluster that is made for it, and return its report; see :func:`executor`.
+
+    Parameters
+    ----------
+    command : {"run", "fit", "transform"}
+    job : fruits.job.Job
+    cluster : fruits.config.Cluster
+    progress : fruits.progress.Progress
+    """
+    work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
+    with executor(cluster, job, tell=progress.note) as machines:
+        return work(job, machines, progress=progress)
+
+
 @contextmanager
 def executor(cluster: Cluster, job: Job, *, tell: Callable[[str], None]) -> Iterator[Executor]:
     """Yield the executor of a job, on a cluster that is made for it; see :func:`dask_ec2`.
@@ -93,8 +111,8 @@ def executor(cluster: Cluster, job: Job, *, tell: Callable[[str], None]) -> Iter
     if not isinstance(settings, DaskEc2Cluster):
         raise SettingsError(f"--cluster {cluster.name}: not a cluster of Dask on EC2.")
     command_line("run", job)  # refuses what the machines do not see
-    bucket = bucket_name(settings.bucket or job.out)
-    account = Account(settings.region or region_of(bucket))
+    bucket = bucket_of(settings, out=job.out)
+    account = Account.of(settings, bucket)
     account.identity()
     staged = Staged.of(bucket, str(NODE.python))
     if not is_staged(account, staged, ()):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.aws.costs import PRICES, START_MINUTES, cost, vcpus
+from backends.aws.costs import IMAGES_PER_SECOND, PRICES, START_MINUTES, cost, vcpus
 from fruits.clouds import EmrCluster
 from fruits.errors import SettingsError
 
@@ -23,6 +25,12 @@ def test_an_estimate_worked_out_by_hand() -> None:
     assert found.vcpu_hours == pytest.approx(80 * hours, abs=0.05)
     node, master = 0.714 * 1.25, 0.714 / 4 * 1.25
     assert found.dollars == pytest.approx((5 * node + master) * hours, abs=0.005)
+
+
+def test_the_speed_of_a_core_is_what_readme_measured_on_two_with_spark() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (measured,) = re.findall(r"\| the same, Spark \| (\d+) images/s", readme)
+    assert int(measured) / 2 == IMAGES_PER_SECOND
 
 
 def test_spot_is_cheaper_and_more_nodes_are_faster() -> None:

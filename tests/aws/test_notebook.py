@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "feature_extraction.ipynb"
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOK = ROOT / "docs" / "feature_extraction.ipynb"
 SESSION = """
 from backends.spark_session import start_session, stop_session
 spark = start_session(2, None, {})
@@ -32,6 +33,10 @@ def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
     assert f"backend: {backend}" in done.stdout
     assert "48 images, 48 rows, {} rejects" in done.stdout
     assert "the same components to the last bit: True" in done.stdout
+
+
+def test_what_the_wheel_carries_is_the_notebook_of_the_page() -> None:
+    assert (ROOT / "backends" / "aws" / NOTEBOOK.name).resolve() == NOTEBOOK
 
 
 def test_no_output_of_a_run_is_kept_in_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 
-from backends.aws import cleanup, cli, emr_run, setup
+from backends.aws import cleanup, cli, emr_job, emr_run, setup
 from backends.aws.account import Account
 from backends.aws.emr_run import Step, follow, start_step
 from backends.aws.session import session_command
@@ -23,11 +24,13 @@ from fruits.config import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
 from fruits.job import Job
 from fruits.progress import Silent
+from fruits.report import Report
 from tests.aws.conftest import SECRET
 
 EMR = EmrCluster(backend="spark", cloud="emr")
 BUCKET = "my-fruits"
 STAGED = Staged.of(BUCKET, "3.11")
+REPORT = Report("run", f"s3://{BUCKET}/out", 4, 4, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {})
 WORDS = ["run", f"s3://{BUCKET}/images", "--out", f"s3://{BUCKET}/out", "--cluster", "spark-yarn"]
 
 
@@ -198,22 +201,22 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
 ) -> None:
     followed: list[Step] = []
 
-    def follow(account: Account, job: Step, **more: object) -> dict[str, int]:
+    def follow(account: Account, job: Step, **more: object) -> dict[str, Any]:
         followed.append(job)
-        return {"rows": 4}
+        return dataclasses.asdict(REPORT)
 
-    monkeypatch.setattr(emr_run, "follow", follow)
+    monkeypatch.setattr(emr_job, "follow", follow)
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(DatasetError, match=r"images: no such folder"):
-        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/notes.txt", Body=b"nothing")
     with pytest.raises(DatasetError, match="no image found"):
-        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
     assert cleanup.find(ready) == []
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20)
     told = Noted()
-    assert cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), told) == {"rows": 4}
+    assert emr_job.run("run", job, resolve(cluster="emr", environ={}), told) == REPORT
     args = list(inside(followed[0]).steps[0].args)
     assert args[:3] == ["spark-submit", "--deploy-mode", "cluster"]
     assert args[3:5] == [STAGED.step, followed[0].folder]
@@ -226,7 +229,7 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     ]
     assert any("uploading 4 of 4 files" in words for words in told.notes)
     told.notes.clear()
-    cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), told)
+    emr_job.run("run", job, resolve(cluster="emr", environ={}), told)
     assert not any("uploading" in words for words in told.notes)
 
 
@@ -247,12 +250,12 @@ def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
     def interrupted(*given: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emr_run, "follow", interrupted)
+    monkeypatch.setattr(emr_job, "follow", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(KeyboardInterrupt):
-        cli.run_on_emr("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
     assert cleanup.find(ready) == []
 
 

@@ -3,7 +3,9 @@
 import pytest
 
 from fruits import s3
+from fruits.config import resolve
 from fruits.dataset import Listing
+from fruits.errors import SettingsError
 from fruits.storage import Folder
 from tests.s3.server import close_clients, served
 
@@ -70,3 +72,17 @@ def test_what_was_set_on_the_driver_holds_in_a_process_that_knows_nothing_of_it(
     folder.write("a", b"1")
     assert (folder / "a").is_file()
     assert folder.read("a") == b"1"
+
+
+def test_a_cluster_file_may_lie_in_a_bucket(bucket):
+    Folder.at(f"{bucket}/team").write("cluster.yaml", b"clusters: {ours: {backend: dask, address: 'tcp://a:8786'}}")
+    assert resolve(cluster="ours", file=f"{bucket}/team/cluster.yaml", environ={}).address == "tcp://a:8786"
+    environ = {"FRUITS_CLUSTER_FILE": f"{bucket}/team/cluster.yaml"}
+    assert resolve(cluster="ours", environ=environ).address == "tcp://a:8786"
+    for file, words in (
+        (f"{bucket}/team/missing.yaml", r"--cluster-file s3://.*/missing\.yaml cannot be read: No such file"),
+        ("s3://nowhere/cluster.yaml", "there is no bucket nowhere"),
+        ("nowhere://cluster.yaml", "Protocol not known"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            resolve(file=file, environ={})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends import BACKENDS
+from backends import BACKENDS, CLOUDS
 from fruits import config
 from fruits.clouds import EmrCluster
 from fruits.config import BUILT_IN, Cluster, load, resolve
@@ -27,6 +27,10 @@ def write(folder: Path, text: str, name: str = "cluster.yaml") -> str:
     return str(path)
 
 
+def named(cluster: str) -> Cluster:
+    return resolve(cluster=cluster, environ={})
+
+
 def refusal(file: str | None = None, **settings: object) -> str:
     with pytest.raises(SettingsError) as caught:
         resolve(file=file, environ={}, **settings)  # type: ignore[arg-type]
@@ -44,6 +48,10 @@ def test_every_backend_has_a_cluster_on_this_machine() -> None:
     for backend in BACKENDS:
         found = resolve(backend=backend, environ={})
         assert (found.backend, found.address) == (backend, None)
+
+
+def test_every_cloud_has_a_cluster_and_something_that_runs_jobs_on_it() -> None:
+    assert set(config.CLOUDS) == set(CLOUDS) == {c.cloud.cloud for c in map(named, BUILT_IN.clusters) if c.cloud}
 
 
 def test_nothing_said_means_dask_on_every_core_of_this_process() -> None:
@@ -220,7 +228,10 @@ def test_a_cluster_in_a_cloud_is_as_large_as_its_entry_says(tmp_path: Path) -> N
     [
         ("{backend: dask, cloud: emr}", "clusters.a.backend: input should be 'spark'. Given: 'dask'."),
         ("{backend: spark, cloud: moon}", "Allowed: backend: dask, backend: spark, backend: local, cloud: emr"),
-        ("{backend: spark, cloud: emr, workers: 3}", "clusters.a.workers: not known. Allowed: region, bucket"),
+        (
+            "{backend: spark, cloud: emr, workers: 3}",
+            "a.workers: not known. Allowed: backend, cloud, region, bucket",
+        ),
         ("{backend: spark, cloud: emr, region: Paris}", "clusters.a.region: string should match"),
         ("{backend: spark, cloud: emr, bucket: my-fruits}", "clusters.a.bucket: string should match"),
         ("{backend: spark, cloud: emr, worker_types: []}", "clusters.a.worker_types: list should have at least 1"),

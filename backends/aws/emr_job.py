@@ -1,0 +1,86 @@
+"""A job on Spark on EMR: what would fail there is found here first; then it is staged, started and followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends.aws.account import Account, bucket_of
+from backends.aws.emr_run import asked_to_leave, end, follow, start_step
+from backends.aws.releases import release
+from backends.aws.staged import Staged
+from backends.aws.wheelhouse import is_staged, stage
+from backends.aws.words import command_line
+from fruits.clouds import EmrCluster
+from fruits.config import Cluster
+from fruits.dataset import Listing
+from fruits.errors import DatasetError, SettingsError
+from fruits.job import Job
+from fruits.progress import Progress
+from fruits.report import Report
+from fruits.scaled_pca import ScaledPCA
+from fruits.storage import Folder
+
+__all__ = ["run", "staged_for"]
+
+DEFAULT_BACKBONE = "MobileNetV2"
+
+
+def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report:
+    """Run a job on EMR and return its report; see :func:`backends.aws.emr_run.follow`.
+
+    Parameters
+    ----------
+    command : {"run", "fit", "transform"}
+    job : fruits.job.Job
+    cluster : fruits.config.Cluster
+        With the settings of EMR in ``cloud``.
+    progress : fruits.progress.Progress
+    """
+    settings = cluster.cloud
+    if not isinstance(settings, EmrCluster):
+        raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR.")
+    words = command_line(command, job)
+    where = bucket_of(settings, out=job.out)
+    account = Account.of(settings, where)
+    account.identity()
+    # What would fail there in minutes, and for money, fails here at once.
+    Folder.at(job.out).check()
+    if next(iter(Listing(job.images, limit=1)), None) is None:
+        raise DatasetError(
+            f"{job.images}: no image found. Give a folder <label>/<file> of images, such as a pushed one."
+        )
+    network = job.backbone
+    if job.model is not None:
+        network = str(ScaledPCA.load(job.model).network["backbone"])
+    network = network or DEFAULT_BACKBONE
+    staged = staged_for(account, settings, where, backbone=network, tell=progress.note)
+    if job.weights is None:
+        words += ["--weights", f"{staged.weights}/{network}.safetensors"]
+    words += ["--cluster", "spark-yarn"]
+    step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
+    progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
+    try:
+        return Report(**follow(account, step, tell=progress.note, log=progress.note))
+    except KeyboardInterrupt:
+        if asked_to_leave(step):
+            progress.note(f"left running; end it with: fruits cluster down {step.name}")
+        elif step.own:
+            end(account, step.cluster)
+            progress.note(f"{step.cluster} is ending")
+        raise
+
+
+def staged_for(
+    account: Account,
+    settings: EmrCluster,
+    bucket: str,
+    *,
+    backbone: str = DEFAULT_BACKBONE,
+    tell: Callable[[str], None],
+) -> Staged:
+    """Return what is staged for the release of a cluster, staged anew where it is missing or of other sources."""
+    carried = release(settings.release, for_job=True)
+    staged = Staged.of(bucket, str(carried.python))
+    if is_staged(account, staged, (backbone,)):
+        return staged
+    return stage(account, bucket, carried, backbones=(backbone,), tell=tell)
