@@ -13,6 +13,7 @@ reason           what it means
 ``too-large``    the picture has more than 50 megapixels, by its header; it was not decoded
 ``truncated``    the file ends before the picture does
 ``undecodable``  the content is damaged, or of a variant that Pillow does not know
+``crashed``      the decoder crashed; see :mod:`fruits.isolation`
 ================ =====================================================================================
 """
 
@@ -42,7 +43,7 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
 )  # of the six formats, in lower case
 
-REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "truncated", "undecodable")
+REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "truncated", "undecodable", "crashed")
 
 MAX_PIXELS = 50_000_000
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER

@@ -195,6 +195,15 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         begun = self.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
         sync(self.loop, self._abort_mpu, bucket, key, begun["UploadId"])
 
+    def has(self, path: str) -> bool:
+        """Tell whether there is a file, with one request."""
+        bucket, key, _ = self.split_path(path)
+        try:
+            self.call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return False
+        return True
+
     def write(self, path: str, data: bytes) -> None:
         """Store a file, whole or not at all: with one PUT, or as an upload in parts that is aborted where it fails."""
         self.pipe_file(path, data, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)

@@ -15,6 +15,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -194,6 +195,24 @@ class Folder:
         else:
             file_system.pipe_file(path, data)
 
+    @contextmanager
+    def begun(self, name: str) -> Iterator[bool]:
+        """Mark, beside it, that work on the file `name` has begun, until it ends; yield whether it was marked already.
+
+        It was where another is at work on the same file, or has died of it: what is killed leaves its mark.
+        """
+        file_system, path = (self / f".{name}.begun.tmp").open()
+        if isinstance(file_system, LocalFileSystem):
+            before = _mark_local(Path(path))
+        else:
+            before = bool(file_system.has(path) if is_s3(file_system) else file_system.exists(path))
+            file_system.pipe_file(path, b"")
+        try:
+            yield before
+        finally:
+            with suppress(OSError):  # removed by the other; and a mark that stays costs nothing but time
+                file_system.rm_file(path)
+
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` is there."""
         return (self / name).is_file()
@@ -238,11 +257,10 @@ class Folder:
             file_system.rmdir(path)
 
     def sweep(self) -> None:
-        """Remove what writers that were killed left: files under temporary names, and unfinished uploads to S3."""
+        """Remove what those that were killed left: files under temporary names, marks, and unfinished uploads to S3."""
         file_system, path = self.open()
         if is_s3(file_system):
             file_system.abort_uploads(path)
-            return
         for name in self.names():
             if is_temporary(name):
                 self.remove(name)
@@ -327,6 +345,15 @@ def _read_ahead(file_system: Any, files: Iterable[tuple[str, int]], ahead: int) 
     finally:
         for future, _ in under_way:
             future.cancel()
+
+
+def _mark_local(path: Path) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return True
+    return False
 
 
 def _write_local(path: Path, data: bytes) -> None:

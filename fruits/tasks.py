@@ -9,13 +9,14 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fruits.arrow import vectors, write_table
 from fruits.backbones import backbone
@@ -23,6 +24,7 @@ from fruits.dataset import Entry, Partition, read_partition
 from fruits.errors import DamageError
 from fruits.featurizer import Network
 from fruits.images import ImageError, decode
+from fruits.isolation import IsolatedDecoder
 from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
@@ -48,6 +50,8 @@ GROUP = 16
 ACCOUNT = b"fruits.account"
 # Reading fails like this when the file is at fault; anything else may be the storage's fault, and is tried again.
 FILE_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
+
+Decoder = Callable[[bytes, int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,11 @@ class PartReport:
 def featurize(partition: Partition, source: Source) -> PartReport:
     """Write ``rejects/`` and then ``features/`` of a partition."""
     clock = _Clock()
-    features, rejects = _features(partition, source, clock)
-    with clock("write"):
-        report = _write_rejects(partition, rejects, source.out)
-        (source.out / "features").write(part_name(partition.index, "parquet"), write_table(features))
+    with _decoder(partition, source.out) as decoder:
+        features, rejects = _features(partition, source, decoder, clock)
+        with clock("write"):
+            report = _write_rejects(partition, rejects, source.out)
+            (source.out / "features").write(part_name(partition.index, "parquet"), write_table(features))
     return replace(report, seconds=clock.seconds)
 
 
@@ -116,10 +121,11 @@ def transform(partition: Partition, shared: tuple[Source, Rows]) -> PartReport:
     """Write ``rejects/`` and then ``rows/`` of a partition, with a fitted model and no stored features between."""
     source, rows = shared
     clock = _Clock()
-    features, rejects = _features(partition, source, clock)
-    with clock("write"):
-        report = _write_rejects(partition, rejects, source.out)
-        _write_rows(partition, features, rows)
+    with _decoder(partition, source.out) as decoder:
+        features, rejects = _features(partition, source, decoder, clock)
+        with clock("write"):
+            report = _write_rejects(partition, rejects, source.out)
+            _write_rows(partition, features, rows)
     return replace(report, seconds=clock.seconds)
 
 
@@ -177,7 +183,18 @@ class _Clock:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - start
 
 
-def _features(partition: Partition, source: Source, clock: _Clock) -> tuple[pa.Table, pa.Table]:
+@contextmanager
+def _decoder(partition: Partition, out: Folder) -> Iterator[Decoder]:
+    """Yield what is to decode a partition: where a worker may have died of it, a process that a picture may end."""
+    with (out / "rejects").begun(part_name(partition.index, "parquet")) as before:
+        if before:
+            with IsolatedDecoder() as isolated:
+                yield isolated
+        else:
+            yield decode
+
+
+def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Clock) -> tuple[pa.Table, pa.Table]:
     """Return the table of the features of the images that could be used, and that of the other images."""
     with clock("load"):
         entries = read_partition(source.out / "plan", partition)
@@ -195,7 +212,7 @@ def _features(partition: Partition, source: Source, clock: _Clock) -> tuple[pa.T
                 with clock("read"):
                     data = _whole(next(contents), entry.size)
                 with clock("decode"):
-                    pictures[len(used) - done] = decode(data, size)
+                    pictures[len(used) - done] = decoder(data, size)
             except ImageError as error:
                 rejects.append((_text(entry.path), entry.label and _text(entry.label), error.reason, error.detail))
             else:

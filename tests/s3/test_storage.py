@@ -62,7 +62,14 @@ def test_what_a_killed_writer_left_is_swept(bucket):
     file_system, _ = open_address(folder.address)
     for name in ("out/part-00000", "other/part-00000"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
+    with folder.begun("part-00000"):
+        (mark,) = folder.names()
+    folder.write(mark, b"")
+    with folder.begun("part-00000") as before:
+        assert before
+    folder.write(mark, b"")
     folder.sweep()
+    assert folder.names() == []
     left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
     assert [upload["Key"] for upload in left] == ["other/part-00000"]
 

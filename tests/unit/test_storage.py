@@ -3,7 +3,7 @@ import os
 import pytest
 
 from fruits.errors import OutputError
-from fruits.storage import Folder, fetch, open_address, part_name
+from fruits.storage import Folder, fetch, is_temporary, open_address, part_name
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -79,6 +79,17 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     assert folder.parts() == [1]
     folder.sweep()
     assert folder.names() == ["part-00001.parquet"]
+
+
+def test_work_that_has_begun_is_marked_until_it_ends_or_fails(folder):
+    with folder.begun("part-00000.parquet") as before:
+        assert not before
+        assert [is_temporary(name) for name in folder.names()] == [True]
+        with folder.begun("part-00000.parquet") as twin, folder.begun("part-00001.parquet") as other:
+            assert (twin, other) == (True, False)
+    with pytest.raises(ValueError, match="it"), folder.begun("part-00000.parquet"):
+        raise ValueError("it")
+    assert folder.names() == []
 
 
 def test_addresses_become_absolute(tmp_path, monkeypatch):

@@ -1,0 +1,40 @@
+"""A program that runs a whole job on a backend, with a network that takes no time, and prints its rejects as JSON."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+import backends
+from fruits import pipeline
+from fruits.job import Job
+
+FEATURES = 8
+
+
+@dataclass(frozen=True)
+class Corner:
+    """Takes as features the first pixels of a picture."""
+
+    backbone: str = "MobileNetV2"
+    engine: str = "openvino"
+    package: str = "stand-in-1"
+    weights_digest: str = "none"
+    features: int = FEATURES
+
+    def load(self):
+        return lambda pixels: pixels[:, 0, :FEATURES, 0].astype(np.float32)
+
+
+def main(name, images, out):
+    pipeline.compile_network = lambda *_: Corner()
+    job = Job(images=images, out=out, components=2, partition_size=8, columns=("features",))
+    with backends.load(name)(workers=1 if name == "local" else 2) as executor:
+        print(json.dumps(dict(pipeline.run(job, executor).rejects)))
+
+
+if __name__ == "__main__":
+    from tests.conformance.crashing import main  # workers know the network by this name
+
+    main(*sys.argv[1:])

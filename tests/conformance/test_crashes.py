@@ -1,0 +1,92 @@
+"""A picture that crashes the decoder costs one row: whole jobs, each in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import backends
+from tests.conformance.conftest import ENGINES
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS = 120
+# Every process of the job runs it first.
+BROKEN = """
+import signal
+from PIL.BmpImagePlugin import BmpImageFile
+
+load = BmpImageFile.load
+
+def crash(self):
+    if self.size == (13, 13):
+        signal.raise_signal(signal.SIGSEGV)
+    return load(self)
+
+BmpImageFile.load = crash
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """30 pictures in four partitions, of which those of 13 x 13 are two of the second."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        size = 13 if number in (9, 12) else 20
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / f"{number:02d}.bmp")
+    (folder / "14.bmp").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("broken")
+    (folder / "sitecustomize.py").write_text(BROKEN)
+    return folder
+
+
+def job(name, images, out, *path):
+    return subprocess.run(
+        [sys.executable, "-m", "tests.conformance.crashing", name, str(images), str(out)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "undisturbed"
+    done = job("local", images, out)
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"empty": 1}), done.stderr
+    return features(out)
+
+
+def features(out):
+    rows = [row for part in sorted((out / "features").glob("part-*")) for row in pq.read_table(part).to_pylist()]
+    return {row["path"]: row["features"] for row in rows}
+
+
+@pytest.mark.parametrize("name", list(backends.BACKENDS))
+def test_a_picture_that_crashes_the_decoder_is_a_reject(name, images, broken, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    done = job(name, images, out, broken)
+    if not ENGINES[name].processes:  # it takes the command with it, and the same command gets past it
+        assert done.returncode == -signal.SIGSEGV
+        done = job(name, images, out, broken)
+    assert (done.returncode, json.loads(done.stdout or "{}")) == (0, {"crashed": 2, "empty": 1}), done.stderr
+    rejects = pq.read_table(out / "rejects" / "part-00001.parquet").to_pylist()
+    assert [row["path"] for row in rejects] == ["09.bmp", "12.bmp", "14.bmp"]
+    assert "SIGSEGV" in rejects[0]["detail"]
+    assert features(out) == {path: values for path, values in undisturbed.items() if path not in ("09.bmp", "12.bmp")}
+    assert [str(path) for path in out.rglob("*.tmp")] == []
