@@ -71,10 +71,35 @@ chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2
 test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
 	$(BIN)/python -m pytest tests/stage
 
-lint: $(VENV)/.everything  ## style and types
+lint: $(VENV)/.everything  ## style, types, and what is known to be unsafe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive fruits backends benchmarks
+
+# Known for its vulnerabilities: where nothing is said of it, nothing is known of the others either.
+VULNERABLE = pillow==8.0.0
+AUDIT = $(BIN)/pip-audit --strict --disable-pip --progress-spinner off $(OPTIONS)
+# The lanes of the Spark matrix are old on purpose, and install nothing outside of it.
+AUDITED = requirements/light.txt requirements/tools.txt requirements/test.txt backends/aws/requirements.txt
+
+.PHONY: audit
+audit: $(VENV)/.everything  ## known vulnerabilities of what is pinned, where their database can be reached
+	@if ! $(AUDIT) --no-deps -r <(echo $(VULNERABLE)) 2>&1 | grep -q '^pillow .*PYSEC-'; then \
+	    echo "NOT AUDITED: the database of vulnerabilities cannot be reached from here, or does not know those of" \
+	        "$(VULNERABLE). Run it where it can be: nothing is known of $(AUDITED)." >&2; exit 1; \
+	fi
+	@for pins in $(AUDITED); do echo "$$pins"; $(AUDIT) -r $$pins || failed=1; done; [ -z "$$failed" ]
+
+# No address of an index stands in it: package URLs take its place, and from 1.4 on the tool would name its own.
+SBOM = $(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application \
+    --index-url pkg:pypi --sv 1.3 --output-reproducible
+
+.PHONY: sbom
+sbom: $(VENV)/.everything  ## the bills of materials (CycloneDX), in dist: of the light set, and of a cluster's node
+	@mkdir -p dist
+	$(SBOM) requirements/light.txt --output-file dist/fruits.cdx.json
+	$(SBOM) backends/aws/requirements.txt --output-file dist/fruits-node.cdx.json
 
 format: $(VENV)/.everything  ## put the style right
 	$(BIN)/ruff check --fix

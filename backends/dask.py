@@ -237,12 +237,12 @@ class _Shared(WorkerPlugin):
         """Unpickle on first use, in a task's thread: it may take seconds, and the worker has to answer meanwhile."""
         with self._lock:
             if self._payload is not None:
-                self._value, self._payload = pickle.loads(self._payload), None
+                self._value, self._payload = pickle.loads(self._payload), None  # nosec B301  # of this job
             return self._value
 
 
 def _run(call: bytes, name: str, retries: int, deaths: int) -> Outcome[Any]:
-    task, item = pickle.loads(call)
+    task, item = pickle.loads(call)  # nosec B301  # of this job
     shared: Any = get_worker().plugins[name]
     return attempt(task, item, shared.value(), retries, deaths)
 

@@ -147,14 +147,14 @@ def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:
     return stream.getvalue()
 
 
-def _draw(kind: Kind, random: np.random.Generator) -> Image.Image:
+def _draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
     """Return one fruit of its kind, RGBA on nothing, in its own size, place, turn and tint."""
     side = SIZE * OVERSAMPLING
-    scale = side / 2 * random.uniform(0.8, 0.98)
-    angle = random.normal(0, 0.35)
+    scale = side / 2 * rng.uniform(0.8, 0.98)
+    angle = rng.normal(0, 0.35)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    middle = side / 2 + random.uniform(-0.04, 0.04, 2) * side
-    tint = random.normal(0, 9, 3)
+    middle = side / 2 + rng.uniform(-0.04, 0.04, 2) * side
+    tint = rng.normal(0, 9, 3)
 
     def at(points: Points | Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         return [(float(x), float(y)) for x, y in np.asarray(points) @ turn * scale + middle]
@@ -163,16 +163,16 @@ def _draw(kind: Kind, random: np.random.Generator) -> Image.Image:
     pen = ImageDraw.Draw(canvas)
     for stem in kind.stems:
         pen.line(at([stem, kind.tip]), fill=(*STEM, 255), width=round(scale * 0.06))
-    outline = _outline(kind) * random.normal(1, 0.04, 2)
+    outline = _outline(kind) * rng.normal(1, 0.04, 2)
     radius = min(kind.width, kind.height) * scale
     for berry in kind.berries:
-        _paint(canvas, at(outline + berry), kind.colours, radius, kind.gloss, tint, random)
+        _paint(canvas, at(outline + berry), kind.colours, radius, kind.gloss, tint, rng)
     for _ in range(kind.seeds):
-        spot = np.array(kind.berries[0]) + 0.86 * np.sqrt(random.uniform()) * outline[random.integers(len(outline))]
+        spot = np.array(kind.berries[0]) + 0.86 * np.sqrt(rng.uniform()) * outline[rng.integers(len(outline))]
         (x, y), seed = at([spot])[0], 0.022 * scale
         pen.ellipse((x - seed, y - 1.4 * seed, x + seed, y + 1.4 * seed), fill=(*SEED, 255))
     for direction in kind.leaves:
-        _paint(canvas, at(_leaf(direction + random.normal(0, 8)) + kind.tip), LEAF, 0.12 * scale, 0.1, tint, random)
+        _paint(canvas, at(_leaf(direction + rng.normal(0, 8)) + kind.tip), LEAF, 0.12 * scale, 0.1, tint, rng)
     return canvas.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
@@ -200,7 +200,7 @@ def _paint(
     radius: float,
     gloss: float,
     tint: Points,
-    random: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """Paint a round body: its outline, blurred, is its relief, which is then lit."""
     reach = round(radius)  # around the body, for the blur
@@ -213,7 +213,7 @@ def _paint(
     normal = np.stack([-slope_x, -slope_y, np.ones_like(relief)], axis=-1)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
     shine = gloss * np.clip(normal @ HALFWAY, 0, 1)[..., None] ** 60
-    patches = Image.fromarray(random.integers(0, 256, (4, 4), np.uint8)).resize(mask.size, Image.Resampling.BICUBIC)
+    patches = Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8)).resize(mask.size, Image.Resampling.BICUBIC)
     mix = np.asarray(patches)[..., None] / 255
     skin = np.array(colours[0]) * (1 - mix) + np.array(colours[1]) * mix + tint
     lit = skin * (0.5 + 0.62 * (normal @ LIGHT))[..., None]

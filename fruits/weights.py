@@ -236,7 +236,7 @@ def _keras_download(backbone: Backbone, target: Path) -> str:
 
     def connect() -> None:
         try:
-            answer.set_result(urlopen(url, timeout=STALL_SECONDS))
+            answer.set_result(urlopen(url, timeout=STALL_SECONDS))  # nosec B310  # https, as KERAS_FILES says
         except Exception as error:  # handed to the thread that waits
             answer.set_exception(error)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from benchmarks.answers import COSINE, LARGEST
 from benchmarks.record import Record
@@ -111,7 +111,7 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
     }
     environment = Environment(
         loader=PackageLoader("benchmarks.report", "."),
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -30,16 +30,21 @@ def call(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def wheel(project_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the wheel, built from a clean copy of the project."""
-    copy, dist = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("dist")
-    for path in project_files:
-        (copy / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / path, copy / path)
+def build(copy: Path, dist: Path) -> Path:
+    """Return the wheel that is built from a copy of the project."""
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", dist, copy, cwd=copy)
     (built,) = dist.iterdir()
     return built
+
+
+@pytest.fixture(scope="module")
+def wheel(project_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel, built from a clean copy of the project."""
+    copy = tmp_path_factory.mktemp("copy")
+    for path in project_files:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, copy / path)
+    return build(copy, tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,20 @@ def test_the_wheel_holds_both_packages_whole_and_nothing_else(wheel: Path, proje
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == {path.as_posix() for path in project_files if path.parts[0] in ("fruits", "backends")}
     assert {"fruits/py.typed", "backends/py.typed"} <= names
+
+
+def test_a_wheel_built_elsewhere_later_and_by_others_is_the_same_bytes(
+    wheel: Path, project_files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    for number, path in enumerate(reversed(project_files)):  # a folder lists its files in the order they came
+        (tmp_path / "other" / path).parent.mkdir(parents=True, exist_ok=True)
+        copied = Path(shutil.copy(ROOT / path, tmp_path / "other" / path))
+        copied.chmod(copied.stat().st_mode & 0o700)
+        os.utime(copied, (10**9 + number, 10**9 + number))
+    again = build(tmp_path / "other", tmp_path / "dist")
+    assert again.name == wheel.name
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_metadata_says_what_the_project_says(wheel: Path) -> None:
