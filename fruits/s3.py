@@ -21,7 +21,7 @@ The last three are fsspec's own configuration, and may stand in its files too (`
 **Credentials** are not among them. Each process finds its own by botocore's usual chain (``AWS_ACCESS_KEY_ID`` and
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_PROFILE``, ``~/.aws``, web identity, the role of the container or of the machine), so
 that no secret ever leaves the machine that it was given on. Workers on this machine inherit the environment; those of
-a cluster have a role.
+a cluster have a role. Where the driver itself runs on a cluster, it is told these settings: :meth:`S3Settings.apply`.
 """
 
 from __future__ import annotations
@@ -111,3 +111,17 @@ class S3Settings:
             encryption=written.get("ServerSideEncryption"),
             kms_key=written.get("SSEKMSKeyId"),
         )
+
+    def apply(self) -> None:
+        """Make these what :meth:`of_this_process` returns here from now on, unless a region is set here."""
+        if self.endpoint is not None:
+            os.environ[ENDPOINT_VARIABLE] = self.endpoint
+        if self.region is not None and "AWS_REGION" not in os.environ:
+            os.environ.setdefault("AWS_DEFAULT_REGION", self.region)
+        written = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
+        conf["s3"] = {
+            **conf.get("s3", {}),
+            "anon": self.anonymous,
+            "requester_pays": self.requester_pays,
+            "s3_additional_kwargs": {name: value for name, value in written.items() if value is not None},
+        }

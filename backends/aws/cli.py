@@ -20,6 +20,7 @@ from fruits._answer import Answer
 from fruits.clouds import AwsCluster, EmrCluster
 from fruits.errors import SettingsError
 from fruits.progress import to_stderr
+from fruits.s3 import S3Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +82,8 @@ def init(
     name = bucket_name(bucket)
     readable = [bucket_name(address) for address in read or ()]
     things = []
-    for thing in needed(account, settings, name, also_read=readable, key_pair=key_pair):
+    s3 = S3Settings.of_this_process()
+    for thing in needed(account, settings, name, also_read=readable, key_pair=key_pair, s3=s3):
         made = not dry_run and (thing.there or yes or _confirmed(f"Make {thing.words}?"))
         if made:
             thing.make()

@@ -7,6 +7,8 @@ Java, for its four Python workers.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +18,7 @@ from backends.aws.releases import release
 from backends.aws.roles import INSTANCE_PROFILE, SERVICE_ROLE
 from backends.aws.staged import Staged
 from fruits.clouds import EmrCluster
+from fruits.s3 import S3Settings
 
 __all__ = ["PREFIX", "PYTHON", "job_flow", "software", "step"]
 
@@ -124,7 +127,7 @@ def job_flow(
     return request
 
 
-def step(name: str, *, staged: Staged, folder: str, words: Sequence[str]) -> dict[str, Any]:
+def step(name: str, *, staged: Staged, folder: str, s3: S3Settings, words: Sequence[str]) -> dict[str, Any]:
     """Return the step that runs ``fruits WORDS`` under spark-submit.
 
     Parameters
@@ -133,15 +136,19 @@ def step(name: str, *, staged: Staged, folder: str, words: Sequence[str]) -> dic
     staged : Staged
     folder : str
         The address where the step leaves its log and its result.
+    s3 : S3Settings
+        How the client reaches S3, and so the nodes: encryption and who pays among it.
     words : sequence of str
         The command line, such as ``["transform", "s3://…", "--cluster", "spark-yarn"]``.
     """
+    # Flat, for YARN takes "}}" out of what it is told to run.
+    settings = json.dumps({key: value for key, value in dataclasses.asdict(s3).items() if value})
     return {
         "Name": name,
         "ActionOnFailure": "TERMINATE_CLUSTER",
         "HadoopJarStep": {
             "Jar": "command-runner.jar",
-            "Args": ["spark-submit", "--deploy-mode", "cluster", staged.step, folder, *words],
+            "Args": ["spark-submit", "--deploy-mode", "cluster", staged.step, folder, settings, *words],
         },
     }
 

@@ -17,6 +17,7 @@ from backends.aws.network import find_network
 from backends.aws.staged import Staged
 from fruits.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
+from fruits.s3 import S3Settings
 
 __all__ = ["ACTIVE", "Step", "asked_to_leave", "clusters", "end", "follow", "job_log", "start", "start_step"]
 
@@ -108,7 +109,7 @@ def start_step(
     """
     name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder = f"s3://{bucket}/fruits/jobs/{name}"
-    asked = step(name, staged=staged, folder=folder, words=words)
+    asked = step(name, staged=staged, folder=folder, s3=S3Settings.of_this_process(), words=words)
     emr = account.client("emr")
     up = next((found for found in clusters(account, entry) if found["Status"]["State"] in ACTIVE), None)
     if up is not None:

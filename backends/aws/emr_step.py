@@ -1,9 +1,10 @@
 """The program that spark-submit starts on EMR: the same command line, with its log and its result left in storage.
 
-    spark-submit emr_step.py FOLDER COMMAND …
+    spark-submit emr_step.py FOLDER S3 COMMAND …
 
-FOLDER gets ``stderr.txt`` while the command runs, so that it can be followed from afar, and at the end ``result.json``:
-``{"exit_code": …, "answer": …}``, the answer being what ``fruits COMMAND … --json`` prints.
+S3 is how the client reaches S3, encryption and who pays among it: the fields of :class:`fruits.s3.S3Settings` in JSON,
+and no secret. FOLDER gets ``stderr.txt`` while the command runs, so that it can be followed from afar, and at the end
+``result.json``: ``{"exit_code": …, "answer": …}``, the answer being what ``fruits COMMAND … --json`` prints.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NoReturn
 
+from fruits.s3 import S3Settings
 from fruits.storage import Folder
 
 __all__ = ["main"]
@@ -29,7 +31,8 @@ SECONDS = 5.0  # between two looks at the log
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """Run one command and exit as it does."""
-    folder, words = Folder.at(arguments[0]), [*arguments[1:], "--json"]
+    S3Settings(**json.loads(arguments[1])).apply()
+    folder, words = Folder.at(arguments[0]), [*arguments[2:], "--json"]
     with tempfile.TemporaryDirectory(prefix="fruits-step-") as temporary:
         answer, log = Path(temporary, "stdout"), Path(temporary, "stderr")
         with _to_file(1, answer), _to_file(2, log) as terminal, _followed(log, folder, terminal):

@@ -8,9 +8,10 @@ from typing import Any
 
 from backends.aws.emr import job_flow, software, step
 from backends.aws.releases import release
-from backends.aws.roles import bucket_policy, node_policy, service_policy, trust, user_policy
+from backends.aws.roles import bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
 from backends.aws.staged import Staged
 from fruits.clouds import EmrCluster
+from fruits.s3 import S3Settings
 
 __all__ = ["rendered"]
 
@@ -30,15 +31,16 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
     """
     staged = Staged.of(bucket, release(settings.release).python or "none")
     words = ["run", f"s3://{bucket}/images", "--out", f"s3://{bucket}/out", "--cluster", "spark-yarn"]
-    example = step("example", staged=staged, folder=f"s3://{bucket}/fruits/jobs/example", words=words)
+    s3 = S3Settings.of_this_process()
+    example = step("example", staged=staged, folder=f"s3://{bucket}/fruits/jobs/example", s3=s3, words=words)
     documents: dict[str, Any] = {
         "run_job_flow.json": job_flow(settings, name=entry, bucket=bucket, staged=staged),
         "step.json": example,
         "config_jup_emr.json": software(settings, bucket),
         "policy_bucket.json": bucket_policy(bucket),
-        "policy_node.json": node_policy(bucket),
+        "policy_node.json": node_policy(bucket, key=key_arn(s3)),
         "policy_service.json": service_policy(account),
-        "policy_user.json": user_policy(bucket, account, settings.region or "*"),
+        "policy_user.json": user_policy(bucket, account, settings.region or "*", key_arn(s3)),
         "trust_node.json": trust("ec2.amazonaws.com"),
         "trust_service.json": trust("elasticmapreduce.amazonaws.com", account),
     }

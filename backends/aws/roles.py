@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from backends.aws.account import MANAGED, TAG
+from fruits.errors import SettingsError
+from fruits.s3 import S3Settings
 
 __all__ = [
     "INSTANCE_PROFILE",
@@ -16,6 +19,7 @@ __all__ = [
     "SERVICE_POLICY",
     "SERVICE_ROLE",
     "bucket_policy",
+    "key_arn",
     "node_policy",
     "service_policy",
     "trust",
@@ -26,6 +30,7 @@ SERVICE_ROLE = "fruits-emr-service"  # what EMR does in our name
 NODE_ROLE = INSTANCE_PROFILE = "fruits-node"  # what programs on a node may do
 # AWS keeps it up to date; it works only on what carries the tag `account.MANAGED`.
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
+KEY_ARN = re.compile(r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")
 
 Policy = dict[str, Any]
 
@@ -46,7 +51,23 @@ def trust(service: str, account: str | None = None) -> Policy:
     return _policy(statement)
 
 
-def node_policy(bucket: str, also_read: Sequence[str] = ()) -> Policy:
+def key_arn(s3: S3Settings) -> str | None:
+    """Return the key of KMS that a policy has to allow; None where there is none, or it is the account's own for S3.
+
+    Raises
+    ------
+    SettingsError
+        The key is not given by its ARN.
+    """
+    if s3.kms_key is None or KEY_ARN.match(s3.kms_key):
+        return s3.kms_key
+    raise SettingsError(
+        f"SSEKMSKeyId {s3.kms_key}: a policy names a key by its ARN alone. "
+        "Give it as arn:aws:kms:REGION:ACCOUNT:key/ID."
+    )
+
+
+def node_policy(bucket: str, also_read: Sequence[str] = (), key: str | None = None) -> Policy:
     """Return what programs on a node may do: read and write one bucket, read others, and be logged in to.
 
     Parameters
@@ -55,10 +76,13 @@ def node_policy(bucket: str, also_read: Sequence[str] = ()) -> Policy:
         The bucket of the output, the logs and the wheelhouse.
     also_read : sequence of str
         Other buckets, where images lie.
+    key : str, optional
+        The ARN of the key of KMS that encrypts what is written.
     """
+    listing = ["s3:ListBucket", "s3:GetBucketLocation"]
     objects = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
     statements = [
-        _allow("ListBucket", ["s3:ListBucket", "s3:GetBucketLocation"], _bucket(bucket)),
+        _allow("ListBucket", [*listing, "s3:ListBucketMultipartUploads"], _bucket(bucket)),
         _allow("UseObjects", objects, f"{_bucket(bucket)}/*"),
         # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
         _allow(
@@ -75,9 +99,11 @@ def node_policy(bucket: str, also_read: Sequence[str] = ()) -> Policy:
     ]
     if also_read:
         statements += [
-            _allow("ListOthers", ["s3:ListBucket", "s3:GetBucketLocation"], [_bucket(name) for name in also_read]),
+            _allow("ListOthers", listing, [_bucket(name) for name in also_read]),
             _allow("ReadOthers", ["s3:GetObject"], [f"{_bucket(name)}/*" for name in also_read]),
         ]
+    if key is not None:
+        statements.append(_use_key(key))
     return _policy(*statements)
 
 
@@ -101,7 +127,7 @@ def bucket_policy(bucket: str) -> Policy:
     )
 
 
-def user_policy(bucket: str, account: str, region: str) -> Policy:
+def user_policy(bucket: str, account: str, region: str, key: str | None = None) -> Policy:
     """Return what somebody needs for every ``fruits cluster`` command, and for jobs on a cluster.
 
     Parameters
@@ -111,6 +137,8 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
         The number of the account.
     region : str
         Where clusters are made.
+    key : str, optional
+        The ARN of the key of KMS that encrypts what is written.
     """
     roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE)]
     profile = f"arn:aws:iam::{account}:instance-profile/{INSTANCE_PROFILE}"
@@ -214,6 +242,7 @@ def user_policy(bucket: str, account: str, region: str) -> Policy:
             ec2("instance", "security-group"),
         )
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
+        *([] if key is None else [_use_key(key)]),
     )
 
 
@@ -223,6 +252,11 @@ def _policy(*statements: Policy) -> Policy:
 
 def _allow(name: str, actions: Sequence[str], resources: str | Sequence[str]) -> Policy:
     return {"Sid": name, "Effect": "Allow", "Action": list(actions), "Resource": resources}
+
+
+def _use_key(key: str) -> Policy:
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html: parts of an upload are read again
+    return _allow("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key)
 
 
 def _bucket(name: str) -> str:

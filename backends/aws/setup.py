@@ -16,14 +16,17 @@ from backends.aws.roles import (
     SERVICE_POLICY,
     SERVICE_ROLE,
     bucket_policy,
+    key_arn,
     node_policy,
     service_policy,
     trust,
 )
 from fruits.clouds import AwsCluster
+from fruits.s3 import S3Settings
 
 __all__ = ["Thing", "needed"]
 
+PLAIN = S3Settings()
 ABORT_DAYS = 1  # after which the parts of an upload that was never finished are removed
 
 
@@ -47,7 +50,13 @@ class Thing:
 
 
 def needed(
-    account: Account, settings: AwsCluster, bucket: str, *, also_read: Sequence[str] = (), key_pair: str | None = None
+    account: Account,
+    settings: AwsCluster,
+    bucket: str,
+    *,
+    also_read: Sequence[str] = (),
+    key_pair: str | None = None,
+    s3: S3Settings = PLAIN,
 ) -> Iterator[Thing]:
     """Yield what the account needs, in the order in which it has to be made; nothing is made before it is asked for.
 
@@ -62,9 +71,12 @@ def needed(
         Other buckets that the nodes may read.
     key_pair : str, optional
         The name of a key pair to make; its key is written to ``NAME.pem`` in the current folder, for its owner alone.
+    s3 : S3Settings, optional
+        What new files are encrypted with: a new bucket is told so, and the nodes may use the key.
     """
+    key = key_arn(s3)
     number = account.identity()
-    yield _bucket(account, bucket)
+    yield _bucket(account, bucket, s3)
     yield _role(
         account,
         SERVICE_ROLE,
@@ -72,14 +84,16 @@ def needed(
         {"pass-node-role": service_policy(number)},
         SERVICE_POLICY,
     )
-    yield _role(account, NODE_ROLE, trust("ec2.amazonaws.com"), {f"bucket-{bucket}": node_policy(bucket, also_read)})
+    yield _role(
+        account, NODE_ROLE, trust("ec2.amazonaws.com"), {f"bucket-{bucket}": node_policy(bucket, also_read, key)}
+    )
     yield _profile(account)
     yield from _network(account, settings)
     if key_pair is not None:
         yield _key_pair(account, key_pair)
 
 
-def _bucket(account: Account, name: str) -> Thing:
+def _bucket(account: Account, name: str, settings: S3Settings) -> Thing:
     s3 = account.client("s3")
     region = str(s3.meta.region_name)
 
@@ -98,9 +112,13 @@ def _bucket(account: Account, name: str) -> Thing:
                     "RestrictPublicBuckets": True,
                 },
             )
-            rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
             if not there:
-                s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+                # All that is written without a word of it too: the wheelhouse, EMR's logs, notebooks.
+                rule: dict[str, Any] = {"SSEAlgorithm": settings.encryption or "AES256"}
+                if settings.kms_key is not None:
+                    rule["KMSMasterKeyID"] = settings.kms_key
+                rules = [{"ApplyServerSideEncryptionByDefault": rule, "BucketKeyEnabled": "KMSMasterKeyID" in rule}]
+                s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": rules})
                 s3.put_bucket_lifecycle_configuration(
                     Bucket=name,
                     LifecycleConfiguration={

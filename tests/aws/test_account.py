@@ -17,8 +17,10 @@ from backends.aws.network import GROUPS, find_network
 from backends.aws.roles import NODE_ROLE, SERVICE_ROLE, bucket_policy, node_policy, service_policy, user_policy
 from fruits.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
+from fruits.s3 import S3Settings
 
 EMR = EmrCluster(backend="spark", cloud="emr")
+KEY = "arn:aws:kms:eu-west-3:111122223333:key/0a1b2c3d-0000-0000-0000-000000000000"
 
 
 def make_all(account: Account, bucket: str = "my-fruits", **more: Any) -> list[setup.Thing]:
@@ -48,6 +50,19 @@ def test_init_makes_a_bucket_that_is_private_encrypted_and_reached_by_tls_alone(
     assert json.loads(s3.get_bucket_policy(Bucket="my-fruits")["Policy"]) == bucket_policy("my-fruits")
     (swept,) = s3.get_bucket_lifecycle_configuration(Bucket="my-fruits")["Rules"]
     assert swept["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 1
+
+
+def test_what_a_key_of_kms_encrypts_can_be_written_and_read(account: Account) -> None:
+    s3 = S3Settings(encryption="aws:kms", kms_key=KEY)
+    make_all(account, s3=s3)
+    there = account.client("s3").get_bucket_encryption(Bucket="my-fruits")["ServerSideEncryptionConfiguration"]
+    assert there["Rules"][0]["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}
+    kept = account.client("iam").get_role_policy(RoleName=NODE_ROLE, PolicyName="bucket-my-fruits")["PolicyDocument"]
+    for policy in (kept, user_policy("my-fruits", "111122223333", "eu-west-3", KEY)):
+        (allowed,) = (each for each in policy["Statement"] if each["Resource"] == KEY)
+        assert allowed["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
+    with pytest.raises(SettingsError, match="alias/fruits: a policy names a key by its ARN alone"):
+        make_all(account, s3=S3Settings(encryption="aws:kms", kms_key="alias/fruits"))
 
 
 def test_init_makes_roles_and_a_second_run_finds_everything_there(account: Account) -> None:

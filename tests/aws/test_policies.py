@@ -1,18 +1,27 @@
-"""The user's policy against what is really called: everything that ``fruits cluster`` asks of AWS, over HTTP."""
+"""The policies against what is really called over HTTP: by ``fruits cluster``, and by jobs on the nodes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import aiobotocore.client
 import pytest
 
-from backends.aws import cli, emr_run
+from backends.aws import cli, emr_run, emr_step
 from backends.aws.account import Account
-from backends.aws.roles import user_policy
+from backends.aws.roles import node_policy, user_policy
 from backends.aws.staged import Staged
+from fruits.backbones import backbone
+from fruits.sample import generate
+from fruits.weights import find_weights
 from tests.aws.actions import action
 from tests.aws.conftest import REGION, SECRET
+from tests.s3.server import close_clients
+
+BUCKET = "my-fruits"
+KEY = "arn:aws:kms:eu-west-3:111122223333:key/0a1b2c3d-0000-0000-0000-000000000000"
 
 
 def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
@@ -78,3 +87,56 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     written = "".join(path.read_text() for path in (tmp_path / "rendered").iterdir()) + "".join(capfd.readouterr())
     assert SECRET not in written
     assert json.loads((tmp_path / "rendered" / "policy_user.json").read_text())["Statement"]
+
+
+def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_other(
+    account: Account, called: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The step itself, as it runs on EMR: a job, the same once more, overwritten, and what it leaves is used."""
+    generate(tmp_path / "images", images=12)
+    s3 = account.client("s3")
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for path in (tmp_path / "images").rglob("*.*"):
+        s3.upload_file(str(path), BUCKET, f"images/{path.relative_to(tmp_path / 'images').as_posix()}")
+    weights = find_weights(backbone("MobileNetV2")).path
+    s3.upload_file(str(weights), BUCKET, "weights.safetensors")
+    # An upload that a killed node left, to be swept.
+    s3.create_multipart_upload(Bucket=BUCKET, Key="out/rows/part-00000.parquet")
+    called.clear()
+    sent: list[tuple[str, dict[str, Any]]] = []
+    make = aiobotocore.client.AioBaseClient._make_api_call
+
+    def noted(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        sent.append((operation, parameters))
+        return make(self, operation, parameters)
+
+    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", noted)
+    monkeypatch.setattr("fruits.s3.conf", {})
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    settings = {"requester_pays": True, "encryption": "aws:kms", "kms_key": KEY}
+    out = ["--out", f"s3://{BUCKET}/out", "--components", "4", "--backend", "local", "--partition-size", "8"]
+    images = [f"s3://{BUCKET}/images", "--weights", f"s3://{BUCKET}/weights.safetensors"]
+    for words in (
+        ["run", *images, *out],
+        ["run", *images, *out, "--limit", "10", "--overwrite"],
+        ["transform", *images, "--model", f"s3://{BUCKET}/out", "--out", f"s3://{BUCKET}/rows", "--backend", "local"],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            emr_step.main([f"s3://{BUCKET}/fruits/jobs/a-job", json.dumps(settings), *words])
+        answer = s3.get_object(Bucket=BUCKET, Key="fruits/jobs/a-job/result.json")["Body"].read()
+        assert ended.value.code == 0, answer
+    close_clients()
+
+    allowed = {name for each in node_policy(BUCKET, key=KEY)["Statement"] for name in each["Action"]}
+    used = {action(*each) for each in called}
+    assert used - allowed == set()
+    # The Session Manager's own program, KMS for who reads and writes, an upload that fails in its middle, and
+    # what EMR's programs look up that fetch the step.
+    implied = {name for name in allowed if name.startswith(("ssm", "kms:"))}
+    implied |= {"s3:AbortMultipartUpload", "s3:GetBucketLocation"}
+    assert allowed - used - implied == set()
+    written = [given for operation, given in sent if operation in ("PutObject", "CreateMultipartUpload")]
+    assert {(each.get("ServerSideEncryption"), each.get("SSEKMSKeyId")) for each in written} == {("aws:kms", KEY)}
+    asked = {operation for operation, given in sent if given.get("RequestPayer") != "requester"}
+    assert asked <= {"HeadBucket"}

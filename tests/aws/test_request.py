@@ -16,10 +16,12 @@ from backends.aws.staged import Staged
 from fruits.clouds import EmrCluster
 from fruits.config import BUILT_IN
 from fruits.errors import SettingsError
+from fruits.s3 import S3Settings
 
 STAGED = Staged.of("my-fruits", "3.11")
 NETWORK = Network(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")
-STEP = step("transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", words=["transform", "s3://a/b"])
+WORDS = ["transform", "s3://a/b"]
+STEP = step("transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", s3=S3Settings(), words=WORDS)
 FULL = {
     "worker_types": ["c7i.4xlarge", "c7a.4xlarge"],
     "key_pair": "me",

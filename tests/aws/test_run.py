@@ -220,7 +220,8 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     args = list(inside(followed[0]).steps[0].args)
     assert args[:3] == ["spark-submit", "--deploy-mode", "cluster"]
     assert args[3:5] == [STAGED.step, followed[0].folder]
-    assert args[5:] == [
+    assert json.loads(args[5]) == {"endpoint": ready.client("s3").meta.endpoint_url}
+    assert args[6:] == [
         *command_line("run", job),
         "--weights",
         f"{STAGED.weights}/MobileNetV2.safetensors",

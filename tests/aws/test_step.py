@@ -12,7 +12,9 @@ STEP = Path(__file__).parents[2] / "backends" / "aws" / "emr_step.py"
 
 
 def run(folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:
-    done = subprocess.run([sys.executable, STEP, folder, *words], capture_output=True, text=True, cwd=folder.parent)
+    done = subprocess.run(
+        [sys.executable, STEP, folder, "{}", *words], capture_output=True, text=True, cwd=folder.parent
+    )
     result = json.loads((folder / "result.json").read_text())
     assert done.stderr == (folder / "stderr.txt").read_text()
     return done.returncode, result, done.stderr

@@ -50,6 +50,18 @@ def test_settings_come_from_the_environment_and_the_configuration_of_fsspec(monk
     assert b"s3cret" not in travelled
 
 
+def test_settings_of_another_process_hold_here(monkeypatch):
+    monkeypatch.setattr("fruits.s3.conf", {"s3": {"key": "k"}})
+    monkeypatch.setattr("os.environ", environ := {})
+    settings = S3Settings(
+        endpoint="http://s3.example:9000", region="eu-west-3", requester_pays=True, encryption="aws:kms", kms_key="k"
+    )
+    settings.apply()
+    assert S3Settings.of_this_process(environ) == settings
+    S3Settings().apply()
+    assert not S3Settings.of_this_process({}).requester_pays
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
