@@ -17,6 +17,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from backends.java import find_java
+from backends.spark_archive import archive_options, keep_archive
 from fruits.errors import SettingsError
 
 __all__ = ["active_session", "start_session", "stop_session"]
@@ -63,8 +64,11 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
             "Install it with: pip install setuptools."
         )
     environ = {}
+    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # else spark-submit has started a Java
-        environ["JAVA_HOME"] = str(find_java(pyspark.__version__))
+        home = find_java(pyspark.__version__)
+        environ["JAVA_HOME"] = str(home)
+        java_options += archive_options(home)
     settings = {
         "spark.app.name": "fruits",
         "spark.master": master or f"local[{workers}]",
@@ -85,7 +89,6 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
     elif "spark.pyspark.python" in conf:
         environ["PYSPARK_PYTHON"] = conf["spark.pyspark.python"]  # that property is spark-submit's alone
     settings |= conf
-    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
     if master is None:
         java_options += ["-XX:TieredStopAtLevel=1"]  # half the time to start: Java only carries calls to Python here
     java_options += [conf.get("spark.driver.extraJavaOptions", "")]
@@ -113,6 +116,7 @@ def _end_java() -> None:
         gateway.shutdown()
         gateway.proc.stdin.close()  # the sign to end
         gateway.proc.wait()
+        keep_archive()
         SparkContext._gateway = SparkContext._jvm = None
 
 

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from backends.spark_archive import archive_options, keep_archive
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "java"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return the home of a Java 17 of which nothing works but the dump of its own classes."""
+    java = tmp_path / "java" / "bin" / "java"
+    java.parent.mkdir(parents=True)
+    java.write_text('#!/bin/sh\n[ "$1" = -Xshare:dump ] && echo base > "${2#-XX:SharedArchiveFile=}"\n')
+    java.chmod(0o755)
+    (tmp_path / "java" / "release").write_text('JAVA_VERSION="17.0.9"\n')
+    return tmp_path / "java"
+
+
+def written_by_java(options: list[str]) -> Path:
+    """Write what Java would at its end, where the options tell it to."""
+    (made,) = (Path(option.strip('"').partition("=")[2]) for option in options if "ArchiveClassesAtExit" in option)
+    made.write_text("top")
+    return made
+
+
+def test_the_first_session_makes_what_later_ones_use(cache: Path, home: Path) -> None:
+    first = archive_options(home)
+    written_by_java(first)
+    keep_archive()
+    base, top = sorted(cache.iterdir(), key=lambda path: len(path.name), reverse=True)
+    assert (base.read_text(), top.read_text()) == ("base\n", "top")
+    assert f'"-XX:SharedArchiveFile={base}"' in first
+    assert f'"-XX:SharedArchiveFile={base}:{top}"' in archive_options(home)
+    assert not any("ArchiveClassesAtExit" in option for option in archive_options(home))
+
+
+def test_what_a_killed_session_left_is_not_taken_for_an_archive(cache: Path, home: Path) -> None:
+    made = written_by_java(archive_options(home))
+    assert any("ArchiveClassesAtExit" in option for option in archive_options(home))
+    assert not made.exists()
+    keep_archive()
+    assert [path.name.endswith("-base.jsa") for path in cache.iterdir()] == [True]
+
+
+def test_of_two_first_sessions_one_archive_stays(cache: Path, home: Path) -> None:
+    made = written_by_java(archive_options(home))
+    top = made.with_name(made.name.removesuffix(f".{os.getpid()}.tmp"))
+    top.write_text("theirs")
+    keep_archive()
+    assert top.read_text() == "theirs"
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("release", ['JAVA_VERSION="11.0.2"', 'JAVA_VERSION="1.8.0_402"', ""])
+def test_an_old_java_starts_as_it_always_did(cache: Path, home: Path, release: str) -> None:
+    (home / "release").write_text(release)
+    assert archive_options(home) == []
+
+
+def test_a_java_that_cannot_dump_starts_as_it_always_did(cache: Path, home: Path) -> None:
+    (home / "bin" / "java").write_text("#!/bin/sh\nexit 1\n")
+    assert archive_options(home) == []
