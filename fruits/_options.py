@@ -192,6 +192,15 @@ Overwrite = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", metavar="", help="Show no progress, only the result.", rich_help_panel=SHOWN)
 ]
+LogJson = Annotated[
+    bool,
+    typer.Option(
+        "--log-json",
+        metavar="",
+        help="Write progress and errors to stderr as JSON lines, one for each event: 2> job.jsonl keeps them.",
+        rich_help_panel=SHOWN,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", metavar="", help="Write the result to stdout as one JSON object.", rich_help_panel=SHOWN),

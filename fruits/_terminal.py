@@ -29,7 +29,7 @@ COMPONENTS = 5  # components that are shown one by one
 def show_report(console: Console, report: Report) -> None:
     """Draw what a job did: counts and speed, the explained variance, a few rows, and where the files are."""
     out = Folder.at(report.out)
-    _facts(console, _counts(report))
+    _facts(console, {**_counts(report), **_slowest(report)})
     _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(out), EXAMPLES)))
@@ -72,6 +72,18 @@ def _counts(report: Report) -> Mapping[str, str]:
         "speed": speed + resumed,
         "time": stages,
     }
+
+
+def _slowest(report: Report) -> Mapping[str, str]:
+    lines = []
+    for each in report.slowest:
+        step, seconds = max(each["steps"].items(), key=lambda item: item[1])
+        again = f", attempt {each['attempt']}" if each["attempt"] > 1 else ""
+        lines.append(
+            f"{duration(each['seconds'])}: {each['stage']} of partition {each['index']:,} on {each['host']} "
+            f"(process {each['pid']}{again}), {duration(seconds)} of it {step}"
+        )
+    return {"slowest": "\n".join(lines)} if lines else {}
 
 
 def _variance(console: Console, report: Report) -> None:

@@ -26,7 +26,7 @@ import typer
 from fruits import _options as options
 from fruits._answer import Answer
 from fruits.errors import FruitsError, SettingsError
-from fruits.progress import to_stderr
+from fruits.progress import to_stderr, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,11 +47,12 @@ Result = TypeVar("Result")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 done, 1 the job failed, 2 bad input, 130 or 143 stopped by a signal."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    as_json, debug = "--json" in words, "--debug" in words  # needed also where the words cannot be parsed
+    # Needed also where the words cannot be parsed.
+    as_json, log_json, debug = "--json" in words, "--log-json" in words, "--debug" in words
     with _reserved_stdout(as_json), _terminable():
         answer = _answer(words, debug)
     if answer is not None:
-        _write(answer, as_json)
+        _write(answer, as_json, log_json)
     sys.exit(0 if answer is None else answer.exit_code)
 
 
@@ -97,6 +98,7 @@ def demo(
     cluster_file: options.ClusterFile = None,
     workers: options.Workers = None,
     quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
@@ -107,7 +109,7 @@ def demo(
     if not (folder / "images").exists():
         from fruits.sample import generate
 
-        with to_stderr(quiet=quiet).stage("sample", total=None) as stage:
+        with to_stderr(quiet=quiet, log_json=log_json).stage("sample", total=None) as stage:
             stage.advance(generate(folder / "images", images=images, broken=3))
     return _work("run", given)
 
@@ -180,6 +182,7 @@ def run(
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
@@ -206,6 +209,7 @@ def fit(
     partition_size: options.PartitionSize = 1024,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
@@ -233,6 +237,7 @@ def transform(
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
+    log_json: options.LogJson = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
@@ -299,7 +304,7 @@ def _work(command: str, given: dict[str, Any]) -> Answer:
     from fruits import pipeline  # after the checks, which are to be quick
     from fruits._terminal import show_report
 
-    progress = to_stderr(quiet=given["quiet"])
+    progress = to_stderr(quiet=given["quiet"], log_json=given["log_json"])
     if cluster.cloud is not None:
         report = backends.load_cloud(cluster.cloud.cloud)(command, job, cluster, progress)
     else:
@@ -373,11 +378,14 @@ def _answer(words: list[str], debug: bool) -> Answer | None:
 
 
 def _failure(error: Exception, message: str, exit_code: int, debug: bool) -> Answer:
+    message = without_secrets(message)
+
     def show(console: Console) -> None:
         from rich.text import Text
 
         if debug:
-            console.print("".join(traceback.format_exception(error)), markup=False, highlight=False, soft_wrap=True)
+            trace = without_secrets("".join(traceback.format_exception(error)))
+            console.print(trace, markup=False, highlight=False, soft_wrap=True)
         console.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=not console.is_terminal)
 
     return Answer(_error(type(error).__name__, message, exit_code), show, exit_code)
@@ -396,15 +404,20 @@ def _usage(error: typer.TyperException) -> str:
     return message if context is None else f"{message}\n{context.command_path} --help shows what is allowed."
 
 
-def _write(answer: Answer, as_json: bool) -> None:
-    """Write JSON or a result to stdout, and to stderr what went wrong."""
+def _write(answer: Answer, as_json: bool, log_json: bool) -> None:
+    """Write JSON or a result to stdout, and to stderr what went wrong: in words, or as the last event of the log."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
     stdout = Console(highlight=False, width=None if terminal else UNFOLDED)
     stderr = Console(stderr=True, highlight=False)
     failed = "error" in answer.values
-    if failed:
+    if failed and log_json:
+        from fruits.json_log import JsonLog
+
+        error = answer.values["error"]
+        JsonLog().event("error", error["message"], type=error["type"], exit_code=error["exit_code"])
+    elif failed:
         answer.show(stderr)
     with stdout.capture() as captured:
         if as_json:

@@ -12,7 +12,7 @@ from fruits.job import Job
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder
 
-__all__ = ["JOB", "check_same", "describe"]
+__all__ = ["JOB", "check_same", "describe", "versions"]
 
 SCHEMA = "fruits.job/1"
 JOB = "job.json"
@@ -34,9 +34,13 @@ def describe(command: str, job: Job, plan: Plan, network: Network, model: Scaled
         about |= {"model": model.digest()}
     if command != "fit":
         about |= {"format": job.format, "columns": list(job.columns)}
-    versions = {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
-    about["versions"] = versions | {"engine": network.package}
+    about["versions"] = versions() | {"engine": network.package}
     return about
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what turns images into numbers, but for the network's engine."""
+    return {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
 
 
 def check_same(out: Folder, there: dict[str, object], asked: dict[str, object]) -> None:

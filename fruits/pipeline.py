@@ -12,11 +12,14 @@ and means that everything is there.
 from __future__ import annotations
 
 import dataclasses
+import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import nlargest
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from fruits import tasks
@@ -32,11 +35,12 @@ from fruits.errors import (
     SettingsError,
     StorageError,
 )
-from fruits.executor import Executor
+from fruits.executor import Executor, Outcome
 from fruits.featurizer import Network, compile_network
+from fruits.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.job import Job
-from fruits.job_file import JOB, check_same, describe
-from fruits.moments import Moments, levels
+from fruits.job_file import JOB, check_same, describe, versions
+from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
 from fruits.report import Report
 from fruits.scaled_pca import ScaledPCA, check_components, solve
@@ -48,6 +52,8 @@ __all__ = ["fit", "run", "transform"]
 REPORT = "report.json"
 # All that a job ever writes, in the order in which it is removed: first what says "complete", last whose it is.
 STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "plan", JOB)
+SLOWEST = 3  # partitions that are named at the end
+FEW = 8  # partitions, of which none is named
 SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
 
 Item = TypeVar("Item")
@@ -99,9 +105,15 @@ class _Run:
     seconds: dict[str, float] = field(default_factory=dict)
     reports: dict[int, PartReport] = field(default_factory=dict)
     resumed: int = 0
+    slowest: list[dict[str, Any]] = field(default_factory=list)
 
     def execute(self) -> Report:
         job = self.job
+        settings = dataclasses.asdict(job)
+        there = versions() | {"python": platform.python_version()}
+        self.progress.event(
+            "job_start", command=self.command, backend=self.executor.name, settings=settings, versions=there
+        )
         self.out = Folder.at(job.out)
         model = self._given_model() if self.command == "transform" else None
         listing = Listing(job.images, limit=job.limit)
@@ -121,6 +133,9 @@ class _Run:
             else:
                 check_same(self.out, self.out.read_json(JOB), asked)
             partitions = plan.partitions()
+            self.progress.event(
+                "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]
+            )
             source = Source(Folder.at(job.images), self.out, network)
             if model is not None:
                 rows = Rows(self.out, model, job.format, job.columns)
@@ -130,7 +145,19 @@ class _Run:
                 model = self._model(network)
                 if self.command == "run":
                     self._write_rows(partitions, Rows(self.out, model, job.format, job.columns))
-            return self._report(plan, listing, model)
+            report = self._report(plan, listing, model)
+        self.progress.event(
+            "job_end",
+            images=report.images,
+            rows=report.rows,
+            rejects=report.rejects,
+            partitions=report.partitions,
+            resumed=report.resumed,
+            images_per_second=report.images_per_second,
+            stage_seconds=report.seconds,
+            slowest=report.slowest,
+        )
+        return report
 
     def _is_fresh(self) -> bool:
         """Tell whether the output folder is for this job to begin; False where a job is there already."""
@@ -220,10 +247,14 @@ class _Run:
                 for start in range(0, len(finished), SURVEYED_TOGETHER)
             ]
             self._start()
-            with self._stage("survey", len(finished), "partitions") as advance:
-                for reports in self.executor.map(
-                    tasks.survey, batches, shared=self.out, progress=lambda _, outcome: advance(len(outcome.result()))
-                ):
+            under_way = UnderWay(batches, self.executor)
+
+            def surveyed(index: int, outcome: Outcome[list[PartReport]]) -> None:
+                under_way.finish(index)
+                advance(len(outcome.result()))
+
+            with self._stage("survey", len(finished), "partitions", under_way.waiting) as advance:
+                for reports in self.executor.map(tasks.survey, batches, shared=self.out, progress=surveyed):
                     self.reports |= {report.index: report for report in reports}
         images = sum(partition.images for partition in missing)
         done_now = self._map(name, task, missing, shared, images, lambda report: report.images)
@@ -303,21 +334,63 @@ class _Run:
             return []
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
         self._start()
-        with self._stage(name, total, unit) as advance:
-            return self.executor.map(
-                task, items, shared=shared, progress=lambda _, outcome: advance(size(outcome.result()))
-            )
+        under_way = UnderWay(items, self.executor)
+
+        def done(index: int, outcome: Outcome[Result]) -> None:
+            under_way.finish(index)
+            advance(size(outcome.result()))
+            self._tell(name, items[index], outcome)
+
+        with self._stage(name, total, unit, under_way.waiting) as advance:
+            return self.executor.map(task, items, shared=shared, progress=done)
+
+    def _tell(self, stage: str, item: object, outcome: Outcome[Any]) -> None:
+        """Log what became of an item, and where; keep it where it is among the slowest."""
+        ran: dict[str, Any] = {
+            "host": outcome.host,
+            "pid": outcome.pid,
+            "attempt": outcome.attempt,
+            "seconds": round(outcome.seconds, 3),
+        }
+        if isinstance(item, Group):
+            self.progress.event("group", stage=stage, level=item.level, index=item.index, **ran)
+            return
+        report: PartReport = outcome.result()
+        ran["steps"] = {step: round(seconds, 3) for step, seconds in report.seconds.items()}
+        about: dict[str, Any] = {"stage": stage, "index": report.index}
+        self.progress.event(
+            "partition", **about, images=report.images, rows=report.rows, rejects=dict(report.rejects), **ran
+        )
+        self.slowest = nlargest(SLOWEST, [*self.slowest, about | ran], key=itemgetter("seconds"))
 
     def _start(self) -> None:
         if "engine" not in self.seconds:
             with self._stage("engine"):
                 self.executor.start()
+            dashboard = self.executor.dashboard
+            text = f"dashboard: {dashboard}" if dashboard else None
+            workers = self.executor.parallelism
+            self.progress.event("engine", text, backend=self.executor.name, workers=workers, dashboard=dashboard)
 
     @contextmanager
-    def _stage(self, name: str, total: int | None = None, unit: str = "images") -> Iterator[Callable[[int], None]]:
+    def _stage(
+        self,
+        name: str,
+        total: int | None = None,
+        unit: str = "images",
+        waiting: Callable[[], Waiting] | None = None,
+    ) -> Iterator[Callable[[int], None]]:
         start = time.perf_counter()
-        with self.progress.stage(name, total=total, unit=unit) as stage:
-            yield stage.advance
+        with (
+            self.progress.stage(name, total=total, unit=unit) as stage,
+            heartbeat(name, self.progress, waiting) as finished,
+        ):
+
+            def advance(n: int) -> None:
+                stage.advance(n)
+                finished()
+
+            yield advance
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     @contextmanager
@@ -365,6 +438,7 @@ class _Run:
             components=len(model.components),
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+            slowest=self.slowest if len(self.reports) > FEW else [],
         )
         self.out.write_json(REPORT, report.to_dict())
         return report

@@ -1,21 +1,27 @@
-"""How a job tells what it is doing: nothing, plain lines, or a live bar on a terminal."""
+"""How a job tells what it is doing: nothing, plain lines, a live bar on a terminal, or JSON lines."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Lines", "Progress", "Silent", "Stage", "Terminal", "duration", "to_stderr"]
+__all__ = ["Lines", "Progress", "Silent", "Stage", "Terminal", "duration", "to_stderr", "without_secrets"]
 
+# Credentials in an address (a secret key may hold slashes), and what signs one.
+SECRET = re.compile(
+    r'(?<=://)[^\s"\']*:[^\s"\']*(?=@)|(?<=[?&])((?:X-Amz-)?(?:Signature|Security-Token|sig|token)=)[^&\s"\']*',
+    re.IGNORECASE,
+)
 LINE_EVERY_SECONDS = 10.0  # between two plain lines of one stage; a log of an hour stays readable
 
 
@@ -43,7 +49,10 @@ class Progress(Protocol):
         """
 
     def note(self, text: str) -> None:
-        """Tell one fact in a line, such as the address of a dashboard."""
+        """Tell one fact in a line."""
+
+    def event(self, name: str, text: str | None = None, **fields: Any) -> None:
+        """Tell what happened: in a line to people, where there is a `text`, and with all its fields to programs."""
 
 
 @dataclass(slots=True)
@@ -94,6 +103,9 @@ class Silent:
     def note(self, text: str) -> None:
         """Take no notice."""
 
+    def event(self, name: str, text: str | None = None, **fields: Any) -> None:
+        """Take no notice."""
+
 
 class Lines:
     """Plain lines: where a stage starts and ends, and at most every ten seconds in between.
@@ -125,7 +137,13 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write the text as a line."""
-        print(text, file=self._stream, flush=True)
+        self._stream.write(without_secrets(text) + "\n")  # at once: heartbeats come from another thread
+        self._stream.flush()
+
+    def event(self, name: str, text: str | None = None, **fields: Any) -> None:
+        """Write the text of an event that has one."""
+        if text is not None:
+            self.note(text)
 
     @contextmanager
     def _shown(self, meter: _Meter) -> Iterator[Callable[[], None]]:
@@ -174,7 +192,7 @@ class Terminal(Lines):
 
     def note(self, text: str) -> None:
         """Print the text above the bar."""
-        self._console.print(f"  {text}", markup=False, style="dim")
+        self._console.print(f"  {without_secrets(text)}", markup=False, style="dim")
 
     @contextmanager
     def _shown(self, meter: _Meter) -> Iterator[Callable[[], None]]:
@@ -233,13 +251,22 @@ class _Counter:
             self._advanced()
 
 
-def to_stderr(*, quiet: bool = False) -> Progress:
-    """Return what suits this process: nothing if `quiet`, a bar if stderr is a terminal, plain lines if not."""
+def to_stderr(*, quiet: bool = False, log_json: bool = False) -> Progress:
+    """Return what suits this process: JSON lines or nothing if asked, a bar on a terminal, and else plain lines."""
+    if log_json:
+        from fruits.json_log import JsonLog
+
+        return JsonLog()
     if quiet:
         return Silent()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return Terminal()
     return Lines()
+
+
+def without_secrets(text: str) -> str:
+    """Return text with the credentials in its addresses, and what signs them, as asterisks."""
+    return SECRET.sub(r"\1***", text)
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["Report"]
@@ -39,6 +39,9 @@ class Report:
         Of each component.
     components_reaching : dict of str to int
         How many components, kept or not, reach 80, 90 and 95 % of the variance.
+    slowest : list of dict
+        The three partitions of this command that took longest, where there are more than eight: ``stage``, ``index``,
+        ``host``, ``pid``, ``attempt``, ``seconds``, and the seconds of its ``steps``.
     """
 
     command: str
@@ -55,6 +58,7 @@ class Report:
     components: int
     explained_variance_ratio: list[float]
     components_reaching: dict[str, int]
+    slowest: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON knows."""

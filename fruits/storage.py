@@ -36,6 +36,7 @@ __all__ = ["Folder", "fetch", "is_s3", "is_temporary", "open_address", "part_nam
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 S3_PROTOCOLS = ("s3", "s3a")
+S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # no bucket has a colon in its name
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
 
@@ -55,13 +56,18 @@ def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.Abs
     Raises
     ------
     OutputError
-        The protocol is unknown, or its package is not installed.
+        The protocol is unknown, its package is not installed, or credentials stand in an address of S3.
     """
     if "://" not in address:
         return LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
     protocol, _, path = address.partition("://")
     try:
         if protocol in S3_PROTOCOLS:
+            if S3_CREDENTIALS.match(path):
+                raise OutputError(
+                    f"{protocol}://***: credentials stand in this address. Give the bucket alone, and the credentials "
+                    "in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a profile (AWS_PROFILE)."
+                )
             from fruits.s3_file_system import S3FileSystem
 
             return S3FileSystem.of(s3 or S3Settings.of_this_process()), path.strip("/")

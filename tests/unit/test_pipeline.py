@@ -2,18 +2,25 @@
 
 import dataclasses
 import hashlib
+import io
+import json
 import os
+import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from backends.local import LocalExecutor
-from fruits import pipeline
+from fruits import heartbeat, pipeline
 from fruits.arrow import write_table
 from fruits.comparison import compare
 from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError, TaskError
 from fruits.job import Job
+from fruits.json_log import JsonLog
+from fruits.progress import Silent
 from fruits.rows import decode_rows
 from fruits.storage import Folder
 
@@ -311,3 +318,93 @@ def test_an_output_that_is_being_overwritten_does_not_say_that_it_is_complete(jo
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
     assert removed == ["report.json"]
+
+
+def logged(job, executor=None):
+    stream = io.StringIO()
+    report = pipeline.run(job, executor or LocalExecutor(), progress=JsonLog(stream))
+    return report, [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_the_log_of_a_job_has_a_line_for_each_partition_and_the_counts_add_up(job):
+    report, lines = logged(job)
+    assert lines[0]["event"] == "job_start"
+    assert lines[0]["settings"]["images"] == job.images
+    assert lines[-1]["event"] == "job_end"
+    assert (lines[-1]["images"], lines[-1]["rows"], lines[-1]["rejects"]) == (32, 30, report.rejects)
+    for stage, steps in (("featurize", {"load", "read", "decode", "network", "write"}), ("rows", {"read", "write"})):
+        parts = [line for line in lines if line["event"] == "partition" and line["stage"] == stage]
+        assert [part["index"] for part in parts] == list(range(8))
+        assert all(part["host"] and part["pid"] and part["attempt"] == 1 for part in parts)
+        assert all(set(part["steps"]) == steps and part["seconds"] > 0 for part in parts)
+        assert (sum(part["rows"] for part in parts), sum(part["images"] for part in parts)) == (30, 32)
+    (group,) = (line for line in lines if line["event"] == "group")
+    assert (group["level"], group["index"]) == (1, 0)
+    stages = [line["stage"] for line in lines if line["event"] == "stage_end"]
+    assert set(stages) == set(report.seconds)
+    _, again = logged(job)
+    assert [line for line in again if line["event"] in ("partition", "group")] == []
+
+
+def test_every_field_of_the_log_is_documented(job, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.0)
+    held(monkeypatch, told)
+
+    class Log(JsonLog):
+        def event(self, name, text=None, **fields):
+            super().event(name, text, **fields)
+            if "waiting_for" in fields:
+                told.set()
+
+    stream = io.StringIO()
+    log = Log(stream)
+    log.note("a fact")
+    pipeline.run(job, LocalExecutor(), progress=log)
+    log.event("error", "it failed", type="JobError", exit_code=1)
+    page = (Path(__file__).parents[2] / "docs" / "logs.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| `(\w+)` \|[^|]*\|(.*)\|$", page)
+    documented = {event: set(re.findall(r"`(\w+)`", fields)) for event, fields in rows}
+    written = {}
+    for line in map(json.loads, stream.getvalue().splitlines()):
+        written.setdefault(line["event"], set()).update(set(line) - {"time", "level", "event", "message"})
+    assert written.keys() == documented.keys()
+    assert {event: fields - documented[event] for event, fields in written.items()} == {key: set() for key in written}
+
+
+def held(monkeypatch, gate):
+    """Have the network wait until the gate is open."""
+    load = MeanColours.load
+
+    def waited(self):
+        assert gate.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(MeanColours, "load", waited)
+
+
+def test_a_stage_that_waits_says_for_which_partitions(job, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.01)
+    held(monkeypatch, told)
+    texts = []
+
+    class Told(Silent):
+        def event(self, name, text=None, **fields):
+            if name == "heartbeat" and fields["stage"] == "featurize":
+                texts.append((text, fields))
+                told.set()
+
+    pipeline.fit(job, LocalExecutor(workers=2), progress=Told())
+    text, fields = texts[0]
+    assert "waiting on 2 workers for partition 0 (4 images)" in text
+    assert (fields["under_way"], fields["to_come"], fields["workers"]) == (2, 6, 2)
+    assert [thread for thread in threading.enumerate() if "heartbeat" in thread.name] == []
+
+
+def test_the_slowest_partitions_are_named_where_there_are_many(job):
+    assert pipeline.run(job, LocalExecutor()).slowest == []  # of eight
+    report = pipeline.run(dataclasses.replace(job, out=job.out + "2", partition_size=3), LocalExecutor())
+    assert len(report.slowest) == 3
+    assert report.slowest == sorted(report.slowest, key=lambda part: -part["seconds"])
+    assert {part["stage"] for part in report.slowest} <= {"featurize", "rows"}
