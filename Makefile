@@ -93,7 +93,7 @@ audit: $(VENV)/.everything  ## known vulnerabilities of what is pinned, where th
 
 # No address of an index stands in it: package URLs take its place, and from 1.4 on the tool would name its own.
 SBOM = $(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pyproject pyproject.toml --mc-type application \
-    --index-url pkg:pypi --sv 1.3 --output-reproducible
+    -i pkg:pypi --sv 1.3 --output-reproducible
 
 .PHONY: sbom
 sbom: $(VENV)/.everything  ## the bills of materials (CycloneDX), in dist: of the light set, and of a cluster's node
