@@ -8,6 +8,7 @@ worker is two numbers.
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,20 +28,26 @@ __all__ = ["Entry", "Listing", "Partition", "Plan", "make_plan", "read_partition
 
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images on S3 of which one has to be readable
-PARTITIONS_PER_FILE = 128  # a plan file of 128 row groups of 1,024 paths is about a megabyte: one request to S3
+PARTITIONS_PER_FILE = 64  # a plan file of 64 row groups of 1,024 images is one to two megabytes: one request to S3
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.binary(), nullable=False),  # bytes, because a file's name need not be UTF-8
         pa.field("size", pa.int64(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
     ]
 )
 
 
 class Entry(NamedTuple):
-    """One image of a listing: its path below the root, with ``/``, and its size in bytes."""
+    """One image of a listing: its path below the root, with ``/``, its size in bytes, and its version.
+
+    The version is another when the image was written again: the modification time on a local disk, the ETag on S3, and
+    elsewhere what the listing says of the two; empty where it says nothing.
+    """
 
     path: str
     size: int
+    version: str = ""
 
     @property
     def label(self) -> str | None:
@@ -78,7 +85,7 @@ class Plan:
     partition_size : int
         Images per partition; the last may hold fewer.
     digest : str
-        SHA-256 over the ordered paths and sizes: two plans with one digest mean the same images.
+        SHA-256 over the ordered paths, sizes and versions: two plans with one digest mean the same images.
     """
 
     images: int
@@ -143,7 +150,7 @@ class Listing:
             if entry["type"] == "directory":
                 yield from self._walk(file_system, root, name[:-1])
             elif name in images:
-                yield Entry(name[start:], entry["size"] or 0)
+                yield Entry(name[start:], entry["size"] or 0, _version(entry))
             else:
                 self.ignored += 1
 
@@ -154,7 +161,9 @@ class Listing:
         try:
             for page in file_system.pages(root):
                 images = _images(file_system, [f"{root}/{file.path}" for file in page.files])
-                entries = [Entry(file.path, file.size) for file in page.files if f"{root}/{file.path}" in images]
+                entries = [
+                    Entry(file.path, file.size, file.etag) for file in page.files if f"{root}/{file.path}" in images
+                ]
                 self.ignored += len(page.files) - len(entries)
                 if entries and last == "":
                     self._check_readable(file_system, root, entries[:READABLE])
@@ -184,6 +193,16 @@ class Listing:
 def _is_file(file_system: Any, name: str, entry: dict[str, Any]) -> bool:
     """Tell whether to take an entry for a file; one behind a link too, but not a folder, which could lead round."""
     return entry["type"] == "file" or (bool(entry.get("islink")) and not file_system.isdir(name))
+
+
+def _version(entry: dict[str, Any]) -> str:
+    """Return what a listing says by which a file that was written again is known."""
+    if entry.get("islink"):  # the time that is listed is that of the link, and what is read is what it leads to
+        try:
+            return str(os.stat(entry["name"]).st_mtime)
+        except OSError:
+            return ""
+    return str(entry.get("ETag") or entry.get("etag") or entry.get("mtime") or "")
 
 
 def _images(file_system: Any, names: list[str]) -> set[str]:
@@ -216,15 +235,21 @@ def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None 
     stored = _PlanWriter(out) if out is not None else None
     entries = iter(entries)
     while batch := list(islice(entries, partition_size)):
-        paths = [path.encode("utf-8", "surrogateescape") for path, _ in batch]
-        sizes = [size for _, size in batch]
-        # A path holds no NUL and a size is a number, so the text can be read in one way only.
-        digest.update(b"".join(b"%b\0%d\0" % pair for pair in zip(paths, sizes, strict=True)))
+        paths = [entry.path.encode("utf-8", "surrogateescape") for entry in batch]
+        sizes = [entry.size for entry in batch]
+        versions = [entry.version.encode() for entry in batch]
+        # Paths and versions hold no NUL and a size is a number, so the text can be read in one way only.
+        digest.update(b"".join(b"%b\0%d\0%b\0" % image for image in zip(paths, sizes, versions, strict=True)))
         images += len(batch)
         if stored is not None:
             stored.add(
                 pa.record_batch(
-                    [text_array(paths, pa.binary()), number_array(np.array(sizes, np.int64))], schema=SCHEMA
+                    [
+                        text_array(paths, pa.binary()),
+                        number_array(np.array(sizes, np.int64)),
+                        text_array(versions, pa.string()),
+                    ],
+                    schema=SCHEMA,
                 )
             )
     if stored is not None:
@@ -233,7 +258,7 @@ def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None 
 
 
 class _PlanWriter:
-    """Writes partitions as row groups, 1,024 to a file."""
+    """Writes partitions as row groups, :data:`PARTITIONS_PER_FILE` to a file."""
 
     def __init__(self, out: Folder) -> None:
         self.out = out
@@ -265,7 +290,8 @@ def read_partition(plan: Folder, partition: Partition) -> list[Entry]:
     file, group = divmod(partition.index, PARTITIONS_PER_FILE)
     table = plan.read_row_group(part_name(file, "parquet"), group)
     paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
-    entries = [Entry(path, size) for path, size in zip(paths, table["size"].to_pylist(), strict=True)]
+    others = (table[name].to_pylist() for name in ("size", "version"))
+    entries = [Entry(*image) for image in zip(paths, *others, strict=True)]
     if len(entries) != partition.images:
         raise DamageError(
             f"{plan.address}: {partition} has {len(entries):,} images in the stored plan. "

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+from collections.abc import Iterable
 
-from fruits.dataset import Plan
-from fruits.errors import OutputError
+from fruits.changes import changes
+from fruits.dataset import Entry, Plan
+from fruits.errors import FruitsError, OutputError
 from fruits.featurizer import Network
 from fruits.job import Job
 from fruits.scaled_pca import ScaledPCA
@@ -43,14 +45,23 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
 
 
-def check_same(out: Folder, there: dict[str, object], asked: dict[str, object]) -> None:
-    """Raise where the job that a folder holds is not the one that is asked."""
+def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[Entry]) -> None:
+    """Raise where the job that a folder holds is not the one that is asked; `images` is listed again to say more."""
     old, new = _flat(there), _flat(asked)
     if differences := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
         lines = "".join(f"\n  {key}: {old.get(key)} there, {new.get(key)} asked" for key in differences)
+        if "plan.digest" in differences and not {"images", "limit"} & set(differences):
+            lines += _changes(out, there["plan"], images)
         raise OutputError(
             f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
         )
+
+
+def _changes(out: Folder, plan: object, images: Iterable[Entry]) -> str:
+    try:
+        return f"\n  images since then: {changes(out / 'plan', Plan(**plan), images)}"  # type: ignore[arg-type]
+    except (OSError, TypeError, FruitsError):  # what is stored there is damaged, and another job all the same
+        return ""
 
 
 def _flat(about: dict[str, object], prefix: str = "") -> dict[str, object]:

@@ -131,7 +131,7 @@ class _Run:
             if fresh:
                 self.out.write_json(JOB, asked)
             else:
-                check_same(self.out, self.out.read_json(JOB), asked)
+                check_same(self.out, self.out.read_json(JOB), asked, listing)
             partitions = plan.partitions()
             self.progress.event(
                 "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]

@@ -64,6 +64,7 @@ ABSENT = {"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
 
 _SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_request,")
 _reading: ContextVar[tuple[str, str]] = ContextVar("_reading")  # the bucket and the quoted key of a GET of botocore's
+_etag: ContextVar[str] = ContextVar("_etag")  # of the answer to the last GET
 
 
 class Stored(NamedTuple):
@@ -212,6 +213,10 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         """Store a local file as :meth:`write` does; to be awaited on the loop of this file system."""
         await self._put_file(file, path, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
 
+    async def read(self, path: str) -> tuple[bytes, str]:
+        """Return the bytes of a file and its ETag, of one answer; to be awaited on the loop of this file system."""
+        return await self._cat_file(path), _etag.get()
+
     def is_encrypted_by_kms(self, path: str) -> bool:
         """Tell whether KMS encrypts a file, so that its ETag is no MD5."""
         bucket, key, _ = self.split_path(path)
@@ -267,6 +272,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
             data: bytes = await response.content
         except (BotoCoreError, HttpError, OSError):
             return None
+        _etag.set(response.headers.get("ETag", "").strip('"'))
         return data if response.status_code == 200 else None
 
     async def _signed(self, url: str, region: str, headers: dict[str, str]) -> dict[str, str]:
@@ -287,9 +293,12 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     async def _call_s3(self, method: str, *given: Any, **parameters: Any) -> Any:
         """Make a request; every failure is an ``OSError`` with words of ours."""
         try:
-            return await super()._call_s3(method, *given, **parameters)
+            answer = await super()._call_s3(method, *given, **parameters)
         except (OSError, BotoCoreError) as error:
             raise self._said(error, method, parameters.get("Bucket", ""), parameters.get("Key", "")) from error
+        if method == "get_object":
+            _etag.set(answer.get("ETag", "").strip('"'))
+        return answer
 
     def _said(self, error: Exception, method: str, bucket: str, key: str) -> OSError:
         answer = getattr(error.__cause__, "response", None) or {}

@@ -31,7 +31,7 @@ from fruits.arrow import read_table
 from fruits.errors import OutputError
 from fruits.s3 import S3Settings
 
-__all__ = ["Folder", "fetch", "is_s3", "is_temporary", "open_address", "part_name"]
+__all__ = ["ChangedFileError", "File", "Folder", "fetch", "is_s3", "is_temporary", "open_address", "part_name"]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -39,6 +39,12 @@ S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # no bucket has a colon in its name
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
+
+File = tuple[str, int, str]  # a path, the size in bytes, and the version as a listing gives it
+
+
+class ChangedFileError(OSError):
+    """A file is not the one that was listed: it has another size, or was written again since."""
 
 
 def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -86,7 +92,7 @@ def is_s3(file_system: Any) -> bool:
 
 
 def fetch(
-    file_system: fsspec.AbstractFileSystem, files: Iterable[tuple[str, int]], *, ahead: int = AHEAD
+    file_system: fsspec.AbstractFileSystem, files: Iterable[File], *, ahead: int = AHEAD
 ) -> Iterator[bytes | OSError]:
     """Yield the content of every file, in order, or the error that came of reading it.
 
@@ -97,9 +103,10 @@ def fetch(
     ----------
     file_system : fsspec.AbstractFileSystem
         As :func:`open_address` gives it.
-    files : iterable of (str, int)
-        Paths on that file system, each with the size in bytes that it is expected to have: an iterable that is read no
-        further than needed. What has another size is asked for once more, and then yielded as it is.
+    files : iterable of (str, int, str)
+        Paths on that file system, each with the size in bytes and the version that it had when it was listed: an
+        iterable that is read no further than needed. The version is looked at on a local disk and on S3, which give
+        it with the content; an empty one fits all.
     ahead : int, default 32
         How many files are under way, or waiting to be taken, at the same time; fewer where they are large, so that they
         hold no more than 64 MiB.
@@ -107,18 +114,18 @@ def fetch(
     Yields
     ------
     bytes or OSError
-        An error is a value, for one file that cannot be read must not end the others. When the iterator is exhausted
-        or closed, no request is left.
+        An error is a value, for one file that cannot be read must not end the others; a :class:`ChangedFileError` for
+        a file that is not as it was listed. When the iterator is exhausted or closed, no request is left.
 
     Examples
     --------
-    >>> for entry, data in zip(entries, fetch(file_system, ((f"{root}/{e.path}", e.size) for e in entries))):
+    >>> for data in fetch(file_system, ((f"{root}/{path}", size, version) for path, size, version in entries)):
     ...     if isinstance(data, OSError): ...
     """
     if isinstance(file_system, LocalFileSystem):
         return _read_one_by_one(_read_local, files)
     if not file_system.async_impl:
-        return _read_one_by_one(file_system.cat_file, files)
+        return _read_one_by_one(lambda path: (file_system.cat_file(path), ""), files)
     return _read_ahead(file_system, files, ahead)
 
 
@@ -162,10 +169,10 @@ class Folder:
         """Return the file system that the folder is on, and its path there."""
         return open_address(self.address, self.s3)
 
-    def fetch(self, files: Iterable[tuple[str, int]], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
-        """Yield the content of every file, given by its path below this folder and its size; see :func:`fetch`."""
+    def fetch(self, files: Iterable[File], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
+        """Yield the content of every file, given by its path below this folder, size and version; see :func:`fetch`."""
         file_system, root = self.open()
-        return fetch(file_system, ((f"{root}/{path}", size) for path, size in files), ahead=ahead)
+        return fetch(file_system, ((f"{root}/{path}", size, version) for path, size, version in files), ahead=ahead)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the file `name`.
@@ -309,26 +316,40 @@ class Folder:
         self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
-def _read_local(path: str) -> bytes:
+def _read_local(path: str) -> tuple[bytes, str]:
     with open(path, "rb", buffering=0) as file:
-        return file.readall()
+        return file.readall(), str(os.fstat(file.fileno()).st_mtime)  # after reading, so that no writing is missed
 
 
-def _read_one_by_one(read: Callable[[str], bytes], files: Iterable[tuple[str, int]]) -> Iterator[bytes | OSError]:
-    for path, _ in files:
+def _as_listed(data: bytes, found: str, size: int, version: str) -> bytes | ChangedFileError:
+    """Return the content of a file, or what says that it is not the one that was listed."""
+    if len(data) != size:
+        return ChangedFileError(f"{len(data):,} bytes; {size:,} when it was listed")
+    if version and found and found != version:
+        return ChangedFileError(f"written again: version {found}; {version} when it was listed")
+    return data
+
+
+def _read_one_by_one(read: Callable[[str], tuple[bytes, str]], files: Iterable[File]) -> Iterator[bytes | OSError]:
+    for path, size, version in files:
         data: bytes | OSError
         try:
-            data = read(path)
+            data = _as_listed(*read(path), size, version)
         except OSError as error:
             data = error
         yield data
 
 
-def _read_ahead(file_system: Any, files: Iterable[tuple[str, int]], ahead: int) -> Iterator[bytes | OSError]:
-    async def read(path: str, size: int) -> bytes | OSError:
+def _read_ahead(file_system: Any, files: Iterable[File], ahead: int) -> Iterator[bytes | OSError]:
+    async def once(path: str, size: int, version: str) -> bytes | ChangedFileError:
+        data, found = await file_system.read(path) if is_s3(file_system) else (await file_system._cat_file(path), "")
+        return _as_listed(data, found, size, version)
+
+    async def read(path: str, size: int, version: str) -> bytes | OSError:
         try:
-            data: bytes = await file_system._cat_file(path)
-            return data if len(data) == size else await file_system._cat_file(path)
+            data = await once(path, size, version)
+            # A body that ends too early is asked for once more.
+            return data if isinstance(data, bytes) else await once(path, size, version)
         except OSError as error:
             return error
 

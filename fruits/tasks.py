@@ -28,7 +28,7 @@ from fruits.isolation import IsolatedDecoder
 from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import Folder, part_name
+from fruits.storage import ChangedFileError, Folder, part_name
 
 __all__ = [
     "Batch",
@@ -200,7 +200,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
         entries = read_partition(source.out / "plan", partition)
         featurizer = source.network.load()
         size = backbone(source.network.backbone).size
-        contents = source.images.fetch((entry.path, entry.size) for entry in entries)
+        contents = source.images.fetch(entries)
     features = np.empty((len(entries), source.network.features), np.float32)
     pictures = np.empty((GROUP, size, size, 3), np.uint8)
     used: list[Entry] = []
@@ -210,7 +210,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
         for entry in entries[start : start + GROUP]:
             try:
                 with clock("read"):
-                    data = _whole(next(contents), entry.size)
+                    data = _whole(next(contents))
                 with clock("decode"):
                     pictures[len(used) - done] = decoder(data, size)
             except ImageError as error:
@@ -226,7 +226,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
     return features_table(paths, labels, features[: len(used)]), rejects_table(rejects, {ACCOUNT: account})
 
 
-def _whole(content: bytes | OSError, size: int) -> bytes:
+def _whole(content: bytes | OSError) -> bytes:
     """Return the bytes of an image file, as it was when it was listed.
 
     Raises
@@ -234,12 +234,12 @@ def _whole(content: bytes | OSError, size: int) -> bytes:
     ImageError
         The file itself is at fault.
     """
+    if isinstance(content, ChangedFileError):
+        raise ImageError("changed", str(content)) from content
     if isinstance(content, OSError):
         if content.errno not in FILE_AT_FAULT and not isinstance(content, FileNotFoundError | PermissionError):
             raise content
         raise ImageError("unreadable", content.strerror or str(content)) from content
-    if len(content) != size:
-        raise ImageError("changed", f"{len(content):,} bytes; {size:,} when it was listed")
     return content
 
 

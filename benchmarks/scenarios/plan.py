@@ -17,6 +17,7 @@ DATA = "keys"
 ANSWER = "plan"
 
 LABELS = 131  # as many as Fruits-360 has
+ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835  # spreads the digits as those of an MD5 are
 
 
 class GeneratedFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
@@ -32,7 +33,9 @@ class GeneratedFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         if not label:
             return [{"name": f"{keys}/{name}", "type": "directory", "size": 0} for name in _labels(count)]
         numbers = range(int(label.removeprefix("label ")), count, LABELS)
-        return [{"name": f"{keys}/{label}/{_name(n)}", "type": "file", "size": _size(n)} for n in numbers]
+        return [
+            {"name": f"{keys}/{label}/{_name(n)}", "type": "file", "size": _size(n), "ETag": _etag(n)} for n in numbers
+        ]
 
     def info(self, path: str, **options: Any) -> dict[str, Any]:
         """Return that the root is a folder."""
@@ -55,7 +58,7 @@ def expected_digest(count: int) -> str:
     digest = hashlib.sha256()
     for index, label in enumerate(_labels(count)):
         numbers = range(index, count, LABELS)
-        digest.update("".join(f"{label}/{_name(n)}\0{_size(n)}\0" for n in numbers).encode())
+        digest.update("".join(f"{label}/{_name(n)}\0{_size(n)}\0{_etag(n)}\0" for n in numbers).encode())
     return digest.hexdigest()
 
 
@@ -69,3 +72,7 @@ def _name(number: int) -> str:
 
 def _size(number: int) -> int:
     return 4000 + number % 3000
+
+
+def _etag(number: int) -> str:
+    return f"{number * ODD % 2**128:032x}"

@@ -62,7 +62,7 @@ def job_file(data: bytes) -> None:
     (FOLDER / "job.json").write_bytes(data)
     folder = Folder(str(FOLDER))
     try:
-        check_same(folder, folder.read_json("job.json"), {"schema": "fruits.job/1", "plan": {"images": 1}})
+        check_same(folder, folder.read_json("job.json"), {"schema": "fruits.job/1", "plan": {"images": 1}}, ())
     except OutputError:
         return
 

@@ -38,7 +38,7 @@ values = st.recursive(
 def checked(out: Path, data: bytes) -> None:
     (out / "job.json").write_bytes(data)
     folder = Folder(str(out))
-    check_same(folder, folder.read_json("job.json"), ASKED)
+    check_same(folder, folder.read_json("job.json"), ASKED, ())
 
 
 def test_the_same_job_passes(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch):
     folder = Folder.at(bucket)
     folder.write("a", b"1")
     folder.write("b", b"22")
-    assert list(folder.fetch([("a", 1)])) + list(folder.fetch([("b", 2)])) == [b"1", b"22"]
+    assert list(folder.fetch([("a", 1, "")])) + list(folder.fetch([("b", 2, "")])) == [b"1", b"22"]
 
 
 def test_a_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, configure):
@@ -54,7 +54,7 @@ def test_every_request_says_who_pays_and_every_write_what_encrypts_it(bucket, pr
     folder.check()
     folder.write("small", b"1")
     folder.write("large", bytes(33 * 2**20))
-    assert list(folder.fetch([("small", 1)] * 3, ahead=1)) == [b"1"] * 3
+    assert list(folder.fetch([("small", 1, "")] * 3, ahead=1)) == [b"1"] * 3
     assert folder.names() == ["large", "small"]
     assert all("x-amz-request-payer: requester" in head for head in between.heads)
     begun = [

@@ -5,11 +5,14 @@ import time
 
 import pytest
 
+from fruits.dataset import Listing
 from fruits.errors import OutputError
 from fruits.s3_file_system import S3FileSystem
-from fruits.storage import Folder, fetch, open_address, part_name
+from fruits.storage import ChangedFileError, Folder, fetch, open_address, part_name
 from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(28)
 
 
 def test_what_is_written_is_read_back_listed_and_removed(bucket):
@@ -76,8 +79,8 @@ def test_what_a_killed_writer_left_is_swept(bucket):
 
 def test_many_files_are_read_with_many_requests_in_flight_and_little_is_held(bucket, folder_of, proxy):
     between = proxy(delay=0.02)
-    files = [(f"{index:03d}", 1000 + index) for index in range(200)]
-    for name, size in files:
+    files = [(f"{index:03d}", 1000 + index, "") for index in range(200)]
+    for name, size, _ in files:
         (folder_of(bucket) / name).write_bytes(name.encode() * (size // 3) + b"." * (size % 3))
     folder = Folder.at(bucket)
     asked = 0
@@ -105,11 +108,11 @@ def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_
     for index in range(100):
         (folder_of(bucket) / str(index)).write_bytes(b"x")
     folder = Folder.at(bucket)
-    one, missing, other = folder.fetch([("1", 1), ("never there", 1), ("2", 1)])
+    one, missing, other = folder.fetch([("1", 1, ""), ("never there", 1, ""), ("2", 1, "")])
     assert (one, other) == (b"x", b"x")
     assert isinstance(missing, FileNotFoundError)
     file_system, path = folder.open()
-    reader = fetch(file_system, ((f"{path}/{index}", 1) for index in range(100)), ahead=8)
+    reader = fetch(file_system, ((f"{path}/{index}", 1, "") for index in range(100)), ahead=8)
     assert next(reader) == b"x"
     reader.close()
     assert folder.read("99") == b"x"
@@ -121,7 +124,7 @@ def test_files_are_whole_although_requests_fail(bucket, folder_of, proxy):
     for name, data in files.items():
         (folder_of(bucket) / name).write_bytes(data)
     between = proxy(faults=0.1, seed=7)
-    fetched = Folder.at(bucket).fetch([(name, len(data)) for name, data in files.items()])
+    fetched = Folder.at(bucket).fetch([(name, len(data), "") for name, data in files.items()])
     assert list(fetched) == list(files.values())
     assert set(between.made) == set(FAULTS)
 
@@ -137,7 +140,9 @@ def test_only_the_first_files_take_the_long_way_through_botocore(bucket, folder_
         return call(self, method, *given, **parameters)
 
     monkeypatch.setattr(S3FileSystem, "_call_s3", counted)
-    assert sum(map(len, Folder.at(bucket).fetch(((f"{index}", 5000) for index in range(200)), ahead=8))) == 1_000_000
+    assert (
+        sum(map(len, Folder.at(bucket).fetch(((f"{index}", 5000, "") for index in range(200)), ahead=8))) == 1_000_000
+    )
     assert len(called) <= 16
 
 
@@ -150,3 +155,17 @@ def test_a_folder_that_cannot_be_reached_says_why(bucket, monkeypatch):
     close_clients()
     with pytest.raises(OutputError, match=r"the credentials for s3://.* were refused: SignatureDoesNotMatch"):
         Folder.at(bucket).check()
+
+
+def test_a_file_that_was_written_again_since_it_was_listed_is_said_with_no_request_more(bucket, folder_of, proxy):
+    for index in range(9):
+        (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG)
+    entries = list(Listing(bucket))
+    assert all(entry.version for entry in entries)
+    for index in (0, 7):  # the first is read through botocore, the other past it
+        (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG[:-1] + b"\1")
+    between = proxy()
+    found = list(Folder.at(bucket).fetch(entries, ahead=1))
+    assert [index for index, data in enumerate(found) if isinstance(data, ChangedFileError)] == [0, 7]
+    assert [data for data in found if isinstance(data, bytes)] == [JPEG] * 7
+    assert len([line for line in between.seen if line.startswith("GET")]) == 9 + 2  # a changed one is asked for twice

@@ -132,7 +132,17 @@ def test_another_file_system_lists_the_same(tmp_path):
     memory = fsspec.filesystem("memory")
     for name in names:
         memory.pipe_file(f"/listing/{name}", JPEG)
-    assert list(Listing("memory://listing")) == list(Listing(str(tmp_path)))
+    assert [entry[:2] for entry in Listing("memory://listing")] == [entry[:2] for entry in Listing(str(tmp_path))]
+
+
+def test_the_version_of_a_link_is_that_of_what_it_leads_to(tmp_path):
+    write(tmp_path, "elsewhere/1.jpg")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    os.utime(tmp_path / "elsewhere" / "1.jpg", (7, 7))
+    (entry,) = Listing(str(tmp_path / "images"))
+    assert entry.version == "7.0"
+    assert list(Folder.at(str(tmp_path / "images")).fetch([entry])) == [JPEG]
 
 
 def test_what_cannot_be_listed_is_said(tmp_path):
@@ -148,7 +158,9 @@ names = st.one_of(
     st.binary(min_size=1).filter(lambda name: b"\0" not in name).map(os.fsdecode),
 )
 entries = st.lists(
-    st.builds(Entry, names, st.integers(0, 2**40)),
+    st.builds(
+        Entry, names, st.integers(0, 2**40), st.sampled_from(["", "1732492800.25", "9a0364b9e99bb480dd25e1f0284c8555"])
+    ),
     unique_by=lambda entry: entry.path,
     min_size=1,
     max_size=30,
@@ -166,9 +178,10 @@ def test_the_digest_does_not_depend_on_the_partition_size(entries, size):
 @given(entries, st.data())
 def test_any_change_of_the_listing_changes_the_digest(entries, data):
     place = data.draw(st.integers(0, len(entries) - 1))
-    path, size = entries[place]
+    path, size, version = entries[place]
+    others = Entry(path, size + 1, version), Entry(path + "x", size, version), Entry(path, size, version + "0")
     digest = make_plan(entries, 8).digest
-    for changed in ([], [Entry(path, size + 1)], [Entry(path + "x", size)], [entries[place]] * 2):
+    for changed in ([], *([other] for other in others), [entries[place]] * 2):
         assert make_plan(entries[:place] + changed + entries[place + 1 :], 8).digest != digest
 
 

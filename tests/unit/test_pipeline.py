@@ -203,6 +203,18 @@ def test_images_that_changed_make_another_job(job, images):
         pipeline.run(job, LocalExecutor())
 
 
+def test_images_that_were_replaced_by_others_of_the_same_size_make_another_job(job, images):
+    pipeline.run(job, LocalExecutor())
+    os.utime(images / "label 0" / "00.png", (1, 1))
+    with pytest.raises(OutputError, match=r"since then: 1 replaced \(label 0/00\.png\)\n"):
+        pipeline.run(job, LocalExecutor())
+    (images / "label 2" / "zero.jpg").unlink()
+    (images / "label 3.png").write_bytes((images / "label 0" / "03.png").read_bytes())
+    words = r"1 replaced \(label 0/00\.png\), 1 added \(label 3\.png\), 1 removed \(label 2/zero\.jpg\)"
+    with pytest.raises(OutputError, match=words):
+        pipeline.run(job, LocalExecutor())
+
+
 def test_overwrite_keeps_the_old_job_where_the_new_one_cannot_begin(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
@@ -243,11 +255,12 @@ def test_an_image_that_changes_after_the_listing_is_a_reject(job, images, monkey
         plan = made(*arguments)
         (images / "label 0" / "00.png").write_bytes(b"shorter")
         (images / "label 0" / "03.png").unlink()
+        os.utime(images / "label 0" / "06.png", (1, 1))  # as long as before
         return plan
 
     monkeypatch.setattr(pipeline, "make_plan", then_change)
     report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.5), LocalExecutor())
-    assert report.rejects["changed"] == 1
+    assert report.rejects["changed"] == 2
     assert report.rejects["unreadable"] == 1
 
 

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from fruits.errors import OutputError
-from fruits.storage import Folder, fetch, is_temporary, open_address, part_name
+from fruits.storage import ChangedFileError, Folder, fetch, is_temporary, open_address, part_name
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -109,6 +109,19 @@ def test_files_are_fetched_in_order_and_an_error_is_a_value(folder):
         folder.write(f"{index}", b"%d" % index)
     file_system, path = open_address(folder.address)
     names = ["3", "never there", "0", "4"]
-    three, missing, zero, four = fetch(file_system, [(f"{path}/{name}", 1) for name in names])
+    three, missing, zero, four = fetch(file_system, [(f"{path}/{name}", 1, "") for name in names])
     assert (three, zero, four) == (b"3", b"0", b"4")
     assert isinstance(missing, FileNotFoundError)
+
+
+def test_a_file_that_is_not_as_it_was_listed_is_said(tmp_path):
+    path = tmp_path / "1"
+    path.write_bytes(b"one")
+    listed = str(path.stat().st_mtime)
+    file_system, _ = open_address(str(path))
+    assert list(fetch(file_system, [(str(path), 3, listed), (str(path), 3, "")])) == [b"one"] * 2
+    other_size, other_version = fetch(file_system, [(str(path), 4, listed), (str(path), 3, "1.0")])
+    assert isinstance(other_size, ChangedFileError)
+    assert "3 bytes; 4 when" in str(other_size)
+    assert isinstance(other_version, ChangedFileError)
+    assert f"version {listed}; 1.0 when" in str(other_version)
