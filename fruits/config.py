@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, PositiveInt, Tag, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from yaml.constructor import ConstructorError
 
 from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, Settings
 from fruits.errors import SettingsError
+from fruits.strict_yaml import line_of, parse
+from fruits.text import brief, quoted
 
 __all__ = ["BUILT_IN", "Cluster", "ClusterFile", "DaskCluster", "LocalCluster", "SparkCluster", "load", "resolve"]
 
 FILE_NAME = "cluster.yaml"
+LARGEST = 2**16  # bytes of a file; that of this project has 5,000
+SHOWN = 10  # problems of a file that are told at once
+MOST_WORKERS = 2_048  # the largest machine that is to be had in a cloud has 1,920 cores, and each worker takes one
 THIS_MACHINE = {"dask": "local-dask", "spark": "local-spark", "local": "local"}  # what a backend alone means
 
 
@@ -56,15 +59,18 @@ class Cluster:
     cloud: AwsCluster | None = None
 
 
+Workers = Annotated[int, Field(gt=0, le=MOST_WORKERS)]
+
+
 class LocalCluster(Settings):
     """Threads of the driver's own process."""
 
     backend: Literal["local"]
-    workers: PositiveInt | None = None
+    workers: Workers | None = None
 
 
 class _Addressable(Settings):
-    workers: PositiveInt | None = None
+    workers: Workers | None = None
     address: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -170,7 +176,7 @@ def resolve(
     settings = load(file, environ=environ)
     name, wanted, chosen_by = _choose(settings, cluster, backend, environ)
     if name not in settings.clusters:
-        raise SettingsError(f"{chosen_by} {name}: no such cluster. Allowed: {', '.join(settings.clusters)}.")
+        raise SettingsError(f"{chosen_by} {brief(name)}: no such cluster. Allowed: {', '.join(settings.clusters)}.")
     place = settings.clusters[name]
     if wanted and wanted != place.backend:
         raise SettingsError(
@@ -225,9 +231,7 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
             f"{reason}. Give the path or the address of a cluster.yaml, or none to use the built-in clusters."
         ) from error
     try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        content = {} if root is None else loader.construct_document(root)
+        content, root = parse(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f", line {mark.line + 1}"
@@ -238,19 +242,27 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
         settings = ClusterFile.model_validate({} if content is None else content)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = (f"{path}, line {_line(root, problem['loc'])}: {_words(problem)}" for problem in problems)
+        lines = [f"{path}, line {line_of(root, problem['loc'])}: {_words(problem)}" for problem in problems[:SHOWN]]
+        if len(problems) > SHOWN:
+            lines.append(f"{path}: {len(problems) - SHOWN} more are wrong.")
         raise SettingsError("\n".join(lines)) from error
     return ClusterFile(default=settings.default, clusters={**BUILT_IN.clusters, **settings.clusters})
 
 
 def _read(address: str) -> bytes:
     """Return the bytes of the file at a path of this machine, or at an address such as one of S3."""
-    if "://" not in address:
-        return Path(address).read_bytes()
-    from fruits.storage import open_address  # not for every command: it brings pyarrow
+    if "://" in address:
+        from fruits.storage import open_address  # not for every command: it brings pyarrow
 
-    file_system, path = open_address(address)
-    content: bytes = file_system.cat_file(path)
+        file_system, path = open_address(address)
+        content: bytes = file_system.cat_file(path)
+    else:
+        if os.path.exists(address) and not os.path.isfile(address) and not os.path.isdir(address):
+            raise ValueError("it is a pipe or a device, and no file")  # to open it could wait for ever
+        with open(address, "rb") as file:
+            content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
     return content
 
 
@@ -277,8 +289,10 @@ def _workers(given: int | None, environ: Mapping[str, str]) -> int | None:
     source, text = ("--workers", str(given)) if given is not None else ("FRUITS_WORKERS", environ.get("FRUITS_WORKERS"))
     if not text:
         return None
-    if not (text.isdecimal() and int(text) >= 1):
-        raise SettingsError(f"{source} {text}: not a count of workers. Allowed: a whole number of 1 or more.")
+    if not (text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_WORKERS):
+        raise SettingsError(
+            f"{source} {brief(text)}: not a count of workers. Allowed: a whole number, 1 to {MOST_WORKERS:,}."
+        )
     return int(text)
 
 
@@ -287,46 +301,21 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which keeps the last of two equal keys; here the second is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in lines:
-                raise ConstructorError(
-                    problem=f"{key.value} stands here for the second time, first in line {lines[key.value]}",
-                    problem_mark=key.start_mark,
-                )
-            lines[key.value] = key.start_mark.line + 1
-        return super().construct_mapping(node, deep)
-
-
-def _line(root: yaml.Node | None, location: tuple[int | str, ...]) -> int:
-    """Return the line of a key, or of the nearest mapping around it where the key is missing."""
-    node, line = root, 0
-    for step in location:
-        entries = node.value if isinstance(node, yaml.MappingNode) else ()
-        for key, value in entries:
-            if key.value == step:
-                node, line = value, key.start_mark.line
-                break
-    return line + 1
-
-
 def _words(problem: ErrorDetails) -> str:
     """Return what is wrong and what is allowed, for one error of pydantic."""
     location = problem["loc"]
     model: type[Settings] = ClusterFile
-    if len(location) > 2:  # clusters, its name, then its kind, which pydantic puts in to tell the models apart
+    if (
+        len(location) > 2 and location[2] != "[key]"
+    ):  # clusters, its name, then its kind, which pydantic puts in to tell the models apart
         model = {**CLUSTERS, **CLOUDS}[str(location[2])]
         location = (*location[:2], *location[3:])
-    name = ".".join(str(step) for step in location) or "the file"
+    if location and location[-1] == "[key]":
+        return f"{brief('.'.join(map(str, location[:-1])))}: a name has to be text. Put it between quotation marks."
+    name = brief(".".join(map(str, location))) or "the file"
     if problem["type"] == "extra_forbidden":
         return f"{name}: not known. Allowed: {', '.join(model.model_fields)}."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         allowed = (f"backend: {backend}" for backend in CLUSTERS), (f"cloud: {cloud}" for cloud in CLOUDS)
         return f"{name}: needs its backend. Allowed: {', '.join(chain(*allowed))}."
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}. Given: {problem['input']!r}."
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}. Given: {quoted(problem['input'])}."

@@ -154,7 +154,7 @@ def test_workers_that_are_no_count_are_refused(text: str) -> None:
 
 
 def test_zero_workers_are_refused() -> None:
-    assert refusal(workers=0) == "--workers 0: not a count of workers. Allowed: a whole number of 1 or more."
+    assert refusal(workers=0) == "--workers 0: not a count of workers. Allowed: a whole number, 1 to 2,048."
 
 
 @pytest.mark.parametrize(
