@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from fruits.config import Cluster
     from fruits.job import Job
     from fruits.progress import Progress
-    from fruits.report import Report
+    from fruits.report import Report, SliceReport
 
     # The command, run, fit or transform; its job; the cluster, with its settings in `cloud`; who is told of it.
-    Run = Callable[[str, Job, Cluster, Progress], Report]
+    Run = Callable[[str, Job, Cluster, Progress], Report | SliceReport]
 
 __all__ = ["BACKENDS", "CLOUDS", "Backend", "Cloud", "load", "load_cloud"]
 

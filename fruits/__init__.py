@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fruits.executor import Executor
     from fruits.job import Job
     from fruits.pipeline import fit, run, transform
-    from fruits.report import Report
+    from fruits.report import Report, SliceReport
     from fruits.scaled_pca import ScaledPCA
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "JobError",
     "Report",
     "ScaledPCA",
+    "SliceReport",
     "compare",
     "fit",
     "run",
@@ -51,6 +52,7 @@ _HOMES = {
     "JobError": "errors",
     "Report": "report",
     "ScaledPCA": "scaled_pca",
+    "SliceReport": "report",
     "compare": "comparison",
     "fit": "pipeline",
     "run": "pipeline",

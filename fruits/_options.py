@@ -167,6 +167,15 @@ PartitionSize = Annotated[
     int,
     typer.Option("--partition-size", metavar="COUNT", help="Images per unit of work.", rich_help_panel=WHERE),
 ]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        "--shards",
+        metavar="I/N",
+        help="Do the I-th of N slices of the partitions only; the same command without it ends the job.",
+        rich_help_panel=WHERE,
+    ),
+]
 
 Format = Annotated[
     str,

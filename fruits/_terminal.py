@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fruits.job import COLUMNS
 from fruits.progress import duration
+from fruits.report import Report, SliceReport
 from fruits.rows import decode_rows
 from fruits.storage import Folder
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fruits.comparison import Comparison
-    from fruits.report import Report
 
 EXAMPLES = 3  # rows that are shown
 COMPONENTS = 5  # components that are shown one by one
 
 
-def show_report(console: Console, report: Report) -> None:
+def show_report(console: Console, report: Report | SliceReport) -> None:
     """Draw what a job did: counts and speed, the explained variance, a few rows, and where the files are."""
     out = Folder.at(report.out)
     _facts(console, {**_counts(report), **_slowest(report)})
+    if isinstance(report, SliceReport):
+        _facts(console, _left(report))
+        return
     _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(out), EXAMPLES)))
@@ -59,8 +62,9 @@ def show_weights(console: Console, found: Mapping[str, Any]) -> None:
     _facts(console, facts | {"kept in": found["path"]})
 
 
-def _counts(report: Report) -> Mapping[str, str]:
-    ignored = f", and {report.ignored:,} other files that are no images" if report.ignored else ""
+def _counts(report: Report | SliceReport) -> Mapping[str, str]:
+    others = report.ignored if isinstance(report, Report) else 0
+    ignored = f", and {others:,} other files that are no images" if others else ""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
     resumed = f"; of {report.partitions:,} partitions, {report.resumed:,} done before" if report.resumed else ""
     speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "the network had nothing to do"
@@ -74,7 +78,7 @@ def _counts(report: Report) -> Mapping[str, str]:
     }
 
 
-def _slowest(report: Report) -> Mapping[str, str]:
+def _slowest(report: Report | SliceReport) -> Mapping[str, str]:
     lines = []
     for each in report.slowest:
         step, seconds = max(each["steps"].items(), key=lambda item: item[1])
@@ -84,6 +88,17 @@ def _slowest(report: Report) -> Mapping[str, str]:
             f"(process {each['pid']}{again}), {duration(seconds)} of it {step}"
         )
     return {"slowest": "\n".join(lines)} if lines else {}
+
+
+def _left(report: SliceReport) -> Mapping[str, str]:
+    """Return what a slice is of its job, and what finishes the job."""
+    done = report.partitions_of_job - report.partitions_left
+    when = "When all are, start" if report.partitions_left else "Start"
+    return {
+        "slice": f"{report.shards}: done, {report.partitions:,} of the job's {report.partitions_of_job:,} partitions",
+        "job": f"{done:,} of {report.partitions_of_job:,} partitions are done. {when} the same command without "
+        "--shards: it finishes the job.",
+    }
 
 
 def _variance(console: Console, report: Report) -> None:

@@ -161,7 +161,10 @@ def weights(
     return Answer(values, lambda console: show_weights(console, values))
 
 
-@app.command(epilog=EXAMPLE + "fruits run photos/ --out out/photos --backend spark --components 200")
+@app.command(
+    epilog=EXAMPLE + "fruits run photos/ --out out/photos --backend spark --components 200\n\n"
+    "In four slices: [bold]fruits run photos/ --out out/photos --shards 1/4[/] to 4/4, and then without --shards."
+)
 def run(
     images: options.Images,
     out: options.Out,
@@ -178,6 +181,7 @@ def run(
     workers: options.Workers = None,
     s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
+    shards: options.Shards = None,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
@@ -207,6 +211,7 @@ def fit(
     workers: options.Workers = None,
     s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
+    shards: options.Shards = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     log_json: options.LogJson = False,
@@ -233,6 +238,7 @@ def transform(
     workers: options.Workers = None,
     s3_endpoint: options.S3Endpoint = None,
     partition_size: options.PartitionSize = 1024,
+    shards: options.Shards = None,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,

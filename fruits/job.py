@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
 ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
+SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,9 @@ class Job:
         Throw away what another job left in `out`.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
+    shards : str, optional
+        ``"i/n"``: run the network over the i-th of n contiguous slices of the partitions, and nothing more. The same
+        job without it finds what the slices did, does what is missing, and ends the job.
 
     Raises
     ------
@@ -73,6 +78,7 @@ class Job:
     max_reject_fraction: float = 0.1
     overwrite: bool = False
     model: str | None = None
+    shards: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.components, bool) or not (
@@ -104,3 +110,14 @@ class Job:
                 raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more.")
         if not 0 <= self.max_reject_fraction <= 1:
             raise SettingsError(f"--max-reject-fraction {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
+        if self.shards is not None:
+            given = SHARDS.fullmatch(self.shards)
+            if given is None or int(given[1]) > int(given[2]):
+                raise SettingsError(
+                    f"--shards {self.shards}: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."
+                )
+            if self.overwrite:
+                raise SettingsError(
+                    f"--overwrite with --shards {self.shards}: not allowed, because it would throw away what other "
+                    "slices have done. Leave --overwrite out, or give another --out."
+                )

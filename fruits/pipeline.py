@@ -7,6 +7,10 @@
 Each stage finds what is done already and does the rest, so that a command which was killed at any point goes on when
 it is started again. ``job.json`` is written first and says what the folder is for; ``report.json`` is written last
 and means that everything is there.
+
+With :attr:`fruits.Job.shards` a command does its slice of ``featurize``, and of the first level of ``moments``, whose
+groups no slice cuts. Any number of slices may be at work on one folder: what is not a slice's own, ``plan/`` and
+``job.json``, is the same bytes whoever writes it.
 """
 
 from __future__ import annotations
@@ -42,7 +46,7 @@ from fruits.job import Job
 from fruits.job_file import JOB, check_same, describe, versions
 from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
-from fruits.report import Report
+from fruits.report import Report, SliceReport
 from fruits.scaled_pca import ScaledPCA, check_components, solve
 from fruits.storage import Folder, is_temporary, part_name
 from fruits.tasks import Batch, PartReport, Rows, Source
@@ -60,7 +64,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Fit the standardisation and the PCA on the features of the images, and store them in ``model/``.
 
     Parameters
@@ -70,6 +74,11 @@ def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Re
         Where the work is done; see :func:`backends.load`.
     progress : fruits.progress.Progress, optional
         Is told what happens; silent where nothing is given.
+
+    Returns
+    -------
+    Report or SliceReport
+        The latter where ``job.shards`` asks for a slice.
 
     Raises
     ------
@@ -81,12 +90,12 @@ def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Re
     return _Run("fit", job, executor, progress or Silent()).execute()
 
 
-def run(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+def run(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Fit, and write the rows of the same images; the network is run once per image. See :func:`fit`."""
     return _Run("run", job, executor, progress or Silent()).execute()
 
 
-def transform(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report:
+def transform(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Write the rows of the images with the fitted model ``job.model``, in one pass. See :func:`fit`."""
     if job.model is None:
         raise SettingsError("transform needs a fitted model. Give --model, the --out of a fit or a run.")
@@ -107,7 +116,7 @@ class _Run:
     resumed: int = 0
     slowest: list[dict[str, Any]] = field(default_factory=list)
 
-    def execute(self) -> Report:
+    def execute(self) -> Report | SliceReport:
         job = self.job
         settings = dataclasses.asdict(job)
         there = versions() | {"python": platform.python_version()}
@@ -128,7 +137,7 @@ class _Run:
                 for name in STORED:
                     self.out.remove(name)
                 fresh = self._plan(listing, self.out / "plan") == plan
-            if fresh:
+            if fresh and not self.out.exists(JOB):  # a twin, or another slice, may have been sooner
                 self.out.write_json(JOB, asked)
             else:
                 check_same(self.out, self.out.read_json(JOB), asked, listing)
@@ -136,16 +145,26 @@ class _Run:
             self.progress.event(
                 "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]
             )
+            groups = _slice(levels(len(partitions))[0], job.shards)
+            mine = [partition for group in groups for partition in partitions[group.start : group.stop]]
             source = Source(Folder.at(job.images), self.out, network)
             if model is not None:
                 rows = Rows(self.out, model, job.format, job.columns)
-                self._featurize(partitions, tasks.transform, (source, rows), "transform", self._done("rows"))
+                self._featurize(mine, tasks.transform, (source, rows), "transform", self._done("rows"))
             else:
-                self._featurize(partitions, tasks.featurize, source, "featurize", self._done("features"))
-                model = self._model(network)
-                if self.command == "run":
-                    self._write_rows(partitions, Rows(self.out, model, job.format, job.columns))
-            report = self._report(plan, listing, model)
+                self._featurize(mine, tasks.featurize, source, "featurize", self._done("features"))
+                if job.shards is not None and job.solver == "exact":
+                    self._merge(groups)
+            report: Report | SliceReport
+            if job.shards is not None:
+                report = self._slice_report(len(partitions))
+            else:
+                self._check_rejects()
+                if model is None:
+                    model = self._model(network)
+                    if self.command == "run":
+                        self._write_rows(partitions, Rows(self.out, model, job.format, job.columns))
+                report = self._report(plan, listing, model)
         self.progress.event(
             "job_end",
             images=report.images,
@@ -167,7 +186,7 @@ class _Run:
             # What a writer that was killed left under a temporary name is nobody's.
             there = [name for name in self.out.names() if not is_temporary(name)]
         strangers = [name for name in there if name not in STORED and not name.startswith(".")]
-        if JOB not in there and there not in ([], ["plan"]):
+        if JOB not in there and there not in ([], ["plan"]) and not self.out.exists(JOB):
             raise OutputError(
                 f"--out {self.job.out} holds other files ({', '.join((strangers or there)[:3])}) and no job. "
                 "Give an empty folder, or one that does not exist yet."
@@ -259,7 +278,6 @@ class _Run:
         images = sum(partition.images for partition in missing)
         done_now = self._map(name, task, missing, shared, images, lambda report: report.images)
         self.reports |= {report.index: report for report in done_now}
-        self._check_rejects()
 
     def _check_rejects(self) -> None:
         images = sum(report.images for report in self.reports.values())
@@ -308,10 +326,13 @@ class _Run:
     def _moments(self, shards: int) -> Moments:
         tree = levels(shards)
         for level in tree:
-            done = self._done(f"moments/level-{level[0].level}")
-            missing = [group for group in level if group.index not in done]
-            self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1, unit="groups")
+            self._merge(level)
         return Moments.from_bytes(self.out.read(tasks.moments_name(len(tree), 0)))
+
+    def _merge(self, groups: Sequence[Group]) -> None:
+        done = self._done(f"moments/level-{groups[0].level}") if groups else set()
+        missing = [group for group in groups if group.index not in done]
+        self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1, unit="groups")
 
     def _write_rows(self, partitions: Sequence[Partition], rows: Rows) -> None:
         done = self._done("rows")
@@ -415,33 +436,55 @@ class _Run:
             )
         if self.out.exists(REPORT):
             return Report(**self.out.read_json(REPORT))  # type: ignore[arg-type]
-        stage = "transform" if self.command == "transform" else "featurize"
-        taken = self.seconds.get(stage, 0.0)
+        for folder in ("features", "rejects", "rows", "model"):
+            (self.out / folder).sweep()
+        report = Report(
+            **self._account(),
+            ignored=listing.ignored,
+            components=len(model.components),
+            explained_variance_ratio=model.explained_variance_ratio.tolist(),
+            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+        )
+        self.out.write_json(REPORT, report.to_dict())
+        return report
+
+    def _slice_report(self, partitions: int) -> SliceReport:
+        done = self._done("rows" if self.command == "transform" else "features")
+        return SliceReport(
+            **self._account(),
+            shards=str(self.job.shards),
+            partitions_of_job=partitions,
+            partitions_left=partitions - len(done),
+        )
+
+    def _account(self) -> dict[str, Any]:
+        """Return what the reports of a job and of a slice have in common."""
+        taken = self.seconds.get("transform" if self.command == "transform" else "featurize", 0.0)
         steps: Counter[str] = Counter()
         for part in self.reports.values():
             steps.update(part.seconds)
         now = sum(part.images for part in self.reports.values() if part.seconds)
-        for folder in ("features", "rejects", "rows", "model"):
-            (self.out / folder).sweep()
-        report = Report(
-            command=self.command,
-            out=self.out.address,
-            images=plan.images,
-            rows=rows,
-            rejects=rejects,
-            ignored=listing.ignored,
-            partitions=len(self.reports),
-            resumed=self.resumed,
-            seconds={name: round(value, 3) for name, value in self.seconds.items()},
-            worker_seconds={name: round(value, 3) for name, value in sorted(steps.items())},
-            images_per_second=round(now / taken, 1) if taken else 0.0,
-            components=len(model.components),
-            explained_variance_ratio=model.explained_variance_ratio.tolist(),
-            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
-            slowest=self.slowest if len(self.reports) > FEW else [],
-        )
-        self.out.write_json(REPORT, report.to_dict())
-        return report
+        return {
+            "command": self.command,
+            "out": self.out.address,
+            "images": sum(part.images for part in self.reports.values()),
+            "rows": sum(part.rows for part in self.reports.values()),
+            "rejects": self._rejects(),
+            "partitions": len(self.reports),
+            "resumed": self.resumed,
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "worker_seconds": {name: round(value, 3) for name, value in sorted(steps.items())},
+            "images_per_second": round(now / taken, 1) if taken else 0.0,
+            "slowest": self.slowest if len(self.reports) > FEW else [],
+        }
+
+
+def _slice(groups: Sequence[Group], shards: str | None) -> Sequence[Group]:
+    """Return those of the first level's groups that are in the slice ``i/n``; all where none is asked for."""
+    if shards is None:
+        return groups
+    number, of = map(int, shards.split("/"))
+    return groups[len(groups) * (number - 1) // of : len(groups) * number // of]
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:

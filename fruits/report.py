@@ -1,4 +1,4 @@
-"""What a finished job did: the value that every command returns, and the content of ``report.json``."""
+"""What a finished job did, which is the content of ``report.json``, and what a slice of a job did."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Report"]
+__all__ = ["Report", "SliceReport", "report_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +63,43 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON knows."""
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceReport:
+    """What a slice of a job did, which ``--shards`` asks for; it is not stored.
+
+    Attributes
+    ----------
+    command, out, images, rows, rejects, partitions, resumed, seconds, worker_seconds, images_per_second, slowest
+        As in :class:`Report`, of the slice alone.
+    shards : str
+        Which slice of how many: ``2/4``.
+    partitions_of_job, partitions_left : int
+        How many partitions the whole job has, and for how many of them the network had still to run when this slice
+        ended. When none is left, the same command without ``--shards`` finishes the job.
+    """
+
+    command: str
+    out: str
+    shards: str
+    images: int
+    rows: int
+    rejects: dict[str, int]
+    partitions: int
+    resumed: int
+    partitions_of_job: int
+    partitions_left: int
+    seconds: dict[str, float]
+    worker_seconds: dict[str, float]
+    images_per_second: float
+    slowest: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as values that JSON knows."""
+        return dataclasses.asdict(self)
+
+
+def report_of(values: dict[str, Any]) -> Report | SliceReport:
+    """Return the report that ``to_dict`` gave as these values."""
+    return SliceReport(**values) if "shards" in values else Report(**values)

@@ -52,7 +52,7 @@ from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor
 from fruits.job import Job
 from fruits.progress import Progress
-from fruits.report import Report
+from fruits.report import Report, SliceReport
 from fruits.storage import Folder
 
 __all__ = ["admit", "check_pins", "dask_ec2", "executor", "run"]
@@ -78,7 +78,7 @@ ADAPTIVE = {"interval": "5s", "wait_count": 12, "target_duration": "60s"}
 WHO_AM_I = "https://checkip.amazonaws.com"
 
 
-def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report:
+def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
     """Run a job on a cluster that is made for it, and return its report; see :func:`executor`.
 
     Parameters

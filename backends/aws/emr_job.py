@@ -16,7 +16,7 @@ from fruits.dataset import Listing
 from fruits.errors import DatasetError, SettingsError
 from fruits.job import Job
 from fruits.progress import Progress
-from fruits.report import Report
+from fruits.report import Report, SliceReport, report_of
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder
 
@@ -25,7 +25,7 @@ __all__ = ["run", "staged_for"]
 DEFAULT_BACKBONE = "MobileNetV2"
 
 
-def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report:
+def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
     """Run a job on EMR and return its report; see :func:`backends.aws.emr_run.follow`.
 
     Parameters
@@ -60,7 +60,7 @@ def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report:
     step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
     progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
     try:
-        return Report(**follow(account, step, tell=progress.note, log=progress.note))
+        return report_of(follow(account, step, tell=progress.note, log=progress.note))
     except KeyboardInterrupt:
         if asked_to_leave(step):
             progress.note(f"left running; end it with: fruits cluster down {step.name}")

@@ -10,7 +10,7 @@ from benchmarks.child import Done, Task
 from fruits import pipeline
 from fruits.executor import Executor
 from fruits.job import Job
-from fruits.report import Report
+from fruits.report import Report, SliceReport
 
 __all__ = ["run_job"]
 
@@ -26,7 +26,7 @@ STAGES = {  # of a job, and what they are called here
 }
 
 
-def run_job(task: Task, command: Callable[[Job, Executor], Report]) -> Done:
+def run_job(task: Task, command: Callable[[Job, Executor], Report | SliceReport]) -> Done:
     """Do a whole job with one of the three commands of :mod:`fruits.pipeline`."""
     case = task.case
     job = Job(

@@ -12,7 +12,7 @@ import fruits
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("Comparison", "Executor", "FruitsError", "InputError", "Job", "JobError", "Report", "ScaledPCA"),
-    *("compare", "fit", "run", "transform"),
+    *("SliceReport", "compare", "fit", "run", "transform"),
 }
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")

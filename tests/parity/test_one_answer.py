@@ -1,7 +1,10 @@
 """Whole jobs on every backend, compared to the last bit, on real images where they are there and on generated ones."""
 
 import dataclasses
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,30 @@ def test_run_gives_the_same_bytes_on_every_backend(images, reference, tmp_path, 
     assert found.identical, found.differences
     assert found.rows == report.rows == report.images - 3
     assert stored(job.out) == stored(expected.out)
+
+
+@pytest.mark.parametrize("images", ["generated"], indirect=True)
+def test_slices_on_several_backends_two_of_them_at_once_give_the_same_bytes(images, tmp_path):
+    # Twenty partitions are three groups of the tree of moments, of at most eight.
+    options = {"components": 10, "limit": 20, "partition_size": 1}
+    job = Job(images=str(images), out=str(tmp_path / "out"), **options)
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+    def start(shards, backend):
+        where = [job.images, "--out", job.out, "--shards", shards, "--backend", backend, "--workers", "1", "--json"]
+        command = [sys.executable, "-m", "fruits.cli", "run", *where, *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    together = [start("3/3", "local"), start("1/3", "dask")]
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    with backends.load("local")(workers=1) as executor:
+        pipeline.run(whole, executor)
+        answers = [json.loads(process.communicate()[0]) for process in together]
+        assert [process.returncode for process in together] == [0, 0]
+        assert min(answer["partitions_left"] for answer in answers) == 8
+        assert pipeline.run(dataclasses.replace(job, shards="2/3"), executor).partitions_left == 0
+        assert pipeline.run(job, executor).resumed == 20
+    assert stored(job.out) == stored(whole.out)
 
 
 @pytest.mark.parametrize("name", list(backends.BACKENDS))

@@ -21,7 +21,7 @@ from rich.console import Console
 from fruits import _terminal, cli, pipeline
 from fruits.comparison import Comparison, Difference
 from fruits.errors import JobError, TaskError
-from fruits.report import Report
+from fruits.report import Report, SliceReport
 
 COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
 
@@ -173,6 +173,7 @@ def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
         ("--format", "json", "--format json: not known. Allowed: parquet, csv."),
         ("--columns", "label,colour", "--columns colour: not known. Allowed: path, label, features"),
         ("--partition-size", "0", "--partition-size 0: not allowed. Allowed: 1 or more."),
+        ("--shards", "5/4", "--shards 5/4: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."),
         ("--limit", "0", "--limit 0: not allowed."),
         ("--max-reject-fraction", "2", "--max-reject-fraction 2.0: not allowed. Allowed: 0 to 1."),
         ("--backend", "ray", "--backend ray: no such backend. Allowed: dask, spark, local."),
@@ -364,6 +365,20 @@ def test_the_report_of_a_fit_has_no_rows(tmp_path: Path) -> None:
     text = drawn(lambda console: _terminal.show_report(console, report(tmp_path, command="fit")), terminal=True)
     assert "scaled_features" not in text
     assert "model/" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "says"), [(50, "50 of 100 partitions are done. When all are, start the same"), (0, "are done. Start the")]
+)
+def test_a_slice_says_what_is_done_and_what_finishes_the_job(tmp_path: Path, left: int, says: str) -> None:
+    values = report(tmp_path, partitions=25).to_dict()
+    shared = {name: value for name, value in values.items() if name in SliceReport.__dataclass_fields__}
+    done = SliceReport(shards="2/4", partitions_of_job=100, partitions_left=left, **shared)
+    flat = " ".join(drawn(lambda console: _terminal.show_report(console, done), terminal=True).split())
+    assert "2/4: done, 25 of the job's 100 partitions" in flat
+    assert says in flat
+    assert "command without --shards: it finishes the job." in flat
+    assert "report.json" not in flat
 
 
 def test_a_single_component_and_a_job_that_was_done_before_are_shown(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_components_that_are_allowed(components):
         ("limit", 0, "--limit 0"),
         ("max_reject_fraction", 1.5, "--max-reject-fraction 1.5"),
         ("max_reject_fraction", float("nan"), "--max-reject-fraction nan"),
+        *(("shards", value, f"--shards {value}: not allowed") for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")),
     ],
 )
 def test_what_is_not_allowed_is_said_with_what_is(setting, value, says):
@@ -46,3 +47,8 @@ def test_what_is_not_allowed_is_said_with_what_is(setting, value, says):
         Job(images="i", out="o", **{setting: value})
     assert "llowed" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_slice_cannot_overwrite():
+    with pytest.raises(SettingsError, match=r"--overwrite with --shards 2/4"):
+        Job(images="i", out="o", shards="2/4", overwrite=True)

@@ -176,6 +176,70 @@ def test_a_part_that_was_removed_is_made_again(job, tmp_path):
     assert digest(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("command", [pipeline.run, pipeline.fit, pipeline.transform])
+def test_slices_in_any_order_and_then_the_whole_give_the_bits_of_one_run(job, tmp_path, command):
+    pipeline.run(dataclasses.replace(job, out=str(tmp_path / "model")), LocalExecutor())
+    # Thirty partitions are four groups of the tree of moments, of at most eight.
+    job = dataclasses.replace(job, partition_size=1, model=str(tmp_path / "model"), limit=30)
+    command(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
+    task = "transform" if command is pipeline.transform else "featurize"
+    slices = {}
+    for shards in ("3/3", "1/3", "2/3"):
+        executor = Counting()
+        slices[shards] = command(dataclasses.replace(job, shards=shards), executor)
+        assert (slices[shards].shards, slices[shards].partitions_of_job) == (shards, 30)
+        assert executor.given[task] == slices[shards].partitions
+        assert executor.given.get("merge", 0) == (slices[shards].partitions + 7) // 8 * (task == "featurize")
+    assert {shards: report.partitions for shards, report in slices.items()} == {"1/3": 8, "2/3": 8, "3/3": 14}
+    assert [slices[shards].partitions_left for shards in ("3/3", "1/3", "2/3")] == [16, 8, 0]
+    assert sum(report.rows for report in slices.values()) == 29
+    assert not (tmp_path / "out" / "report.json").exists()
+    last = Counting()
+    report = command(job, last)
+    assert task not in last.given
+    assert last.given.get("merge", 0) == (task == "featurize")
+    assert (report.rows, report.resumed) == (29, 30)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_the_last_command_does_what_no_slice_has_done(job, tmp_path):
+    pipeline.run(dataclasses.replace(job, out=str(tmp_path / "whole"), partition_size=2), LocalExecutor())
+    job = dataclasses.replace(job, partition_size=2)
+    pipeline.run(dataclasses.replace(job, shards="2/2"), LocalExecutor())
+    last = Counting()
+    assert pipeline.run(job, last).rows == 30
+    assert last.given["featurize"] == 8
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_slice_without_partitions_does_nothing(job):
+    executor = Counting()
+    report = pipeline.run(dataclasses.replace(job, shards="1/3"), executor)  # eight partitions are one group
+    assert (report.partitions, report.images, report.partitions_left) == (0, 0, 8)
+    assert executor.given == {}
+
+
+def test_too_many_rejects_are_judged_when_the_job_ends(job):
+    strict = dataclasses.replace(job, max_reject_fraction=0)
+    assert sum(pipeline.run(dataclasses.replace(strict, shards="1/1"), LocalExecutor()).rejects.values()) == 2
+    with pytest.raises(RejectsError, match="2 of 32 images"):
+        pipeline.run(strict, LocalExecutor())
+
+
+def test_a_slice_of_another_job_is_refused_also_where_both_begin_at_once(job, monkeypatch):
+    made = pipeline.make_plan
+
+    def then_another_begins(*arguments):
+        plan = made(*arguments)
+        monkeypatch.setattr(pipeline, "make_plan", made)
+        pipeline.run(dataclasses.replace(job, shards="1/2"), LocalExecutor())
+        return plan
+
+    monkeypatch.setattr(pipeline, "make_plan", then_another_begins)
+    with pytest.raises(OutputError, match="components: 5 there, 6 asked"):
+        pipeline.run(dataclasses.replace(job, components=6, shards="2/2"), LocalExecutor())
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
