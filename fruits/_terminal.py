@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fruits.comparison import Comparison
+    from fruits.status import Status
 
 EXAMPLES = 3  # rows that are shown
 COMPONENTS = 5  # components that are shown one by one
@@ -53,6 +54,40 @@ def show_comparison(console: Console, found: Comparison) -> None:
         for difference in found.differences
     ]
     _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
+
+
+def show_status(console: Console, found: Status) -> None:
+    """Draw how far a job is."""
+    facts = {
+        "job": f"{found.command} of {found.images:,} images in {found.partitions:,} "
+        f"partition{'s' * (found.partitions != 1)}, {'complete' if found.complete else 'not complete'}"
+    }
+    for stage in found.stages:
+        if stage.unit == "models":
+            facts[stage.name] = "done" if stage.done else "to do"
+        else:
+            facts[stage.name] = f"{stage.done:,} of {stage.total:,} {stage.unit}"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.rejects.items())
+    rejected = f"{sum(found.rejects.values()):,} rejected" + (f" ({reasons})" if reasons else "")
+    used = f"{found.rows:,} used, " if found.rows is not None else f"of the first {found.surveyed:,} partitions "
+    facts["images"] = f"{found.images_done:,} of {found.images:,} seen by the network: {used}{rejected}"
+    if not found.complete:
+        facts["now"] = _movement(found)
+    facts["files"] = f"{_printable(found.out)}/"
+    _facts(console, facts)
+
+
+def _movement(found: Status) -> str:
+    if found.seconds_since_newest is None:
+        return "this storage does not tell when a part was stored: whether the job moves is not known"
+    since = duration(found.seconds_since_newest)
+    if not found.moves:
+        return f"nothing was stored for {since}: the job waits, or was stopped; the same command goes on"
+    if found.images_per_second is None or found.seconds_left is None or found.stage is None:
+        return f"it moves: the last part was stored {since} ago"
+    digits = 0 if found.images_per_second >= 10 else 1
+    left = f"{duration(found.seconds_left)} left of {found.stage.name}"
+    return f"it moves: the last part was stored {since} ago; {found.images_per_second:,.{digits}f} images/s, {left}"
 
 
 def show_weights(console: Console, found: Mapping[str, Any]) -> None:

@@ -251,6 +251,27 @@ def transform(
     return _work("transform", locals())
 
 
+@app.command(
+    epilog=EXAMPLE + "fruits status s3://bucket/out\n\nAgain and again: [bold]watch -n 10 fruits status out/photos[/]"
+)
+def status(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a job.", show_default=False)],
+    s3_endpoint: options.S3Endpoint = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Tell how far a job is and whether it moves, from another terminal or another machine.
+
+    It only reads what the job has stored. Exits with 0 where there is a job, complete or not, and with 2 where there is
+    none.
+    """
+    from fruits._terminal import show_status
+    from fruits.status import status as status_of
+
+    found = status_of(out)
+    return Answer(dataclasses.asdict(found), lambda console: show_status(console, found))
+
+
 @app.command(epilog=EXAMPLE + "fruits compare out/dask out/spark")
 def compare(
     a: Annotated[str, typer.Argument(metavar="OUT_A", help="The --out of a finished command.", show_default=False)],

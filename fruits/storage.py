@@ -11,15 +11,18 @@ import asyncio
 import os
 import posixpath
 import re
+import stat
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import orjson
@@ -31,7 +34,18 @@ from fruits.arrow import read_table
 from fruits.errors import OutputError
 from fruits.s3 import S3Settings
 
-__all__ = ["ChangedFileError", "File", "Folder", "fetch", "is_s3", "is_temporary", "open_address", "part_name"]
+__all__ = [
+    "ChangedFileError",
+    "File",
+    "Folder",
+    "StoredFile",
+    "fetch",
+    "is_s3",
+    "is_temporary",
+    "open_address",
+    "part_index",
+    "part_name",
+]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -137,6 +151,19 @@ def is_temporary(name: str) -> bool:
 def part_name(index: int, suffix: str) -> str:
     """Return the file name of part `index`: ``part-00017.parquet``."""
     return f"part-{index:05d}.{suffix}"
+
+
+def part_index(name: str) -> int | None:
+    """Return the index of the part that a file's name is made of; None where it is no part's."""
+    match = PART.match(name)
+    return None if match is None else int(match[1])
+
+
+class StoredFile(NamedTuple):
+    """A file of a folder: its size in bytes, and when it was written, in seconds since the epoch; 0 is not known."""
+
+    size: int
+    modified: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +281,26 @@ class Folder:
 
     def parts(self) -> list[int]:
         """Return the indices of the parts in this folder, in order."""
-        return sorted(int(match[1]) for name in self.names() if (match := PART.match(name)))
+        return sorted(index for name in self.names() if (index := part_index(name)) is not None)
+
+    def stored(self) -> dict[str, StoredFile]:
+        """Return the files in this folder by name, in order; none where it does not exist."""
+        file_system, path = self.open()
+        if isinstance(file_system, LocalFileSystem):
+            return _stored_locally(path)
+        if is_s3(file_system):
+            files = (file for page in file_system.pages(path, deep=False) for file in page.files)
+            return {file.path: StoredFile(file.size, file.modified.timestamp()) for file in files}
+        file_system.invalidate_cache()
+        try:
+            entries = file_system.ls(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {
+            posixpath.basename(entry["name"]): StoredFile(entry["size"] or 0, _modified(entry))
+            for entry in sorted(entries, key=itemgetter("name"))
+            if entry["type"] == "file"
+        }
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name` and all it holds; nothing happens where it does not exist."""
@@ -314,6 +360,27 @@ class Folder:
     def write_json(self, name: str, value: dict[str, object]) -> None:
         """Store a JSON object as the file `name`, for people to read too."""
         self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _stored_locally(path: str) -> dict[str, StoredFile]:
+    found = {}
+    try:
+        names = sorted(os.listdir(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    for name in names:
+        with suppress(FileNotFoundError):  # a temporary name, which a writer has meanwhile given up for the file's own
+            told = os.stat(os.path.join(path, name))
+            if stat.S_ISREG(told.st_mode):
+                found[name] = StoredFile(told.st_size, told.st_mtime)
+    return found
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """Return when a file was written, under the names that file systems have for it."""
+    times = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "modified", "created"))
+    time = next((time for time in times if time is not None), 0.0)
+    return time.timestamp() if isinstance(time, datetime) else float(time) if isinstance(time, int | float) else 0.0
 
 
 def _read_local(path: str) -> tuple[bytes, str]:

@@ -54,6 +54,9 @@ def test_a_job_from_s3_to_s3_has_the_bits_of_a_local_one(backend, bucket, folder
     assert (report["images"], report["rows"]) == (62, 60)
     assert sum(between.made.values()) > 2
     assert compare(str(local), out).identical
+    told = fruits("status", out)
+    assert (told["complete"], told["rows"], told["rejects"]) == (True, 60, report["rejects"])
+    assert told["seconds_since_newest"] < 600
     stored = [path for path in (folder_of(bucket) / "out").rglob("*") if path.is_file()]
     assert stored
     assert not any(s3.secret.encode() in path.read_bytes() for path in stored)
