@@ -108,6 +108,15 @@ Limit = Annotated[
     int | None,
     typer.Option("--limit", metavar="COUNT", help="Use the first so many images only.", rich_help_panel=WHAT),
 ]
+FollowLinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-links",
+        metavar="",
+        help="Take links to files outside of IMAGES for images too; else they are passed over and counted.",
+        rich_help_panel=WHAT,
+    ),
+]
 MaxRejectFraction = Annotated[
     float,
     typer.Option(

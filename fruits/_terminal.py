@@ -99,7 +99,7 @@ def show_weights(console: Console, found: Mapping[str, Any]) -> None:
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:
     others = report.ignored if isinstance(report, Report) else 0
-    ignored = f", and {others:,} other files that are no images" if others else ""
+    ignored = f", and {others:,} other files that are no images or lead out" if others else ""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
     resumed = f"; of {report.partitions:,} partitions, {report.resumed:,} done before" if report.resumed else ""
     speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "the network had nothing to do"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from fruits.arrow import number_array, text_array
 from fruits.errors import DamageError, DatasetError
 from fruits.images import EXTENSIONS, is_image
-from fruits.storage import Folder, is_s3, open_address, part_name
+from fruits.storage import Folder, heads, is_s3, open_address, part_name
 
 __all__ = ["Entry", "Listing", "Partition", "Plan", "make_plan", "read_partition"]
 
@@ -107,20 +108,28 @@ class Listing:
         Any fsspec address of a folder.
     limit : int, optional
         Stop after so many images.
+    follow_links : bool, default False
+        Take links to files that lead out of the folder for images too; those that stay in it always are. Links to
+        folders are never followed.
 
     Attributes
     ----------
     ignored : int
-        Files passed over so far: their names have no extension of an image, and their first bytes no signature.
+        Files passed over so far: their names have no extension of an image, and their first bytes no signature; or
+        they are no regular files; or links that lead out.
+    links_out : int
+        How many of them are links to files that lead out of the folder.
     """
 
-    def __init__(self, address: str, *, limit: int | None = None) -> None:
+    def __init__(self, address: str, *, limit: int | None = None, follow_links: bool = False) -> None:
         self.address = address
         self.limit = limit
+        self.follow_links = follow_links
         self.ignored = 0
+        self.links_out = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        self.ignored = 0
+        self.ignored = self.links_out = 0
         file_system, root = open_address(self.address)
         if is_s3(file_system):
             return islice(self._pages(file_system, root), self.limit)
@@ -129,9 +138,25 @@ class Listing:
             raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
         if not file_system.isdir(root):
             raise DatasetError(f"{self.address}: not a folder. Give the folder that holds the image.")
-        return islice(self._walk(file_system, root, root), self.limit)
+        return islice(self._walk(file_system, root), self.limit)
 
-    def _walk(self, file_system: Any, root: str, folder: str) -> Iterator[Entry]:
+    def _walk(self, file_system: Any, root: str) -> Iterator[Entry]:
+        start = len(root.rstrip("/")) + 1
+        inside = os.path.join(os.path.realpath(root), "")
+        ways = [
+            self._folder(file_system, root, start, inside)
+        ]  # no recursion: folders may lie in each other by the thousand
+        while ways:
+            for found in ways[-1]:
+                if isinstance(found, str):
+                    ways.append(self._folder(file_system, found, start, inside))
+                    break
+                yield found
+            else:
+                ways.pop()
+
+    def _folder(self, file_system: Any, folder: str, start: int, inside: str) -> Iterator[Entry | str]:
+        """Yield the images of one folder, and the addresses of the folders in it, in order."""
         try:
             found = file_system.ls(folder, detail=True)
         except OSError as error:
@@ -142,17 +167,30 @@ class Listing:
             for entry in found
             if entry["name"].rstrip("/") != folder  # an object store lists the marker of the folder itself
         }
-        files = [name for name, entry in entries.items() if _is_file(file_system, name, entry)]
+        files = [name for name, entry in entries.items() if self._is_file(name, entry, inside)]
         images = _images(file_system, files)
-        start = len(root.rstrip("/")) + 1
         for name in sorted(entries):
-            entry = entries[name]
-            if entry["type"] == "directory":
-                yield from self._walk(file_system, root, name[:-1])
+            if name.endswith("/"):
+                yield name[:-1]
             elif name in images:
-                yield Entry(name[start:], entry["size"] or 0, _version(entry))
+                yield Entry(name[start:], entries[name]["size"] or 0, _version(entries[name]))
             else:
                 self.ignored += 1
+
+    def _is_file(self, name: str, entry: dict[str, Any], inside: str) -> bool:
+        """Tell whether to take an entry for a file; one behind a link too, but not a folder, which could lead round."""
+        if not entry.get("islink"):
+            return bool(entry["type"] == "file")
+        try:
+            mode = os.stat(name).st_mode
+        except OSError:
+            mode = stat.S_IFREG  # it leads nowhere: its partition tells so
+        if not stat.S_ISREG(mode):
+            return False
+        if not self.follow_links and not os.path.realpath(name).startswith(inside):
+            self.links_out += 1
+            return False
+        return True
 
     def _pages(self, file_system: Any, root: str) -> Iterator[Entry]:
         """List S3, which gives all files below a folder in the order of their paths, and 1,000 at a time."""
@@ -185,14 +223,9 @@ class Listing:
 
     def _check_readable(self, file_system: Any, root: str, entries: list[Entry]) -> None:
         """Refuse what may be listed and not read, before it is found out picture by picture."""
-        heads = file_system.cat_ranges([f"{root}/{entry.path}" for entry in entries], 0, HEAD_BYTES, on_error="return")
-        if all(isinstance(head, PermissionError) for head in heads):
-            raise DatasetError(f"{self.address}: {heads[0]}.")
-
-
-def _is_file(file_system: Any, name: str, entry: dict[str, Any]) -> bool:
-    """Tell whether to take an entry for a file; one behind a link too, but not a folder, which could lead round."""
-    return entry["type"] == "file" or (bool(entry.get("islink")) and not file_system.isdir(name))
+        found = heads(file_system, [f"{root}/{entry.path}" for entry in entries], HEAD_BYTES)
+        if all(isinstance(head, PermissionError) for head in found):
+            raise DatasetError(f"{self.address}: {found[0]!s}.")
 
 
 def _version(entry: dict[str, Any]) -> str:
@@ -210,10 +243,10 @@ def _images(file_system: Any, names: list[str]) -> set[str]:
     images = {name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS}
     others = [name for name in names if name not in images]
     if others:
-        heads = file_system.cat_ranges(others, 0, HEAD_BYTES, on_error="return")
+        found = heads(file_system, others, HEAD_BYTES)
         # What cannot be read may be an image: it is listed, and its partition tells why it was rejected.
         images.update(
-            name for name, head in zip(others, heads, strict=True) if not isinstance(head, bytes) or is_image(head)
+            name for name, head in zip(others, found, strict=True) if not isinstance(head, bytes) or is_image(head)
         )
     return images
 
@@ -295,6 +328,11 @@ def read_partition(plan: Folder, partition: Partition) -> list[Entry]:
     if len(entries) != partition.images:
         raise DamageError(
             f"{plan.address}: {partition} has {len(entries):,} images in the stored plan. "
+            "Start the command again with --overwrite."
+        )
+    if out := next((path for path, *_ in entries if path.startswith("/") or ".." in path.split("/")), None):
+        raise DamageError(
+            f"{plan.address}: {partition} has {out!r} in the stored plan, which leads out of the folder of the images. "
             "Start the command again with --overwrite."
         )
     return entries

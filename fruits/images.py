@@ -10,7 +10,8 @@ reason           what it means
 ``changed``      the file is no longer as long as when it was listed
 ``empty``        the file has 0 bytes
 ``not-an-image`` the content begins like none of JPEG, PNG, WebP, BMP, TIFF and GIF, whatever its name
-``too-large``    the picture has more than 50 megapixels, by its header; it was not decoded
+``too-large``    the picture has more than 50 megapixels, a side of more than 1,000,000 pixels or more than 100 scans,
+                 by its header, or its file more than 400 MB; it was not decoded
 ``truncated``    the file ends before the picture does
 ``undecodable``  the content is damaged, or of a variant that Pillow does not know
 ``crashed``      the decoder crashed; see :mod:`fruits.isolation`
@@ -46,7 +47,12 @@ EXTENSIONS = frozenset(
 REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "truncated", "undecodable", "crashed")
 
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 1_000_000  # pixels: to resize takes 32 bytes for each
+MAX_SCANS = 100  # of a JPEG: each passes over the whole picture; encoders write 10, and libtiff stops here too
+MAX_SEGMENTS = 100_000  # of a JPEG in which scans are counted
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # markers that have a length, and the last; a scan holds none
 ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete|missing dimensions")
 TRANSPOSE = {  # EXIF 2.32, table 6: where the stored row 0 and column 0 are, and what sets them right
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -128,11 +134,17 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
     try:
         # The format's own class and not Image.open, whose size check warns before ours can look at the header.
-        image = reader(BytesIO(data))
+        image: Image.Image = reader(BytesIO(data))
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
+        if max(width, height) > MAX_SIDE:
+            raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_SIDE:,} on a side at most")
+        if reader is JpegImageFile and _has_many_scans(data):
+            raise ImageError("too-large", f"more than {MAX_SCANS} scans")
         image.load()
+        if reader is WebPImageFile:
+            image = image.copy()  # lets go of libwebp's two canvases: what follows would come on top of them
         return np.asarray(_rgb(_upright(image)).resize((size, size), Image.Resampling.BICUBIC))
     except (ImageError, Warning):
         raise
@@ -158,6 +170,22 @@ def _reader(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in DIB_HEADER_SIZES:
         return BmpImageFile
     return None
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Tell whether a JPEG has more scans than allowed; what only looks like one, as in a thumbnail, does not count."""
+    if data.count(START_OF_SCAN) <= MAX_SCANS:
+        return False
+    scans = place = 0
+    for _ in range(MAX_SEGMENTS):
+        marker = SEGMENT.search(data, place)
+        if marker is None or marker[0] == END_OF_IMAGE:
+            return False
+        scans += marker[0] == START_OF_SCAN
+        if scans > MAX_SCANS:
+            return True
+        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    return True
 
 
 def _ends_early(data: bytes, words: str) -> bool:

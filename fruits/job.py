@@ -48,6 +48,8 @@ class Job:
         Images per partition: the unit of work, and of what is redone when a worker dies.
     limit : int, optional
         Use the first so many images of the listing only.
+    follow_links : bool, default False
+        Take links to files that lead out of the folder of the images for images too.
     max_reject_fraction : float, default 0.1
         The job fails when a larger share of the images cannot be used.
     overwrite : bool, default False
@@ -75,6 +77,7 @@ class Job:
     columns: tuple[str, ...] = COLUMNS
     partition_size: int = 1024
     limit: int | None = None
+    follow_links: bool = False
     max_reject_fraction: float = 0.1
     overwrite: bool = False
     model: str | None = None

@@ -27,6 +27,7 @@ def describe(command: str, job: Job, plan: Plan, network: Network, model: Scaled
         "command": command,
         "images": Folder.at(job.images).address,
         "limit": job.limit,
+        "follow_links": job.follow_links,
         "plan": dataclasses.asdict(plan),
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
     }

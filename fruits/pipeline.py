@@ -125,10 +125,14 @@ class _Run:
         )
         self.out = Folder.at(job.out)
         model = self._given_model() if self.command == "transform" else None
-        listing = Listing(job.images, limit=job.limit)
+        listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
         self.out.check()
         fresh = self._is_fresh()
         plan = self._plan(listing, self.out / "plan" if fresh else None)
+        if listing.links_out:
+            self.progress.note(
+                f"{listing.links_out:,} links lead out of {job.images} and were passed over; --follow-links takes them"
+            )
         with self._stage("network"):
             network = self._network(model)
         with self._driver_storage():
@@ -223,6 +227,8 @@ class _Run:
         """Refuse, before anything is started, what cannot end well."""
         if plan.images == 0:
             others = f"; none of its {listing.ignored:,} files is an image" if listing.ignored else " and is empty"
+            if listing.links_out:
+                others += f", and {listing.links_out:,} are links that lead out of it, which --follow-links takes"
             raise DatasetError(
                 f"{self.job.images}: no image found{others}. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, "
                 "TIFF or GIF images."

@@ -24,7 +24,7 @@ class Report:
     rejects : dict of str to int
         How many were not used, by reason; ``images = rows + sum(rejects.values())``.
     ignored : int
-        Files below the images' folder that are no images.
+        Files below the images' folder that are no images, and links that lead out of it and were not to be followed.
     partitions, resumed : int
         How many partitions there are, and how many of them were found done when this command started.
     seconds : dict of str to float

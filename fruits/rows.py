@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,6 +27,10 @@ REJECTS = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
     ]
 )
+
+# What a spreadsheet would run is kept from it by an apostrophe in front, and so is what has one already: read back,
+# one is taken away. Tab and line ends are skipped by spreadsheets, the last four are the wide forms of the first.
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 Float32 = npt.NDArray[np.float32]
 
@@ -52,7 +57,8 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
     model : ScaledPCA
         Applied in float64; the rows are float32.
     format : {"parquet", "csv"}
-        In CSV a vector is one cell, ``[a,b,…]``, each number in the fewest digits that give its float32 back.
+        In CSV a vector is one cell, ``[a,b,…]``, each number in the fewest digits that give its float32 back; a text
+        that a spreadsheet would run as a formula has an apostrophe in front, which :func:`decode_rows` takes away.
     columns : sequence of str
         Which columns, in this order.
     """
@@ -111,7 +117,13 @@ def _vector_cells(values: Float32) -> Iterator[bytes]:
 
 
 def _text_cell(text: str | None) -> bytes:
-    return b"" if text is None else b'"%b"' % text.encode().replace(b'"', b'""')
+    if text is None:
+        return b""
+    return b'"%b%b"' % (b"'" * bool(FORMULA.match(text)), text.encode().replace(b'"', b'""'))
+
+
+def _text(cell: str) -> str | None:
+    return (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) or None
 
 
 def _read_csv(text: str) -> dict[str, list[str | None] | Float32]:
@@ -125,5 +137,5 @@ def _read_csv(text: str) -> dict[str, list[str | None] | Float32]:
         if name in VECTORS:
             columns[name] = np.array([orjson.loads(cell) for cell in cells], np.float32)
         else:
-            columns[name] = [cell or None for cell in cells]
+            columns[name] = [_text(cell) for cell in cells]
     return columns

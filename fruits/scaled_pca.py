@@ -32,6 +32,10 @@ __all__ = ["ScaledPCA", "check_components", "choose_components", "fix_signs", "s
 SCHEMA = "fruits.scaled_pca/1"
 JSON_NAME = "model.json"
 ARRAYS_NAME = "scaled_pca.safetensors"
+ARRAYS = ("mean", "scale", "components", "eigenvalues")
+MAX_JSON_BYTES = 16 * 2**20
+MAX_ARRAYS_BYTES = 256 * 2**20  # 5,700 features with all their components
+HEADER_BYTES = 2**16  # of a safetensors file: what there is before the arrays
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
@@ -106,14 +110,7 @@ class ScaledPCA:
         return hashlib.sha256(self._arrays()).hexdigest()
 
     def _arrays(self) -> bytes:
-        return safetensors.numpy.save(
-            {
-                "mean": self.mean,
-                "scale": self.scale,
-                "components": self.components,
-                "eigenvalues": self.eigenvalues,
-            }
-        )
+        return safetensors.numpy.save({name: getattr(self, name) for name in ARRAYS})
 
     def save(self, folder: str | Folder) -> None:
         """Store the model in a folder, as ``model.json`` and ``scaled_pca.safetensors``."""
@@ -143,35 +140,35 @@ class ScaledPCA:
         Raises
         ------
         ModelError
-            There is no model, its schema is not known, or a byte of it has changed.
+            There is no model, its schema is not known, a byte of it has changed, or its parts do not fit each other.
         """
         source = folder if isinstance(folder, Folder) else Folder.at(folder)
         if not source.exists(JSON_NAME) and source.exists(f"model/{JSON_NAME}"):
             source = source / "model"
         try:
-            about = orjson.loads(source.read(JSON_NAME))
-            arrays = source.read(ARRAYS_NAME)
+            about = _about(source)
+            arrays = source.read(ARRAYS_NAME, limit=_arrays_bytes(about) + HEADER_BYTES)
         except FileNotFoundError as error:
             raise ModelError(
                 f"{source.address}: no model here ({JSON_NAME} and {ARRAYS_NAME} are needed). "
                 "Give the --out of a finished fit or run, or its model/ folder."
             ) from error
-        except orjson.JSONDecodeError as error:
-            raise _damaged(source, JSON_NAME, str(error)) from error
-        if not isinstance(about, dict) or about.get("schema") != SCHEMA:
-            schema = about.get("schema") if isinstance(about, dict) else None
-            raise ModelError(f"{source.address}: schema {schema!r} is not known here. Allowed: {SCHEMA!r}.")
-        stated = about.pop("sha256", None)
-        if stated != _digest(about):
-            raise _damaged(source, JSON_NAME, f"its digest is {_digest(about)}, it states {stated}")
+        except OSError as error:
+            raise ModelError(f"{source.address}: the model cannot be read: {error.strerror or error}.") from error
         if hashlib.sha256(arrays).hexdigest() != about["arrays"]["sha256"]:
             raise _damaged(source, ARRAYS_NAME, "its bytes do not have the digest that model.json states")
-        loaded = safetensors.numpy.load(arrays)
-        return cls(
-            **{name: loaded[name] for name in ("mean", "scale", "components", "eigenvalues")},
-            rows=about["rows"],
-            network=about["network"],
-        )
+        try:
+            loaded = safetensors.numpy.load(arrays)
+        except Exception as error:  # SafetensorError, and KeyError where it does not know a type
+            raise _damaged(source, ARRAYS_NAME, f"{type(error).__name__}: {error}") from error
+        features, components = about["features"], about["components"]
+        shapes = dict.fromkeys(ARRAYS, (features,)) | {"components": (components, features)}
+        found = {name: (str(array.dtype), array.shape) for name, array in loaded.items()}
+        if found != {name: ("float64", shape) for name, shape in shapes.items()}:
+            raise _damaged(source, ARRAYS_NAME, f"it holds {found}; model.json says float64 of {shapes}")
+        if not all(np.isfinite(array).all() for array in loaded.values()) or (loaded["scale"] < 0).any():
+            raise _damaged(source, ARRAYS_NAME, "its numbers are not finite, or a standard deviation is negative")
+        return cls(**loaded, rows=about["rows"], network=about["network"])
 
     def to_sklearn(self) -> sklearn.pipeline.Pipeline:
         """Return a fitted ``Pipeline(StandardScaler, PCA)`` that gives the same scores.
@@ -329,6 +326,37 @@ def fix_signs(components: Float64) -> Float64:
 
 def _digest(about: Mapping[str, object]) -> str:
     return hashlib.sha256(orjson.dumps(about, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _about(source: Folder) -> dict[str, Any]:
+    """Return what ``model.json`` says, where all that is needed of it is of its kind."""
+    try:
+        about = orjson.loads(source.read(JSON_NAME, limit=MAX_JSON_BYTES))
+    except orjson.JSONDecodeError as error:
+        raise _damaged(source, JSON_NAME, str(error)) from error
+    if not isinstance(about, dict) or about.get("schema") != SCHEMA:
+        schema = about.get("schema") if isinstance(about, dict) else None
+        raise ModelError(f"{source.address}: schema {schema!r} is not known here. Allowed: {SCHEMA!r}.")
+    stated = about.pop("sha256", None)
+    if stated != _digest(about):
+        raise _damaged(source, JSON_NAME, f"its digest is {_digest(about)}, it states {stated}")
+    counts = [about.get(name) for name in ("features", "components", "rows")]
+    arrays, network = about.get("arrays"), about.get("network")
+    if not (
+        all(type(count) is int and count > 0 for count in counts)
+        and isinstance(arrays, dict)
+        and isinstance(network, dict)
+        and all(isinstance(value, str) for value in (arrays.get("sha256"), *network.values()))
+        and about["components"] <= about["features"]
+    ):
+        raise _damaged(source, JSON_NAME, "it does not say features, components, rows, arrays and network as it has to")
+    if (size := _arrays_bytes(about)) > MAX_ARRAYS_BYTES:
+        raise _damaged(source, JSON_NAME, f"its arrays have {size:,} bytes, of {MAX_ARRAYS_BYTES:,} at most")
+    return about
+
+
+def _arrays_bytes(about: Mapping[str, int]) -> int:
+    return np.dtype(np.float64).itemsize * about["features"] * (about["components"] + 3)
 
 
 def _damaged(source: Folder, name: str, how: str) -> ModelError:

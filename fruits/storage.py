@@ -8,13 +8,14 @@ attempt, or a twin, writes the same bytes to the same place.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import posixpath
 import re
 import stat
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,11 +36,13 @@ from fruits.errors import OutputError
 from fruits.s3 import S3Settings
 
 __all__ = [
+    "MAX_BYTES",
     "ChangedFileError",
     "File",
     "Folder",
     "StoredFile",
     "fetch",
+    "heads",
     "is_s3",
     "is_temporary",
     "open_address",
@@ -53,6 +56,7 @@ S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # no bucket has a colon in its name
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
+MAX_BYTES = 400_000_000  # of an image file: what 50 megapixels of four 16-bit samples take, not compressed
 
 File = tuple[str, int, str]  # a path, the size in bytes, and the version as a listing gives it
 
@@ -120,7 +124,7 @@ def fetch(
     files : iterable of (str, int, str)
         Paths on that file system, each with the size in bytes and the version that it had when it was listed: an
         iterable that is read no further than needed. The version is looked at on a local disk and on S3, which give
-        it with the content; an empty one fits all.
+        it with the content; an empty one fits all. What has more than 400 MB is not read: its error is EFBIG.
     ahead : int, default 32
         How many files are under way, or waiting to be taken, at the same time; fewer where they are large, so that they
         hold no more than 64 MiB.
@@ -141,6 +145,14 @@ def fetch(
     if not file_system.async_impl:
         return _read_one_by_one(lambda path: (file_system.cat_file(path), ""), files)
     return _read_ahead(file_system, files, ahead)
+
+
+def heads(file_system: fsspec.AbstractFileSystem, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+    """Return the first `count` bytes of every file, or the error that came of reading it."""
+    if isinstance(file_system, LocalFileSystem):
+        return [_head(path, count) for path in paths]
+    found: list[bytes | Exception] = file_system.cat_ranges(list(paths), 0, count, on_error="return")
+    return found
 
 
 def is_temporary(name: str) -> bool:
@@ -201,16 +213,29 @@ class Folder:
         file_system, root = self.open()
         return fetch(file_system, ((f"{root}/{path}", size, version) for path, size, version in files), ahead=ahead)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
         """Return the bytes of the file `name`.
+
+        Parameters
+        ----------
+        name : str
+            Its path below this folder.
+        limit : int, optional
+            How many bytes it may have; nothing of a larger file is read.
 
         Raises
         ------
         FileNotFoundError
             There is no such file.
+        OSError
+            It is no regular file, as a FIFO or a device, or it is larger than `limit`: EFBIG.
         """
-        file_system, path = self.open()
-        data: bytes = file_system.cat_file(f"{path}/{name}")
+        file_system, path = (self / name).open()
+        if isinstance(file_system, LocalFileSystem):
+            return _read_local(path, limit)[0]
+        if limit is not None and file_system.size(path) > limit:
+            raise _too_large(path)
+        data: bytes = file_system.cat_file(path)
         return data
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -221,8 +246,8 @@ class Folder:
         """Return one row group of the Parquet file `name`; from a local disk no more is read than that takes."""
         file_system, path = (self / name).open()
         # One request for all of a file of a megabyte is sooner answered than four for parts of it.
-        remote = file_system.async_impl
-        with BytesIO(file_system.cat_file(path)) if remote else file_system.open(path, "rb") as file:
+        local = isinstance(file_system, LocalFileSystem)
+        with open(_open_regular(path), "rb") if local else BytesIO(file_system.cat_file(path)) as file:
             return pq.ParquetFile(file).read_row_group(group, use_threads=False)
 
     def write(self, name: str, data: bytes) -> None:
@@ -383,9 +408,47 @@ def _modified(entry: Mapping[str, Any]) -> float:
     return time.timestamp() if isinstance(time, datetime) else float(time) if isinstance(time, int | float) else 0.0
 
 
-def _read_local(path: str) -> tuple[bytes, str]:
-    with open(path, "rb", buffering=0) as file:
-        return file.readall(), str(os.fstat(file.fileno()).st_mtime)  # after reading, so that no writing is missed
+def _open_regular(path: str) -> int:
+    """Return a regular file, open to be read; to open a FIFO or a device must neither wait nor be taken for one."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "Not a regular file", path)
+
+
+def _read_local(path: str, limit: int | None = MAX_BYTES) -> tuple[bytes, str]:
+    file = _open_regular(path)
+    try:
+        size = os.fstat(file).st_size
+        if limit is not None and size > limit:
+            raise _too_large(path)
+        data = os.read(file, size + 1)  # one more, so that a file which has grown is not taken for whole
+        while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # 2 GiB is all that one call reads
+            data += more
+        return data, str(os.fstat(file).st_mtime)  # after reading, so that no writing is missed
+    finally:
+        os.close(file)
+
+
+def _head(path: str, count: int) -> bytes | OSError:
+    try:
+        file = _open_regular(path)
+    except OSError as error:
+        return error
+    try:
+        return os.read(file, count)
+    except OSError as error:
+        return error
+    finally:
+        os.close(file)
+
+
+def _too_large(path: str) -> OSError:
+    return OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
 
 
 def _as_listed(data: bytes, found: str, size: int, version: str) -> bytes | ChangedFileError:
@@ -401,7 +464,7 @@ def _read_one_by_one(read: Callable[[str], tuple[bytes, str]], files: Iterable[F
     for path, size, version in files:
         data: bytes | OSError
         try:
-            data = _as_listed(*read(path), size, version)
+            data = _as_listed(*read(path), size, version) if size <= MAX_BYTES else _too_large(path)
         except OSError as error:
             data = error
         yield data
@@ -413,6 +476,8 @@ def _read_ahead(file_system: Any, files: Iterable[File], ahead: int) -> Iterator
         return _as_listed(data, found, size, version)
 
     async def read(path: str, size: int, version: str) -> bytes | OSError:
+        if size > MAX_BYTES:
+            return _too_large(path)
         try:
             data = await once(path, size, version)
             # A body that ends too early is asked for once more.

@@ -28,7 +28,7 @@ from fruits.isolation import IsolatedDecoder
 from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import ChangedFileError, Folder, part_name
+from fruits.storage import MAX_BYTES, ChangedFileError, Folder, part_name
 
 __all__ = [
     "Batch",
@@ -49,7 +49,18 @@ GROUP = 16
 # The key, in the metadata of a rejects part, under which it tells what became of its images.
 ACCOUNT = b"fruits.account"
 # Reading fails like this when the file is at fault; anything else may be the storage's fault, and is tried again.
-FILE_AT_FAULT = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENAMETOOLONG}
+FILE_AT_FAULT = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket, a FIFO or a device
+    errno.ENODEV,
+}
 
 Decoder = Callable[[bytes, int], NDArray[np.uint8]]
 
@@ -237,6 +248,8 @@ def _whole(content: bytes | OSError) -> bytes:
     if isinstance(content, ChangedFileError):
         raise ImageError("changed", str(content)) from content
     if isinstance(content, OSError):
+        if content.errno == errno.EFBIG:
+            raise ImageError("too-large", f"more than {MAX_BYTES:,} bytes") from content
         if content.errno not in FILE_AT_FAULT and not isinstance(content, FileNotFoundError | PermissionError):
             raise content
         raise ImageError("unreadable", content.strerror or str(content)) from content

@@ -106,7 +106,6 @@ def test_a_value_of_a_megabyte_is_not_written_out(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 10_000
 
 
-@pytest.mark.xfail(strict=True, reason="a file is opened whatever it is: fruits.storage.Folder.read")
 def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "job.json")
     with watched(tmp_path / "job.json") as hung, pytest.raises((FruitsError, OSError)):

@@ -32,7 +32,6 @@ WHOLE = ScaledPCA(
     rows=9,
     network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "0" * 64},
 )
-UNCHECKED = "model.json is believed once its digest fits: fruits.scaled_pca.ScaledPCA.load"
 
 
 def signed(about: dict[str, Any]) -> bytes:
@@ -122,7 +121,6 @@ def test_json_that_is_made_to_break_its_reader_is_refused(model: Path, content: 
     refused(model)
 
 
-@pytest.mark.xfail(strict=True, reason=UNCHECKED)
 @pytest.mark.parametrize(
     "values",
     [
@@ -146,7 +144,6 @@ def test_what_model_json_says_has_to_be_of_its_kind_and_fit_the_arrays(model: Pa
     refused(model)
 
 
-@pytest.mark.xfail(strict=True, reason=UNCHECKED)
 @pytest.mark.parametrize(
     "values",
     [
@@ -174,7 +171,6 @@ def header(text: bytes, length: int | None = None) -> bytes:
     return struct.pack("<Q", len(text) if length is None else length) + text
 
 
-@pytest.mark.xfail(strict=True, reason="errors of safetensors are not caught: fruits.scaled_pca.ScaledPCA.load")
 @pytest.mark.parametrize(
     "data",
     [
@@ -202,12 +198,10 @@ def test_a_pickle_is_never_opened(model: Path, tmp_path: Path) -> None:
     import pickle
 
     put(model, pickle.dumps({"mean": Evil()}))
-    with pytest.raises(Exception, match=r"(?i)header|damaged"):
-        ScaledPCA.load(str(model))
+    refused(model)
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="a file is opened whatever it is: fruits.storage.Folder.read")
 def test_a_fifo_in_place_of_the_arrays_does_not_hang(model: Path) -> None:
     (model / ARRAYS_NAME).unlink()
     os.mkfifo(model / ARRAYS_NAME)

@@ -84,7 +84,6 @@ def test_a_link_to_a_folder_outside_is_not_followed(images: Path, tmp_path: Path
     assert listed(images) == ["label/whole.png"]
 
 
-@pytest.mark.xfail(strict=True, reason="links to files are followed wherever they lead: fruits.dataset._is_file")
 def test_a_link_to_a_file_outside_is_not_followed_unless_asked(images: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (images / "label" / "link.png").symlink_to(tmp_path / "secret.png")
@@ -109,7 +108,6 @@ def test_fifos_and_sockets_and_devices_are_passed_over(images: Path) -> None:
     assert hung + hung_too == []
 
 
-@pytest.mark.xfail(strict=True, reason="a link to a FIFO counts as a file: fruits.dataset._is_file")
 @pytest.mark.parametrize("name", ["pipe", "pipe.jpg"])
 def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str) -> None:
     """Without an extension the listing waits for its first bytes, with one the worker does."""
@@ -120,7 +118,6 @@ def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str)
     assert hung == []
 
 
-@pytest.mark.xfail(strict=True, reason="what is read is opened whatever it is: fruits.storage._read_local")
 def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -> None:
     path = images / "label" / "late.jpg"
     path.write_bytes(PICTURE)
@@ -133,14 +130,12 @@ def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -
     assert hung == []
 
 
-@pytest.mark.xfail(strict=True, reason="a link to a device counts as a file: fruits.dataset._is_file")
 def test_a_link_to_a_device_without_end_is_no_image(images: Path) -> None:
     """Read, /dev/zero fills the memory of the worker; here it is only listed."""
     (images / "label" / "zero.jpg").symlink_to("/dev/zero")
     assert listed(images) == ["label/whole.png"]
 
 
-@pytest.mark.xfail(strict=True, reason="a file is read whole whatever its size: fruits.storage._read_local")
 def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
     """The file is sparse; memory for it is asked for at once, and the error is no reject but the end of the job."""
     with (images / "label" / "huge.jpg").open("wb") as file:
@@ -184,7 +179,6 @@ def test_any_name_is_listed_planned_and_read(images: Path, tmp_path: Path, name:
     assert set(contents(images).values()) == {PICTURE}
 
 
-@pytest.mark.xfail(strict=True, reason="folders are walked by recursion: fruits.dataset.Listing._walk")
 def test_a_thousand_folders_in_each_other_are_listed_or_refused_in_words(deep: Path) -> None:
     try:
         found = listed(deep)
@@ -193,7 +187,6 @@ def test_a_thousand_folders_in_each_other_are_listed_or_refused_in_words(deep: P
     assert found[-1] == "label/whole.png"
 
 
-@pytest.mark.xfail(strict=True, reason="a stored plan is believed whatever its paths: fruits.dataset.read_partition")
 @pytest.mark.parametrize("path", ["../secret.png", "/etc/hostname", "label/../../secret.png"])
 def test_a_stored_plan_cannot_lead_out_of_the_images(tmp_path: Path, path: str) -> None:
     plan = make_plan([Entry(path, 1)], 1, Folder(str(tmp_path)))

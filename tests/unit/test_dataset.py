@@ -109,16 +109,19 @@ def test_files_that_are_no_images_are_passed_over_and_counted(tmp_path):
     assert listing.ignored == 5
 
 
-def test_links_to_files_are_images_and_links_to_folders_are_not_followed(tmp_path):
+def test_links_to_files_are_images_where_they_are_followed_and_links_to_folders_are_not(tmp_path):
     write(tmp_path, "elsewhere/1.jpg")
     (tmp_path / "images" / "label").mkdir(parents=True)
     (tmp_path / "images" / "label" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     (tmp_path / "images" / "label" / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "images" / "label" / "up").symlink_to(tmp_path, target_is_directory=True)
-    listing = Listing(str(tmp_path / "images"))
+    listing = Listing(str(tmp_path / "images"), follow_links=True)
     assert [entry.path for entry in listing] == ["label/dangling.jpg", "label/link.jpg"]
     assert list(listing)[1].size == len(JPEG)
-    assert listing.ignored == 1
+    assert (listing.ignored, listing.links_out) == (1, 0)
+    listing = Listing(str(tmp_path / "images"))
+    assert list(listing) == []
+    assert (listing.ignored, listing.links_out) == (3, 2)
 
 
 def test_a_limit_takes_the_first(tmp_path):
@@ -140,7 +143,7 @@ def test_the_version_of_a_link_is_that_of_what_it_leads_to(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     os.utime(tmp_path / "elsewhere" / "1.jpg", (7, 7))
-    (entry,) = Listing(str(tmp_path / "images"))
+    (entry,) = Listing(str(tmp_path / "images"), follow_links=True)
     assert entry.version == "7.0"
     assert list(Folder.at(str(tmp_path / "images")).fetch([entry])) == [JPEG]
 
