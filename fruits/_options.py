@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fruits.errors import FruitsError
+from fruits.errors import FruitsError, SettingsError
 
 WHAT, WHERE, OUTPUT, SHOWN = "What is computed", "Where it runs", "What comes out", "What is shown"
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
@@ -33,6 +33,14 @@ def _reach(endpoint: str | None) -> str | None:
     return endpoint
 
 
+def said(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse an empty address, as of a variable that is not set: it would mean the current folder."""
+    if value == "":
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+        raise SettingsError(f"{name} is empty, as of a variable that is not set. Give a path or an address.")
+    return value
+
+
 def _one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
@@ -43,6 +51,7 @@ Images = Annotated[
         metavar="IMAGES",
         help="The folder of the images, <label>/<file>: a path, or an address such as s3://bucket/folder.",
         show_default=False,
+        callback=said,
     ),
 ]
 Out = Annotated[
@@ -52,12 +61,17 @@ Out = Annotated[
         metavar="FOLDER",
         help="The folder of the output. A job that was stopped goes on there.",
         show_default=False,
+        callback=said,
     ),
 ]
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="FOLDER", help="The fitted model: the --out of a run or a fit.", show_default=False
+        "--model",
+        metavar="FOLDER",
+        help="The fitted model: the --out of a run or a fit.",
+        show_default=False,
+        callback=said,
     ),
 ]
 

@@ -16,6 +16,7 @@ from fruits.progress import duration
 from fruits.report import Report, SliceReport
 from fruits.rows import decode_rows
 from fruits.storage import Folder
+from fruits.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ def show_comparison(console: Console, found: Comparison) -> None:
         return
     console.print(Text.assemble(("different: ", "bold red"), f"{' and '.join(things)} compared"))
     lines = [
-        (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", _printable(difference.first))
+        (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", printable(difference.first))
         for difference in found.differences
     ]
     _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
@@ -73,7 +74,7 @@ def show_status(console: Console, found: Status) -> None:
     facts["images"] = f"{found.images_done:,} of {found.images:,} seen by the network: {used}{rejected}"
     if not found.complete:
         facts["now"] = _movement(found)
-    facts["files"] = f"{_printable(found.out)}/"
+    facts["files"] = f"{printable(found.out)}/"
     _facts(console, facts)
 
 
@@ -184,13 +185,13 @@ def _cell(value: Any) -> str:
     if isinstance(value, np.ndarray):
         numbers = ", ".join(f"{number:.2f}" for number in value[:2])
         return f"[{numbers}{', …' if len(value) > 2 else ''}]"
-    return "(no label)" if value is None else _printable(value)
+    return "(no label)" if value is None else printable(value)
 
 
 def _places(report: Report) -> Mapping[str, str]:
     parts = {"fit": ("model", "features", "rejects"), "run": ("rows", "model", "features", "rejects")}
     names = parts.get(report.command, ("rows", "rejects"))
-    return {"files": f"{_printable(report.out)}/", "": ", ".join((*(f"{name}/" for name in names), "report.json"))}
+    return {"files": f"{printable(report.out)}/", "": ", ".join((*(f"{name}/" for name in names), "report.json"))}
 
 
 def _facts(console: Console, facts: Mapping[str, str]) -> None:
@@ -213,8 +214,3 @@ def _table(console: Console, names: Sequence[str], lines: Iterable[Sequence[str]
     console.print(table)
     if not console.is_terminal:
         console.print()
-
-
-def _printable(text: str) -> str:
-    """Return text with what would move the cursor, such as a newline in a file's name, shown as an escape."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -88,7 +88,10 @@ def demo(
     out: Annotated[
         str | None,
         typer.Option(
-            "--out", metavar="FOLDER", help="Where the images and the output go; default: a new temporary folder."
+            "--out",
+            metavar="FOLDER",
+            help="Where the images and the output go; default: a new temporary folder.",
+            callback=options.said,
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images are drawn.")] = 240,
@@ -116,7 +119,10 @@ def demo(
 
 @app.command(epilog=EXAMPLE + "fruits sample photos/ --images 1000 --labels 5")
 def sample(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new folder, or an empty one.", show_default=False)],
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="DIR", help="A new folder, or an empty one.", show_default=False, callback=options.said),
+    ],
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images.")] = 240,
     labels: Annotated[int, typer.Option("--labels", metavar="COUNT", help="How many kinds of fruit, up to 8.")] = 8,
     broken: Annotated[int, typer.Option("--broken", metavar="COUNT", help="How many broken files more.")] = 0,
@@ -130,7 +136,7 @@ def sample(
     files = generate(folder, images=images, labels=labels, seed=seed, broken=broken)
     return Answer(
         {"folder": os.path.abspath(folder), "files": files},
-        lambda console: console.print(f"{files:,} files are in {folder}", markup=False, soft_wrap=True),
+        lambda console: console.print(f"{files:,} files are in {_shown(folder)}", markup=False, soft_wrap=True),
     )
 
 
@@ -380,7 +386,7 @@ def _number(text: str) -> int | float:
 def _place(cluster: Cluster) -> str:
     """Return in words where a job runs."""
     if cluster.address is not None:
-        return f"{cluster.backend} at {cluster.address}"
+        return f"{cluster.backend} at {_shown(cluster.address)}"
     return f"{cluster.backend} on this machine, {cluster.workers} worker{'s' if cluster.workers != 1 else ''}"
 
 
@@ -414,11 +420,18 @@ def _failure(error: Exception, message: str, exit_code: int, debug: bool) -> Ans
         from rich.text import Text
 
         if debug:
-            trace = without_secrets("".join(traceback.format_exception(error)))
+            trace = _shown(without_secrets("".join(traceback.format_exception(error))))
             console.print(trace, markup=False, highlight=False, soft_wrap=True)
-        console.print(Text.assemble(("Error: ", "bold red"), message), soft_wrap=not console.is_terminal)
+        console.print(Text.assemble(("Error: ", "bold red"), _shown(message)), soft_wrap=not console.is_terminal)
 
     return Answer(_error(type(error).__name__, message, exit_code), show, exit_code)
+
+
+def _shown(text: str) -> str:
+    """Return lines in which nothing that somebody else chose steers the terminal."""
+    from fruits.text import printable
+
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _error(kind: str, message: str, exit_code: int) -> dict[str, Any]:
@@ -453,12 +466,15 @@ def _write(answer: Answer, as_json: bool, log_json: bool) -> None:
         if as_json:
             import orjson
 
-            stdout.out(orjson.dumps(answer.values, option=orjson.OPT_INDENT_2).decode())
+            from fruits.text import utf8
+
+            stdout.out(orjson.dumps(utf8(answer.values), option=orjson.OPT_INDENT_2).decode())
         elif not failed:
             answer.show(stdout)
     text = captured.get() if terminal else re.sub(r" +$", "", captured.get(), flags=re.MULTILINE)
     try:
-        sys.stdout.write(text)
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has read enough; the job is done all the same
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

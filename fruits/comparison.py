@@ -97,7 +97,11 @@ def compare(a: str, b: str) -> Comparison:
 
 
 def _finished(side: Folder) -> Folder:
-    if not side.exists("report.json"):
+    try:
+        finished = side.exists("report.json")
+    except OSError as error:
+        raise OutputError(f"{side.address} cannot be read: {error.strerror or error}.") from error
+    if not finished:
         raise OutputError(
             f"{side.address}: no finished output (report.json is missing). Give the --out of a finished command."
         )

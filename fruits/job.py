@@ -16,6 +16,10 @@ ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
 SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
+# A worker holds a partition's rows and their copy as a file: at 1280 features 60 KB an image as Parquet, 80 KB as CSV,
+# and so, of a partition as large as this, 1.3 GB.
+MOST_IN_A_PARTITION = 16_384
+MOST_IMAGES = 2**63 - 1  # a listing is counted in 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class Job:
     columns : tuple of str, default all of :data:`COLUMNS`
         The columns of the rows.
     partition_size : int, default 1024
-        Images per partition: the unit of work, and of what is redone when a worker dies.
+        Images per partition, up to 16,384: the unit of work, and of what is redone when a worker dies.
     limit : int, optional
         Use the first so many images of the listing only.
     follow_links : bool, default False
@@ -108,9 +112,12 @@ class Job:
                 f"--columns {','.join(self.columns)}: name at least one column, and each once. "
                 f"Allowed: {', '.join(COLUMNS)}."
             )
-        for name, count in (("partition-size", self.partition_size), ("limit", self.limit)):
-            if count is not None and count < 1:
-                raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more.")
+        for name, count, most in (
+            ("partition-size", self.partition_size, MOST_IN_A_PARTITION),
+            ("limit", self.limit, MOST_IMAGES),
+        ):
+            if count is not None and not 1 <= count <= most:
+                raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
         if not 0 <= self.max_reject_fraction <= 1:
             raise SettingsError(f"--max-reject-fraction {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
         if self.shards is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from fruits.changes import changes
 from fruits.dataset import Entry, Plan
@@ -13,11 +14,13 @@ from fruits.featurizer import Network
 from fruits.job import Job
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder
+from fruits.text import brief, utf8
 
 __all__ = ["JOB", "check_same", "describe", "versions"]
 
 SCHEMA = "fruits.job/1"
 JOB = "job.json"
+SHOWN = 20  # differences; a job has fewer settings
 
 
 def describe(command: str, job: Job, plan: Plan, network: Network, model: ScaledPCA | None) -> dict[str, object]:
@@ -48,10 +51,14 @@ def versions() -> dict[str, str]:
 
 def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[Entry]) -> None:
     """Raise where the job that a folder holds is not the one that is asked; `images` is listed again to say more."""
-    old, new = _flat(there), _flat(asked)
-    if differences := [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]:
-        lines = "".join(f"\n  {key}: {old.get(key)} there, {new.get(key)} asked" for key in differences)
-        if "plan.digest" in differences and not {"images", "limit"} & set(differences):
+    if differences := list(_differences(there, utf8(asked))):
+        lines = "".join(
+            f"\n  {brief(key)}: {brief(old)} there, {brief(new)} asked" for key, old, new in differences[:SHOWN]
+        )
+        if len(differences) > SHOWN:
+            lines += f"\n  and {len(differences) - SHOWN} more"
+        keys = {key for key, _, _ in differences}
+        if "plan.digest" in keys and not {"images", "limit"} & keys:
             lines += _changes(out, there["plan"], images)
         raise OutputError(
             f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
@@ -65,8 +72,13 @@ def _changes(out: Folder, plan: object, images: Iterable[Entry]) -> str:
         return ""
 
 
-def _flat(about: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in about.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+def _differences(
+    there: dict[str, Any], asked: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, object, object]]:
+    """Yield what differs, by its keys; no deeper than what is asked goes."""
+    for key in sorted(there.keys() | asked.keys()):
+        old, new = there.get(key), asked.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield prefix + key, old, new

@@ -8,6 +8,7 @@ that brings the reader down brings down that process alone.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -32,6 +33,7 @@ Tensors = Mapping[tuple[str, str], NDArray[np.float32]]
 TIMEOUT_SECONDS = 600  # Keras' first import on a cold network disk takes minutes
 REFUSED = 3  # exit code: standard output is the message of a WeightsError
 HDF5 = b"\x89HDF\r\n\x1a\n"
+LARGEST = 2**28  # bytes of tensors: no application in the table has half of it
 
 
 def run(action: Action, name: str, source: Path, target: Path, *, origin: str) -> None:
@@ -60,13 +62,19 @@ def run(action: Action, name: str, source: Path, target: Path, *, origin: str) -
         environment = os.environ | {
             "KERAS_BACKEND": "tensorflow" if action == "tensorflow" else "openvino",
             "KERAS_HOME": home,  # a keras.json of the user's could ask for another precision or data format
+            "PYTHONIOENCODING": "utf-8:backslashreplace",  # a name that is not UTF-8 is told all the same
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
         }
         command = [sys.executable, "-P", "-m", "fruits.network_build", action, name, str(source), str(target), origin]
         try:
             done = subprocess.run(
-                command, env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_SECONDS
+                command,
+                env=environment,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=TIMEOUT_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
             raise SettingsError(f"{action} of {name}: Keras was not done after {TIMEOUT_SECONDS} s.") from error
@@ -142,11 +150,9 @@ def _check(found: Tensors, shapes: Mapping[tuple[str, str], tuple[int, ...]], na
 @contextmanager
 def _refusing(origin: str) -> Iterator[None]:
     """Say what is wrong with a file in the words of the library that could not read it."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # each of them has errors of its own
         words = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{origin}: damaged, or not weights of this network: {words}") from error
 
@@ -160,8 +166,11 @@ def _read(source: Path) -> Tensors | None:
         head = file.read(9)
     if head.startswith(HDF5):
         with h5py.File(source, "r") as file:
+            _check_sizes(file)
             return None if "layers" in file else dict(_named(file))
     if head[8:] == b"{":
+        if source.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST:,} bytes")
         return {_key(*name.rpartition("/")[::2]): tensor for name, tensor in load_file(source).items()}
     raise ValueError(f"it begins with {head[:8]!r}. Allowed: safetensors that fruits wrote, Keras' .h5 and .weights.h5")
 
@@ -176,6 +185,27 @@ def _load(model: Any, source: Path) -> Tensors:
     }
 
 
+def _check_sizes(file: Any) -> None:
+    """Raise where an HDF5 file leads to another, or claims more than any network has, before memory is taken for it."""
+    import h5py
+
+    datasets: list[tuple[str, Any]] = []
+    file.visititems(lambda path, item: datasets.append((path, item)) if isinstance(item, h5py.Dataset) else None)
+    total = 0
+    for path, dataset in datasets:
+        if dataset.external or dataset.is_virtual:
+            raise ValueError(f"{path} lies in another file")
+        if path.startswith("optimizer"):
+            continue  # moments of the training, which nobody reads
+        total += max(dataset.nbytes, math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize)
+        if total > LARGEST:
+            raise ValueError(f"its tensors take more than {LARGEST:,} bytes")
+    links: list[str] = []
+    file.visititems_links(lambda path, link: links.append(path) if isinstance(link, h5py.ExternalLink) else None)
+    if links:
+        raise ValueError(f"{links[0]} lies in another file")
+
+
 def _named(file: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.float32]]]:
     """Yield the tensors of a file that stores them by name, as Keras 1 and 2 and TF-Slim do, wherever they nest."""
     import h5py
@@ -187,8 +217,6 @@ def _named(file: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.float32]]]:
         # Moments of the training's optimizer have the names of the weights.
         if not scope or scope.startswith("optimizer_weights"):
             continue
-        if file[path].external or file[path].is_virtual:
-            raise ValueError(f"{path} lies in another file")
         layer = scope.rpartition("/")[2]
         if "MobilenetV2/" in scope:
             layer, weight = _slim(scope.partition("MobilenetV2/")[2].split("/"), weight)

@@ -441,7 +441,7 @@ class _Run:
                 f"{sum(rejects.values()):,} rejects are there. Start the command again with --overwrite."
             )
         if self.out.exists(REPORT):
-            return Report(**self.out.read_json(REPORT))  # type: ignore[arg-type]
+            return Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
         for folder in ("features", "rejects", "rows", "model"):
             (self.out / folder).sweep()
         report = Report(

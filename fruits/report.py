@@ -6,6 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from fruits.errors import DamageError
+from fruits.text import brief
+
 __all__ = ["Report", "SliceReport", "report_of"]
 
 
@@ -59,6 +62,26 @@ class Report:
     explained_variance_ratio: list[float]
     components_reaching: dict[str, int]
     slowest: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, values: dict[str, object], origin: str) -> Report:
+        """Return the report that :meth:`to_dict` made these values of.
+
+        Raises
+        ------
+        DamageError
+            They are not what a report says; names `origin`.
+        """
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            name = brief(".".join(map(str, problem["loc"])))
+            raise DamageError(
+                f"{origin} is damaged: {name}: {problem['msg']}. Remove it, and start the same command again."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as values that JSON knows."""

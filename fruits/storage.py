@@ -24,6 +24,7 @@ from io import BytesIO
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import fsspec
 import orjson
@@ -32,8 +33,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from fruits.arrow import read_table
-from fruits.errors import OutputError
+from fruits.errors import FruitsError, OutputError
 from fruits.s3 import S3Settings
+from fruits.text import utf8
 
 __all__ = [
     "MAX_BYTES",
@@ -80,8 +82,11 @@ def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.Abs
     Raises
     ------
     OutputError
-        The protocol is unknown, its package is not installed, or credentials stand in an address of S3.
+        It is empty, its protocol is unknown or cannot be set up, the package is not installed, or credentials stand in
+        an address of S3.
     """
+    if not address:
+        raise OutputError("an empty address, as of a variable that is not set. Allowed: a path or an address.")
     if "://" not in address:
         return LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
     protocol, _, path = address.partition("://")
@@ -95,11 +100,14 @@ def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.Abs
             from fruits.s3_file_system import S3FileSystem
 
             return S3FileSystem.of(s3 or S3Settings.of_this_process()), path.strip("/")
+        urlsplit(address)  # HTTP's file system is made of what is no URL, and fails at its first request
         file_system, path = fsspec.core.url_to_fs(address)
-    except (ValueError, ImportError) as error:
+    except FruitsError:
+        raise
+    except Exception as error:  # each file system has errors of its own
         raise OutputError(
-            f"{address}: cannot be opened: {error}. Allowed: a local path, or an address that fsspec knows; "
-            "s3:// needs pip install 'fruits[s3]'."
+            f"{address}: cannot be opened: {str(error) or type(error).__name__}. "
+            "Allowed: a local path, or an address that fsspec knows; s3:// needs pip install 'fruits[s3]'."
         ) from error
     return file_system, str(path).rstrip("/")
 
@@ -384,7 +392,7 @@ class Folder:
 
     def write_json(self, name: str, value: dict[str, object]) -> None:
         """Store a JSON object as the file `name`, for people to read too."""
-        self.write(name, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        self.write(name, orjson.dumps(utf8(value), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def _stored_locally(path: str) -> dict[str, StoredFile]:

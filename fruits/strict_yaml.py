@@ -72,10 +72,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self._depth == DEEPEST:
-            raise ConstructorError(
-                problem=f"values stand in each other more than {DEEPEST} deep",
-                problem_mark=self.peek_event().start_mark,  # type: ignore[no-untyped-call],
-            )
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ConstructorError(problem=f"values stand in each other more than {DEEPEST} deep", problem_mark=mark)
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1

@@ -29,6 +29,7 @@ from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import MAX_BYTES, ChangedFileError, Folder, part_name
+from fruits.text import utf8
 
 __all__ = [
     "Batch",
@@ -225,13 +226,13 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
                 with clock("decode"):
                     pictures[len(used) - done] = decoder(data, size)
             except ImageError as error:
-                rejects.append((_text(entry.path), entry.label and _text(entry.label), error.reason, error.detail))
+                rejects.append((utf8(entry.path), entry.label and utf8(entry.label), error.reason, error.detail))
             else:
                 used.append(entry)
         with clock("network"):
             features[done : len(used)] = featurizer(pictures[: len(used) - done])
-    paths = [_text(entry.path) for entry in used]
-    labels = [entry.label and _text(entry.label) for entry in used]
+    paths = [utf8(entry.path) for entry in used]
+    labels = [entry.label and utf8(entry.label) for entry in used]
     reasons = dict(sorted(Counter(reason for _, _, reason, _ in rejects).items()))
     account = orjson.dumps({"images": len(entries), "rows": len(used), "rejects": reasons})
     return features_table(paths, labels, features[: len(used)]), rejects_table(rejects, {ACCOUNT: account})
@@ -254,11 +255,6 @@ def _whole(content: bytes | OSError) -> bytes:
             raise content
         raise ImageError("unreadable", content.strerror or str(content)) from content
     return content
-
-
-def _text(name: str) -> str:
-    """Return a file's name as text that can be stored: bytes of it that are not UTF-8 are written in hexadecimal."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write_rejects(partition: Partition, rejects: pa.Table, out: Folder) -> PartReport:

@@ -80,7 +80,6 @@ def test_safetensors_that_claim_more_than_is_there_are_refused(file: Path, data:
     assert refused(file).startswith("here: damaged, or not weights of this network: ")
 
 
-@pytest.mark.xfail(strict=True, reason="a dataset is read whatever size it claims: fruits.network_build._named")
 @pytest.mark.parametrize("chunked", [True, False])
 def test_hdf5_that_claims_terabytes_is_refused_before_memory_is_taken(file: Path, chunked: bool) -> None:
     with h5py.File(file, "w") as written:

@@ -172,7 +172,7 @@ def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
         ("--solver", "fast", "--solver fast: not known. Allowed: exact, native."),
         ("--format", "json", "--format json: not known. Allowed: parquet, csv."),
         ("--columns", "label,colour", "--columns colour: not known. Allowed: path, label, features"),
-        ("--partition-size", "0", "--partition-size 0: not allowed. Allowed: 1 or more."),
+        ("--partition-size", "0", "--partition-size 0: not allowed. Allowed: 1 or more, up to 16,384."),
         ("--shards", "5/4", "--shards 5/4: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."),
         ("--limit", "0", "--limit 0: not allowed."),
         ("--max-reject-fraction", "2", "--max-reject-fraction 2.0: not allowed. Allowed: 0 to 1."),
