@@ -82,7 +82,12 @@ class DaskExecutor(Executor):
     @classmethod
     def of(cls, cluster: Cluster) -> Self:
         """Return an executor that attaches to the cluster's address, or starts its workers on this machine."""
-        return cls(workers=cluster.workers, address=cluster.address)
+        if cluster.dashboard is not None and importlib.util.find_spec("bokeh") is None:
+            raise SettingsError(
+                f"The cluster {cluster.name} is to have a dashboard, and bokeh, which draws it, is not installed. "
+                "Install it with: pip install 'dask[diagnostics]', or leave `dashboard` out."
+            )
+        return cls(workers=cluster.workers, address=cluster.address, dashboard_address=cluster.dashboard)
 
     @cached_property
     def _client(self) -> Client:

@@ -58,6 +58,8 @@ class SparkExecutor(Executor):
         A session to use instead; it is left open.
     conf : mapping of str to str, optional
         Settings of Spark for the session that is started; they win over those made here.
+    dashboard_address : str, optional
+        Where a session on this machine shows Spark's own pages, such as ``127.0.0.1:4040``; default: nowhere.
 
     Raises
     ------
@@ -74,6 +76,7 @@ class SparkExecutor(Executor):
         master: str | None = None,
         session: SparkSession | None = None,
         conf: Mapping[str, str] | None = None,
+        dashboard_address: str | None = None,
     ) -> None:
         self._asked = workers is not None or master is not None or bool(conf)
         if (session is not None and self._asked) or (workers is not None and master is not None):
@@ -82,18 +85,24 @@ class SparkExecutor(Executor):
         self._workers = workers or os.cpu_count() or 1
         self._master = master
         self._conf = conf or {}
+        self._dashboard_address = dashboard_address
         self._opened = ExitStack()
 
     @classmethod
     def of(cls, cluster: Cluster) -> Self:
         """Return an executor on the cluster's master, or on this machine."""
-        return cls(workers=cluster.workers, master=cluster.address, conf=cluster.conf)
+        return cls(
+            workers=cluster.workers,
+            master=cluster.address,
+            conf=cluster.conf,
+            dashboard_address=cluster.dashboard,
+        )
 
     @cached_property
     def _session(self) -> SparkSession:
         session = self._lent or active_session(self._asked)
         if session is None:
-            session = start_session(self._workers, self._master, self._conf)
+            session = start_session(self._workers, self._master, self._conf, self._dashboard_address)
             self._opened.callback(stop_session, session)
         return session
 

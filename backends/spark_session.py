@@ -50,7 +50,9 @@ def active_session(asked: bool) -> SparkSession | None:
     return SparkSession(context)
 
 
-def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> SparkSession:
+def start_session(
+    workers: int, master: str | None, conf: Mapping[str, str], dashboard_address: str | None = None
+) -> SparkSession:
     """Return a new session, in a Java of its own, that is quiet and, without a master, keeps to this machine.
 
     Raises
@@ -78,7 +80,10 @@ def start_session(workers: int, master: str | None, conf: Mapping[str, str]) -> 
         **{f"spark.executorEnv.{name}": "1" for name in ONE_THREAD},
     }
     if master is None:
-        environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        host, _, port = (dashboard_address or "127.0.0.1:").rpartition(":")
+        environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": host}  # where Spark shows its pages
+        if port:
+            settings |= {"spark.ui.enabled": "true", "spark.ui.port": port}
         settings |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",

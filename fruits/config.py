@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from itertools import chain
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, Settings
@@ -25,6 +26,7 @@ from fruits.text import brief, quoted
 __all__ = ["BUILT_IN", "Cluster", "ClusterFile", "DaskCluster", "LocalCluster", "SparkCluster", "load", "resolve"]
 
 FILE_NAME = "cluster.yaml"
+HOST = re.compile(r"[\w.-]+")
 LARGEST = 2**16  # bytes of a file; that of this project has 5,000
 SHOWN = 10  # problems of a file that are told at once
 MOST_WORKERS = 2_048  # the largest machine that is to be had in a cloud has 1,920 cores, and each worker takes one
@@ -47,6 +49,8 @@ class Cluster:
         The running cluster to attach to; None starts one on this machine.
     conf : mapping of str to str
         Properties of the Spark session.
+    dashboard : str or None
+        Where an engine that is started on this machine shows its work: ``host:port``; None is nowhere.
     cloud : AwsCluster or None
         The settings of a cluster that is made in a cloud, which then has the workers that these say.
     """
@@ -57,6 +61,7 @@ class Cluster:
     address: str | None = None
     conf: Mapping[str, str] = field(default_factory=dict)
     cloud: AwsCluster | None = None
+    dashboard: str | None = None
 
 
 Workers = Annotated[int, Field(gt=0, le=MOST_WORKERS)]
@@ -69,14 +74,29 @@ class LocalCluster(Settings):
     workers: Workers | None = None
 
 
+def _listening(value: object) -> object:
+    """Return where a dashboard is to be as ``host:port``; a port alone means this machine alone."""
+    host, _, port = f"127.0.0.1:{value}".rpartition(":") if isinstance(value, int) else str(value).rpartition(":")
+    if isinstance(value, bool) or not HOST.fullmatch(host) or not port.isdecimal() or int(port) > 65535:
+        raise PydanticCustomError(
+            "dashboard", "not where a dashboard can be: give a port of this machine, 8787, or host:port, 0.0.0.0:8787"
+        )
+    return f"{host}:{port}"
+
+
 class _Addressable(Settings):
     workers: Workers | None = None
     address: Annotated[str, Field(min_length=1)] | None = None
+    dashboard: Annotated[str, BeforeValidator(_listening)] | None = None
 
     @model_validator(mode="after")
     def _workers_or_address(self) -> Self:
         if self.workers is not None and self.address is not None:
             raise PydanticCustomError("both", "an address has the workers that it has: leave out workers or address")
+        if self.dashboard is not None and self.address is not None:
+            raise PydanticCustomError(
+                "both", "a running cluster has the dashboard that it has: leave out dashboard or address"
+            )
         return self
 
 
@@ -203,6 +223,7 @@ def resolve(
         workers=None if address is not None else _workers(workers, environ) or place.workers or _cores(),
         address=address,
         conf=place.conf if isinstance(place, SparkCluster) else {},
+        dashboard=place.dashboard if isinstance(place, _Addressable) else None,
     )
 
 
@@ -318,4 +339,7 @@ def _words(problem: ErrorDetails) -> str:
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         allowed = (f"backend: {backend}" for backend in CLUSTERS), (f"cloud: {cloud}" for cloud in CLOUDS)
         return f"{name}: needs its backend. Allowed: {', '.join(chain(*allowed))}."
-    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}. Given: {quoted(problem['input'])}."
+    # A property of Spark may be a secret, and so may what a whole entry holds.
+    secret = "conf" in location or isinstance(problem["input"], Mapping)
+    given = "" if secret else f" Given: {quoted(problem['input'])}."
+    return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}.{given}"

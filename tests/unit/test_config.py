@@ -127,6 +127,31 @@ def test_spark_properties_reach_the_cluster(tmp_path: Path) -> None:
     assert resolve(cluster="big", file=file, environ={}).conf == {"spark.executor.memory": "8g"}
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        ("8787", "127.0.0.1:8787"),
+        ("0", "127.0.0.1:0"),
+        ("localhost:4040", "localhost:4040"),
+        ("0.0.0.0:8787", "0.0.0.0:8787"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["dask", "spark"])
+def test_a_dashboard_is_where_it_is_asked_for_and_else_for_this_machine_alone(
+    tmp_path: Path, backend: str, given: str, where: str
+) -> None:
+    file = write(tmp_path, f"clusters:\n  seen: {{backend: {backend}, dashboard: {given}}}\n")
+    assert resolve(cluster="seen", file=file, environ={}).dashboard == where
+    assert resolve(cluster=f"local-{backend}", file=file, environ={}).dashboard is None
+
+
+@pytest.mark.parametrize("entry", ["workers: 1, address: b, conf: {key: S3CR3T}", "conf: {key: [S3CR3T]}"])
+def test_what_may_be_a_secret_is_not_repeated(tmp_path: Path, entry: str) -> None:
+    message = refusal(write(tmp_path, f"clusters:\n  a: {{backend: spark, {entry}}}\n"))
+    assert "clusters.a" in message
+    assert "S3CR3T" not in message
+
+
 def test_names_that_are_not_known_are_refused_with_those_that_are() -> None:
     assert refusal(cluster="nowhere") == (
         "--cluster nowhere: no such cluster. Allowed: "
@@ -169,7 +194,7 @@ def test_zero_workers_are_refused() -> None:
         (
             "clusters:\n  a:\n    backend: dask\n  dask:\n    backend: dask\n    conf: {}\n",
             6,
-            "clusters.dask.conf: not known. Allowed: workers, address, backend.",
+            "clusters.dask.conf: not known. Allowed: workers, address, dashboard, backend.",
         ),
         (
             "clusters:\n  a:\n    backend: ray\n",
@@ -184,6 +209,11 @@ def test_zero_workers_are_refused() -> None:
         ),
         ("clusters:\n  a:\n    backend: dask\n    workers: yes\n", 4, "Given: True."),
         ("clusters:\n  a: {backend: dask, workers: 1, address: b}\n", 2, "leave out workers or address"),
+        ("clusters:\n  a: {backend: spark, dashboard: 4040, address: b}\n", 2, "leave out dashboard or address"),
+        *(
+            (f"clusters:\n  a:\n    backend: dask\n    dashboard: {text}\n", 4, "give a port of this machine, 8787, or")
+            for text in ("yes", "localhost", "'a b:1'", "'x:65536'", "-1", "1.5", "[8787]", "'http://h:8787'", "''")
+        ),
         (
             "clusters:\n  a:\n    backend: spark\n    conf:\n      x: 4\n",
             5,
