@@ -27,6 +27,8 @@ CONFIG = {  # of every cluster that is started by Fruits
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.worker-saturation": 1.0,
+    # A worker that is stopped, or hangs, is replaced when it has not been heard of for this long, twice that at most.
+    "distributed.scheduler.worker-ttl": "30s",
     # What would interrupt a task two hundred times a second, and cost the network six percent of its time.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",

@@ -12,15 +12,16 @@ import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from py4j.protocol import Py4JError
 from pyspark.serializers import CloudPickleSerializer
 
 from backends.spark_session import active_session, start_session, stop_session
-from fruits.errors import SettingsError
+from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.executor import WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
@@ -109,13 +110,15 @@ class SparkExecutor(Executor):
     @property
     def parallelism(self) -> int:
         """The cores that Spark has now."""
-        return self._session.sparkContext.defaultParallelism
+        with self._unless_gone():
+            return self._session.sparkContext.defaultParallelism
 
     @property
     def dashboard(self) -> str | None:
         """The address of Spark's own pages; None where ``spark.ui.enabled`` is off, as in a session started here."""
-        context = self._session.sparkContext
-        return context.uiWebUrl if context.getConf().get("spark.ui.enabled", "true") == "true" else None
+        with self._unless_gone():
+            context = self._session.sparkContext
+            return context.uiWebUrl if context.getConf().get("spark.ui.enabled", "true") == "true" else None
 
     def map(
         self,
@@ -148,7 +151,7 @@ class SparkExecutor(Executor):
             )
             running[pool.submit(self._collect, token, function, len(indices))] = indices
 
-        with ThreadPoolExecutor(SLICES, thread_name_prefix="fruits-spark") as pool:
+        with self._unless_gone(), ThreadPoolExecutor(SLICES, thread_name_prefix="fruits-spark") as pool:
             try:
                 while fresh or again or running:
                     # A slice that loses a worker fails as a whole. Without a second chance, an item runs alone.
@@ -164,6 +167,8 @@ class SparkExecutor(Executor):
                         try:
                             outcomes = future.result()
                         except Exception as error:  # Spark gave it up, mostly because a worker died
+                            if self._is_gone():
+                                raise
                             deaths.update(indices)
                             for index in indices:
                                 if deaths[index] > retries:
@@ -187,7 +192,8 @@ class SparkExecutor(Executor):
         """Return what Spark ML's StandardScaler and PCA fit; see :meth:`fruits.executor.Executor.fit_native`."""
         from backends.spark_ml import fit
 
-        return fit(self._session, features, rows, components)
+        with self._unless_gone():
+            return fit(self._session, features, rows, components)
 
     def start(self) -> None:
         """Bring up the Python workers, with a task for each."""
@@ -196,6 +202,26 @@ class SparkExecutor(Executor):
     def close(self) -> None:
         """Stop the session that was started here, and its Java."""
         self._opened.close()
+
+    @contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """Say in our words that Spark is gone, whatever came of it."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, FruitsError) or not self._is_gone():
+                raise
+            raise JobError(
+                "Spark is gone: its Java was killed or has crashed, or its cluster has ended the application. "
+                "What is finished is kept: start the same command again."
+            ) from error
+
+    def _is_gone(self) -> bool:
+        """Tell whether the session cannot run anything any more, as when its Java was killed."""
+        try:
+            return bool(self._session.sparkContext._jsc.sc().isStopped())
+        except (Py4JError, OSError):
+            return True
 
     def _collect(
         self, group: str, function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], count: int
@@ -214,7 +240,8 @@ class SparkExecutor(Executor):
         for future in running:
             future.cancel()
         while running and any(not future.done() for future in running):
-            self._session.sparkContext.cancelJobGroup(group)
+            with suppress(Py4JError, OSError):  # Java is gone, and what ran in it too
+                self._session.sparkContext.cancelJobGroup(group)
             wait(running, timeout=0.1)
 
 

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
+import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from backends.java import find_java
 from backends.spark_archive import archive_options, keep_archive
-from fruits.errors import SettingsError
+from fruits.errors import JobError, SettingsError
 
 __all__ = ["active_session", "start_session", "stop_session"]
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Settings whose values are not for others, as Spark's own pages know them: the default of spark.redaction.regex.
+SECRET = re.compile("(?i)secret|password|token|access[.]?key")
 
 
 def active_session(asked: bool) -> SparkSession | None:
@@ -59,6 +65,8 @@ def start_session(
     ------
     SettingsError
         No Java suits this PySpark, this Python lacks what it needs, or Spark refuses the master or its settings.
+    JobError
+        Java ended before it was ready.
     """
     if int(pyspark.__version__.partition(".")[0]) < 4 and importlib.util.find_spec("distutils") is None:
         raise SettingsError(
@@ -87,6 +95,7 @@ def start_session(
         settings |= {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
+            "spark.authenticate": "true",  # with a secret that Java draws, against others on this machine
             "spark.python.daemon.module": "backends.spark_daemon",
             # Workers import what this process can import.
             "spark.executorEnv.PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
@@ -100,18 +109,34 @@ def start_session(
     settings["spark.driver.extraJavaOptions"] = " ".join(java_options)
     with _environment(environ), _own_interrupt():
         try:
-            return SparkSession(SparkContext(conf=SparkConf().setAll(list(settings.items()))))
+            # Java is told the settings on its command line, which everybody on this machine can read.
+            public = [(name, value) for name, value in settings.items() if not SECRET.search(name)]
+            gateway = launch_gateway(SparkConf().setAll(public))
+            context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
+            _hush(context)
+            return SparkSession(context)
         except Py4JJavaError as error:
             _end_java()
             raise SettingsError(
                 f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
                 "Check that the master runs there, and the settings: conf in cluster.yaml, and spark-defaults.conf."
             ) from error
+        except (Py4JError, RuntimeError, OSError) as error:
+            _end_java()
+            raise JobError(
+                f"The Java of Spark ended before it was ready: {error}. Where it was killed, start the same command "
+                "again; else check its settings, such as spark.driver.memory: conf in cluster.yaml."
+            ) from error
 
 
 def stop_session(session: SparkSession) -> None:
     """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
-    session.stop()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        try:
+            session.stop()
+        except (Py4JError, OSError):  # Java was killed: what is left is of this process
+            session.sparkContext.stop()
     _end_java()
 
 
@@ -120,9 +145,19 @@ def _end_java() -> None:
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()
         gateway.proc.stdin.close()  # the sign to end
-        gateway.proc.wait()
-        keep_archive()
+        if gateway.proc.wait() == 0:  # what a Java that was killed has written may end anywhere
+            keep_archive()
         SparkContext._gateway = SparkContext._jvm = None
+
+
+def _hush(context: SparkContext) -> None:
+    """Keep off the terminal what is said, a traceback at a time, where Java was killed: its error says it in words."""
+    context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
+    logging.getLogger().addFilter(_is_not_py4j)
+
+
+def _is_not_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 @contextmanager

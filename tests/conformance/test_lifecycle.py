@@ -62,12 +62,20 @@ def test_it_ends_what_it_started_says_nothing_and_can_start_again(program, name)
             assert environs == [{name: "1" for name in environs[0]}] * 4
 
 
-def test_ctrl_c_stops_it_at_once_without_a_word(program, name, tmp_path):
+def test_it_listens_on_this_machine_alone_and_ctrl_c_stops_it_at_once_without_a_word(program, name, tmp_path):
     if not ENGINES[name].processes:
         pytest.skip(f"the tasks of {name} run in the driver's process, which waits for those that have begun")
     process = program("wait")
     tasks.wait_for(tmp_path / "0")
     family = psutil.Process(process.pid).children(recursive=True)
+    listening = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for member in (psutil.Process(process.pid), *family)
+        if member.is_running() and member.status() != psutil.STATUS_ZOMBIE
+        for connection in member.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err.replace(JAVA_SAYS, "")) == (130, "", "")

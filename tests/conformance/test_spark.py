@@ -1,5 +1,6 @@
 """What is Spark's alone: the one session of a process, and its Java."""
 
+import json
 import os
 import subprocess
 import sys
@@ -36,6 +37,60 @@ except SettingsError as error:
 session.stop()
 """
 
+GONE = """
+import json
+import psutil
+from backends.spark import SparkExecutor
+from fruits.errors import JobError
+from tests.conformance import tasks
+
+def family():
+    return [process for process in psutil.Process().children(recursive=True) if process.status() != "zombie"]
+
+def kill(*_):
+    for process in family():
+        if process.name() == "java":
+            process.kill()
+
+told = {}
+with SparkExecutor(workers=2, conf={"spark.ui.enabled": "true", "spark.hadoop.fs.s3a.secret.key": "hush"}) as executor:
+    executor.start()
+    conf = executor._session.sparkContext.getConf()
+    told["dashboard"] = executor.dashboard
+    told["settings"] = [conf.get("spark.hadoop.fs.s3a.secret.key"), conf.get("spark.authenticate")]
+    told["lines"] = [word for process in family() for word in process.cmdline()]
+    told["listening"] = [
+        connection.laddr.ip for process in family() for connection in process.net_connections("inet")
+        if connection.status == "LISTEN"
+    ]
+    told["errors"] = []
+    for work in (lambda: executor.map(tasks.square, range(60), progress=kill), lambda: executor.parallelism):
+        try:
+            work()
+        except JobError as error:
+            told["errors"].append(str(error))
+told["left"] = len(family())
+print(json.dumps(told))
+"""
+STOPPED = """
+import os, signal
+from backends import spark_daemon
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as in PySpark's daemon
+spark_daemon.STOPPED_SECONDS, spark_daemon.LOOK_SECONDS = 0.3, 0.05
+with spark_daemon._workers_watched():
+    others = [os.fork() or signal.pause() for _ in range(3)]
+    for child in others[:2]:
+        os.kill(child, signal.SIGSTOP)
+    for child in others[:2]:
+        try:
+            os.waitpid(child, 0)
+        except ChildProcessError:  # it has ended; with SIGCHLD ignored, there is nothing to be told
+            pass
+os.kill(others[2], 0)
+os.kill(others[2], signal.SIGKILL)
+"""
+
 
 def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(java.find_java("3.5.9")))
@@ -43,6 +98,26 @@ def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "spark: a session is active in this process already, on local[2,1]" in done.stdout  # Spark 3.3 logs there
+
+
+def test_a_java_that_is_killed_is_an_error_in_words_and_no_secret_is_for_others():
+    done = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert told["dashboard"].startswith("http://127.0.0.1:")
+    assert told["settings"] == ["hush", "true"]
+    assert "java" in str(told["lines"])
+    assert "hush" not in str(told["lines"])
+    assert told["listening"]
+    assert {ip.removeprefix("::ffff:") for ip in told["listening"]} == {"127.0.0.1"}
+    assert len(told["errors"]) == 2
+    assert all("Spark is gone" in error and "start the same command again" in error for error in told["errors"])
+    assert told["left"] == 0
+
+
+def test_a_python_worker_that_is_stopped_is_killed_and_the_others_are_not():
+    done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("error", [EOFError, BrokenPipeError, ConnectionResetError])
