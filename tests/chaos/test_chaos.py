@@ -16,7 +16,7 @@ def site(tmp_path_factory):
     ("name", "backend", "faults"), [("driver", "local", 2), ("driver", "dask", 1), ("workers", "dask", 2)]
 )
 def test_nothing_is_lost(site, monkeypatch, name, backend, faults):
-    monkeypatch.setattr(workers, "KINDS", ("killed",))  # a stopped one takes Dask 15 s to give up
+    monkeypatch.setattr(workers, "KINDS", ("killed",))  # a stopped one takes Dask a minute
     tally = hold(name, site, backend, seed=3, count=faults)
     assert tally.violations == []
     assert tally.faults.total() == faults

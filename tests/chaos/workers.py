@@ -9,15 +9,12 @@ from random import Random
 
 import psutil
 
-from tests.chaos.site import STAGES, Command, Site, Tally, Violation
+from tests.chaos.site import LIMIT_SECONDS, STAGES, Command, Site, Tally, Violation
 
 BACKENDS = ("dask", "spark")
 FAULTS = 4  # of one job, at most
 LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark_daemon",)}
-# Dask waits for five minutes; less than ten heartbeats, which are five seconds, is not possible.
-SETTINGS = {"dask": {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s"}, "spark": {}}
-# Spark on one machine waits for a stopped Python worker for ever: there it goes on after a while.
-PAUSE_SECONDS = {"dask": None, "spark": 5.0}
+STOPPED_SECONDS = {"dask": 90, "spark": 30}  # after so long, a worker that is stopped has been replaced
 KINDS = ("killed", "stopped", "without memory")
 MEMORY_SECONDS = 0.5
 RETRIES_USED_UP = ("3 of 3 times", "after 3 attempts")
@@ -29,7 +26,8 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
     with site.out() as out:
         stages = [random.choice(STAGES[2:]) for _ in range(min(faults, random.randint(1, FAULTS)))]
         timers = []
-        with site.command(out, *where, **SETTINGS[backend]) as command:
+        stopped = 0
+        with site.command(out, *where) as command:
             for stage in sorted(stages, key=STAGES.index):
                 moment = site.moment(random, out, (stage,))
                 if moment is None or not command.reaches(moment):
@@ -41,8 +39,9 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
                     continue
                 timers.append(timer)
                 tally.faults[kind] += 1
+                stopped += kind == "stopped"
                 tally.seen[f"at {stage}"] += 1
-            answer = command.wait()
+            answer = command.wait(LIMIT_SECONDS + stopped * STOPPED_SECONDS[backend])
             for timer in timers:
                 timer.cancel()
         if "error" in answer:  # a partition that met three faults; the same command goes on from there
@@ -66,9 +65,7 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
         if kind == "killed":
             victim.send_signal(signal.SIGKILL)
         elif kind == "stopped":
-            victim.send_signal(signal.SIGSTOP)
-            if (pause := PAUSE_SECONDS[backend]) is not None:
-                timer = threading.Timer(pause, _resume, (victim,))
+            victim.send_signal(signal.SIGSTOP)  # for good: that somebody kills it is what must hold
         else:
             before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
             resource.prlimit(victim.pid, resource.RLIMIT_AS, (victim.memory_info().vms, before[1]))
@@ -83,13 +80,6 @@ def _is_forked(process: psutil.Process) -> bool:
     """Tell a Python worker of Spark's from the daemon that it is forked from."""
     parent = process.parent()
     return parent is not None and "backends.spark_daemon" in parent.cmdline()
-
-
-def _resume(victim: psutil.Process) -> None:
-    try:
-        victim.send_signal(signal.SIGCONT)
-    except psutil.NoSuchProcess:
-        return
 
 
 def _lift(victim: psutil.Process, before: tuple[int, int]) -> None:
