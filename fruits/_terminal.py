@@ -82,6 +82,8 @@ def _movement(found: Status) -> str:
     if found.seconds_since_newest is None:
         return "this storage does not tell when a part was stored: whether the job moves is not known"
     since = duration(found.seconds_since_newest)
+    if not any(stage.done for stage in found.stages):
+        return f"it was begun {since} ago, and no part is stored yet"
     if not found.moves:
         return f"nothing was stored for {since}: the job waits, or was stopped; the same command goes on"
     if found.images_per_second is None or found.seconds_left is None or found.stage is None:

@@ -142,9 +142,10 @@ def heartbeat(
             found = waiting() if waiting is not None else None
             if ended.is_set():
                 return
-            what = "still at it" if found is None else str(found)
             fields = {} if found is None else _fields(found)
-            text = f"{stage}: nothing has finished for {duration(idle)}; {what}"
+            text = f"{stage}: nothing has finished for {duration(idle)}; {found}"
+            if found is None:
+                text = f"{stage}: still at it, and nothing new for {duration(idle)}"
             progress.event("heartbeat", text, stage=stage, idle_seconds=round(idle, 1), **fields)
 
     thread = threading.Thread(target=beat, name=f"fruits-heartbeat-{stage}", daemon=True)

@@ -100,7 +100,7 @@ def test_a_stage_without_items_says_that_it_is_still_at_it():
     assert told.events == [
         (
             "heartbeat",
-            "solve: nothing has finished for 30.0 s; still at it",
+            "solve: still at it, and nothing new for 30.0 s",
             {"stage": "solve", "idle_seconds": 30.0},
         )
     ]

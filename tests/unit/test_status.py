@@ -120,6 +120,8 @@ def test_the_command_tells_it_to_people_and_to_programs(capfd, stopped):
     assert "the job waits, or was stopped" in out
     code, out, _ = answer(capfd, "status", stopped, "--json")
     assert (code, json.loads(out)["stages"][0]["done"]) == (0, 5)
+    shutil.rmtree(f"{stopped}/features")
+    assert "no part is stored yet" in answer(capfd, "status", stopped)[1]
     shutil.rmtree(stopped)
     code, out, err = answer(capfd, "status", stopped)
     assert (code, out) == (2, "")
