@@ -34,7 +34,8 @@ def number_array(values: npt.NDArray[np.generic]) -> pa.Array:
 
 def vector_array(values: npt.NDArray[np.float32]) -> pa.Array:
     """Return vectors, shape (n, d), as an array of fixed-size lists of float32."""
-    kind = pa.list_(pa.field("item", pa.float32(), nullable=False), values.shape[1])
+    # "element" is what Parquet calls it: the table that is read back is then the one that was written.
+    kind = pa.list_(pa.field("element", pa.float32(), nullable=False), values.shape[1])
     return pa.FixedSizeListArray.from_arrays(number_array(values.reshape(-1)), type=kind)
 
 
@@ -59,6 +60,7 @@ def write_table(table: pa.Table) -> bytes:
         compression_level=1,
         use_dictionary=["label"],
         write_statistics=["path", "label"],
+        write_page_checksum=True,
     )
     data: bytes = sink.getvalue().to_pybytes()
     return data
@@ -66,4 +68,4 @@ def write_table(table: pa.Table) -> bytes:
 
 def read_table(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table, or some columns of it, that the bytes of a Parquet file hold."""
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns, use_threads=False)
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(columns, use_threads=False)

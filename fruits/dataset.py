@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from fruits.errors import DamageError, DatasetError
 from fruits.images import EXTENSIONS, is_image
 from fruits.storage import Folder, heads, is_s3, open_address, part_name
 
-__all__ = ["Entry", "Listing", "Partition", "Plan", "make_plan", "read_partition"]
+__all__ = ["Entry", "Listing", "Partition", "Plan", "Store", "make_plan", "plan_file", "planned", "read_partition"]
 
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images on S3 of which one has to be readable
@@ -66,10 +66,13 @@ class Partition:
         Its position in the plan; the part files that come of it bear this number.
     images : int
         How many images it holds.
+    inputs : tuple of bytes
+        The SHA-256 of the parts that a task is to read for it, as the driver knows them.
     """
 
     index: int
     images: int
+    inputs: tuple[bytes | None, ...] = ()
 
     def __str__(self) -> str:
         return f"partition {self.index} ({self.images:,} images)"
@@ -251,7 +254,14 @@ def _images(file_system: Any, names: list[str]) -> set[str]:
     return images
 
 
-def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None = None) -> Plan:
+class Store(Protocol):
+    """Takes the files of a plan; a :class:`fruits.storage.Folder` does."""
+
+    def write(self, name: str, data: bytes) -> object:
+        """Store the bytes of a file."""
+
+
+def make_plan(entries: Iterable[Entry], partition_size: int, out: Store | None = None) -> Plan:
     """Return the plan of an ordered listing, cut into partitions.
 
     Parameters
@@ -260,7 +270,7 @@ def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None 
         The listing, in order.
     partition_size : int
         Images per partition.
-    out : Folder, optional
+    out : Store, optional
         Where the plan is stored, for :func:`read_partition`; without it the plan is only measured.
     """
     digest = hashlib.sha256()
@@ -293,7 +303,7 @@ def make_plan(entries: Iterable[Entry], partition_size: int, out: Folder | None 
 class _PlanWriter:
     """Writes partitions as row groups, :data:`PARTITIONS_PER_FILE` to a file."""
 
-    def __init__(self, out: Folder) -> None:
+    def __init__(self, out: Store) -> None:
         self.out = out
         self.files = 0
         self.open()
@@ -301,7 +311,12 @@ class _PlanWriter:
     def open(self) -> None:
         self.sink = pa.BufferOutputStream()
         self.writer = pq.ParquetWriter(
-            self.sink, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False
+            self.sink,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
         )
         self.groups = 0
 
@@ -318,21 +333,41 @@ class _PlanWriter:
         self.files += 1
 
 
+def plan_file(partition: Partition) -> str:
+    """Return the name of the file of a stored plan that holds a partition."""
+    return part_name(partition.index // PARTITIONS_PER_FILE, "parquet")
+
+
 def read_partition(plan: Folder, partition: Partition) -> list[Entry]:
     """Return the images of a partition, in order, from a stored plan."""
-    file, group = divmod(partition.index, PARTITIONS_PER_FILE)
-    table = plan.read_row_group(part_name(file, "parquet"), group)
+    return planned(plan.read(plan_file(partition)), partition)
+
+
+def planned(data: bytes, partition: Partition) -> list[Entry]:
+    """Return the images of a partition, in order, from the bytes of the file of a plan that holds it.
+
+    Raises
+    ------
+    DamageError
+        The file cannot be read, or holds another partition.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read_row_group(partition.index % PARTITIONS_PER_FILE, use_threads=False)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DamageError(
+            f"{partition} cannot be read from the stored plan: {error}. Start the command again with --overwrite."
+        ) from error
     paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
     others = (table[name].to_pylist() for name in ("size", "version"))
     entries = [Entry(*image) for image in zip(paths, *others, strict=True)]
     if len(entries) != partition.images:
         raise DamageError(
-            f"{plan.address}: {partition} has {len(entries):,} images in the stored plan. "
-            "Start the command again with --overwrite."
+            f"{partition} has {len(entries):,} images in the stored plan. Start the command again with --overwrite."
         )
     if out := next((path for path, *_ in entries if path.startswith("/") or ".." in path.split("/")), None):
         raise DamageError(
-            f"{plan.address}: {partition} has {out!r} in the stored plan, which leads out of the folder of the images. "
+            f"{partition} has {out!r} in the stored plan, which leads out of the folder of the images. "
             "Start the command again with --overwrite."
         )
     return entries

@@ -59,7 +59,7 @@ def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], 
             lines += f"\n  and {len(differences) - SHOWN} more"
         keys = {key for key, _, _ in differences}
         if "plan.digest" in keys and not {"images", "limit"} & keys:
-            lines += _changes(out, there["plan"], images)
+            lines += _changes(out, there.get("plan"), images)
         raise OutputError(
             f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
         )

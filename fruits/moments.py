@@ -7,7 +7,8 @@ never on the engine, and so do the bits of the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -83,14 +84,24 @@ class Moments:
     def to_bytes(self) -> bytes:
         """Return the moments in the safetensors format; of the symmetric scatter, the upper triangle only."""
         upper = self.scatter[np.triu_indices(len(self.mean))]
-        return safetensors.numpy.save(
-            {"count": np.array([self.count], np.int64), "mean": self.mean, "scatter_upper": upper}
-        )
+        arrays = {"count": np.array([self.count], np.int64), "mean": self.mean, "scatter_upper": upper}
+        return safetensors.numpy.save(arrays | {"sha256": _checksum(arrays)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Return the moments that :meth:`to_bytes` stored."""
-        arrays = safetensors.numpy.load(data)
+        """Return the moments that :meth:`to_bytes` stored.
+
+        Raises
+        ------
+        ValueError
+            These are not the bytes that it gave.
+        """
+        try:
+            arrays = safetensors.numpy.load(data)
+            if not np.array_equal(arrays.pop("sha256"), _checksum(arrays)):
+                raise ValueError("its arrays do not have the SHA-256 that it states")
+        except (safetensors.SafetensorError, KeyError) as error:
+            raise ValueError(f"no moments: {error}") from error
         mean = arrays["mean"]
         scatter = np.zeros((len(mean), len(mean)))
         scatter[np.triu_indices(len(mean))] = arrays["scatter_upper"]
@@ -110,15 +121,23 @@ class Group:
         Its number within the level.
     start, stop : int
         The contiguous numbers of what it takes.
+    inputs : tuple of bytes
+        The SHA-256 of what it takes, as the driver knows it.
     """
 
     level: int
     index: int
     start: int
     stop: int
+    inputs: tuple[bytes | None, ...] = ()
 
     def __str__(self) -> str:
         return f"moments level {self.level}, group {self.index} ({self.start} to {self.stop - 1})"
+
+
+def _checksum(arrays: Mapping[str, npt.NDArray[np.generic]]) -> npt.NDArray[np.uint8]:
+    digest = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def levels(shards: int) -> Sequence[Sequence[Group]]:

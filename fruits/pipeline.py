@@ -20,7 +20,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from heapq import nlargest
 from operator import itemgetter
@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from fruits import tasks
 from fruits.backbones import backbone
-from fruits.dataset import Listing, Partition, Plan, make_plan
+from fruits.dataset import Listing, Partition, Plan, make_plan, plan_file
 from fruits.errors import (
     DamageError,
     DatasetError,
@@ -44,23 +44,25 @@ from fruits.featurizer import Network, compile_network
 from fruits.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.job import Job
 from fruits.job_file import JOB, check_same, describe, versions
+from fruits.manifest import Damage, Manifest, PartError, checksum, read_part
 from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
 from fruits.report import Report, SliceReport
 from fruits.scaled_pca import ScaledPCA, check_components, solve
 from fruits.storage import Folder, is_temporary, part_name
-from fruits.tasks import Batch, PartReport, Rows, Source
+from fruits.tasks import Batch, Checked, PartReport, Parts, Rows, Source
 
 __all__ = ["fit", "run", "transform"]
 
 REPORT = "report.json"
 # All that a job ever writes, in the order in which it is removed: first what says "complete", last whose it is.
-STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "plan", JOB)
+STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "manifest", "plan", JOB)
 SLOWEST = 3  # partitions that are named at the end
 FEW = 8  # partitions, of which none is named
-SURVEYED_TOGETHER = 256  # finished partitions that one task reads the reports of
+SURVEYED_TOGETHER = 32  # finished parts that one task verifies: some 200 MB
+REPAIRS = 3  # of one part, in one command
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", Partition, Group)
 Result = TypeVar("Result")
 
 
@@ -115,6 +117,11 @@ class _Run:
     reports: dict[int, PartReport] = field(default_factory=dict)
     resumed: int = 0
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    manifest: Manifest = field(init=False)
+    planned: dict[str, bytes] = field(default_factory=dict)
+    whole: set[str] = field(default_factory=set)
+    repairs: Counter[str] = field(default_factory=Counter)
+    made_otherwise: bool = False
 
     def execute(self) -> Report | SliceReport:
         job = self.job
@@ -128,7 +135,7 @@ class _Run:
         listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
         self.out.check()
         fresh = self._is_fresh()
-        plan = self._plan(listing, self.out / "plan" if fresh else None)
+        plan = self._plan(listing, store=fresh)
         if listing.links_out:
             self.progress.note(
                 f"{listing.links_out:,} links lead out of {job.images} and were passed over; --follow-links takes them"
@@ -140,34 +147,34 @@ class _Run:
             if not fresh and job.overwrite:
                 for name in STORED:
                     self.out.remove(name)
-                fresh = self._plan(listing, self.out / "plan") == plan
-            if fresh and not self.out.exists(JOB):  # a twin, or another slice, may have been sooner
+                fresh = self._plan(listing, store=True) == plan
+            fresh = fresh and not self.out.exists(JOB)  # a twin, or another slice, may have been sooner
+            if fresh:
                 self.out.write_json(JOB, asked)
             else:
                 check_same(self.out, self.out.read_json(JOB), asked, listing)
+            self.manifest = Manifest(self.out) if fresh else Manifest.load(self.out)
+            if not fresh:
+                self._check_plan(plan, listing)
+            self.manifest.update(self.planned)
+            self.manifest.flush()
             partitions = plan.partitions()
             self.progress.event(
                 "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]
             )
             groups = _slice(levels(len(partitions))[0], job.shards)
-            mine = [partition for group in groups for partition in partitions[group.start : group.stop]]
             source = Source(Folder.at(job.images), self.out, network)
-            if model is not None:
-                rows = Rows(self.out, model, job.format, job.columns)
-                self._featurize(mine, tasks.transform, (source, rows), "transform", self._done("rows"))
-            else:
-                self._featurize(mine, tasks.featurize, source, "featurize", self._done("features"))
-                if job.shards is not None and job.solver == "exact":
-                    self._merge(groups)
+            while True:
+                try:
+                    model = self._stages(partitions, groups, source, model)
+                    break
+                except _DamagedError as found:
+                    self._repair(found.damages, plan, listing)
             report: Report | SliceReport
             if job.shards is not None:
                 report = self._slice_report(len(partitions))
             else:
-                self._check_rejects()
-                if model is None:
-                    model = self._model(network)
-                    if self.command == "run":
-                        self._write_rows(partitions, Rows(self.out, model, job.format, job.columns))
+                assert model is not None
                 report = self._report(plan, listing, model)
         self.progress.event(
             "job_end",
@@ -181,6 +188,73 @@ class _Run:
             slowest=report.slowest,
         )
         return report
+
+    def _stages(
+        self, partitions: Sequence[Partition], groups: Sequence[Group], source: Source, model: ScaledPCA | None
+    ) -> ScaledPCA | None:
+        """Do what is missing of the job, or of a slice of it, and return the model, where there is one."""
+        job = self.job
+        mine = [partition for group in groups for partition in partitions[group.start : group.stop]]
+        if self.command == "transform":
+            assert model is not None
+            rows = Rows(self.out, model, job.format, job.columns)
+            self._featurize(mine, tasks.transform, (source, rows), "transform", "rows", job.format)
+            if job.shards is None:
+                self._check_rejects()
+            return model
+        self._featurize(mine, tasks.featurize, source, "featurize", "features", "parquet")
+        if self.made_otherwise:  # features that are not what they were: nothing may stay that came of those
+            for name in ("rows", "model", "moments"):
+                self.out.remove(name)
+            self.whole = {name for name in self.whole if name.startswith(("features/", "rejects/"))}
+            self.made_otherwise = False
+        if job.shards is not None:
+            if job.solver == "exact":
+                self._merge(groups)
+            return None
+        self._check_rejects()
+        fitted = self._model(source.network)
+        if self.command == "run":
+            self._write_rows(partitions, Rows(self.out, fitted, job.format, job.columns))
+        return fitted
+
+    def _repair(self, damages: Sequence[Damage], plan: Plan, listing: Listing) -> None:
+        """Remove what is damaged, and what says that it is done; the stages find it missing, and make it again."""
+        text = f"damaged: {damages[0]}{f', and {len(damages) - 1:,} more' * (len(damages) > 1)}; made again"
+        self.progress.event("damage", text, parts=[str(damage) for damage in damages])
+        self.repairs.update(damage.name for damage in damages)
+        for damage in damages:
+            if self.repairs[damage.name] > REPAIRS:
+                raise DamageError(
+                    f"{self.out.address}/{damage} It was made again {REPAIRS} times. Check the disk and the memory, "
+                    "then start the same command again."
+                )
+        self.out.remove(REPORT)
+        for damage in damages:
+            folder, _, name = damage.name.partition("/")
+            self.whole.discard(damage.name)
+            self.out.remove(damage.name)
+            if folder == "rejects":
+                last, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
+                self.out.remove(f"{last}/{name.partition('.')[0]}.{suffix}")
+        if any(damage.name.startswith("plan/") for damage in damages):
+            self._plan_again(plan, listing)
+
+    def _check_plan(self, plan: Plan, listing: Listing) -> None:
+        """Store the plan again where what is stored is not what the same listing gave just now."""
+        try:
+            for name, known in self.planned.items():
+                read_part(self.out, name, known)
+        except PartError as error:
+            self.progress.event("damage", f"damaged: {error}; made again", parts=[str(error)])
+            self._plan_again(plan, listing)
+
+    def _plan_again(self, plan: Plan, listing: Listing) -> None:
+        if self._plan(listing, store=True) != plan:
+            raise DamageError(
+                f"{self.job.images} has changed while this command ran, and the stored plan is damaged. "
+                "Start the command again with --overwrite."
+            )
 
     def _is_fresh(self) -> bool:
         """Tell whether the output folder is for this job to begin; False where a job is there already."""
@@ -197,14 +271,16 @@ class _Run:
             )
         return JOB not in there
 
-    def _plan(self, listing: Listing, stored: Folder | None) -> Plan:
+    def _plan(self, listing: Listing, *, store: bool) -> Plan:
         """List the images and cut them into partitions; refuse, before anything is started, what cannot end well."""
+        files = _PlanFiles(self.out, store)
         with self._stage("listing") as advance, self._driver_storage():
-            plan = make_plan(_counted(listing, advance), self.job.partition_size, stored)
+            plan = make_plan(_counted(listing, advance), self.job.partition_size, files)
+        self.planned = files.checksums
         try:
             self._check(plan, listing)
         except InputError:
-            if stored is not None:
+            if store:
                 self.out.remove("plan")
                 self.out.remove_if_empty()
             raise
@@ -257,33 +333,94 @@ class _Run:
     def _featurize(
         self,
         partitions: Sequence[Partition],
-        task: Callable[[Partition, Any], PartReport],
+        task: Callable[[Partition, Any], PartReport | Checked],
         shared: Any,
         name: str,
-        done: set[int],
+        folder: str,
+        suffix: str,
     ) -> None:
-        """Run the network over the partitions that are not done; look up what the others were."""
-        finished = [partition for partition in partitions if partition.index in done]
-        self.resumed = len(finished)
-        missing = [partition for partition in partitions if partition.index not in done]
-        if finished:
-            batches = [
-                Batch(tuple(finished[start : start + SURVEYED_TOGETHER]))
-                for start in range(0, len(finished), SURVEYED_TOGETHER)
-            ]
-            self._start()
-            under_way = UnderWay(batches, self.executor)
-
-            def surveyed(index: int, outcome: Outcome[list[PartReport]]) -> None:
-                under_way.finish(index)
-                advance(len(outcome.result()))
-
-            with self._stage("survey", len(finished), "partitions", under_way.waiting) as advance:
-                for reports in self.executor.map(tasks.survey, batches, shared=self.out, progress=surveyed):
-                    self.reports |= {report.index: report for report in reports}
+        """Run the network over the partitions that are not done; verify the others, and look up what they were."""
+        done = self._done(folder)
+        finished = [
+            dataclasses.replace(partition, inputs=self._known(partition, ("rejects", "parquet"), (folder, suffix)))
+            for partition in partitions
+            if partition.index in done and partition.index not in self.reports
+        ]
+        batches = [
+            Batch(tuple(finished[start : start + SURVEYED_TOGETHER]), folder, suffix)
+            for start in range(0, len(finished), SURVEYED_TOGETHER)
+        ]
+        self._verify("survey", tasks.survey, batches, len(finished), "partitions")
+        self.resumed += len(finished)
+        missing = [
+            dataclasses.replace(partition, inputs=(self.planned[f"plan/{plan_file(partition)}"],))
+            for partition in partitions
+            if partition.index not in done
+        ]
         images = sum(partition.images for partition in missing)
-        done_now = self._map(name, task, missing, shared, images, lambda report: report.images)
-        self.reports |= {report.index: report for report in done_now}
+        self._map(name, task, missing, shared, images, lambda report: report.images)
+
+    def _known(self, item: Partition, *folders: tuple[str, str]) -> tuple[bytes | None, ...]:
+        return tuple(self.manifest.get(f"{folder}/{part_name(item.index, suffix)}") for folder, suffix in folders)
+
+    def _missing(self, folder: str, suffix: str, items: Sequence[Item]) -> list[Item]:
+        """Return the items whose parts are not there; those that are there are verified, once in a command."""
+        done = self._done(folder)
+        names = [f"{folder}/{part_name(item.index, suffix)}" for item in items if item.index in done]
+        unseen = [name for name in names if name not in self.whole]
+        batches = [
+            Parts(tuple(some), tuple(map(self.manifest.get, some)))
+            for some in (
+                unseen[start : start + SURVEYED_TOGETHER] for start in range(0, len(unseen), SURVEYED_TOGETHER)
+            )
+        ]
+        self._verify("verify", tasks.check, batches, len(unseen), "parts")
+        return [item for item in items if item.index not in done]
+
+    def _verify(
+        self, name: str, task: Callable[[Any, Folder], Checked], batches: Sequence[Any], total: int, unit: str
+    ) -> None:
+        if not batches:
+            return
+        self._start()
+        under_way = UnderWay(batches, self.executor)
+        damages: list[Damage] = []
+
+        def verified(index: int, outcome: Outcome[Checked]) -> None:
+            under_way.finish(index)
+            found = outcome.result()
+            advance(len(found.checksums) + len(found.reports) + len(found.damages))
+            self._take(found, damages)
+
+        with self._manifest_kept(), self._stage(name, total, unit, under_way.waiting) as advance:
+            self.executor.map(task, batches, shared=self.out, progress=verified)
+        if damages:
+            raise _DamagedError(damages)
+
+    def _take(self, found: PartReport | Checked, damages: list[Damage]) -> None:
+        """Take in what became of parts: their checksums, the damage that was found, and the reports of partitions."""
+        reports = (found,) if isinstance(found, PartReport) else found.reports
+        checksums = dict(found.checksums)
+        for report in reports:
+            checksums |= report.checksums
+            if any(name.startswith("rejects/") for name in report.checksums):
+                self.reports[report.index] = dataclasses.replace(report, checksums={})
+        others = self.manifest.update(checksums)
+        self.made_otherwise |= any(name.startswith("features/") for name in others)
+        self.whole.update(checksums)
+        if isinstance(found, Checked):
+            damages.extend(found.damages)
+
+    @contextmanager
+    def _manifest_kept(self) -> Iterator[None]:
+        """Write what the manifest has to say of a stage, however that ends."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # what ends the stage is to be told; what is not written is found out again
+                self.manifest.flush()
+            raise
+        self.manifest.flush()
 
     def _check_rejects(self) -> None:
         images = sum(report.images for report in self.reports.values())
@@ -306,9 +443,18 @@ class _Run:
     def _model(self, network: Network) -> ScaledPCA:
         """Return the fitted model: the stored one, or one made of the stored features."""
         folder = self.out / "model"
-        if folder.exists("model.json"):
-            return ScaledPCA.load(folder)
         rows = [self.reports[index].rows for index in range(len(self.reports))]
+        if self.job.solver == "exact":
+            check_components(self.job.components, sum(rows), network.features)
+            for level in levels(len(rows)):
+                self._merge(level)
+        if folder.exists("model.json"):
+            try:
+                return ScaledPCA.load(folder)
+            except ModelError as error:
+                self.progress.event("damage", f"damaged: {error}", parts=["model"])
+                self.out.remove(REPORT)
+                self.out.remove("model")
         check_components(self.job.components, sum(rows), network.features)
         identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
         if self.job.solver == "native":
@@ -318,7 +464,7 @@ class _Run:
                 fitted = self.executor.fit_native(parts, rows, self.job.components)
             model = dataclasses.replace(fitted, network=identity)
         else:
-            moments = self._moments(len(rows))
+            moments = self._root(len(rows))
             if moments.count != sum(rows):
                 raise DamageError(
                     f"{self.out.address}/moments count {moments.count:,} rows, the features {sum(rows):,}. "
@@ -329,47 +475,69 @@ class _Run:
         model.save(folder)
         return model
 
-    def _moments(self, shards: int) -> Moments:
-        tree = levels(shards)
-        for level in tree:
-            self._merge(level)
-        return Moments.from_bytes(self.out.read(tasks.moments_name(len(tree), 0)))
-
     def _merge(self, groups: Sequence[Group]) -> None:
-        done = self._done(f"moments/level-{groups[0].level}") if groups else set()
-        missing = [group for group in groups if group.index not in done]
+        """Merge some groups of one level; what is there already is verified."""
+        if not groups:
+            return
+        level = groups[0].level
+
+        def below(index: int) -> str:
+            return f"features/{part_name(index, 'parquet')}" if level == 1 else tasks.moments_name(level - 1, index)
+
+        missing = [
+            dataclasses.replace(
+                group, inputs=tuple(self.manifest.get(below(index)) for index in range(group.start, group.stop))
+            )
+            for group in self._missing(f"moments/level-{level}", "safetensors", groups)
+        ]
         self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1, unit="groups")
 
+    def _root(self, shards: int) -> Moments:
+        name = tasks.moments_name(len(levels(shards)), 0)
+        try:
+            return Moments.from_bytes(read_part(self.out, name, self.manifest.get(name)))
+        except PartError as error:
+            raise _DamagedError([error.damage]) from error
+
     def _write_rows(self, partitions: Sequence[Partition], rows: Rows) -> None:
-        done = self._done("rows")
-        missing = [partition for partition in partitions if partition.index not in done]
+        missing = [
+            dataclasses.replace(partition, inputs=self._known(partition, ("features", "parquet")))
+            for partition in self._missing("rows", rows.format, partitions)
+        ]
         images = sum(partition.images for partition in missing)
         self._map("rows", tasks.write_rows, missing, rows, images, lambda report: report.images)
 
     def _map(
         self,
         name: str,
-        task: Callable[[Item, Any], Result],
+        task: Callable[[Item, Any], Result | Checked],
         items: Sequence[Item],
         shared: Any,
         total: int,
         size: Callable[[Result], int],
         unit: str = "images",
-    ) -> list[Result]:
+    ) -> None:
         """Run one stage on the executor; nothing is started where nothing is to be done."""
         if not items:
-            return []
+            return
         self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
         self._start()
         under_way = UnderWay(items, self.executor)
+        damages: list[Damage] = []
+        advance: Callable[[int], None]
 
-        def done(index: int, outcome: Outcome[Result]) -> None:
+        def done(index: int, outcome: Outcome[Any]) -> None:
             under_way.finish(index)
-            advance(size(outcome.result()))
-            self._tell(name, items[index], outcome)
+            found = outcome.result()
+            self._take(found, damages)
+            if not (isinstance(found, Checked) and found.damages):
+                advance(size(found))
+                self._tell(name, items[index], outcome)
 
-        with self._stage(name, total, unit, under_way.waiting) as advance:
-            return self.executor.map(task, items, shared=shared, progress=done)
+        with self._manifest_kept(), self._stage(name, total, unit, under_way.waiting) as advance:
+            self.executor.map(task, items, shared=shared, progress=done)
+        if damages:
+            raise _DamagedError(damages)
 
     def _tell(self, stage: str, item: object, outcome: Outcome[Any]) -> None:
         """Log what became of an item, and where; keep it where it is among the slowest."""
@@ -491,6 +659,28 @@ def _slice(groups: Sequence[Group], shards: str | None) -> Sequence[Group]:
         return groups
     number, of = map(int, shards.split("/"))
     return groups[len(groups) * (number - 1) // of : len(groups) * number // of]
+
+
+class _DamagedError(Exception):
+    """A stage found parts that are missing or damaged."""
+
+    def __init__(self, damages: Sequence[Damage]) -> None:
+        super().__init__(*map(str, damages))
+        self.damages = tuple({damage.name: damage for damage in damages}.values())
+
+
+class _PlanFiles:
+    """Takes the files of a plan for their checksums, and stores them where it is asked to."""
+
+    def __init__(self, out: Folder, store: bool) -> None:
+        self.checksums: dict[str, bytes] = {}
+        self._out = out
+        self._store = store
+
+    def write(self, name: str, data: bytes) -> None:
+        self.checksums[f"plan/{name}"] = checksum(data)
+        if self._store:
+            self._out.write(f"plan/{name}", data)
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:

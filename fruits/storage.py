@@ -20,7 +20,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,6 @@ from urllib.parse import urlsplit
 import fsspec
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from fruits.arrow import read_table
@@ -249,14 +247,6 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return the Parquet file `name` as a table."""
         return read_table(self.read(name), columns)
-
-    def read_row_group(self, name: str, group: int) -> pa.Table:
-        """Return one row group of the Parquet file `name`; from a local disk no more is read than that takes."""
-        file_system, path = (self / name).open()
-        # One request for all of a file of a megabyte is sooner answered than four for parts of it.
-        local = isinstance(file_system, LocalFileSystem)
-        with open(_open_regular(path), "rb") if local else BytesIO(file_system.cat_file(path)) as file:
-            return pq.ParquetFile(file).read_row_group(group, use_threads=False)
 
     def write(self, name: str, data: bytes) -> None:
         """Store `data` as the file `name`, whole or not at all, in place of what was there."""

@@ -33,6 +33,7 @@ def run(task: Task) -> Done:
         ended = time.perf_counter()
     steps: Counter[str] = Counter()
     for report in reports:
+        assert isinstance(report, tasks.PartReport)
         steps.update(report.seconds)
     seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - listed}
     return Done(seconds=seconds, worker_seconds=dict(steps))
