@@ -67,6 +67,10 @@ test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and 
 chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2 driver --count 100" (an hour; a full disk needs root)
 	$(BIN)/python -m tests.chaos $(OPTIONS)
 
+.PHONY: test-hostile
+test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every bomb, 200,000 files, 2,000 examples of each kind (half an hour)
+	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile
+
 .PHONY: test-stage
 test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
 	$(BIN)/python -m pytest tests/stage

@@ -49,7 +49,7 @@ REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "trunc
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels: to resize takes 32 bytes for each
 MAX_SCANS = 100  # of a JPEG: each passes over the whole picture; encoders write 10, and libtiff stops here too
-MAX_SEGMENTS = 100_000  # of a JPEG in which scans are counted
+MAX_SEGMENTS = 100_000  # of a JPEG: Pillow keeps 30 times the bytes of empty ones
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # markers that have a length, and the last; a scan holds none
@@ -132,6 +132,8 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
     reader = _reader(data[:32])
     if reader is None:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
+    if reader is JpegImageFile and _goes_on(data):
+        raise ImageError("too-large", f"more than {MAX_SCANS} scans, or {MAX_SEGMENTS:,} segments")
     try:
         # The format's own class and not Image.open, whose size check warns before ours can look at the header.
         image: Image.Image = reader(BytesIO(data))
@@ -140,8 +142,6 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
             raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
         if max(width, height) > MAX_SIDE:
             raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_SIDE:,} on a side at most")
-        if reader is JpegImageFile and _has_many_scans(data):
-            raise ImageError("too-large", f"more than {MAX_SCANS} scans")
         image.load()
         if reader is WebPImageFile:
             image = image.copy()  # lets go of libwebp's two canvases: what follows would come on top of them
@@ -172,18 +172,18 @@ def _reader(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
     return None
 
 
-def _has_many_scans(data: bytes) -> bool:
-    """Tell whether a JPEG has more scans than allowed; what only looks like one, as in a thumbnail, does not count."""
-    if data.count(START_OF_SCAN) <= MAX_SCANS:
-        return False
+def _goes_on(data: bytes) -> bool:
+    """Tell whether a JPEG has too many segments before its picture, or too many scans; not what only looks like one."""
+    many = data.count(START_OF_SCAN) > MAX_SCANS  # in a thumbnail, or behind the picture, it begins nothing
     scans = place = 0
     for _ in range(MAX_SEGMENTS):
         marker = SEGMENT.search(data, place)
         if marker is None or marker[0] == END_OF_IMAGE:
             return False
-        scans += marker[0] == START_OF_SCAN
-        if scans > MAX_SCANS:
-            return True
+        if marker[0] == START_OF_SCAN:
+            scans += 1
+            if scans > MAX_SCANS or not many:
+                return many
         place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
     return True
 

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 from fruits import cli
 from fruits.s3 import ENDPOINT_VARIABLE
 
+LONG = "FRUITS_LONG" in os.environ  # as `make test-hostile` sets it: every length, every bomb, more of all else
 EXAMPLES = settings(
-    max_examples=60,
+    max_examples=2_000 if LONG else 60,
     deadline=None,
     derandomize=True,
     database=None,

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fruits.images import REASONS, ImageError, decode
-from tests.hostile import pictures
-from tests.hostile.conftest import EXAMPLES
+from tests.hostile import decode_bombs, pictures
+from tests.hostile.conftest import EXAMPLES, LONG
 from tests.hostile.measure import Taken, apart
 
 MEMORY = 10**9  # bytes, of the whole process
 SECONDS = 20  # for what takes one or two, on a machine that others use too
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-BOMBS = ("png-rgba", "bmp-runs", "gif-frames", "tiff-tile", "webp", "line")  # those that take a second at most
-CUTS = 60  # lengths that a file is cut at
+QUICK = ("bmp-runs", "gif-frames", "tiff-tile", "tiff-tile-beyond", "webp", "webp-canvas", "line", "side")
+BOMBS = tuple(decode_bombs.BOMBS) if LONG else QUICK
+CUTS = 60  # lengths that a file is cut at; in the long form all
 
 
 def check(data: bytes) -> str:
@@ -45,7 +46,10 @@ def seeds(fruits360: Path) -> list[bytes]:
 
 
 def test_real_images_cut_at_lengths_all_over(seeds: list[bytes]) -> None:
-    found = {check(seed[: len(seed) * cut // CUTS]) for seed in seeds for cut in range(CUTS)}
+    strides = (1 if LONG else max(1, len(seed) // CUTS) for seed in seeds)
+    found = {
+        check(seed[:cut]) for seed, stride in zip(seeds, strides, strict=True) for cut in range(0, len(seed), stride)
+    }
     assert {"empty", "truncated"} <= found
 
 
@@ -109,3 +113,20 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
 
 def test_a_jpeg_of_as_many_scans_as_cameras_write_is_decoded() -> None:
     assert check(pictures.jpeg_of_scans(64, 64, 20)) == "pixels"
+
+
+def test_what_looks_like_a_scan_in_a_comment_or_behind_the_picture_is_none() -> None:
+    data = pictures.jpeg_of_scans(64, 64, 20)
+    comment = b"\xff\xfe" + (2 + 20_000).to_bytes(2, "big") + b"\xff\xda" * 10_000
+    assert check(data[:2] + comment + data[2:] + b"\xff\xda" * 10_000) == "pixels"
+
+
+@pytest.mark.parametrize("place", [2, -2], ids=["before", "after"])
+def test_segments_without_end_are_refused_soon(place: int) -> None:
+    data = pictures.jpeg_of_scans(64, 64, 1)
+    assert check(data[:place] + b"\xff\xfe\0\2" * 10**6 + b"\xff\xda" * 200 + data[place:]) == "too-large"
+
+
+def test_a_picture_as_long_as_allowed_is_decoded() -> None:
+    assert check(pictures.png(1_000_000, 3, bits=1, colour=0)) == "pixels"
+    assert check(pictures.png(1_000_001, 3, bits=1, colour=0)) == "too-large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,12 @@ from fruits.images import ImageError
 from fruits.storage import Folder, fetch, open_address
 from fruits.tasks import _whole
 from tests.hostile import pictures
-from tests.hostile.conftest import watched
+from tests.hostile.conftest import LONG, Fruits, watched
 from tests.hostile.measure import apart
 
 PICTURE = pictures.png(4, 4)
 DEEP = 1_100
-MANY = int(os.environ.get("FRUITS_MANY_FILES", 50_000))
+MANY = 200_000 if LONG else 20_000
 
 
 @pytest.fixture
@@ -90,6 +91,14 @@ def test_a_link_to_a_file_outside_is_not_followed_unless_asked(images: Path, tmp
     assert listed(images) == ["label/whole.png"]
 
 
+def test_links_that_lead_out_are_counted_and_said(fruits: Fruits, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(PICTURE)
+    (tmp_path / "linked" / "label").mkdir(parents=True)
+    (tmp_path / "linked" / "label" / "link.png").symlink_to(tmp_path / "secret.png")
+    assert "1 are links that lead out of it, which --follow-links takes" in fruits("fit", "linked", "--out", "o").err
+    assert "1 usable image" in fruits("fit", "linked", "--out", "o", "--follow-links").err
+
+
 def test_a_link_within_the_folder_is_an_image(images: Path) -> None:
     (images / "label" / "link.png").symlink_to("whole.png")
     assert contents(images)["label/link.png"] == PICTURE
@@ -134,6 +143,17 @@ def test_a_link_to_a_device_without_end_is_no_image(images: Path) -> None:
     """Read, /dev/zero fills the memory of the worker; here it is only listed."""
     (images / "label" / "zero.jpg").symlink_to("/dev/zero")
     assert listed(images) == ["label/whole.png"]
+
+
+def test_a_socket_in_place_of_a_file_that_was_listed_is_a_reject(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = list(Listing(str(images)))
+    monkeypatch.chdir(images / "label")  # the path of a socket is short
+    os.unlink("whole.png")
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind("whole.png")
+        (data,) = Folder.at(str(images)).fetch(entries)
+    with pytest.raises(ImageError, match="unreadable"):
+        _whole(data)
 
 
 def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:

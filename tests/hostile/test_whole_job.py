@@ -1,0 +1,51 @@
+"""A whole job in whose images one in twenty was made to do harm: every one is accounted for, and the rest are rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from fruits.sample import generate
+from tests.hostile import pictures
+from tests.hostile.conftest import Fruits
+
+GOOD = 152
+
+
+def test_one_bad_image_in_twenty_costs_its_own_row_and_no_other(fruits: Fruits, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    generate(folder, images=GOOD, labels=2)
+    label = sorted(folder.iterdir())[0]
+    whole = sorted(label.iterdir())[0].read_bytes()
+    bad = {
+        "cut.png": (pictures.png(99, 99)[:60], "truncated"),
+        "claims.jpg": (pictures.jpeg_claiming(65_500, 65_500), "too-large"),
+        "line.png": (pictures.png(30_000_000, 1, bits=1, colour=0), "too-large"),
+        "scans.jpg": (pictures.jpeg_of_scans(64, 64, 5_000), "too-large"),
+        "words.jpg": (b"words", "not-an-image"),
+        "empty.gif": (b"", "empty"),
+    }
+    for name, (data, _) in bad.items():
+        (label / name).write_bytes(data)
+    with (label / "terabytes.jpg").open("wb") as file:
+        file.truncate(2**43)
+    (label / "round.jpg").symlink_to("round.jpg")
+    os.mkfifo(label / "fifo.jpg")
+    (tmp_path / "secret").write_bytes(whole)
+    (label / "out.jpg").symlink_to(tmp_path / "secret")
+
+    ended = fruits("run", folder, "--out", "out", "--backend", "local", "--components", "2", "--partition-size", "50")
+    assert ended.code == 0, ended.err
+    assert "1 links lead out" in ended.err
+    report = json.loads(Path("out/report.json").read_bytes())
+    reasons = Counter(reason for _, reason in bad.values()) + Counter(["too-large", "unreadable"])
+    assert report["rejects"] == dict(reasons)
+    assert (report["images"], report["rows"], report["ignored"]) == (GOOD + 8, GOOD, 2)
+    rejects = pq.read_table("out/rejects").to_pydict()
+    told = {Path(path).name: reason for path, reason in zip(rejects["path"], rejects["reason"], strict=True)}
+    wanted = {name: reason for name, (_, reason) in bad.items()}
+    assert told == wanted | {"terabytes.jpg": "too-large", "round.jpg": "unreadable"}
