@@ -21,7 +21,7 @@ from tests.hostile.measure import apart
 
 PICTURE = pictures.png(4, 4)
 DEEP = 1_100
-MANY = 200_000 if LONG else 20_000
+MANY = 200_000 if LONG else 10_000
 
 
 @pytest.fixture
