@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +20,7 @@ from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlug
 
 from backends.dask_cluster import attach, local_cluster
 from fruits.errors import JobError, SettingsError, TaskError
-from fruits.executor import WORKER_DIED, Executor, Outcome, attempt, given_up
+from fruits.executor import RETRY_DELAY_SECONDS, WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
     from fruits.config import Cluster
@@ -32,6 +33,7 @@ Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: enough to hide the way to the scheduler, and it never holds a whole job
 START_SECONDS = 120
+DELIVERIES = 5  # times that a shared value is handed out, where workers die meanwhile
 
 
 class DaskExecutor(Executor):
@@ -209,7 +211,7 @@ class DaskExecutor(Executor):
         name = f"fruits-{uuid4().hex}"
         plugin = _Shared(cloudpickle.dumps(shared))
         self._wait(min(self._workers, 1))  # the others join as they come
-        for last in (False, True):
+        for told in range(DELIVERIES):
             try:
                 self._client.register_plugin(plugin, name=name)
                 break
@@ -218,9 +220,10 @@ class DaskExecutor(Executor):
                     f"The workers of {self._client} lack a package: {error}. "
                     "Install on them what is installed here: pip install 'fruits[dask]'."
                 ) from error
-            except OSError as error:  # once is a worker that died while it was told
-                if last:
+            except OSError as error:  # a worker died while it was told, and the scheduler may not know yet
+                if told == DELIVERIES - 1 or self._client.status != "running":
                     raise _gone(error) from error
+                time.sleep(RETRY_DELAY_SECONDS * 2**told)
         try:
             yield name
         finally:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fruits.config import Cluster
     from fruits.scaled_pca import ScaledPCA
 
-__all__ = ["WORKER_DIED", "Executor", "Outcome", "attempt", "given_up"]
+__all__ = ["RETRY_DELAY_SECONDS", "WORKER_DIED", "Executor", "Outcome", "attempt", "given_up"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
