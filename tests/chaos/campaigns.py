@@ -12,7 +12,7 @@ CAMPAIGNS = {  # with the faults of the long form on each backend
     "driver": (driver, {"dask": 60, "local": 30, "spark": 10}),
     "workers": (workers, {"dask": 140, "spark": 60}),
     "scheduler": (scheduler, {"dask": 20, "spark": 10}),
-    "twins": (twins, {"local": 20, "dask": 10}),
+    "twins": (twins, {"local": 20, "dask": 10, "spark": 10}),
     "storage": (storage, {"local": 30, "dask": 20}),
     "inputs": (inputs, {"local": 20, "dask": 10}),
 }

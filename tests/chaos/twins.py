@@ -1,16 +1,42 @@
-"""Two commands work on one --out at once: one wins, or both agree, and nothing is torn."""
+"""Two commands work on one --out at once, or two workers on one partition: one wins, or both agree; nothing is torn.
+
+On Spark it is two workers: one is stopped in the middle of a partition, the speculative execution of Spark starts a
+twin, and the first goes on while the twin works, or when it has finished.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
 from random import Random
+
+import psutil
 
 from tests.chaos.site import Site, Tally, Violation
 
-BACKENDS = ("local", "dask")
+BACKENDS = ("local", "dask", "spark")
+PAUSE_SECONDS = (1.0, 8.0)
+SPECULATION = {  # Spark has none on one machine, but on a cluster that it makes there
+    "spark.speculation": "true",
+    "spark.speculation.interval": "100ms",
+    "spark.speculation.minTaskRuntime": "100ms",
+    "spark.speculation.multiplier": "1.5",
+    "spark.speculation.quantile": "0.5",
+    "spark.pyspark.python": sys.executable,
+    "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+}
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Run one pair, the second from a random moment of the first on."""
+    """Run one pair of commands, the second from a random moment of the first on; or one job with pairs of workers."""
+    if backend == "spark":
+        _speculate(site, random, tally)
+        return
     with site.out() as out:
         moment = site.moment(random, out)
         assert moment is not None
@@ -33,4 +59,35 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
                     site.check_unfinished(out)
         with site.command(out, *where) as last:
             last.done()
+        site.check(out, tally)
+
+
+def _speculate(site: Site, random: Random, tally: Tally) -> None:
+    places = site.root / "speculation.yaml"
+    conf = "".join(f"      {name}: '{value}'\n" for name, value in SPECULATION.items())
+    places.write_text(
+        f"clusters:\n  chaos:\n    backend: spark\n    address: 'local-cluster[2,1,1024]'\n    conf:\n{conf}"
+    )
+    with site.out() as out:
+        moment = site.moment(random, out, ("rejects", "features", "rows"))
+        assert moment is not None
+        environ = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(site.root / "work")}
+        with site.command(out, "--cluster", "chaos", "--cluster-file", str(places), **environ) as command:
+            workers = [
+                process
+                for process in (command.named("pyspark.daemon") if command.reaches(moment) else [])
+                if "pyspark.daemon" in process.parent().cmdline()
+            ]
+            if workers:
+                victim = random.choice(workers)
+                victim.send_signal(signal.SIGSTOP)
+                tally.faults["worker stopped beside its twin"] += 1
+                tally.seen[f"at {moment.stage}"] += 1
+                time.sleep(random.uniform(*PAUSE_SECONDS))
+                with suppress(psutil.NoSuchProcess):
+                    victim.send_signal(signal.SIGCONT)
+                    tally.seen["stopped ones that went on"] += 1
+            else:
+                tally.seen["moments missed"] += 1
+            command.done()
         site.check(out, tally)
