@@ -93,4 +93,18 @@ def _replace(folder: Path, random: Random) -> set[str]:
     return {str(image.relative_to(folder)) for image in chosen}
 
 
-KINDS: dict[str, Callable[[Path, Random], set[str]]] = {"added": _add, "removed": _remove, "replaced": _replace}
+def _replace_alike(folder: Path, random: Random) -> set[str]:
+    chosen = _some(folder, random)
+    for image in chosen:
+        data = bytearray(image.read_bytes())
+        data[len(data) // 2] ^= 1
+        image.write_bytes(data)
+    return {str(image.relative_to(folder)) for image in chosen}
+
+
+KINDS: dict[str, Callable[[Path, Random], set[str]]] = {
+    "added": _add,
+    "removed": _remove,
+    "replaced": _replace,
+    "replaced by as many bytes": _replace_alike,
+}

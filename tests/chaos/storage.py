@@ -1,4 +1,4 @@
-"""The disk of --out is full or read-only in mid-job, or stored files are deleted or cut while no command runs."""
+"""The disk of --out is full or read-only in mid-job, or stored files are deleted, cut or changed, at any time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.chaos.site import STAGES, Site, Tally, Violation, all_files
+from tests.chaos.site import STAGES, Command, Site, Tally, Violation, all_files
 
 BACKENDS = ("local", "dask")
-KINDS = ("deleted", "truncated", "full", "read-only")
+KINDS = ("deleted", "truncated", "flipped", "full", "read-only")
 ROOM_KIB = (100, 1500)  # the output of 240 images takes 3 MB
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
     """Finish one job whose storage meets one fault."""
-    kind = random.choice(KINDS if os.geteuid() == 0 else KINDS[:2])  # mounting is for root
+    kind = random.choice(KINDS if os.geteuid() == 0 else KINDS[:3])  # mounting is for root
     where = site.where(backend)
     with site.out() as out:
         if kind in ("full", "read-only"):
@@ -32,6 +32,8 @@ def _damage(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Ra
     assert moment is not None
     with site.command(out, *where) as command:
         if command.reaches(moment):
+            if random.random() < 0.5:
+                return _damage_in_mid_job(kind, out, command, random, tally, site)
             command.kill(group=True)
         else:
             tally.seen["moments missed"] += 1
@@ -39,14 +41,40 @@ def _damage(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Ra
     if not files:
         tally.seen["moments missed"] += 1
         return
-    folder = random.choice(sorted({name.rpartition("/")[0] for name in files}))
-    victim = random.choice([name for name in files if name.rpartition("/")[0] == folder])
-    if kind == "deleted":
-        (out / victim).unlink()
-    else:
-        os.truncate(out / victim, random.randrange((out / victim).stat().st_size))
+    victim = _harm(kind, out, files, random)
     tally.faults[kind] += 1
     _go_on(f"{kind} {victim}", site, out, where, tally)
+
+
+def _damage_in_mid_job(kind: str, out: Path, command: Command, random: Random, tally: Tally, site: Site) -> None:
+    """Harm a part that a later stage reads, while the job goes on: it is made good by the same command, or the next."""
+    files = [
+        name for name in all_files(out) if name.startswith(("features/", "moments/")) and not name.endswith(".tmp")
+    ]
+    if not files:
+        tally.seen["moments missed"] += 1
+        return
+    victim = _harm(kind, out, files, random)
+    tally.faults[f"{kind} in mid-job"] += 1
+    _clear(f"{kind} {victim} in mid-job", command.wait())
+    command.end()
+    _go_on(f"{kind} {victim} in mid-job", site, out, site.where("local"), tally)
+
+
+def _harm(kind: str, out: Path, files: list[str], random: Random) -> str:
+    """Do it to a file of a random folder, and return its name."""
+    folder = random.choice(sorted({name.rpartition("/")[0] for name in files}))
+    victim = random.choice([name for name in files if name.rpartition("/")[0] == folder])
+    size = (out / victim).stat().st_size
+    if kind == "deleted":
+        (out / victim).unlink()
+    elif kind == "truncated":
+        os.truncate(out / victim, random.randrange(size))
+    else:
+        data = bytearray((out / victim).read_bytes())
+        data[random.randrange(size)] ^= 1 << random.randrange(8)
+        (out / victim).write_bytes(data)
+    return victim
 
 
 def _disturb_disk(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Random, tally: Tally) -> None:
