@@ -71,6 +71,10 @@ chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2
 test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every bomb, 200,000 files, 2,000 examples of each kind (half an hour)
 	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile
 
+.PHONY: scale
+scale: $(VENV)/.everything  ## a simulated job of 100,000 partitions on Dask and on Spark: OPTIONS="--partitions 10000" (an hour)
+	$(BIN)/python -m tests.scale $(OPTIONS)
+
 .PHONY: test-stage
 test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
 	$(BIN)/python -m pytest tests/stage

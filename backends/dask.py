@@ -34,6 +34,7 @@ Result = TypeVar("Result")
 TASKS_PER_SLOT = 3  # submitted at a time: enough to hide the way to the scheduler, and it never holds a whole job
 START_SECONDS = 120
 DELIVERIES = 5  # times that a shared value is handed out, where workers die meanwhile
+SLOTS_SECONDS = 1.0  # for which their number holds: to ask with each task would take as long as to submit one
 
 
 class DaskExecutor(Executor):
@@ -139,6 +140,7 @@ class DaskExecutor(Executor):
         fresh = iter(range(len(items)))
         running: dict[Future[Outcome[Result]], int] = {}
         completed = as_completed(loop=self._client.loop)
+        slots, asked = self.parallelism, time.monotonic()
         with self._delivered(shared) as name:
 
             def submit(index: int) -> None:
@@ -150,7 +152,9 @@ class DaskExecutor(Executor):
 
             try:
                 while True:
-                    for index in islice(fresh, max(0, TASKS_PER_SLOT * self.parallelism - len(running))):
+                    if time.monotonic() >= asked + SLOTS_SECONDS:
+                        slots, asked = self.parallelism, time.monotonic()
+                    for index in islice(fresh, max(0, TASKS_PER_SLOT * slots - len(running))):
                         submit(index)
                     if not running:
                         break

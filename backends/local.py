@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
@@ -19,6 +20,8 @@ __all__ = ["LocalExecutor"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TASKS_PER_THREAD = 3  # submitted at a time: no thread waits for the driver, and a job of any size is never held whole
 
 
 class LocalExecutor(Executor):
@@ -56,15 +59,21 @@ class LocalExecutor(Executor):
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
+        fresh = iter(range(len(items)))
+        running: dict[Future[Outcome[Result]], int] = {}
         # The limit is the process's, so it has to outlast every task: one that ends must not lift it for the others.
         with threadpool_limits(1), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
-            futures = {pool.submit(attempt, task, item, shared, retries): index for index, item in enumerate(items)}
             try:
-                for future in as_completed(futures):
-                    index, outcome = futures[future], future.result()
-                    results[index] = outcome.result()
-                    if progress is not None:
-                        progress(index, outcome)
+                while True:
+                    for index in islice(fresh, TASKS_PER_THREAD * self._workers - len(running)):
+                        running[pool.submit(attempt, task, items[index], shared, retries)] = index
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        index, outcome = running.pop(future), future.result()
+                        results[index] = outcome.result()
+                        if progress is not None:
+                            progress(index, outcome)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from heapq import nlargest
+from itertools import islice
 from operator import itemgetter
 from typing import Any, TypeVar
 
@@ -59,6 +60,7 @@ REPORT = "report.json"
 STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "manifest", "plan", JOB)
 SLOWEST = 3  # partitions that are named at the end
 FEW = 8  # partitions, of which none is named
+COUNTED_TOGETHER = 1000  # images of the listing: to tell of each of a hundred million takes minutes
 SURVEYED_TOGETHER = 32  # finished parts that one task verifies: some 200 MB
 REPAIRS = 3  # of one part, in one command
 
@@ -684,6 +686,7 @@ class _PlanFiles:
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:
-    for entry in listing:
-        advance(1)
-        yield entry
+    entries = iter(listing)
+    while some := list(islice(entries, COUNTED_TOGETHER)):
+        yield from some
+        advance(len(some))

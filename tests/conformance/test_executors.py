@@ -73,7 +73,7 @@ def test_progress_is_told_while_the_map_runs(executor, tmp_path):
     )
 
 
-def test_what_is_submitted_is_a_window_and_not_the_job(processes, executor):
+def test_what_is_submitted_is_a_window_and_not_the_job(executor):
     class Watched(Sequence):
         taken = 0
 

@@ -1,0 +1,32 @@
+"""The short form: a job that is stopped half-way and started again; `make scale` is the long one."""
+
+import pytest
+
+from tests.scale import standins
+from tests.scale.__main__ import simulate
+
+WORKERS = 2
+WINDOW = 3 * WORKERS
+
+
+@pytest.mark.parametrize(("backend", "partitions"), [("local", 400), ("dask", 64)])
+def test_an_engine_holds_a_window_of_a_job_and_a_restart_does_the_other_half(tmp_path, backend, partitions):
+    out = str(tmp_path / "out")
+    job = {"partitions": partitions, "partition_size": 10, "workers": WORKERS, "out": out}
+    first = simulate(backend, **job, stop_at=partitions // 2)
+    assert partitions // 2 <= first["featurized"] <= partitions // 2 + WINDOW
+    second = simulate(backend, **job)
+    assert first["largest_number_held"] <= WINDOW
+    assert second["largest_number_held"] <= WINDOW
+    assert "survey" in second["seconds"]
+    assert standins.counted("featurize", out) <= partitions + WINDOW
+    assert first["featurized"] + second["featurized"] == standins.counted("featurize", out)
+    assert standins.counted("merge", out) == sum(-(-partitions // 8**level) for level in levels_of(partitions))
+
+
+def levels_of(partitions):
+    level = 1
+    while partitions > 8**level:
+        yield level
+        level += 1
+    yield level
