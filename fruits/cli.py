@@ -281,6 +281,32 @@ def status(
     return Answer(dataclasses.asdict(found), lambda console: show_status(console, found))
 
 
+@app.command(epilog=EXAMPLE + "fruits verify out/photos")
+def verify(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a finished command.", show_default=False)],
+    s3_endpoint: options.S3Endpoint = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> Answer:
+    """Read every part of an output, and tell whether each is there and as it was written.
+
+    Exits with 0 where all is whole, and with 1 where it is not: the command that made it, started again, makes what is
+    missing or damaged again, and that alone.
+    """
+    from fruits.verification import verify as verified
+
+    found = verified(out, to_stderr(quiet=quiet))
+
+    def show(console: Console) -> None:
+        for damage in found.damages:
+            console.print(str(damage), markup=False, soft_wrap=True)
+        words = "whole" if not found.damages else f"whole, and {len(found.damages):,} not: start its command again"
+        console.print(f"{found.parts:,} parts, {found.bytes:,} bytes, {words}", soft_wrap=True)
+
+    return Answer(dataclasses.asdict(found), show, 1 if found.damages else 0)
+
+
 @app.command(epilog=EXAMPLE + "fruits compare out/dask out/spark")
 def compare(
     a: Annotated[str, typer.Argument(metavar="OUT_A", help="The --out of a finished command.", show_default=False)],

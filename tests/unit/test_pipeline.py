@@ -26,6 +26,7 @@ from fruits.progress import Silent
 from fruits.rows import decode_rows
 from fruits.storage import Folder
 from fruits.tasks import Batch, Parts
+from fruits.verification import verify
 
 FEATURES = 40
 
@@ -416,6 +417,28 @@ def test_what_was_damaged_is_made_again_alone(job, tmp_path):
         assert second.given.get("featurize", 0) == network, name
         assert sum(second.given.get(task, 0) for task in ("featurize", "merge", "write_rows")) <= 1
         assert digest(tmp_path / "out") == before, name
+
+
+def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).damages == ()
+    flip(tmp_path / "out" / "rows" / "part-00003.parquet")
+    flip(tmp_path / "out" / "plan" / "part-00000.parquet")
+    flip(tmp_path / "out" / "model" / "model.json")
+    (tmp_path / "out" / "features" / "part-00001.parquet").unlink()
+    (tmp_path / "out" / "rows" / "part-00077.parquet").touch()
+    found = verify(job.out, Silent())
+    assert [damage.name for damage in found.damages] == [
+        "plan/part-00000.parquet",
+        "features/part-00001.parquet",
+        "rows/part-00003.parquet",
+        "rows/part-00077.parquet",
+        "model",
+    ]
+    assert found.parts == 1 + 1 + 3 * 8 - 3
+    (tmp_path / "out" / "rows" / "part-00077.parquet").unlink()
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).damages == ()
 
 
 def test_a_byte_that_is_flipped_before_the_manifest_knows_the_part_is_found(job, tmp_path):

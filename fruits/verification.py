@@ -1,0 +1,102 @@
+"""Whether a finished output is whole: every part is there, and has the SHA-256 that its manifest states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from fruits.dataset import Plan, plan_file
+from fruits.errors import ModelError, OutputError
+from fruits.job_file import JOB
+from fruits.manifest import Damage, Manifest, PartError, read_part
+from fruits.moments import levels
+from fruits.progress import Progress
+from fruits.scaled_pca import ScaledPCA
+from fruits.storage import Folder, is_temporary, part_name
+
+__all__ = ["Verification", "verify"]
+
+READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found.
+
+    Attributes
+    ----------
+    parts, bytes : int
+        How many parts are whole, and how many bytes they have.
+    damages : tuple of Damage
+        What is missing, damaged, or not of this job.
+    """
+
+    parts: int
+    bytes: int
+    damages: tuple[Damage, ...]
+
+
+def verify(address: str, progress: Progress) -> Verification:
+    """Read every part of a finished output, and return what is whole and what is not.
+
+    Raises
+    ------
+    OutputError
+        There is no finished output at this address.
+    """
+    out = Folder.at(address)
+    if not (out.exists("report.json") and out.exists(JOB)):
+        raise OutputError(f"{out.address}: no finished output. Give the --out of a command that has ended well.")
+    about = out.read_json(JOB)
+    try:
+        expected = list(_expected(about))
+    except (KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{out.address}/{JOB} is damaged: {error!r}. Use --overwrite to begin anew.") from error
+    manifest = Manifest.load(out)
+    damages: list[Damage] = []
+    whole = size = 0
+
+    def look(name: str) -> int | Damage:
+        known = manifest.get(name)
+        if known is None:
+            return Damage(name, "not in the manifest")
+        try:
+            return len(read_part(out, name, known))
+        except PartError as error:
+            return error.damage
+
+    with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
+        for found in pool.map(look, expected):
+            if isinstance(found, Damage):
+                damages.append(found)
+            else:
+                whole, size = whole + 1, size + found
+            stage.advance(1)
+    for folder in sorted({name.rpartition("/")[0] for name in expected}):
+        there = [f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)]
+        damages += [Damage(name, "not of this job: remove it") for name in sorted(set(there) - set(expected))]
+    if about["command"] != "transform":
+        try:
+            ScaledPCA.load(out / "model")
+        except ModelError as error:
+            damages.append(Damage("model", str(error)))
+    return Verification(whole, size, tuple(damages))
+
+
+def _expected(about: dict[str, object]) -> Iterator[str]:
+    """Yield the names of the parts that a finished job has."""
+    plan = Plan(**about["plan"])  # type: ignore[arg-type]
+    partitions = plan.partitions()
+    yield from (f"plan/{name}" for name in sorted({plan_file(partition) for partition in partitions}))
+    folders = [("rejects", "parquet")]
+    if about["command"] != "transform":
+        folders.append(("features", "parquet"))
+        if about["solver"] == "exact":
+            for level in levels(len(partitions)):
+                folder = f"moments/level-{level[0].level}"
+                yield from (f"{folder}/{part_name(group.index, 'safetensors')}" for group in level)
+    if about["command"] != "fit":
+        folders.append(("rows", str(about["format"])))
+    for folder, suffix in folders:
+        yield from (f"{folder}/{part_name(partition.index, suffix)}" for partition in partitions)
