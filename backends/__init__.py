@@ -49,6 +49,7 @@ class Cloud(NamedTuple):
 CLOUDS = {
     "emr": Cloud("backends.aws.emr_job", "boto3", "aws"),
     "dask-ec2": Cloud("backends.aws.dask_ec2", "dask_cloudprovider", "aws"),
+    "dask-fargate": Cloud("backends.aws.dask_fargate", "boto3", "aws"),
 }
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, Settings
+from fruits.clouds import AwsCluster, DaskEc2Cluster, DaskFargateCluster, EmrCluster, Settings
 from fruits.errors import SettingsError
 from fruits.strict_yaml import line_of, parse
 from fruits.text import brief, quoted
@@ -115,7 +115,11 @@ class SparkCluster(_Addressable):
 
 # What an entry of the file is: by its `backend`, and in a cloud by its `cloud`.
 CLUSTERS: dict[str, type[Settings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
-CLOUDS: dict[str, type[AwsCluster]] = {"emr": EmrCluster, "dask-ec2": DaskEc2Cluster}
+CLOUDS: dict[str, type[AwsCluster]] = {
+    "emr": EmrCluster,
+    "dask-ec2": DaskEc2Cluster,
+    "dask-fargate": DaskFargateCluster,
+}
 
 
 def _kind(entry: object) -> str | None:
@@ -130,7 +134,8 @@ Entry = Annotated[
     | Annotated[DaskCluster, Tag("dask")]
     | Annotated[SparkCluster, Tag("spark")]
     | Annotated[EmrCluster, Tag("emr")]
-    | Annotated[DaskEc2Cluster, Tag("dask-ec2")],
+    | Annotated[DaskEc2Cluster, Tag("dask-ec2")]
+    | Annotated[DaskFargateCluster, Tag("dask-fargate")],
     Discriminator(_kind),
 ]
 
@@ -162,6 +167,7 @@ BUILT_IN = ClusterFile(
         "emr": EmrCluster(backend="spark", cloud="emr"),
         "emr-notebook": EmrCluster(backend="spark", cloud="emr", notebook=True, idle_minutes=60),
         "dask-ec2": DaskEc2Cluster(backend="dask", cloud="dask-ec2"),
+        "dask-fargate": DaskFargateCluster(backend="dask", cloud="dask-fargate"),
     },
 )
 

@@ -14,6 +14,7 @@ __all__ = ["Found", "end", "end_found", "find"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
+TASKS_AT_ONCE = 100  # of describe_tasks, which the waiter calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Found:
     ----------
     name : str
         The job or the cluster that it belongs to.
-    kind : {"cluster", "instance", "security group"}
-        A cluster of EMR, or a machine of EC2 that belongs to none, or what protects such machines.
+    kind : {"cluster", "ECS cluster", "instance", "security group"}
+        One of EMR, one of tasks on Fargate, a machine of EC2 that belongs to none, or what protects such machines.
     identifier : str
         AWS' name of it.
     state : str
@@ -40,13 +41,17 @@ class Found:
 
 def find(account: Account, name: str | None = None) -> list[Found]:
     """Return what is there of the job or the cluster `name`, or of all; what has to end first comes first."""
-    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_groups(account, name)]
+    machines = [*_fargate(account, name), *_instances(account, name, ALIVE)]
+    return [*_clusters(account, name), *machines, *_groups(account, name)]
 
 
 def end_found(account: Account, found: Found) -> None:
     """End one thing; ending it twice does no harm."""
     if found.kind == "cluster":
         end_cluster(account, found.identifier)
+        return
+    if found.kind == "ECS cluster":
+        _end_fargate(account, found.identifier)
         return
     ec2 = account.client("ec2")
     with explained(f"end the {found.kind} {found.identifier}"):
@@ -60,7 +65,9 @@ def end_found(account: Account, found: Found) -> None:
 
 
 def end(account: Account, name: str) -> None:
-    """End the machines of a job that are not EMR's, and then what protects them; twice does no harm."""
+    """End the machines and tasks of a job that are not EMR's, and then what protects them; twice does no harm."""
+    for cluster in _fargate(account, name):
+        end_found(account, cluster)
     if machines := [each.identifier for each in _instances(account, name, ALIVE)]:
         with explained(f"end the machines of {name}"):
             account.client("ec2").terminate_instances(InstanceIds=machines)
@@ -85,6 +92,33 @@ def _instances(account: Account, name: str | None, states: Sequence[str]) -> Ite
                     tags = _tags(instance)
                     if "aws:elasticmapreduce:job-flow-id" not in tags:
                         yield Found(tags[TAG], "instance", instance["InstanceId"], instance["State"]["Name"])
+
+
+def _fargate(account: Account, name: str | None) -> Iterator[Found]:
+    ecs = account.client("ecs")
+    with explained("look up the clusters of Fargate"):
+        for page in ecs.get_paginator("list_clusters").paginate():
+            if not page["clusterArns"]:
+                continue
+            for cluster in ecs.describe_clusters(clusters=page["clusterArns"], include=["TAGS"])["clusters"]:
+                tags = {tag["key"]: tag["value"] for tag in cluster.get("tags", ())}
+                if cluster["status"] == "ACTIVE" and TAG in tags and name in (None, tags[TAG]):
+                    yield Found(tags[TAG], "ECS cluster", cluster["clusterName"], cluster["status"])
+
+
+def _end_fargate(account: Account, cluster: str) -> None:
+    """End the tasks of a cluster, and when they are gone the cluster, and forget its task definition."""
+    ecs = account.client("ecs")
+    with explained(f"end the ECS cluster {cluster}"):
+        pages = ecs.get_paginator("list_tasks").paginate(cluster=cluster)
+        tasks = [task for page in pages for task in page["taskArns"]]
+        for task in tasks:
+            ecs.stop_task(cluster=cluster, task=task)
+        for first in range(0, len(tasks), TASKS_AT_ONCE):
+            ecs.get_waiter("tasks_stopped").wait(cluster=cluster, tasks=tasks[first : first + TASKS_AT_ONCE])
+        ecs.delete_cluster(cluster=cluster)
+        for definition in ecs.list_task_definitions(familyPrefix=cluster)["taskDefinitionArns"]:
+            ecs.deregister_task_definition(taskDefinition=definition)
 
 
 def _groups(account: Account, name: str | None) -> Iterator[Found]:

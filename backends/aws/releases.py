@@ -51,8 +51,9 @@ RELEASES = {
 DEFAULT = "emr-7.13.0"
 
 NO_PYTHON = (
-    "its Spark 3.3.0 runs on Python up to 3.10, its Amazon Linux 2 has Python 3.7 and glibc 2.26, and Fruits needs "
-    "Python 3.11. `fruits cluster render` writes its request, to be used by hand; no job is started on it"
+    "its Spark 3.3.0 runs on Python up to 3.10, its Amazon Linux 2 has Python 3.7 and glibc 2.26, and no wheel of "
+    "openvino, pyarrow or pillow is for a glibc so old: theirs need 2.27 or 2.28. What works with it: "
+    "`fruits cluster render`, to use the request by hand, and `cost`, `status` and `down`; no cluster is started on it"
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.aws.emr import job_flow, software, step
 from backends.aws.releases import release
-from backends.aws.roles import bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
+from backends.aws.roles import NODES, bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
 from backends.aws.staged import Staged
 from fruits.clouds import EmrCluster
 from fruits.s3 import S3Settings
@@ -41,7 +41,7 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
         "policy_node.json": node_policy(bucket, key=key_arn(s3)),
         "policy_service.json": service_policy(account),
         "policy_user.json": user_policy(bucket, account, settings.region or "*", key_arn(s3)),
-        "trust_node.json": trust("ec2.amazonaws.com"),
+        "trust_node.json": trust(NODES),
         "trust_service.json": trust("elasticmapreduce.amazonaws.com", account),
     }
     found = {name: json.dumps(document, indent=2) + "\n" for name, document in documents.items()}

@@ -11,8 +11,12 @@ from typing import Any
 from backends.aws.account import MANAGED, SETUP, TAG, Account, explained
 from backends.aws.network import GROUPS, find_place, groups_in
 from backends.aws.roles import (
+    EXECUTION_POLICY,
+    EXECUTION_ROLE,
     INSTANCE_PROFILE,
+    LOG_GROUP,
     NODE_ROLE,
+    NODES,
     SERVICE_POLICY,
     SERVICE_ROLE,
     bucket_policy,
@@ -21,12 +25,13 @@ from backends.aws.roles import (
     service_policy,
     trust,
 )
-from fruits.clouds import AwsCluster
+from fruits.clouds import AwsCluster, DaskFargateCluster
 from fruits.s3 import S3Settings
 
 __all__ = ["Thing", "needed"]
 
 PLAIN = S3Settings()
+LOG_DAYS = 30
 ABORT_DAYS = 1  # after which the parts of an upload that was never finished are removed
 
 
@@ -84,11 +89,12 @@ def needed(
         {"pass-node-role": service_policy(number)},
         SERVICE_POLICY,
     )
-    yield _role(
-        account, NODE_ROLE, trust("ec2.amazonaws.com"), {f"bucket-{bucket}": node_policy(bucket, also_read, key)}
-    )
+    yield _role(account, NODE_ROLE, trust(NODES), {f"bucket-{bucket}": node_policy(bucket, also_read, key)})
     yield _profile(account)
     yield from _network(account, settings)
+    if isinstance(settings, DaskFargateCluster):
+        yield _role(account, EXECUTION_ROLE, trust("ecs-tasks.amazonaws.com"), {}, EXECUTION_POLICY)
+        yield _log_group(account)
     if key_pair is not None:
         yield _key_pair(account, key_pair)
 
@@ -165,8 +171,8 @@ def _role(
 
     with explained(f"look up the role {name}"):
         there = _is_there(lambda: iam.get_role(RoleName=name), "NoSuchEntity")
-    attached = f" and {managed.rpartition('/')[2]}" if managed else ""
-    return Thing(f"role {name}, with {', '.join(policies)}{attached}", there, make)
+    named = [*policies, *([managed.rpartition("/")[2]] if managed else [])]
+    return Thing(f"role {name}, with {' and '.join(named)}", there, make)
 
 
 def _profile(account: Account) -> Thing:
@@ -217,6 +223,20 @@ def _network(account: Account, settings: AwsCluster) -> Iterator[Thing]:
                     )
 
         yield Thing(f"security group {name} in {place.vpc}, which admits nothing from outside", name in groups, make)
+
+
+def _log_group(account: Account) -> Thing:
+    logs = account.client("logs")
+    with explained("look up the log groups"):
+        there = bool(logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"])
+
+    def make() -> None:
+        with explained(f"make the log group {LOG_GROUP}"):
+            if not there:
+                logs.create_log_group(logGroupName=LOG_GROUP, tags={tag["Key"]: tag["Value"] for tag in _tags()})
+            logs.put_retention_policy(logGroupName=LOG_GROUP, retentionInDays=LOG_DAYS)
+
+    return Thing(f"log group {LOG_GROUP}, kept {LOG_DAYS} days", there, make)
 
 
 def _key_pair(account: Account, name: str) -> Thing:

@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 from backends.aws import wheelhouse
 from backends.aws.account import Account
 from backends.aws.releases import Release
-from backends.aws.roles import SERVICE_POLICY
+from backends.aws.roles import EXECUTION_POLICY, SERVICE_POLICY
 
 REGION = "eu-west-3"
 SECRET = "hush-hush-never-shown"
@@ -46,11 +46,12 @@ def server() -> Iterator[str]:
 def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
     """Return an empty account; whatever the machine has of AWS is out of reach."""
     moto_api_backend.reset()
-    # The one policy of AWS' own that is used: moto takes ten seconds to load them all.
-    name, now = SERVICE_POLICY.rpartition("/")[2], "2026-01-01T00:00:00"
+    # The policies of AWS' own that are used: moto takes ten seconds to load them all.
+    now = "2026-01-01T00:00:00"
     data = {"Path": "/service-role/", "Document": {}, "DefaultVersionId": "v1", "CreateDate": now, "UpdateDate": now}
-    theirs = AWSManagedPolicy.from_data(name, DEFAULT_ACCOUNT_ID, "us-east-1", data)
-    iam_backends[DEFAULT_ACCOUNT_ID]["aws"].managed_policies[SERVICE_POLICY] = theirs
+    for policy in (SERVICE_POLICY, EXECUTION_POLICY):
+        theirs = AWSManagedPolicy.from_data(policy.rpartition("/")[2], DEFAULT_ACCOUNT_ID, "us-east-1", data)
+        iam_backends[DEFAULT_ACCOUNT_ID]["aws"].managed_policies[policy] = theirs
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "FRUITS_BUCKET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")

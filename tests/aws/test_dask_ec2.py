@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import dask
@@ -19,10 +20,10 @@ import pytest
 
 pytest.importorskip("dask_cloudprovider")
 
-from backends.aws import dask_ec2 as module
+from backends.aws import dask_ec2, dask_machines
 from backends.aws.account import TAG, Account
 from backends.aws.cleanup import end, find
-from backends.aws.dask_ec2 import admit, check_pins, dask_ec2
+from backends.aws.dask_machines import admit, check_pins
 from backends.aws.roles import INSTANCE_PROFILE, user_policy
 from backends.aws.staged import Staged
 from backends.local import LocalExecutor
@@ -40,7 +41,7 @@ BUCKET = "my-fruits"
 STAGED = Staged.of(BUCKET, "3.11")
 NAME = "a-job"
 IMAGE = "ami-760aaa0f"
-PINS = "".join(f"{name}=={module.version(name)} \\\n    --hash=sha256:00\n" for name in module.MATCHED)
+PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in dask_machines.MATCHED)
 
 
 @pytest.fixture
@@ -132,13 +133,13 @@ def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(
     account, settings, machines, job, called, monkeypatch
 ):
     # What is staged, and how machines install it, is tested with the wheelhouse; here they have it.
-    monkeypatch.setattr(module, "is_staged", lambda *_: True)
-    monkeypatch.setattr(module, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
+    monkeypatch.setattr(dask_machines, "is_staged", lambda *_: True)
+    monkeypatch.setattr(dask_machines, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
     before = copy.deepcopy(dask.config.config)
     ec2, s3 = account.client("ec2"), account.client("s3")
     there = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     told = []
-    with module.executor(place(settings), there, tell=told.append) as executor:
+    with dask_machines.executor(dask_ec2.start, place(settings), there, tell=told.append) as executor:
         pipeline.run(there, executor)
         name = told[0].split()[1].rstrip(";")
         ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
@@ -181,6 +182,10 @@ def place(settings):
     return Cluster(name="dask-ec2", backend="dask", workers=None, cloud=settings)
 
 
+def client(account, settings, staged=STAGED):
+    return dask_machines.client_of(dask_ec2.start, settings, name=NAME, bucket=BUCKET, staged=staged, account=account)
+
+
 def left(account):
     """What is there of a job that costs, or lets somebody in."""
     ec2 = account.client("ec2")
@@ -191,28 +196,31 @@ def left(account):
 
 
 def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, monkeypatch):
-    monkeypatch.setattr(module, "START_SECONDS", 0.5)
+    monkeypatch.setattr(dask_machines, "START_SECONDS", 0.5)
     with (
         pytest.raises(
             JobError, match=r"i-[0-9a-f]+ did not answer at 127\.0\.9\.\d+:8786 .*`public`.*get-console-output"
         ),
-        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account),
+        client(account, settings),
     ):
         pytest.fail("there is no cluster")
     assert left(account) == ([], [])
 
 
 def test_a_request_for_a_machine_is_completed(account, settings, monkeypatch):
-    monkeypatch.setattr(module, "START_SECONDS", 0.1)
+    monkeypatch.setattr(dask_machines, "START_SECONDS", 0.1)
     asked = []
-    complete = module._Cluster._complete
+    complete = dask_ec2._Cluster._complete
 
     def noted(self, params, **more):
         complete(self, params, **more)
         asked.append(params)
 
-    monkeypatch.setattr(module._Cluster, "_complete", noted)
-    with pytest.raises(JobError), dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account):
+    monkeypatch.setattr(dask_ec2._Cluster, "_complete", noted)
+    with (
+        pytest.raises(JobError),
+        client(account, settings),
+    ):
         pytest.fail("there is no cluster")
     (request,) = asked
     (volume,) = request["BlockDeviceMappings"]
@@ -235,7 +243,7 @@ def test_what_aws_refuses_is_told_in_words_and_nothing_is_left(account, settings
     settings = settings.model_copy(update={"image": "ami-0badbadbadbadbad0"})
     with (
         pytest.raises(FruitsError, match="ami-0badbadbadbadbad0"),
-        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=STAGED, account=account),
+        client(account, settings),
     ):
         pytest.fail("there is no cluster")
     assert left(account) == ([], [])
@@ -244,13 +252,11 @@ def test_what_aws_refuses_is_told_in_words_and_nothing_is_left(account, settings
 def test_versions_that_differ_are_told_before_anything_is_made(account, settings):
     check_pins(PINS)
     with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
-        check_pins(
-            PINS.replace(f"dask=={module.version('dask')}", "dask==2020.1.0").replace("distributed==", "other==")
-        )
+        check_pins(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
     other = Staged.of("my-fruits", "3.12")
     with (
         pytest.raises(SettingsError, match="fruits cluster stage"),
-        dask_ec2(settings, name=NAME, bucket=BUCKET, staged=other, account=account),
+        client(account, settings, other),
     ):
         pytest.fail("there is no cluster")
     assert left(account) == ([], [])
@@ -285,5 +291,8 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
 
 def test_images_that_the_machines_do_not_see_are_refused(settings):
     job = Job(images="/here/images", out=f"s3://{BUCKET}/out")
-    with pytest.raises(SettingsError, match="/here/images"), module.executor(place(settings), job, tell=print):
+    with (
+        pytest.raises(SettingsError, match="/here/images"),
+        dask_machines.executor(dask_ec2.start, place(settings), job, tell=print),
+    ):
         pytest.fail("there is no cluster")

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
-from backends.aws import cli
+from backends.aws import cli as clusters_cli
+from backends.aws import emr_job
+from backends.aws.account import Account
+from backends.aws.emr_run import Step
 from backends.aws.releases import RELEASES
+from backends.local import LocalExecutor
+from fruits import pipeline
 from fruits.cli import app
+from fruits.errors import SettingsError
+from fruits.job import Job
+from fruits.report import Report
+from fruits.sample import generate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "aws.md").read_text("utf-8")
 
@@ -20,15 +31,59 @@ def test_every_command_of_the_page_parses() -> None:
     quoted = [shlex.split(line)[1:] for line in re.findall(r"(?m)^\$ (fruits .*)$", PAGE)]
     assert {words[1] for words in quoted if words[0] == "cluster"} >= {"init", "cost", "up", "ssh", "down"}
     front: Any = typer.main.get_command(app)
-    clusters: Any = typer.main.get_command(cli.app)
+    clusters: Any = typer.main.get_command(clusters_cli.app)
     for name, *words in quoted:
         group, words = (clusters, words) if name == "cluster" else (front, [name, *words])
         command = group.commands[words[0]]
         command.make_context(words[0], words[1:])
 
 
+def test_the_page_is_followed_word_for_word(
+    account: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every command in its order, in an account where nothing is; what EMR does with the job is left out."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clusters_cli, "_confirmed", lambda question: True)
+    asked: list[str] = []
+
+    def follow(account: Account, job: Step, **more: object) -> dict[str, Any]:
+        asked.append(job.name)
+        return asdict(Report("transform", "s3://my-fruits/rows", 8, 8, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {}))
+
+    monkeypatch.setattr(emr_job, "follow", follow)
+    generate("data/fruits360/Test", images=8)
+    with LocalExecutor() as executor:  # what the page has from an earlier job
+        pipeline.fit(Job(images="data/fruits360/Test", out="fitted", components=2), executor)
+    said = []
+    for line in re.findall(r"(?m)^\$ (fruits .*)$", PAGE):
+        if "transform" in line:
+            assert main("cluster push fitted s3://my-fruits/model")["uploaded"] > 0
+        if " ssh " in line:  # moto starts no node
+            with pytest.raises(SettingsError, match="emr-notebook has no leading node yet"):
+                main(line.removeprefix("fruits "))
+            continue
+        said.append(main(line.removeprefix("fruits ")))
+    dry, made, pushed, cost, rows, ended, up = said
+    assert {thing["state"] for thing in dry["things"]} == {"missing"}
+    assert {thing["state"] for thing in made["things"]} == {"made"}
+    assert pushed["uploaded"] == 8
+    assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
+    assert (rows["rows"], len(asked)) == (8, 1)
+    assert ended["left"] == []
+    assert up["name"] == "emr-notebook"
+
+
+def main(words: str) -> dict[str, Any]:
+    answer: Any = app(shlex.split(words), prog_name="fruits", standalone_mode=False)
+    return dict(answer.values)
+
+
 def test_the_table_of_commands_names_each() -> None:
-    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    names = {
+        command.name or command.callback.__name__
+        for command in clusters_cli.app.registered_commands
+        if command.callback
+    }
     assert {name for name in names if f"`fruits cluster {name}" not in PAGE} == set()
 
 
