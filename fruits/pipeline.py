@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from heapq import nlargest
 from itertools import islice
-from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any
 
 from fruits import tasks
 from fruits.backbones import backbone
@@ -40,9 +37,8 @@ from fruits.errors import (
     SettingsError,
     StorageError,
 )
-from fruits.executor import Executor, Outcome
+from fruits.executor import Executor
 from fruits.featurizer import Network, compile_network
-from fruits.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.job import Job
 from fruits.job_file import JOB, check_same, describe, versions
 from fruits.manifest import Damage, Manifest, PartError, checksum, read_part
@@ -50,22 +46,18 @@ from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
 from fruits.report import Report, SliceReport
 from fruits.scaled_pca import ScaledPCA, check_components, solve
+from fruits.stages import Stages
 from fruits.storage import Folder, is_temporary, part_name
-from fruits.tasks import Batch, Checked, PartReport, Parts, Rows, Source
+from fruits.stored_parts import DamagedParts, StoredParts
+from fruits.tasks import Checked, PartReport, Rows, Source
 
 __all__ = ["fit", "run", "transform"]
 
 REPORT = "report.json"
 # All that a job ever writes, in the order in which it is removed: first what says "complete", last whose it is.
 STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "manifest", "plan", JOB)
-SLOWEST = 3  # partitions that are named at the end
 FEW = 8  # partitions, of which none is named
 COUNTED_TOGETHER = 1000  # images of the listing: to tell of each of a hundred million takes minutes
-SURVEYED_TOGETHER = 32  # finished parts that one task verifies: some 200 MB
-REPAIRS = 3  # of one part, in one command
-
-Item = TypeVar("Item", Partition, Group)
-Result = TypeVar("Result")
 
 
 def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
@@ -115,15 +107,9 @@ class _Run:
     executor: Executor
     progress: Progress
     out: Folder = field(init=False)
-    seconds: dict[str, float] = field(default_factory=dict)
-    reports: dict[int, PartReport] = field(default_factory=dict)
-    resumed: int = 0
-    slowest: list[dict[str, Any]] = field(default_factory=list)
-    manifest: Manifest = field(init=False)
+    stages: Stages = field(init=False)
+    parts: StoredParts = field(init=False)
     planned: dict[str, bytes] = field(default_factory=dict)
-    whole: set[str] = field(default_factory=set)
-    repairs: Counter[str] = field(default_factory=Counter)
-    made_otherwise: bool = False
 
     def execute(self) -> Report | SliceReport:
         job = self.job
@@ -133,6 +119,7 @@ class _Run:
             "job_start", command=self.command, backend=self.executor.name, settings=settings, versions=there
         )
         self.out = Folder.at(job.out)
+        self.stages = Stages(self.executor, self.progress)
         model = self._given_model() if self.command == "transform" else None
         listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
         self.out.check()
@@ -142,7 +129,7 @@ class _Run:
             self.progress.note(
                 f"{listing.links_out:,} links lead out of {job.images} and were passed over; --follow-links takes them"
             )
-        with self._stage("network"):
+        with self.stages.stage("network"):
             network = self._network(model)
         with self._driver_storage():
             asked = describe(self.command, job, plan, network, model)
@@ -155,11 +142,12 @@ class _Run:
                 self.out.write_json(JOB, asked)
             else:
                 check_same(self.out, self.out.read_json(JOB), asked, listing)
-            self.manifest = Manifest(self.out) if fresh else Manifest.load(self.out)
+            manifest = Manifest(self.out) if fresh else Manifest.load(self.out)
             if not fresh:
                 self._check_plan(plan, listing)
-            self.manifest.update(self.planned)
-            self.manifest.flush()
+            manifest.update(self.planned)
+            manifest.flush()
+            self.parts = StoredParts(self.out, manifest, self.stages)
             partitions = plan.partitions()
             self.progress.event(
                 "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]
@@ -168,9 +156,9 @@ class _Run:
             source = Source(Folder.at(job.images), self.out, network)
             while True:
                 try:
-                    model = self._stages(partitions, groups, source, model)
+                    model = self._do(partitions, groups, source, model)
                     break
-                except _DamagedError as found:
+                except DamagedParts as found:
                     self._repair(found.damages, plan, listing)
             report: Report | SliceReport
             if job.shards is not None:
@@ -191,7 +179,7 @@ class _Run:
         )
         return report
 
-    def _stages(
+    def _do(
         self, partitions: Sequence[Partition], groups: Sequence[Group], source: Source, model: ScaledPCA | None
     ) -> ScaledPCA | None:
         """Do what is missing of the job, or of a slice of it, and return the model, where there is one."""
@@ -205,11 +193,8 @@ class _Run:
                 self._check_rejects()
             return model
         self._featurize(mine, tasks.featurize, source, "featurize", "features", "parquet")
-        if self.made_otherwise:  # features that are not what they were: nothing may stay that came of those
-            for name in ("rows", "model", "moments"):
-                self.out.remove(name)
-            self.whole = {name for name in self.whole if name.startswith(("features/", "rejects/"))}
-            self.made_otherwise = False
+        if self.parts.features_differ:
+            self.parts.drop_what_came_of_features()
         if job.shards is not None:
             if job.solver == "exact":
                 self._merge(groups)
@@ -221,24 +206,12 @@ class _Run:
         return fitted
 
     def _repair(self, damages: Sequence[Damage], plan: Plan, listing: Listing) -> None:
-        """Remove what is damaged, and what says that it is done; the stages find it missing, and make it again."""
+        """Remove what is damaged: the stages find it missing, and make it again."""
         text = f"damaged: {damages[0]}{f', and {len(damages) - 1:,} more' * (len(damages) > 1)}; made again"
         self.progress.event("damage", text, parts=[str(damage) for damage in damages])
-        self.repairs.update(damage.name for damage in damages)
-        for damage in damages:
-            if self.repairs[damage.name] > REPAIRS:
-                raise DamageError(
-                    f"{self.out.address}/{damage} It was made again {REPAIRS} times. Check the disk and the memory, "
-                    "then start the same command again."
-                )
         self.out.remove(REPORT)
-        for damage in damages:
-            folder, _, name = damage.name.partition("/")
-            self.whole.discard(damage.name)
-            self.out.remove(damage.name)
-            if folder == "rejects":
-                last, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
-                self.out.remove(f"{last}/{name.partition('.')[0]}.{suffix}")
+        last, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
+        self.parts.repair(damages, last, suffix)
         if any(damage.name.startswith("plan/") for damage in damages):
             self._plan_again(plan, listing)
 
@@ -276,7 +249,7 @@ class _Run:
     def _plan(self, listing: Listing, *, store: bool) -> Plan:
         """List the images and cut them into partitions; refuse, before anything is started, what cannot end well."""
         files = _PlanFiles(self.out, store)
-        with self._stage("listing") as advance, self._driver_storage():
+        with self.stages.stage("listing") as advance, self._driver_storage():
             plan = make_plan(_counted(listing, advance), self.job.partition_size, files)
         self.planned = files.checksums
         try:
@@ -329,9 +302,6 @@ class _Run:
             )
         return network
 
-    def _done(self, folder: str) -> set[int]:
-        return set((self.out / folder).parts())
-
     def _featurize(
         self,
         partitions: Sequence[Partition],
@@ -341,91 +311,28 @@ class _Run:
         folder: str,
         suffix: str,
     ) -> None:
-        """Run the network over the partitions that are not done; verify the others, and look up what they were."""
-        done = self._done(folder)
-        finished = [
-            dataclasses.replace(partition, inputs=self._known(partition, ("rejects", "parquet"), (folder, suffix)))
-            for partition in partitions
-            if partition.index in done and partition.index not in self.reports
-        ]
-        batches = [
-            Batch(tuple(finished[start : start + SURVEYED_TOGETHER]), folder, suffix)
-            for start in range(0, len(finished), SURVEYED_TOGETHER)
-        ]
-        self._verify("survey", tasks.survey, batches, len(finished), "partitions")
-        self.resumed += len(finished)
+        """Run the network over the partitions that are not done."""
         missing = [
             dataclasses.replace(partition, inputs=(self.planned[f"plan/{plan_file(partition)}"],))
-            for partition in partitions
-            if partition.index not in done
+            for partition in self.parts.survey(partitions, folder, suffix)
         ]
-        images = sum(partition.images for partition in missing)
-        self._map(name, task, missing, shared, images, lambda report: report.images)
+        self._make(name, task, missing, shared)
 
-    def _known(self, item: Partition, *folders: tuple[str, str]) -> tuple[bytes | None, ...]:
-        return tuple(self.manifest.get(f"{folder}/{part_name(item.index, suffix)}") for folder, suffix in folders)
-
-    def _missing(self, folder: str, suffix: str, items: Sequence[Item]) -> list[Item]:
-        """Return the items whose parts are not there; those that are there are verified, once in a command."""
-        done = self._done(folder)
-        names = [f"{folder}/{part_name(item.index, suffix)}" for item in items if item.index in done]
-        unseen = [name for name in names if name not in self.whole]
-        batches = [
-            Parts(tuple(some), tuple(map(self.manifest.get, some)))
-            for some in (
-                unseen[start : start + SURVEYED_TOGETHER] for start in range(0, len(unseen), SURVEYED_TOGETHER)
-            )
-        ]
-        self._verify("verify", tasks.check, batches, len(unseen), "parts")
-        return [item for item in items if item.index not in done]
-
-    def _verify(
-        self, name: str, task: Callable[[Any, Folder], Checked], batches: Sequence[Any], total: int, unit: str
+    def _make(
+        self,
+        name: str,
+        task: Callable[[Partition, Any], PartReport | Checked],
+        missing: Sequence[Partition],
+        shared: Any,
     ) -> None:
-        if not batches:
-            return
-        self._start()
-        under_way = UnderWay(batches, self.executor)
-        damages: list[Damage] = []
-
-        def verified(index: int, outcome: Outcome[Checked]) -> None:
-            under_way.finish(index)
-            found = outcome.result()
-            advance(len(found.checksums) + len(found.reports) + len(found.damages))
-            self._take(found, damages)
-
-        with self._manifest_kept(), self._stage(name, total, unit, under_way.waiting) as advance:
-            self.executor.map(task, batches, shared=self.out, progress=verified)
-        if damages:
-            raise _DamagedError(damages)
-
-    def _take(self, found: PartReport | Checked, damages: list[Damage]) -> None:
-        """Take in what became of parts: their checksums, the damage that was found, and the reports of partitions."""
-        reports = (found,) if isinstance(found, PartReport) else found.reports
-        checksums = dict(found.checksums)
-        for report in reports:
-            checksums |= report.checksums
-            if any(name.startswith("rejects/") for name in report.checksums):
-                self.reports[report.index] = dataclasses.replace(report, checksums={})
-        others = self.manifest.update(checksums)
-        self.made_otherwise |= any(name.startswith("features/") for name in others)
-        self.whole.update(checksums)
-        if isinstance(found, Checked):
-            damages.extend(found.damages)
-
-    @contextmanager
-    def _manifest_kept(self) -> Iterator[None]:
-        """Write what the manifest has to say of a stage, however that ends."""
-        try:
-            yield
-        except BaseException:
-            with suppress(OSError):  # what ends the stage is to be told; what is not written is found out again
-                self.manifest.flush()
-            raise
-        self.manifest.flush()
+        """Run a stage that makes what is missing of partitions."""
+        if missing:
+            self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
+        total = sum(partition.images for partition in missing)
+        self.parts.map(name, task, missing, shared=shared, total=total, unit="images", size=_images)
 
     def _check_rejects(self) -> None:
-        images = sum(report.images for report in self.reports.values())
+        images = sum(report.images for report in self.parts.reports.values())
         rejects = self._rejects()
         rejected = sum(rejects.values())
         if rejected > self.job.max_reject_fraction * images:
@@ -438,14 +345,14 @@ class _Run:
 
     def _rejects(self) -> dict[str, int]:
         counts: Counter[str] = Counter()
-        for report in self.reports.values():
+        for report in self.parts.reports.values():
             counts.update(report.rejects)
         return dict(sorted(counts.items()))
 
     def _model(self, network: Network) -> ScaledPCA:
         """Return the fitted model: the stored one, or one made of the stored features."""
         folder = self.out / "model"
-        rows = [self.reports[index].rows for index in range(len(self.reports))]
+        rows = [self.parts.reports[index].rows for index in range(len(self.parts.reports))]
         if self.job.solver == "exact":
             check_components(self.job.components, sum(rows), network.features)
             for level in levels(len(rows)):
@@ -460,8 +367,8 @@ class _Run:
         check_components(self.job.components, sum(rows), network.features)
         identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
         if self.job.solver == "native":
-            self._start()
-            with self._stage("native fit"):
+            self.stages.start()
+            with self.stages.stage("native fit"):
                 parts = [f"{self.out.address}/features/{part_name(index, 'parquet')}" for index in range(len(rows))]
                 fitted = self.executor.fit_native(parts, rows, self.job.components)
             model = dataclasses.replace(fitted, network=identity)
@@ -472,7 +379,7 @@ class _Run:
                     f"{self.out.address}/moments count {moments.count:,} rows, the features {sum(rows):,}. "
                     "Start the command again with --overwrite."
                 )
-            with self._stage("solve"):
+            with self.stages.stage("solve"):
                 model = solve(moments, self.job.components, network=identity)
         model.save(folder)
         return model
@@ -487,108 +394,30 @@ class _Run:
             return f"features/{part_name(index, 'parquet')}" if level == 1 else tasks.moments_name(level - 1, index)
 
         missing = [
-            dataclasses.replace(
-                group, inputs=tuple(self.manifest.get(below(index)) for index in range(group.start, group.stop))
-            )
-            for group in self._missing(f"moments/level-{level}", "safetensors", groups)
+            dataclasses.replace(group, inputs=self.parts.checksums(*map(below, range(group.start, group.stop))))
+            for group in self.parts.missing(f"moments/level-{level}", "safetensors", groups)
         ]
-        self._map("moments", tasks.merge, missing, self.out, len(missing), lambda _: 1, unit="groups")
+        if missing:
+            self.out.remove(REPORT)
+        self.parts.map(
+            "moments", tasks.merge, missing, shared=self.out, total=len(missing), unit="groups", size=_groups
+        )
 
     def _root(self, shards: int) -> Moments:
         name = tasks.moments_name(len(levels(shards)), 0)
         try:
-            return Moments.from_bytes(read_part(self.out, name, self.manifest.get(name)))
+            return Moments.from_bytes(read_part(self.out, name, *self.parts.checksums(name)))
         except PartError as error:
-            raise _DamagedError([error.damage]) from error
+            raise DamagedParts([error.damage]) from error
 
     def _write_rows(self, partitions: Sequence[Partition], rows: Rows) -> None:
         missing = [
-            dataclasses.replace(partition, inputs=self._known(partition, ("features", "parquet")))
-            for partition in self._missing("rows", rows.format, partitions)
+            dataclasses.replace(
+                partition, inputs=self.parts.checksums(f"features/{part_name(partition.index, 'parquet')}")
+            )
+            for partition in self.parts.missing("rows", rows.format, partitions)
         ]
-        images = sum(partition.images for partition in missing)
-        self._map("rows", tasks.write_rows, missing, rows, images, lambda report: report.images)
-
-    def _map(
-        self,
-        name: str,
-        task: Callable[[Item, Any], Result | Checked],
-        items: Sequence[Item],
-        shared: Any,
-        total: int,
-        size: Callable[[Result], int],
-        unit: str = "images",
-    ) -> None:
-        """Run one stage on the executor; nothing is started where nothing is to be done."""
-        if not items:
-            return
-        self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
-        self._start()
-        under_way = UnderWay(items, self.executor)
-        damages: list[Damage] = []
-        advance: Callable[[int], None]
-
-        def done(index: int, outcome: Outcome[Any]) -> None:
-            under_way.finish(index)
-            found = outcome.result()
-            self._take(found, damages)
-            if not (isinstance(found, Checked) and found.damages):
-                advance(size(found))
-                self._tell(name, items[index], outcome)
-
-        with self._manifest_kept(), self._stage(name, total, unit, under_way.waiting) as advance:
-            self.executor.map(task, items, shared=shared, progress=done)
-        if damages:
-            raise _DamagedError(damages)
-
-    def _tell(self, stage: str, item: object, outcome: Outcome[Any]) -> None:
-        """Log what became of an item, and where; keep it where it is among the slowest."""
-        ran: dict[str, Any] = {
-            "host": outcome.host,
-            "pid": outcome.pid,
-            "attempt": outcome.attempt,
-            "seconds": round(outcome.seconds, 3),
-        }
-        if isinstance(item, Group):
-            self.progress.event("group", stage=stage, level=item.level, index=item.index, **ran)
-            return
-        report: PartReport = outcome.result()
-        ran["steps"] = {step: round(seconds, 3) for step, seconds in report.seconds.items()}
-        about: dict[str, Any] = {"stage": stage, "index": report.index}
-        self.progress.event(
-            "partition", **about, images=report.images, rows=report.rows, rejects=dict(report.rejects), **ran
-        )
-        self.slowest = nlargest(SLOWEST, [*self.slowest, about | ran], key=itemgetter("seconds"))
-
-    def _start(self) -> None:
-        if "engine" not in self.seconds:
-            with self._stage("engine"):
-                self.executor.start()
-            dashboard = self.executor.dashboard
-            text = f"dashboard: {dashboard}" if dashboard else None
-            workers = self.executor.parallelism
-            self.progress.event("engine", text, backend=self.executor.name, workers=workers, dashboard=dashboard)
-
-    @contextmanager
-    def _stage(
-        self,
-        name: str,
-        total: int | None = None,
-        unit: str = "images",
-        waiting: Callable[[], Waiting] | None = None,
-    ) -> Iterator[Callable[[int], None]]:
-        start = time.perf_counter()
-        with (
-            self.progress.stage(name, total=total, unit=unit) as stage,
-            heartbeat(name, self.progress, waiting) as finished,
-        ):
-
-            def advance(n: int) -> None:
-                stage.advance(n)
-                finished()
-
-            yield advance
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+        self._make("rows", tasks.write_rows, missing, rows)
 
     @contextmanager
     def _driver_storage(self) -> Iterator[None]:
@@ -604,7 +433,7 @@ class _Run:
     def _report(self, plan: Plan, listing: Listing, model: ScaledPCA) -> Report:
         """Check that every image is accounted for, and write the report, which means that the job is complete."""
         rejects = self._rejects()
-        rows = sum(report.rows for report in self.reports.values())
+        rows = sum(report.rows for report in self.parts.reports.values())
         if rows + sum(rejects.values()) != plan.images:
             raise DamageError(
                 f"{self.out.address}: {plan.images:,} images were listed, and {rows:,} rows + "
@@ -625,7 +454,7 @@ class _Run:
         return report
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        done = self._done("rows" if self.command == "transform" else "features")
+        done = self.parts.done("rows" if self.command == "transform" else "features")
         return SliceReport(
             **self._account(),
             shards=str(self.job.shards),
@@ -635,23 +464,23 @@ class _Run:
 
     def _account(self) -> dict[str, Any]:
         """Return what the reports of a job and of a slice have in common."""
-        taken = self.seconds.get("transform" if self.command == "transform" else "featurize", 0.0)
+        taken = self.stages.seconds.get("transform" if self.command == "transform" else "featurize", 0.0)
         steps: Counter[str] = Counter()
-        for part in self.reports.values():
+        for part in self.parts.reports.values():
             steps.update(part.seconds)
-        now = sum(part.images for part in self.reports.values() if part.seconds)
+        now = sum(part.images for part in self.parts.reports.values() if part.seconds)
         return {
             "command": self.command,
             "out": self.out.address,
-            "images": sum(part.images for part in self.reports.values()),
-            "rows": sum(part.rows for part in self.reports.values()),
+            "images": sum(part.images for part in self.parts.reports.values()),
+            "rows": sum(part.rows for part in self.parts.reports.values()),
             "rejects": self._rejects(),
-            "partitions": len(self.reports),
-            "resumed": self.resumed,
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "partitions": len(self.parts.reports),
+            "resumed": self.parts.resumed,
+            "seconds": {name: round(value, 3) for name, value in self.stages.seconds.items()},
             "worker_seconds": {name: round(value, 3) for name, value in sorted(steps.items())},
             "images_per_second": round(now / taken, 1) if taken else 0.0,
-            "slowest": self.slowest if len(self.reports) > FEW else [],
+            "slowest": self.stages.slowest if len(self.parts.reports) > FEW else [],
         }
 
 
@@ -663,12 +492,12 @@ def _slice(groups: Sequence[Group], shards: str | None) -> Sequence[Group]:
     return groups[len(groups) * (number - 1) // of : len(groups) * number // of]
 
 
-class _DamagedError(Exception):
-    """A stage found parts that are missing or damaged."""
+def _images(found: PartReport | Checked) -> int:
+    return found.images if isinstance(found, PartReport) else 0
 
-    def __init__(self, damages: Sequence[Damage]) -> None:
-        super().__init__(*map(str, damages))
-        self.damages = tuple({damage.name: damage for damage in damages}.values())
+
+def _groups(found: Checked) -> int:
+    return 0 if found.damages else 1
 
 
 class _PlanFiles:
