@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from random import Random
 
-from tests.chaos import driver, inputs, scheduler, storage, twins, workers
+from tests.chaos import clock, driver, inputs, scheduler, storage, twins, workers
 from tests.chaos.site import Site, Tally, Violation
 
 CAMPAIGNS = {  # with the faults of the long form on each backend
@@ -15,6 +15,7 @@ CAMPAIGNS = {  # with the faults of the long form on each backend
     "twins": (twins, {"local": 20, "dask": 10, "spark": 10}),
     "storage": (storage, {"local": 30, "dask": 20}),
     "inputs": (inputs, {"local": 20, "dask": 10}),
+    "clock": (clock, {"local": 10, "dask": 10, "spark": 5}),
 }
 
 

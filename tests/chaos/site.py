@@ -107,9 +107,25 @@ class Site:
             shutil.rmtree(out, ignore_errors=True)  # what a killed command left may still write there
 
     @contextmanager
-    def command(self, out: Path, *where: str, images: Path | None = None, **environ: str) -> Iterator[Command]:
-        """Start the job on `out`, with these images or others; whatever comes of it is ended in the end."""
-        words = ["run", str(images or self.images), "--out", str(out), "--components", "40", "--json", "--quiet"]
+    def command(
+        self, out: Path, *where: str, images: Path | None = None, through: tuple[str, ...] = (), **environ: str
+    ) -> Iterator[Command]:
+        """Start the job on `out`, with these images or others, perhaps through another command that starts it.
+
+        Whatever comes of it is ended in the end.
+        """
+        words = [
+            *through,
+            str(BIN / "fruits"),
+            "run",
+            str(images or self.images),
+            "--out",
+            str(out),
+            "--components",
+            "40",
+            "--json",
+            "--quiet",
+        ]
         words += ["--partition-size", str(self.partition_size), *where]
         command = Command(words, out, self.root / "said", environ)
         try:
@@ -167,7 +183,7 @@ class Command:
         self._answer, self._errors = said / f"{self.mark}.json", said / f"{self.mark}.err"
         with self._answer.open("wb") as answer, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [BIN / "fruits", *words],
+                words,
                 env=os.environ | {MARK: self.mark} | environ,
                 stdin=subprocess.DEVNULL,
                 stdout=answer,

@@ -12,19 +12,27 @@ from random import Random
 from tests.chaos.site import STAGES, Command, Site, Tally, Violation, all_files
 
 BACKENDS = ("local", "dask")
-KINDS = ("deleted", "truncated", "flipped", "full", "read-only")
+PARTS = ("deleted", "truncated", "flipped")
+DISKS = ("full", "read-only", "forbidden", "slow")
+SHIM = Path(__file__).parent / "slow_disk"
+# Root without the right to pass over permissions, so that there is one that can be taken away.
+BOUND = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--")
 ROOM_KIB = (100, 1500)  # the output of 240 images takes 3 MB
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
     """Finish one job whose storage meets one fault."""
-    kind = random.choice(KINDS if os.geteuid() == 0 else KINDS[:3])  # mounting is for root
+    kind = random.choice((*PARTS, *DISKS) if os.geteuid() == 0 else PARTS)  # mounting is for root
     where = site.where(backend)
     with site.out() as out:
-        if kind in ("full", "read-only"):
-            _disturb_disk(kind, site, out, where, random, tally)
-        else:
+        if kind in PARTS:
             _damage(kind, site, out, where, random, tally)
+        elif kind == "forbidden":
+            _forbid(site, out, where, random, tally)
+        elif kind == "slow":
+            _slow_down(site, out, where, tally)
+        else:
+            _disturb_disk(kind, site, out, where, random, tally)
 
 
 def _damage(kind: str, site: Site, out: Path, where: tuple[str, ...], random: Random, tally: Tally) -> None:
@@ -94,6 +102,38 @@ def _disturb_disk(kind: str, site: Site, out: Path, where: tuple[str, ...], rand
             _clear(kind, command.wait())
         remount("rw,size=1g")
         _go_on(kind, site, out / "job", where, tally)
+
+
+def _forbid(site: Site, out: Path, where: tuple[str, ...], random: Random, tally: Tally) -> None:
+    """Take the permission to write, or to read and write, in a folder of the output away from a job under way."""
+    moment = site.moment(random, out, STAGES[2:])
+    assert moment is not None
+    with site.command(out, *where, through=BOUND) as command:
+        if not command.reaches(moment):
+            tally.seen["moments missed"] += 1
+            return
+        folder = random.choice([out, *(path for path in out.iterdir() if path.is_dir())])
+        before = folder.stat().st_mode
+        folder.chmod(random.choice((0o000, 0o500)))
+        tally.faults["forbidden"] += 1
+        try:
+            _clear("forbidden", command.wait())
+        finally:
+            folder.chmod(before)
+    _go_on(f"forbidden {folder.name}", site, out, where, tally)
+
+
+def _slow_down(site: Site, out: Path, where: tuple[str, ...], tally: Tally) -> None:
+    """Let each operation on the output take 50 ms longer: slower, and nothing else."""
+    paths = os.pathsep.join(filter(None, (str(SHIM), os.environ.get("PYTHONPATH"))))
+    tally.faults["slow"] += 1
+    with site.command(out, *where, PYTHONPATH=paths, FRUITS_SLOW=str(out)) as command:
+        command.done()
+    counted = sum(map(int, (out.parent / f"{out.name}.slow").read_text().split()))
+    if counted < len(all_files(out)):
+        raise Violation(f"slow: {counted} operations were slow, and {len(all_files(out))} files were written")
+    tally.seen["slow operations"] += counted
+    site.check(out, tally)
 
 
 def _go_on(what: str, site: Site, out: Path, where: tuple[str, ...], tally: Tally) -> None:
