@@ -200,6 +200,16 @@ Shards = Annotated[
     ),
 ]
 
+KeepPlan = Annotated[
+    bool,
+    typer.Option(
+        "--keep-plan",
+        metavar="",
+        help="Go on with the job in OUT without listing the images again: those that were added are not seen.",
+        rich_help_panel=WHERE,
+    ),
+]
+
 Format = Annotated[
     str,
     typer.Option(

@@ -101,7 +101,7 @@ def show_weights(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:
-    others = report.ignored if isinstance(report, Report) else 0
+    others = (report.ignored if isinstance(report, Report) else None) or 0
     ignored = f", and {others:,} other files that are no images or lead out" if others else ""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
     resumed = f"; of {report.partitions:,} partitions, {report.resumed:,} done before" if report.resumed else ""

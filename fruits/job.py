@@ -63,6 +63,9 @@ class Job:
     shards : str, optional
         ``"i/n"``: run the network over the i-th of n contiguous slices of the partitions, and nothing more. The same
         job without it finds what the slices did, does what is missing, and ends the job.
+    keep_plan : bool, default False
+        Go on with the plan that is stored in `out`, without listing the images again: of 100,000,000 that takes long.
+        What was removed or changed since is a reject all the same; what was added since is not seen.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class Job:
     overwrite: bool = False
     model: str | None = None
     shards: str | None = None
+    keep_plan: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.components, bool) or not (
@@ -131,3 +135,5 @@ class Job:
                     f"--overwrite with --shards {self.shards}: not allowed, because it would throw away what other "
                     "slices have done. Leave --overwrite out, or give another --out."
                 )
+        if self.keep_plan and self.overwrite:
+            raise SettingsError("--overwrite with --keep-plan: not allowed. What is thrown away has no plan to keep.")

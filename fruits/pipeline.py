@@ -124,7 +124,7 @@ class _Run:
         listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
         self.out.check()
         fresh = self._is_fresh()
-        plan = self._plan(listing, store=fresh)
+        plan = self._kept_plan(fresh) if job.keep_plan else self._plan(listing, store=fresh)
         if listing.links_out:
             self.progress.note(
                 f"{listing.links_out:,} links lead out of {job.images} and were passed over; --follow-links takes them"
@@ -144,7 +144,7 @@ class _Run:
                 check_same(self.out, self.out.read_json(JOB), asked, listing)
             manifest = Manifest(self.out) if fresh else Manifest.load(self.out)
             if not fresh:
-                self._check_plan(plan, listing)
+                self._check_plan(plan, listing, manifest)
             manifest.update(self.planned)
             manifest.flush()
             self.parts = StoredParts(self.out, manifest, self.stages)
@@ -215,8 +215,33 @@ class _Run:
         if any(damage.name.startswith("plan/") for damage in damages):
             self._plan_again(plan, listing)
 
-    def _check_plan(self, plan: Plan, listing: Listing) -> None:
+    def _kept_plan(self, fresh: bool) -> Plan:
+        """Return the plan of the job that is there, cut as it is asked for now."""
+        with self._driver_storage():
+            if fresh:
+                raise SettingsError(
+                    f"--keep-plan: {self.job.out} holds no job yet. Leave it out for the first command."
+                )
+            about = self.out.read_json(JOB).get("plan")
+        try:
+            plan = Plan(**about)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise OutputError(
+                f"{self.out.address}/{JOB} is damaged: {error}. Use --overwrite to begin anew."
+            ) from error
+        return dataclasses.replace(plan, partition_size=self.job.partition_size)
+
+    def _check_plan(self, plan: Plan, listing: Listing, manifest: Manifest) -> None:
         """Store the plan again where what is stored is not what the same listing gave just now."""
+        if self.job.keep_plan:
+            names = sorted({f"plan/{plan_file(partition)}" for partition in plan.partitions()})
+            self.planned = {name: known for name in names if (known := manifest.get(name)) is not None}
+            if len(self.planned) < len(names):
+                raise DamageError(
+                    f"{self.out.address}/manifest does not know all of the plan. Start the command again without "
+                    "--keep-plan."
+                )
+            return
         try:
             for name, known in self.planned.items():
                 read_part(self.out, name, known)
@@ -445,7 +470,7 @@ class _Run:
             (self.out / folder).sweep()
         report = Report(
             **self._account(),
-            ignored=listing.ignored,
+            ignored=None if self.job.keep_plan else listing.ignored,
             components=len(model.components),
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},

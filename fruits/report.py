@@ -26,8 +26,9 @@ class Report:
         How many images were listed, and how many of them were used.
     rejects : dict of str to int
         How many were not used, by reason; ``images = rows + sum(rejects.values())``.
-    ignored : int
-        Files below the images' folder that are no images, and links that lead out of it and were not to be followed.
+    ignored : int or None
+        Files below the images' folder that are no images, and links that lead out of it and were not to be followed;
+        None where the images were not listed (``keep_plan``).
     partitions, resumed : int
         How many partitions there are, and how many of them were found done when this command started.
     seconds : dict of str to float
@@ -52,7 +53,7 @@ class Report:
     images: int
     rows: int
     rejects: dict[str, int]
-    ignored: int
+    ignored: int | None
     partitions: int
     resumed: int
     seconds: dict[str, float]

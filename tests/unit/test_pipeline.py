@@ -162,6 +162,43 @@ def test_a_job_that_was_stopped_does_what_is_missing_and_no_more(job, tmp_path, 
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 
+def test_a_job_may_go_on_with_its_plan_and_without_the_listing(job, tmp_path, monkeypatch):
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    pipeline.run(whole, LocalExecutor())
+    kept = dataclasses.replace(job, keep_plan=True)
+    with pytest.raises(SettingsError, match=r"--keep-plan: .*out holds no job yet"):
+        pipeline.run(kept, LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 3)))
+    monkeypatch.setattr(pipeline.Listing, "__iter__", lambda listing: pytest.fail("it was listed"))
+    with pytest.raises(OutputError, match=r"plan\.partition_size: 4 there, 2 asked"):
+        pipeline.run(dataclasses.replace(kept, partition_size=2), LocalExecutor())
+    second = Counting()
+    report = pipeline.run(kept, second)
+    assert second.given["featurize"] == 5
+    assert (report.rows, report.ignored) == (30, None)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_of_a_plan_that_is_kept_an_image_that_is_gone_is_a_reject(job, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 3)))
+    victim = Path(job.images, list(pipeline.Listing(job.images))[-1].path)
+    before = pipeline.run(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
+    victim.unlink()
+    report = pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+    assert report.images == before.images
+    assert report.rejects.get("unreadable", 0) == before.rejects.get("unreadable", 0) + 1
+
+
+def test_a_manifest_that_does_not_know_the_plan_is_no_reason_to_trust_it(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    for page in (tmp_path / "out" / "manifest").glob("plan-*"):
+        page.unlink()
+    with pytest.raises(DamageError, match="without --keep-plan"):
+        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+
+
 def test_a_finished_job_does_nothing_and_says_the_same(job):
     first = pipeline.run(job, LocalExecutor())
     second = Counting()
