@@ -27,6 +27,7 @@ from fruits.storage import Folder, heads, is_s3, open_address, part_name
 
 __all__ = ["Entry", "Listing", "Partition", "Plan", "Store", "make_plan", "plan_file", "planned", "read_partition"]
 
+ENDINGS = tuple(EXTENSIONS)  # as str.endswith takes them: once for every image of a listing
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images on S3 of which one has to be readable
 PARTITIONS_PER_FILE = 64  # a plan file of 64 row groups of 1,024 images is one to two megabytes: one request to S3
@@ -243,7 +244,7 @@ def _version(entry: dict[str, Any]) -> str:
 
 def _images(file_system: Any, names: list[str]) -> set[str]:
     """Tell which files are images: by extension, and those that have none of ours by their first bytes."""
-    images = {name for name in names if posixpath.splitext(name)[1].lower() in EXTENSIONS}
+    images = {name for name in names if name.lower().endswith(ENDINGS)}
     others = [name for name in names if name not in images]
     if others:
         found = heads(file_system, others, HEAD_BYTES)
