@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from fruits.errors import SettingsError
 __all__ = ["CONFIG", "attach", "local_cluster"]
 
 CONNECT_SECONDS = 5
+CLOSE_SECONDS = 10  # for workers to end of themselves, which takes one
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
 CONFIG = {  # of every cluster that is started by Fruits
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
@@ -61,12 +63,23 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
         try:
             yield cluster
         finally:
+            # Dask waits without end for a worker that was stopped while it started.
+            killer = threading.Timer(CLOSE_SECONDS, _kill_workers, (cluster,))
+            killer.start()
             cluster.close()
+            killer.cancel()
             for name, value in environ.items():  # Dask sets them here too, to start a worker with them
                 if value is None:
                     os.environ.pop(name, None)
                 else:
                     os.environ[name] = value
+
+
+def _kill_workers(cluster: LocalCluster) -> None:
+    for nanny in list(cluster.workers.values()):
+        if nanny.pid is not None:
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(nanny.pid, signal.SIGKILL)
 
 
 def attach(address: str, security: Security | None = None) -> Client:

@@ -28,14 +28,16 @@ def hold(name: str, site: Site, backend: str, seed: int, count: int) -> Tally:
     tally = Tally()
     started = time.monotonic()
     jobs = 0
-    while tally.faults.total() < count and jobs < 3 * count:  # a moment may be missed, but not for ever
-        jobs += 1
-        random = Random(f"{seed} {name} {backend} {jobs}")
-        try:
-            module.campaign(site, backend, random, count - tally.faults.total(), tally)
-        except Violation as violation:
-            tally.violations.append(str(violation))
-            print(f"VIOLATION in {name} on {backend}, seed {seed}, job {jobs}: {violation}", flush=True)
-    seconds = time.monotonic() - started
-    print(f"{name} on {backend}, seed {seed}: {jobs} jobs in {seconds:.0f} s, {tally}", flush=True)
+    try:
+        while tally.faults.total() < count and jobs < 3 * count:  # a moment may be missed, but not for ever
+            jobs += 1
+            random = Random(f"{seed} {name} {backend} {jobs}")
+            try:
+                module.campaign(site, backend, random, count - tally.faults.total(), tally)
+            except Violation as violation:
+                tally.violations.append(str(violation))
+                print(f"VIOLATION in {name} on {backend}, seed {seed}, job {jobs}: {violation}", flush=True)
+    finally:  # also of a campaign that is ended early: its last job is not counted as finished
+        seconds = time.monotonic() - started
+        print(f"{name} on {backend}, seed {seed}: {jobs} jobs in {seconds:.0f} s, {tally}", flush=True)
     return tally

@@ -1,7 +1,10 @@
 """What is Dask's alone: clusters that run already, and the options."""
 
+import time
+from contextlib import suppress
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from fruits.errors import JobError, SettingsError
@@ -73,6 +76,29 @@ def test_nothing_of_a_map_stays_behind(cluster):
         assert client.run(lambda dask_worker: fruits_of(dask_worker.plugins)) == {
             worker: [] for worker in client.nthreads()
         }
+
+
+def workers_of_this_process():
+    found = set()
+    for process in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # a zombie has no command line
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.add(process)
+    return found
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_stopped_while_it_starts_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr(dask_cluster, "CLOSE_SECONDS", 2)
+    others = workers_of_this_process()
+    with DaskExecutor(workers=1) as executor:
+        executor.start()
+        (first,) = workers_of_this_process() - others
+        first.kill()
+        while not (second := workers_of_this_process() - others - {first}):
+            time.sleep(0.005)
+        second.pop().suspend()
+    assert workers_of_this_process() == others
 
 
 def test_an_address_where_no_scheduler_answers(monkeypatch):
