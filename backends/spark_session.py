@@ -21,7 +21,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from backends.java import find_java
-from backends.spark_archive import archive_options, keep_archive
+from backends.spark_archive import archive_options, end_archive
 from fruits.errors import JobError, SettingsError
 
 __all__ = ["active_session", "start_session", "stop_session"]
@@ -116,13 +116,13 @@ def start_session(
             _hush(context)
             return SparkSession(context)
         except Py4JJavaError as error:
-            _end_java()
+            _end_java(worked=False)
             raise SettingsError(
                 f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
                 "Check that the master runs there, and the settings: conf in cluster.yaml, and spark-defaults.conf."
             ) from error
         except (Py4JError, RuntimeError, OSError) as error:
-            _end_java()
+            _end_java(worked=False)
             raise JobError(
                 f"The Java of Spark ended before it was ready: {error}. Where it was killed, start the same command "
                 "again; else check its settings, such as spark.driver.memory: conf in cluster.yaml."
@@ -133,20 +133,22 @@ def stop_session(session: SparkSession) -> None:
     """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
+        worked = False
         try:
+            worked = session.sparkContext._jsc.sc().dagScheduler().numTotalJobs() > 0
             session.stop()
         except (Py4JError, OSError):  # Java was killed: what is left is of this process
             session.sparkContext.stop()
-    _end_java()
+    _end_java(worked=worked)
 
 
-def _end_java() -> None:
+def _end_java(*, worked: bool) -> None:
     gateway = SparkContext._gateway
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()
         gateway.proc.stdin.close()  # the sign to end
-        if gateway.proc.wait() == 0:  # what a Java that was killed has written may end anywhere
-            keep_archive()
+        ended_well = gateway.proc.wait() == 0  # what a Java that was killed has written may end anywhere
+        end_archive(keep=worked and ended_well)
         SparkContext._gateway = SparkContext._jvm = None
 
 

@@ -70,7 +70,7 @@ def measure(
     ] = None,
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Where records and the report go.")] = OUT,
     set_name: Annotated[
-        str, typer.Option("--set", metavar="NAME", help="standard (under 40 minutes), full (1.5 hours) or quick.")
+        str, typer.Option("--set", metavar="NAME", help="standard (under 40 minutes), full (75 minutes) or quick.")
     ] = "standard",
     scenario: Annotated[
         str | None,

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from backends.spark_archive import archive_options, keep_archive
+from backends.spark_archive import LEFT_SECONDS, archive_options, end_archive
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def written_by_java(options: list[str]) -> Path:
 def test_the_first_session_makes_what_later_ones_use(cache: Path, home: Path) -> None:
     first = archive_options(home)
     written_by_java(first)
-    keep_archive()
+    end_archive(keep=True)
     base, top = sorted(cache.iterdir(), key=lambda path: len(path.name), reverse=True)
     assert (base.read_text(), top.read_text()) == ("base\n", "top")
     assert f'"-XX:SharedArchiveFile={base}"' in first
@@ -47,7 +48,7 @@ def test_what_a_killed_session_left_is_not_taken_for_an_archive(cache: Path, hom
     made = written_by_java(archive_options(home))
     assert any("ArchiveClassesAtExit" in option for option in archive_options(home))
     assert not made.exists()
-    keep_archive()
+    end_archive(keep=True)
     assert [path.name.endswith("-base.jsa") for path in cache.iterdir()] == [True]
 
 
@@ -55,9 +56,27 @@ def test_of_two_first_sessions_one_archive_stays(cache: Path, home: Path) -> Non
     made = written_by_java(archive_options(home))
     top = made.with_name(made.name.removesuffix(f".{os.getpid()}.tmp"))
     top.write_text("theirs")
-    keep_archive()
+    end_archive(keep=True)
     assert top.read_text() == "theirs"
     assert not made.exists()
+
+
+def test_what_a_session_that_did_not_work_wrote_is_no_archive(cache: Path, home: Path) -> None:
+    written_by_java(archive_options(home))
+    end_archive(keep=False)
+    assert [path.name.endswith("-base.jsa") for path in cache.iterdir()] == [True]
+    assert any("ArchiveClassesAtExit" in option for option in archive_options(home))
+
+
+def test_what_other_processes_left_is_swept_once_it_is_old(cache: Path, home: Path) -> None:
+    cache.mkdir(parents=True)
+    old, fresh = cache / "spark.jsa.1.tmp", cache / "spark.jsa.2.tmp"
+    for path in (old, fresh):
+        path.write_text("")
+    long_ago = time.time() - LEFT_SECONDS - 1
+    os.utime(old, (long_ago, long_ago))
+    archive_options(home)
+    assert (old.exists(), fresh.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("release", ['JAVA_VERSION="11.0.2"', 'JAVA_VERSION="1.8.0_402"', ""])
