@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import OutputError
+from fruits.report import REPORT
 from fruits.rows import decode_rows
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, part_name
@@ -98,7 +99,7 @@ def compare(a: str, b: str) -> Comparison:
 
 def _finished(side: Folder) -> Folder:
     try:
-        finished = side.exists("report.json")
+        finished = side.exists(REPORT)
     except OSError as error:
         raise OutputError(f"{side.address} cannot be read: {error.strerror or error}.") from error
     if not finished:

@@ -10,8 +10,8 @@ reason           what it means
 ``changed``      the file is no longer as long as when it was listed
 ``empty``        the file has 0 bytes
 ``not-an-image`` the content begins like none of JPEG, PNG, WebP, BMP, TIFF and GIF, whatever its name
-``too-large``    the picture has more than 50 megapixels, a side of more than 1,000,000 pixels or more than 100 scans,
-                 by its header, or its file more than 400 MB; it was not decoded
+``too-large``    the picture has more than 50 megapixels or a side of more than 1,000,000 pixels, by its header, or
+                 its file more than 400 MB or too many pieces (see :mod:`fruits.segments`); it was not decoded
 ``truncated``    the file ends before the picture does
 ``undecodable``  the content is damaged, or of a variant that Pillow does not know
 ``crashed``      the decoder crashed; see :mod:`fruits.isolation`
@@ -38,6 +38,8 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from fruits.segments import too_many
+
 __all__ = ["EXTENSIONS", "REASONS", "ImageError", "decode", "is_image"]
 
 EXTENSIONS = frozenset(
@@ -48,11 +50,7 @@ REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "trunc
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels: to resize takes 32 bytes for each
-MAX_SCANS = 100  # of a JPEG: each passes over the whole picture; encoders write 10, and libtiff stops here too
-MAX_SEGMENTS = 100_000  # of a JPEG: Pillow keeps 30 times the bytes of empty ones
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
-START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
-SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # markers that have a length, and the last; a scan holds none
 ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete|missing dimensions")
 TRANSPOSE = {  # EXIF 2.32, table 6: where the stored row 0 and column 0 are, and what sets them right
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -132,8 +130,8 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
     reader = _reader(data[:32])
     if reader is None:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
-    if reader is JpegImageFile and _goes_on(data):
-        raise ImageError("too-large", f"more than {MAX_SCANS} scans, or {MAX_SEGMENTS:,} segments")
+    if words := too_many(data):
+        raise ImageError("too-large", words)
     try:
         # The format's own class and not Image.open, whose size check warns before ours can look at the header.
         image: Image.Image = reader(BytesIO(data))
@@ -170,22 +168,6 @@ def _reader(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in DIB_HEADER_SIZES:
         return BmpImageFile
     return None
-
-
-def _goes_on(data: bytes) -> bool:
-    """Tell whether a JPEG has too many segments before its picture, or too many scans; not what only looks like one."""
-    many = data.count(START_OF_SCAN) > MAX_SCANS  # in a thumbnail, or behind the picture, it begins nothing
-    scans = place = 0
-    for _ in range(MAX_SEGMENTS):
-        marker = SEGMENT.search(data, place)
-        if marker is None or marker[0] == END_OF_IMAGE:
-            return False
-        if marker[0] == START_OF_SCAN:
-            scans += 1
-            if scans > MAX_SCANS or not many:
-                return many
-        place = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    return True
 
 
 def _ends_early(data: bytes, words: str) -> bool:

@@ -16,7 +16,7 @@ from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder
 from fruits.text import brief, utf8
 
-__all__ = ["JOB", "check_same", "describe", "versions"]
+__all__ = ["JOB", "check_same", "describe", "stored_plan", "versions"]
 
 SCHEMA = "fruits.job/1"
 JOB = "job.json"
@@ -59,16 +59,32 @@ def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], 
             lines += f"\n  and {len(differences) - SHOWN} more"
         keys = {key for key, _, _ in differences}
         if "plan.digest" in keys and not {"images", "limit"} & keys:
-            lines += _changes(out, there.get("plan"), images)
+            lines += _changes(out, there, images)
         raise OutputError(
             f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
         )
 
 
-def _changes(out: Folder, plan: object, images: Iterable[Entry]) -> str:
+def stored_plan(out: Folder, about: dict[str, Any]) -> Plan:
+    """Return the plan that the ``job.json`` of a folder, `about`, tells of.
+
+    Raises
+    ------
+    OutputError
+        It tells of none, or of one that no job has.
+    """
+    plan = about.get("plan")
+    match plan:
+        case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
+            if images >= 0 and size >= 1 and not others:
+                return Plan(images, size, digest)
+    raise OutputError(f"{out.address}/{JOB} is damaged: its plan is {brief(plan)}. Use --overwrite to begin anew.")
+
+
+def _changes(out: Folder, there: dict[str, Any], images: Iterable[Entry]) -> str:
     try:
-        return f"\n  images since then: {changes(out / 'plan', Plan(**plan), images)}"  # type: ignore[arg-type]
-    except (OSError, TypeError, FruitsError):  # what is stored there is damaged, and another job all the same
+        return f"\n  images since then: {changes(out / 'plan', stored_plan(out, there), images)}"
+    except (OSError, FruitsError):  # what is stored there is damaged, and another job all the same
         return ""
 
 

@@ -40,11 +40,11 @@ from fruits.errors import (
 from fruits.executor import Executor
 from fruits.featurizer import Network, compile_network
 from fruits.job import Job
-from fruits.job_file import JOB, check_same, describe, versions
+from fruits.job_file import JOB, check_same, describe, stored_plan, versions
 from fruits.manifest import Damage, Manifest, PartError, checksum, read_part
 from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
-from fruits.report import Report, SliceReport
+from fruits.report import REPORT, Report, SliceReport
 from fruits.scaled_pca import ScaledPCA, check_components, solve
 from fruits.stages import Stages
 from fruits.storage import Folder, is_temporary, part_name
@@ -53,9 +53,9 @@ from fruits.tasks import Checked, PartReport, Rows, Source
 
 __all__ = ["fit", "run", "transform"]
 
-REPORT = "report.json"
 # All that a job ever writes, in the order in which it is removed: first what says "complete", last whose it is.
-STORED = (REPORT, "rows", "model", "moments", "features", "rejects", "manifest", "plan", JOB)
+FOLDERS = ("rows", "model", "moments", "features", "rejects", "manifest", "plan")
+STORED = (REPORT, *FOLDERS, JOB)
 FEW = 8  # partitions, of which none is named
 COUNTED_TOGETHER = 1000  # images of the listing: to tell of each of a hundred million takes minutes
 
@@ -209,7 +209,6 @@ class _Run:
         """Remove what is damaged: the stages find it missing, and make it again."""
         text = f"damaged: {damages[0]}{f', and {len(damages) - 1:,} more' * (len(damages) > 1)}; made again"
         self.progress.event("damage", text, parts=[str(damage) for damage in damages])
-        self.out.remove(REPORT)
         last, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
         self.parts.repair(damages, last, suffix)
         if any(damage.name.startswith("plan/") for damage in damages):
@@ -222,13 +221,7 @@ class _Run:
                 raise SettingsError(
                     f"--keep-plan: {self.job.out} holds no job yet. Leave it out for the first command."
                 )
-            about = self.out.read_json(JOB).get("plan")
-        try:
-            plan = Plan(**about)  # type: ignore[arg-type]
-        except TypeError as error:
-            raise OutputError(
-                f"{self.out.address}/{JOB} is damaged: {error}. Use --overwrite to begin anew."
-            ) from error
+            plan = stored_plan(self.out, self.out.read_json(JOB))
         return dataclasses.replace(plan, partition_size=self.job.partition_size)
 
     def _check_plan(self, plan: Plan, listing: Listing, manifest: Manifest) -> None:
@@ -351,10 +344,8 @@ class _Run:
         shared: Any,
     ) -> None:
         """Run a stage that makes what is missing of partitions."""
-        if missing:
-            self.out.remove(REPORT)  # from here on, and until it is written again, something is missing
         total = sum(partition.images for partition in missing)
-        self.parts.map(name, task, missing, shared=shared, total=total, unit="images", size=_images)
+        self.parts.make(name, task, missing, shared=shared, total=total, unit="images", size=_images)
 
     def _check_rejects(self) -> None:
         images = sum(report.images for report in self.parts.reports.values())
@@ -386,9 +377,7 @@ class _Run:
             try:
                 return ScaledPCA.load(folder)
             except ModelError as error:
-                self.progress.event("damage", f"damaged: {error}", parts=["model"])
-                self.out.remove(REPORT)
-                self.out.remove("model")
+                raise DamagedParts([Damage("model", str(error))]) from error
         check_components(self.job.components, sum(rows), network.features)
         identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
         if self.job.solver == "native":
@@ -422,9 +411,7 @@ class _Run:
             dataclasses.replace(group, inputs=self.parts.checksums(*map(below, range(group.start, group.stop))))
             for group in self.parts.missing(f"moments/level-{level}", "safetensors", groups)
         ]
-        if missing:
-            self.out.remove(REPORT)
-        self.parts.map(
+        self.parts.make(
             "moments", tasks.merge, missing, shared=self.out, total=len(missing), unit="groups", size=_groups
         )
 
@@ -466,7 +453,8 @@ class _Run:
             )
         if self.out.exists(REPORT):
             return Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
-        for folder in ("features", "rejects", "rows", "model"):
+        self.out.sweep()
+        for folder in (*FOLDERS, *(f"moments/{name}" for name in (self.out / "moments").names())):
             (self.out / folder).sweep()
         report = Report(
             **self._account(),

@@ -9,7 +9,9 @@ from typing import Any
 from fruits.errors import DamageError
 from fruits.text import brief
 
-__all__ = ["Report", "SliceReport", "report_of"]
+__all__ = ["REPORT", "Report", "SliceReport", "report_of"]
+
+REPORT = "report.json"  # which means that everything is there
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fruits.dataset import Plan
 from fruits.errors import OutputError
-from fruits.job_file import JOB
+from fruits.job_file import JOB, stored_plan
 from fruits.moments import levels
+from fruits.report import REPORT
 from fruits.storage import Folder, StoredFile, part_index
 from fruits.tasks import ACCOUNT
 
@@ -131,11 +131,11 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
         listing = " Images are being listed for one, or were." if "plan" in out.names() else ""
         raise OutputError(f"{out.address}: no job is here, for there is no {JOB}.{listing} Give the --out of a job.")
     job: Any = out.read_json(JOB)
-    plan = Plan(**job["plan"])
+    plan = stored_plan(out, job)
     partitions = len(range(0, plan.images, plan.partition_size))
     parts = _parts(out, job, partitions)
     stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]
-    complete = "report.json" in there
+    complete = REPORT in there
     network = next(iter(parts.values()))[0]
     rejects, surveyed = _rejects(out, network)
     images_done = sum(min(plan.partition_size, plan.images - index * plan.partition_size) for index in network)

@@ -513,7 +513,7 @@ def _mark_local(path: Path) -> bool:
     return False
 
 
-def _write_local(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes, *, again: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -522,6 +522,10 @@ def _write_local(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except FileNotFoundError:  # swept away by another command that has just finished the same job
+        if not again:
+            raise
+        _write_local(path, data, again=False)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

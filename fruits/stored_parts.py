@@ -18,6 +18,7 @@ from fruits.dataset import Partition
 from fruits.errors import DamageError
 from fruits.manifest import Damage, Manifest
 from fruits.moments import Group
+from fruits.report import REPORT
 from fruits.stages import Stages
 from fruits.storage import Folder, part_name
 from fruits.tasks import Batch, Checked, PartReport, Parts
@@ -93,7 +94,7 @@ class StoredParts:
         ]
         batches = [Batch(tuple(some), folder, suffix) for some in _some(finished)]
         total = len(finished)
-        self.map("survey", tasks.survey, batches, shared=self.out, total=total, unit="partitions", size=_looked_at)
+        self._map("survey", tasks.survey, batches, shared=self.out, total=total, unit="partitions", size=_looked_at)
         self.resumed += total
         return [partition for partition in partitions if partition.index not in done]
 
@@ -103,10 +104,39 @@ class StoredParts:
         names = [f"{folder}/{part_name(item.index, suffix)}" for item in items if item.index in done]
         unseen = [name for name in names if name not in self._whole]
         batches = [Parts(tuple(some), self.checksums(*some)) for some in _some(unseen)]
-        self.map("verify", tasks.check, batches, shared=self.out, total=len(unseen), unit="parts", size=_looked_at)
+        self._map("verify", tasks.check, batches, shared=self.out, total=len(unseen), unit="parts", size=_looked_at)
         return [item for item in items if item.index not in done]
 
-    def map(
+    def make(
+        self,
+        name: str,
+        task: Callable[[Any, Any], Result],
+        missing: Sequence[Any],
+        *,
+        shared: Any,
+        total: int,
+        unit: str,
+        size: Callable[[Result], int],
+    ) -> None:
+        """Run a stage that makes what is missing, and take in what it says of that.
+
+        Parameters
+        ----------
+        name, task, missing, shared, total, unit
+            As in :meth:`fruits.stages.Stages.map`.
+        size : callable
+            Returns for how many units a result counts.
+
+        Raises
+        ------
+        DamagedParts
+            After the stage: parts were missing or damaged.
+        """
+        if missing:
+            self.out.remove(REPORT)  # from here on, and until it is written again, the job is not complete
+        self._map(name, task, missing, shared=shared, total=total, unit=unit, size=size)
+
+    def _map(
         self,
         name: str,
         task: Callable[[Any, Any], Result],
@@ -117,20 +147,7 @@ class StoredParts:
         unit: str,
         size: Callable[[Result], int],
     ) -> None:
-        """Run a stage that makes parts or looks at them, and take in what it says of them.
-
-        Parameters
-        ----------
-        name, task, items, shared, total, unit
-            As in :meth:`fruits.stages.Stages.map`.
-        size : callable
-            Returns for how many units a result counts.
-
-        Raises
-        ------
-        DamagedParts
-            After the stage: parts were missing or damaged.
-        """
+        """Run a stage that makes parts or looks at them, as :meth:`make`."""
         damages: list[Damage] = []
 
         def take(found: Result) -> int:
@@ -143,7 +160,7 @@ class StoredParts:
             raise DamagedParts(damages)
 
     def repair(self, damages: Sequence[Damage], last: str, suffix: str) -> None:
-        """Remove what is damaged, and what says that it is done.
+        """Remove what is damaged, and what says that it, or the job, is done.
 
         Parameters
         ----------
@@ -163,6 +180,7 @@ class StoredParts:
                     f"{self.out.address}/{damage} It was made again {REPAIRS} times. Check the disk and the memory, "
                     "then start the same command again."
                 )
+        self.out.remove(REPORT)
         for damage in damages:
             folder, _, name = damage.name.partition("/")
             self._whole.discard(damage.name)

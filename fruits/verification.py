@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from fruits.dataset import Plan, plan_file
 from fruits.errors import ModelError, OutputError
-from fruits.job_file import JOB
+from fruits.job_file import JOB, stored_plan
 from fruits.manifest import Damage, Manifest, PartError, read_part
 from fruits.moments import levels
 from fruits.progress import Progress
+from fruits.report import REPORT
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, is_temporary, part_name
 
@@ -46,12 +47,12 @@ def verify(address: str, progress: Progress) -> Verification:
         There is no finished output at this address.
     """
     out = Folder.at(address)
-    if not (out.exists("report.json") and out.exists(JOB)):
+    if not (out.exists(REPORT) and out.exists(JOB)):
         raise OutputError(f"{out.address}: no finished output. Give the --out of a command that has ended well.")
     about = out.read_json(JOB)
     try:
-        expected = list(_expected(about))
-    except (KeyError, TypeError, ValueError) as error:
+        expected = list(_expected(about, stored_plan(out, about)))
+    except (KeyError, ValueError) as error:
         raise OutputError(f"{out.address}/{JOB} is damaged: {error!r}. Use --overwrite to begin anew.") from error
     manifest = Manifest.load(out)
     damages: list[Damage] = []
@@ -84,9 +85,8 @@ def verify(address: str, progress: Progress) -> Verification:
     return Verification(whole, size, tuple(damages))
 
 
-def _expected(about: dict[str, object]) -> Iterator[str]:
+def _expected(about: dict[str, object], plan: Plan) -> Iterator[str]:
     """Yield the names of the parts that a finished job has."""
-    plan = Plan(**about["plan"])  # type: ignore[arg-type]
     partitions = plan.partitions()
     yield from (f"plan/{name}" for name in sorted({plan_file(partition) for partition in partitions}))
     folders = [("rejects", "parquet")]

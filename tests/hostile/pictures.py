@@ -47,8 +47,12 @@ def tiff(
     strip: bytes = b"",
     compression: int = 8,
     tile: int | None = None,
+    more: bytes = b"",
 ) -> bytes:
-    """Return a TIFF of one strip, or of one tile of `tile` x `tile` pixels; form 1 are whole numbers, 3 floats."""
+    """Return a TIFF of one strip, or of one tile of `tile` x `tile` pixels; form 1 are whole numbers, 3 floats.
+
+    Behind its own tags come `more`.
+    """
     tags: dict[int, tuple[int, ...]] = {
         256: (width,),
         257: (height,),
@@ -64,7 +68,7 @@ def tiff(
         else {273: (0,), 278: (height,), 279: (len(strip),)}
     )
     entries = sorted((tags | where).items())
-    start = 8 + 2 + 12 * len(entries) + 4
+    start = 8 + 2 + 12 * len(entries) + len(more) + 4
     beyond = b""
     table = b""
     for tag, values in entries:
@@ -76,7 +80,31 @@ def tiff(
             data, beyond = struct.pack("<I", start + len(beyond)), beyond + data
         table += struct.pack("<HHI", tag, kind, len(values)) + data.ljust(4, b"\0")
     table = table.replace(b"strt", struct.pack("<I", start + len(beyond)))
-    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0) + beyond + strip
+    table += more
+    return b"II*\0" + struct.pack("<IH", 8, len(table) // 12) + table + struct.pack("<I", 0) + beyond + strip
+
+
+def png_of_chunks(count: int) -> bytes:
+    """Return a PNG with empty chunks that only their maker knows."""
+    small = png(4, 4)
+    chunk = struct.pack(">I", 0) + b"fruT" + struct.pack(">I", zlib.crc32(b"fruT"))
+    return small[:33] + chunk * count + small[33:]
+
+
+def gif_of_blocks(count: int) -> bytes:
+    """Return a GIF with a comment of blocks of two bytes."""
+    small = gif(4, 4)
+    place = small.index(b",", 13 + 3 * 2 ** ((small[10] & 7) + 1))
+    return small[:place] + b"!\xfe" + b"\2to" * count + b"\0" + small[place:]
+
+
+def tiff_of_tags(count: int) -> bytes:
+    """Return a BigTIFF with tags of one value."""
+    small = encoded(Image.new("RGB", (4, 4)), "TIFF", big_tiff=True)
+    (start,) = struct.unpack_from("<Q", small, 8)
+    (own,) = struct.unpack_from("<Q", small, start)
+    tags = small[start + 8 : start + 8 + 20 * own] + struct.pack("<HHQQ", 50_000, 1, 1, 0) * count
+    return small[:8] + struct.pack("<Q", len(small)) + small[16:] + struct.pack("<Q", own + count) + tags + bytes(8)
 
 
 def webp(width: int, height: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ SECONDS = 20  # for what takes one or two, on a machine that others use too
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 QUICK = ("bmp-runs", "gif-frames", "tiff-tile", "tiff-tile-beyond", "webp", "webp-canvas", "line", "side")
 BOMBS = tuple(decode_bombs.BOMBS) if LONG else QUICK
+PIECES = {"png": pictures.png_of_chunks, "gif": pictures.gif_of_blocks, "tiff": pictures.tiff_of_tags}
 CUTS = 60  # lengths that a file is cut at; in the long form all
 
 
@@ -125,6 +127,18 @@ def test_what_looks_like_a_scan_in_a_comment_or_behind_the_picture_is_none() -> 
 def test_segments_without_end_are_refused_soon(place: int) -> None:
     data = pictures.jpeg_of_scans(64, 64, 1)
     assert check(data[:place] + b"\xff\xfe\0\2" * 10**6 + b"\xff\xda" * 200 + data[place:]) == "too-large"
+
+
+@pytest.mark.parametrize("many", [10, 200_000], ids=["few", "many"])
+@pytest.mark.parametrize("form", PIECES)
+def test_pieces_without_end_are_refused_before_they_are_read(form: str, many: int) -> None:
+    assert check(PIECES[form](many)) == ("pixels" if many == 10 else "too-large")
+
+
+def test_a_tag_of_millions_of_numbers_is_refused_before_it_is_read() -> None:
+    for kind, found in ((3, "too-large"), (7, "pixels")):  # as numbers, and as bytes
+        tag = struct.pack("<HHII", 50_000, kind, 2_000_000, 0)
+        assert check(pictures.tiff(4, 4, strip=pictures.zeros(48), more=tag)) == found
 
 
 def test_a_picture_as_long_as_allowed_is_decoded() -> None:

@@ -199,6 +199,17 @@ def test_a_manifest_that_does_not_know_the_plan_is_no_reason_to_trust_it(job, tm
         pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
 
 
+@pytest.mark.parametrize("plan", [None, 3, {}, {"images": "many"}, {"images": 32, "partition_size": 0, "digest": ""}])
+def test_a_plan_that_no_job_has_is_damage(job, tmp_path, plan):
+    pipeline.run(job, LocalExecutor())
+    about = json.loads((tmp_path / "out" / "job.json").read_bytes())
+    (tmp_path / "out" / "job.json").write_text(json.dumps(about | {"plan": plan}))
+    with pytest.raises(OutputError, match=r"job\.json is damaged: its plan is"):
+        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+    with pytest.raises(OutputError, match=r"job\.json is damaged: its plan is"):
+        verify(job.out, Silent())
+
+
 def test_a_finished_job_does_nothing_and_says_the_same(job):
     first = pipeline.run(job, LocalExecutor())
     second = Counting()
@@ -569,6 +580,16 @@ def test_a_driver_that_was_killed_while_it_wrote_its_job_can_be_started_again(jo
     (tmp_path / "out" / "plan").mkdir(parents=True)
     (tmp_path / "out" / ".job.json.0123.tmp").touch()
     assert pipeline.run(job, LocalExecutor()).rows == 30
+
+
+def test_what_killed_drivers_and_workers_left_is_gone_when_the_job_is_complete(job, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("write_rows", 3)))
+    for folder in ("", "plan", "manifest", "rejects", "features", "moments", "moments/level-1", "model", "rows"):
+        (out / folder / ".part-00000.parquet.0123.tmp").touch()
+    pipeline.run(job, LocalExecutor())
+    assert not list(out.rglob(".*"))
 
 
 def test_an_output_that_is_being_overwritten_does_not_say_that_it_is_complete(job, tmp_path, monkeypatch):

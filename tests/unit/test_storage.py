@@ -81,6 +81,20 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     assert folder.names() == ["part-00001.parquet"]
 
 
+def test_what_another_sweeps_away_while_it_is_written_is_written_again(tmp_path, monkeypatch):
+    folder = Folder.at(str(tmp_path))
+    written = os.fsync
+
+    def swept(file):
+        written(file)
+        monkeypatch.setattr(os, "fsync", written)
+        folder.sweep()
+
+    monkeypatch.setattr(os, "fsync", swept)
+    folder.write("part", b"whole")
+    assert (folder.names(), folder.read("part")) == (["part"], b"whole")
+
+
 def test_work_that_has_begun_is_marked_until_it_ends_or_fails(folder):
     with folder.begun("part-00000.parquet") as before:
         assert not before
