@@ -279,7 +279,7 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
 def _read(address: str) -> bytes:
     """Return the bytes of the file at a path of this machine, or at an address such as one of S3."""
     if "://" in address:
-        from fruits.storage import open_address  # not for every command: it brings pyarrow
+        from fruits.addresses import open_address  # not for every command: it brings fsspec
 
         file_system, path = open_address(address)
         content: bytes = file_system.cat_file(path)

@@ -20,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fruits.addresses import is_s3, open_address
 from fruits.arrow import number_array, text_array
 from fruits.errors import DamageError, DatasetError
+from fruits.fetch import heads
 from fruits.images import EXTENSIONS, is_image
-from fruits.storage import Folder, heads, is_s3, open_address, part_name
+from fruits.storage import Folder, part_name
 
 __all__ = ["Entry", "Listing", "Partition", "Plan", "Store", "make_plan", "plan_file", "planned", "read_partition"]
 

@@ -25,13 +25,14 @@ from fruits.backbones import backbone
 from fruits.dataset import Entry, Partition, plan_file, planned
 from fruits.errors import DamageError
 from fruits.featurizer import Network
+from fruits.fetch import MAX_BYTES, ChangedFileError
 from fruits.images import ImageError, decode
 from fruits.isolation import IsolatedDecoder
 from fruits.manifest import Damage, PartError, checksum, read_part
 from fruits.moments import Group, Moments
 from fruits.rows import encode_rows, features_table, rejects_table
 from fruits.scaled_pca import ScaledPCA
-from fruits.storage import MAX_BYTES, ChangedFileError, Folder, part_name
+from fruits.storage import Folder, part_name
 from fruits.text import utf8
 
 __all__ = [

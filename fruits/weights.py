@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 
+from fruits.addresses import open_address
 from fruits.backbones import KERAS_FILES, Backbone
 from fruits.errors import SettingsError, WeightsError
 from fruits.network_build import run
-from fruits.storage import open_address
 
 __all__ = ["Weights", "cache_folder", "find_weights", "tensor_digest"]
 

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fruits.addresses import is_s3
 from fruits.errors import SettingsError, StorageError
-from fruits.storage import Folder, is_s3
+from fruits.storage import Folder
 
 if TYPE_CHECKING:
     from fruits.s3_file_system import S3FileSystem, Stored

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from fruits.addresses import open_address
 from fruits.dataset import Entry, Listing, make_plan, read_partition
 from fruits.errors import DatasetError
+from fruits.fetch import fetch
 from fruits.images import ImageError
-from fruits.storage import Folder, fetch, open_address
+from fruits.storage import Folder
 from fruits.tasks import _whole
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from backends.aws.push import Pushed, push
+from fruits.addresses import open_address
 from fruits.errors import InputError, SettingsError, StorageError
-from fruits.storage import Folder, open_address
+from fruits.storage import Folder
 
 
 def write(root, files):

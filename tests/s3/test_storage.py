@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from fruits.addresses import open_address
 from fruits.dataset import Listing
 from fruits.errors import OutputError
+from fruits.fetch import ChangedFileError, fetch
 from fruits.s3_file_system import S3FileSystem
-from fruits.storage import ChangedFileError, Folder, fetch, open_address, part_name
+from fruits.storage import Folder, part_name
 from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
 

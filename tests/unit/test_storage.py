@@ -2,8 +2,10 @@ import os
 
 import pytest
 
+from fruits.addresses import open_address
 from fruits.errors import OutputError
-from fruits.storage import ChangedFileError, Folder, fetch, is_temporary, open_address, part_name
+from fruits.fetch import ChangedFileError, fetch
+from fruits.storage import Folder, is_temporary, part_name
 
 
 @pytest.fixture(params=["local", "memory"])
