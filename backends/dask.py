@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: enough to hide the way to the scheduler, and it never holds a whole job
 START_SECONDS = 120
+ANSWER_SECONDS = 30  # in which a scheduler that is asked something has answered
 DELIVERIES = 5  # times that a shared value is handed out, where workers die meanwhile
 SLOTS_SECONDS = 1.0  # for which their number holds: to ask with each task would take as long as to submit one
 
@@ -109,7 +110,12 @@ class DaskExecutor(Executor):
     def parallelism(self) -> int:
         """The threads of all workers that there are now."""
         try:
-            return self._workers or max(1, sum(self._client.nthreads().values()))
+            return self._workers or max(1, sum(self._client.nthreads(callback_timeout=ANSWER_SECONDS).values()))
+        except TimeoutError as error:
+            raise JobError(
+                f"The Dask scheduler at {self._client.scheduler.address} has not answered for {ANSWER_SECONDS} seconds. "
+                "What is finished is kept: start the same command again, once it is well."
+            ) from error
         except OSError as error:
             raise _gone(error) from error
 

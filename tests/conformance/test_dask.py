@@ -1,7 +1,12 @@
 """What is Dask's alone: clusters that run already, and the options."""
 
+import json
+import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
@@ -134,6 +139,27 @@ def test_a_cluster_of_other_versions(cluster, monkeypatch):
 def test_options_that_contradict_each_other():
     with pytest.raises(SettingsError, match="not several"):
         DaskExecutor(workers=2, address="tcp://127.0.0.1:1")
+
+
+@pytest.mark.timeout(120)
+def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("backends.dask.ANSWER_SECONDS", 1)
+    file = tmp_path / "scheduler.json"
+    dask_command = Path(sys.executable).with_name("dask")
+    options = ["--host", "tcp://127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]
+    with subprocess.Popen([dask_command, "scheduler", *options], stderr=subprocess.DEVNULL) as process:
+        try:
+            while not file.exists() or not file.read_bytes().strip():
+                assert process.poll() is None
+                time.sleep(0.05)
+            with DaskExecutor(address=json.loads(file.read_bytes())["address"]) as executor:
+                assert executor.parallelism == 1
+                process.send_signal(signal.SIGSTOP)
+                with pytest.raises(JobError, match="has not answered for 1 seconds"):
+                    _ = executor.parallelism
+                process.send_signal(signal.SIGCONT)
+        finally:
+            process.kill()
 
 
 def test_a_scheduler_that_goes_away():
