@@ -21,6 +21,7 @@ import backends
 from benchmarks.child import Done, Task
 from fruits import tasks
 from fruits.arrow import vectors, write_table
+from fruits.errors import DamageError
 from fruits.moments import Moments, levels
 from fruits.rows import features_table
 from fruits.scaled_pca import ScaledPCA, fix_signs, solve
@@ -80,10 +81,12 @@ def run(task: Task) -> Done:
             model = executor.fit_native([str(part) for part in parts], rows, case.components)
         else:
             Path(task.out).mkdir()
-            Path(task.out, "features").symlink_to(Path(task.data, "features"))
+            Path(task.out, "features").symlink_to(Path(task.data, "features").resolve())
             tree = levels(len(parts))
             for level in tree:
-                executor.map(tasks.merge, level, shared=out)
+                for merged in executor.map(tasks.merge, level, shared=out):
+                    if merged.damages:
+                        raise DamageError(str(merged.damages[0]))
             model = solve(Moments.from_bytes(out.read(tasks.moments_name(len(tree), 0))), case.components)
         return _stored(model, out, begin, started)
 
