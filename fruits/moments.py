@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FAN_IN", "Group", "Moments", "levels"]
 
 FAN_IN = 8
+BLOCK = 16  # rows of a scatter that are merged together: with all that is added to them, they stay in the cache
 
 Float64 = npt.NDArray[np.float64]
 
@@ -70,10 +71,13 @@ class Moments:
         count = self.count + other.count
         delta = other.mean - self.mean
         mean = self.mean + delta * (other.count / count)
-        scatter = np.multiply.outer(delta, delta)  # symmetric to the last bit, and stays so below
-        scatter *= self.count * other.count / count
-        scatter += self.scatter
-        scatter += other.scatter
+        scatter = np.empty_like(self.scatter)
+        for start in range(0, len(delta), BLOCK):
+            rows = slice(start, start + BLOCK)
+            block = np.multiply.outer(delta[rows], delta)  # symmetric to the last bit, and stays so below
+            block *= self.count * other.count / count
+            block += self.scatter[rows]
+            np.add(block, other.scatter[rows], out=scatter[rows])
         return Moments(count, mean, scatter)
 
     @staticmethod
@@ -83,7 +87,7 @@ class Moments:
 
     def to_bytes(self) -> bytes:
         """Return the moments in the safetensors format; of the symmetric scatter, the upper triangle only."""
-        upper = self.scatter[np.triu_indices(len(self.mean))]
+        upper = np.concatenate([row[index:] for index, row in enumerate(self.scatter)])
         arrays = {"count": np.array([self.count], np.int64), "mean": self.mean, "scatter_upper": upper}
         return safetensors.numpy.save(arrays | {"sha256": _checksum(arrays)})
 
@@ -102,10 +106,13 @@ class Moments:
                 raise ValueError("its arrays do not have the SHA-256 that it states")
         except (safetensors.SafetensorError, KeyError) as error:
             raise ValueError(f"no moments: {error}") from error
-        mean = arrays["mean"]
-        scatter = np.zeros((len(mean), len(mean)))
-        scatter[np.triu_indices(len(mean))] = arrays["scatter_upper"]
-        scatter += np.triu(scatter, 1).T
+        mean, upper = arrays["mean"], arrays["scatter_upper"]
+        scatter = np.empty((len(mean), len(mean)))
+        place = 0
+        for index in range(len(mean)):
+            row = upper[place : place + len(mean) - index]
+            scatter[index, index:] = scatter[index:, index] = row
+            place += len(row)
         return cls(int(arrays["count"][0]), mean, scatter)
 
 
