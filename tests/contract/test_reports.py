@@ -21,7 +21,7 @@ def test_a_kept_report_says_what_its_records_say(folder: Path) -> None:
     records = read_records(folder)
     assert {record.status for record in records} == {"done"}
     assert all(record.answer is None or record.answer.verdict != "wrong" for record in records)
-    page, text, plots = render(records)
+    _page, text, plots = render(records)
     assert (folder / "report.md").read_text("utf-8") == text
     assert (folder / "report.html").exists()
     assert {path.stem for path in (folder / "plots").iterdir()} == set(plots)
