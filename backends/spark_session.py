@@ -133,13 +133,20 @@ def stop_session(session: SparkSession) -> None:
     """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        worked = False
+        worked = _has_worked(session)
         try:
-            worked = session.sparkContext._jsc.sc().dagScheduler().numTotalJobs() > 0
             session.stop()
         except (Py4JError, OSError):  # Java was killed: what is left is of this process
             session.sparkContext.stop()
     _end_java(worked=worked)
+
+
+def _has_worked(session: SparkSession) -> bool:
+    """Tell whether a session has run anything; False where its Java was killed."""
+    try:
+        return bool(session.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
+    except (Py4JError, OSError):
+        return False
 
 
 def _end_java(*, worked: bool) -> None:
