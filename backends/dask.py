@@ -113,8 +113,8 @@ class DaskExecutor(Executor):
             return self._workers or max(1, sum(self._client.nthreads(callback_timeout=ANSWER_SECONDS).values()))
         except TimeoutError as error:
             raise JobError(
-                f"The Dask scheduler has not answered for {ANSWER_SECONDS} seconds. What is finished is kept: start the "
-                "same command again, once it is well."
+                f"The Dask scheduler has not answered for {ANSWER_SECONDS} seconds. What is finished is kept: start "
+                "the same command again, once it is well."
             ) from error
         except OSError as error:
             raise _gone(error) from error
