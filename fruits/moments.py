@@ -107,6 +107,8 @@ class Moments:
         except (safetensors.SafetensorError, KeyError) as error:
             raise ValueError(f"no moments: {error}") from error
         mean, upper = arrays["mean"], arrays["scatter_upper"]
+        if len(upper) != len(mean) * (len(mean) + 1) // 2:
+            raise ValueError(f"no moments: {len(upper)} numbers of the scatter of {len(mean)} features")
         scatter = np.empty((len(mean), len(mean)))
         place = 0
         for index in range(len(mean)):

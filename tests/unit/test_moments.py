@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from safetensors.numpy import save
 
+from fruits import moments
 from fruits.moments import FAN_IN, Moments, levels
 
 shards = st.lists(
@@ -17,10 +19,10 @@ shards = st.lists(
 
 def tree_of(parts):
     """Merge as a job does: level by level, each group from left to right."""
-    moments = [Moments.of(part) for part in parts]
+    nodes = [Moments.of(part) for part in parts]
     for level in levels(len(parts)):
-        moments = [Moments.merged(moments[group.start : group.stop]) for group in level]
-    (whole,) = moments
+        nodes = [Moments.merged(nodes[group.start : group.stop]) for group in level]
+    (whole,) = nodes
     return whole
 
 
@@ -47,6 +49,14 @@ def test_what_is_stored_comes_back_bit_for_bit(parts):
     assert again.count == whole.count
     assert again.mean.tobytes() == whole.mean.tobytes()
     assert again.scatter.tobytes() == whole.scatter.tobytes()
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 5, 7])
+def test_a_scatter_of_another_size_is_refused(numbers):
+    arrays = {"count": np.array([9]), "mean": np.zeros(3), "scatter_upper": np.zeros(numbers)}
+    stored = save(arrays | {"sha256": moments._checksum(arrays)})
+    with pytest.raises(ValueError, match=f"no moments: {numbers} numbers of the scatter of 3 features"):
+        Moments.from_bytes(stored)
 
 
 def test_a_large_offset_does_not_cancel():
