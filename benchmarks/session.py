@@ -135,7 +135,7 @@ class Session:
 
     @property
     def _cache(self) -> Path:
-        return self.out / "cache"
+        return (self.out / "cache").absolute()
 
     def _data(self, case: Case, originals: Originals | None) -> Path:
         """Return the folder that a case works on, ready, and read once."""

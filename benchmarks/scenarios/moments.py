@@ -81,7 +81,7 @@ def run(task: Task) -> Done:
             model = executor.fit_native([str(part) for part in parts], rows, case.components)
         else:
             Path(task.out).mkdir()
-            Path(task.out, "features").symlink_to(Path(task.data, "features").resolve())
+            Path(task.out, "features").symlink_to(Path(task.data, "features"))
             tree = levels(len(parts))
             for level in tree:
                 for merged in executor.map(tasks.merge, level, shared=out):

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def bench(*words: str | Path) -> subprocess.CompletedProcess[str]:
+def bench(*words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fruits.cli", "bench", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +92,11 @@ def test_a_wrong_answer_is_marked_and_not_ranked(measured: Path) -> None:
     assert (
         "wrong answer: must be identical to the last bit, and differ by up to 1" in (measured / "report.md").read_text()
     )
+
+
+def test_the_exact_solver_is_measured_below_a_relative_address(tmp_path: Path) -> None:
+    options = ["--images", "600", "--components", "8", "--workers", "1", "--repeat", "1", "--out", "bench"]
+    done = bench("--scenario", "moments", "--backend", "local", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [record.answer for record in read_records(tmp_path / "bench")]
+    assert [answer and answer.verdict for answer in answers] == ["identical", "identical"]
