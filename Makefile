@@ -64,7 +64,7 @@ test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and 
 	[ -n "$$passed" ] && [ -z "$$failed" ]
 
 .PHONY: chaos
-chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2 driver --count 100" (an hour; a full disk needs root)
+chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2 driver --count 100" (hours; a full disk needs root, the clock a C compiler)
 	$(BIN)/python -m tests.chaos $(OPTIONS)
 
 .PHONY: test-hostile

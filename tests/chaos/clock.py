@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-import glob
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
 from random import Random
 
 from tests.chaos.site import STAGES, Site, Tally
 
 BACKENDS = ("local", "dask", "spark")
-# Debian's package faketime; every process of the command reads the time through it.
-LIBRARY = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
 HOUR = 3600
+COMPILER = shutil.which("cc")
+SOURCE = Path(__file__).with_name("set_clock.c")
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Finish one job under which the clock is set once."""
-    if LIBRARY is None:
-        raise SystemExit("the clock cannot be set for one job alone: libfaketime is missing (apt-get install faketime)")
+    """Finish one job under which the clock of all its processes is set once."""
     step = random.choice((HOUR, -HOUR))
+    clock = site.root / "clock"
+    _set(clock, 0)
+    environ = {"LD_PRELOAD": _library(site), "FRUITS_CLOCK": str(clock)}
     with site.out() as out:
-        clock = site.root / f"{out.name}.clock"
-        clock.write_text("+0")
-        environ = {
-            "LD_PRELOAD": LIBRARY,
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # setting a clock does not touch that one
-            "NO_FAKE_STAT": "1",  # nor the times of files that are there
-        }
         moment = site.moment(random, out, STAGES[1:])
         assert moment is not None
         with site.command(out, *site.where(backend), **environ) as command:
             if command.reaches(moment):
-                clock.write_text(f"{step:+d}")
+                _set(clock, step)
                 tally.faults[f"{'forward' if step > 0 else 'back'} an hour"] += 1
                 tally.seen[f"at {moment.stage}"] += 1
             else:
                 tally.seen["moments missed"] += 1
             command.done()
         site.check(out, tally)
+
+
+def _library(site: Site) -> str:
+    """Return what is preloaded to set a clock for one job alone, compiled, and tried on one process."""
+    library = site.root / "set_clock.so"
+    if not library.exists():
+        if COMPILER is None:
+            raise SystemExit("the clock of one job alone is set by a small library in C: this needs a compiler, cc")
+        subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+        _set(site.root / "clock", HOUR)
+        environ = {"LD_PRELOAD": str(library), "FRUITS_CLOCK": str(site.root / "clock")}
+        read = [sys.executable, "-c", "import time; print(time.time())"]
+        ahead = float(subprocess.run(read, env=environ, check=True, capture_output=True).stdout) - time.time()
+        assert HOUR - 60 < ahead < HOUR + 60, ahead
+        _set(site.root / "clock", 0)
+    return str(library)
+
+
+def _set(clock: Path, seconds: int) -> None:
+    """Set the clock of every process that reads this file."""
+    with clock.open("r+b" if clock.exists() else "wb") as file:
+        file.write(struct.pack("@i", seconds))

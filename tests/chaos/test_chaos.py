@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.chaos import workers
+from tests.chaos import clock, workers
 from tests.chaos.campaigns import hold
 from tests.chaos.site import Site
 
@@ -20,6 +20,7 @@ def site(tmp_path_factory):
         ("workers", "dask", 1),
         ("storage", "dask", 1),
         ("inputs", "local", 1),
+        pytest.param("clock", "dask", 1, marks=pytest.mark.skipif(clock.COMPILER is None, reason="no C compiler, cc")),
     ],
 )
 def test_nothing_is_lost(site, monkeypatch, name, backend, faults):
