@@ -185,14 +185,13 @@ def cost(
     """Estimate minutes, vCPU-hours and dollars; asks nobody."""
     from backends.aws import costs
 
-    settings = _emr(entry, cluster_file)
+    settings = _settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
     speed = speed or costs.IMAGES_PER_SECOND
     usual = costs.cost(settings, images, region=where, images_per_second=speed)
     dear = costs.cost(settings, images, region=where, images_per_second=speed, spot=False)
     words = (
-        f"{images:,} images on {usual.vcpus} vCPUs ({settings.core_nodes} + {settings.task_nodes} "
-        f"{settings.worker_types[0]}), {speed:g} images/s a core\n"
+        f"{images:,} images on {usual.vcpus} vCPUs ({usual.workers}), {speed:g} images/s a core\n"
         f"about {usual.minutes:,.0f} minutes, {usual.vcpu_hours:,.0f} vCPU-hours, ${usual.dollars:,.2f}"
         f"{f' (${dear.dollars:,.2f} without Spot)' if dear != usual else ''}\n"
         f"prices of {usual.prices_of}, {where}; without S3's requests, storage and traffic"

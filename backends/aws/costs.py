@@ -7,8 +7,9 @@ for an hour. Requests to S3, storage and the traffic between regions are not in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from fruits.clouds import EmrCluster
+from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
@@ -17,9 +18,9 @@ __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
 # `fruits bench REAL --scenario featurize,bare-loop,ceiling --backend dask,spark --workers 2 --images 5120 --repeat 5`.
 IMAGES_PER_SECOND = 111.5
 THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
-# From the request to the step's first task: machines, bootstrap, Spark. Our environment takes half a minute of it; the
-# rest is what AWS' documentation and its users say of EMR, and was not measured by us.
-START_MINUTES = 8.0
+# From the request to the first task: machines, bootstrap, the engine. Our environment takes half a minute of it (on EC2
+# twice: the scheduler's comes first); the rest is what AWS' documentation and users say, and was not measured by us.
+EMR_START_MINUTES, EC2_START_MINUTES = 8.0, 4.0
 # Of the on-demand price, and at most so many dollars an hour: aws.amazon.com/emr/pricing
 EMR_SHARE, EMR_MOST = 0.25, 0.27
 
@@ -46,6 +47,8 @@ class Cost:
 
     Attributes
     ----------
+    workers : str
+        The nodes that work, as they are asked for.
     vcpus : int
         Those that work at the same time.
     minutes : float
@@ -53,12 +56,13 @@ class Cost:
     vcpu_hours : float
         Of the working nodes.
     dollars : float
-        For all nodes and EMR itself.
+        For all nodes, and EMR itself.
     region : str
     prices_of : str
         When the prices were taken.
     """
 
+    workers: str
     vcpus: int
     minutes: float
     vcpu_hours: float
@@ -68,13 +72,13 @@ class Cost:
 
 
 def cost(
-    settings: EmrCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
+    settings: AwsCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
 ) -> Cost:
     """Return what it costs to run the network over so many images.
 
     Parameters
     ----------
-    settings : EmrCluster
+    settings : EmrCluster or DaskEc2Cluster
     images : int
     region : str
     images_per_second : float, default :data:`IMAGES_PER_SECOND`
@@ -89,22 +93,61 @@ def cost(
     """
     if images < 1 or images_per_second <= 0:
         raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1, and a speed above 0.")
-    worker = settings.worker_types[0]
-    each = vcpus(worker)
-    nodes = settings.core_nodes + settings.task_nodes
-    minutes = START_MINUTES + images / (images_per_second / THREADS_PER_CORE * each * nodes) / 60
-    on_demand, cheaper = (price * each for price in _price(worker, region))
-    fee = min(on_demand * EMR_SHARE, EMR_MOST)
-    task = cheaper if settings.spot and spot else on_demand
+    asked = _nodes(settings)
+    each, count = vcpus(asked.worker), asked.on_demand + asked.others
+    minutes = asked.start_minutes + images / (images_per_second / THREADS_PER_CORE * each * count) / 60
+    on_demand, cheaper = (price * each for price in _price(asked.worker, region))
+    fee = min(on_demand * asked.share, EMR_MOST)
+    other = cheaper if asked.spot and spot else on_demand
     # The leading node's family costs a little more, and is as good as one more worker of its size.
-    master = _price(worker, region)[0] * vcpus(settings.master_type)
-    hourly = settings.core_nodes * on_demand + settings.task_nodes * task + nodes * fee + master * (1 + EMR_SHARE)
+    leading = _price(asked.worker, region)[0] * vcpus(asked.leader)
+    hourly = asked.on_demand * on_demand + asked.others * other + count * fee + leading * (1 + asked.share)
     return Cost(
-        vcpus=each * nodes,
+        workers=f"{asked.on_demand} + {asked.others} {asked.worker}" if asked.on_demand else f"{count} {asked.worker}",
+        vcpus=each * count,
         minutes=round(minutes, 1),
-        vcpu_hours=round(each * nodes * minutes / 60, 1),
+        vcpu_hours=round(each * count * minutes / 60, 1),
         dollars=round(hourly * minutes / 60, 2),
         region=region,
+    )
+
+
+class _Nodes(NamedTuple):
+    """What a cluster is made of, and the share of the nodes' price that comes on top."""
+
+    start_minutes: float
+    leader: str
+    worker: str
+    on_demand: int
+    others: int
+    spot: bool  # whether those others are
+    share: float
+
+
+def _nodes(settings: AwsCluster) -> _Nodes:
+    if isinstance(settings, EmrCluster):
+        return _Nodes(
+            start_minutes=EMR_START_MINUTES,
+            leader=settings.master_type,
+            worker=settings.worker_types[0],
+            on_demand=settings.core_nodes,
+            others=settings.task_nodes,
+            spot=settings.spot,
+            share=EMR_SHARE,
+        )
+    if isinstance(settings, DaskEc2Cluster):
+        return _Nodes(
+            start_minutes=EC2_START_MINUTES,
+            leader=settings.scheduler_type,
+            worker=settings.worker_type,
+            on_demand=0,
+            others=settings.maximum,
+            spot=settings.spot,
+            share=0.0,
+        )
+    raise SettingsError(
+        f"{settings.cloud}: its prices are not known here; see https://calculator.aws. "
+        "Known: those of emr and of dask-ec2."
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from backends.aws.costs import IMAGES_PER_SECOND, PRICES, START_MINUTES, cost, vcpus
-from fruits.clouds import EmrCluster
+from backends.aws.costs import EC2_START_MINUTES, EMR_START_MINUTES, IMAGES_PER_SECOND, PRICES, cost, vcpus
+from fruits.clouds import DaskEc2Cluster, DaskFargateCluster, EmrCluster
 from fruits.errors import SettingsError
 
 
@@ -20,11 +20,20 @@ def emr(**settings: Any) -> EmrCluster:
 def test_an_estimate_worked_out_by_hand() -> None:
     # 5 nodes of 16 vCPUs are 40 cores; at 100 images/s each, 2,400,000 images take 10 minutes after the start.
     found = cost(emr(spot=False), 2_400_000, region="us-east-1", images_per_second=100)
-    hours = (START_MINUTES + 10) / 60
-    assert (found.vcpus, found.minutes) == (80, START_MINUTES + 10)
+    hours = (EMR_START_MINUTES + 10) / 60
+    assert (found.vcpus, found.minutes) == (80, EMR_START_MINUTES + 10)
     assert found.vcpu_hours == pytest.approx(80 * hours, abs=0.05)
     node, master = 0.714 * 1.25, 0.714 / 4 * 1.25
     assert found.dollars == pytest.approx((5 * node + master) * hours, abs=0.005)
+
+
+def test_dask_on_ec2_has_no_fee_and_may_be_spot_altogether() -> None:
+    # 4 machines of 16 vCPUs are 32 cores; at 100 images/s each, 1,920,000 images take 10 minutes after the start.
+    settings = DaskEc2Cluster(backend="dask", cloud="dask-ec2", scheduler_type="m7i.large")
+    found = cost(settings, 1_920_000, region="us-east-1", images_per_second=100)
+    hours = (EC2_START_MINUTES + 10) / 60
+    assert (found.workers, found.vcpus, found.minutes) == ("4 c7i.4xlarge", 64, EC2_START_MINUTES + 10)
+    assert found.dollars == pytest.approx((4 * 0.3173 + 0.714 / 8) * hours, abs=0.005)
 
 
 def test_the_speed_of_a_core_is_what_readme_measured_on_two_with_spark() -> None:
@@ -51,5 +60,7 @@ def test_what_has_no_price_is_refused_with_what_has() -> None:
         cost(emr(), 1, region="mars-1")
     with pytest.raises(SettingsError, match="number of vCPUs is not known"):
         vcpus("c7i.metal")
+    with pytest.raises(SettingsError, match=r"^dask-fargate: its prices are not known here.*Known: those of emr"):
+        cost(DaskFargateCluster(backend="dask", cloud="dask-fargate"), 1, region="us-east-1")
     with pytest.raises(SettingsError, match="--images 0"):
         cost(emr(), 0, region="us-east-1")
