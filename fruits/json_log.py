@@ -65,7 +65,16 @@ class JsonLog:
         """Write one line: the time, the level, the event, its message for people, and its fields."""
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = {} if text is None else {"message": text}
-        line = json.dumps({"time": time, "level": LEVELS.get(name, "info"), "event": name} | message | fields)
+        self._write(json.dumps({"time": time, "level": LEVELS.get(name, "info"), "event": name} | message | fields))
+
+    def relay(self, line: str) -> None:
+        """Write a line of a log that was written elsewhere: an event as it is, anything else as a note."""
+        if line.startswith("{"):
+            self._write(line)
+        else:
+            self.note(line)
+
+    def _write(self, line: str) -> None:
         with self._lock:
             self._stream.write(without_secrets(line) + "\n")
             self._stream.flush()

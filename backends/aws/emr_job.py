@@ -15,6 +15,7 @@ from fruits.config import Cluster
 from fruits.dataset import Listing
 from fruits.errors import DatasetError, SettingsError
 from fruits.job import Job
+from fruits.json_log import JsonLog
 from fruits.progress import Progress
 from fruits.report import Report, SliceReport, report_of
 from fruits.scaled_pca import ScaledPCA
@@ -57,10 +58,14 @@ def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report 
     if job.weights is None:
         words += ["--weights", f"{staged.weights}/{network}.safetensors"]
     words += ["--cluster", "spark-yarn"]
+    log: Callable[[str], None] = progress.note
+    if isinstance(progress, JsonLog):
+        words.append("--log-json")
+        log = progress.relay
     step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
     progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
     try:
-        return report_of(follow(account, step, tell=progress.note, log=progress.note))
+        return report_of(follow(account, step, tell=progress.note, log=log))
     except KeyboardInterrupt:
         if asked_to_leave(step):
             progress.note(f"left running; end it with: fruits cluster down {step.name}")

@@ -171,11 +171,13 @@ def follow(
         if words != told:
             tell(words)
             told = words
-        lines = (_content(account, f"{job.folder}/stderr.txt") or "").splitlines()
+        over = state in DONE or str(cluster["State"]).startswith("TERMINATED")
+        text = _content(account, f"{job.folder}/stderr.txt") or ""
+        lines = (text if over else text[: text.rfind("\n") + 1]).splitlines()  # the last one may be half written
         for line in lines[seen:]:
             log(line)
         seen = max(seen, len(lines))
-        if state in DONE or str(cluster["State"]).startswith("TERMINATED"):
+        if over:
             return _outcome(account, job, status, cluster)
         wait(SECONDS)
 

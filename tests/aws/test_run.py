@@ -23,6 +23,7 @@ from fruits.clouds import EmrCluster
 from fruits.config import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
 from fruits.job import Job
+from fruits.json_log import JsonLog
 from fruits.progress import Silent
 from fruits.report import Report
 from tests.aws.conftest import SECRET
@@ -90,6 +91,24 @@ def test_a_job_gets_a_cluster_of_its_own_is_followed_and_ends_with_its_report(re
         "the cluster is ending; the step is completed",
     ]
     assert logged == ["listing", "listing: 4 images"]
+
+
+def test_a_line_of_the_log_is_shown_when_it_is_whole(ready: Account) -> None:
+    job = begin(ready)
+    logged: list[str] = []
+    coming = fate(ready, job, ("RUNNING", "RUNNING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED"))
+    texts = iter(["listing\nlisting: 4 im", "listing\nlisting: 4 images\nengi", "listing\nlisting: 4 images\nengine"])
+    shown: list[int] = []
+
+    def wait(seconds: float) -> None:
+        shown.append(len(logged))
+        coming(seconds)
+        put(ready, job, "stderr.txt", next(texts))
+        put(ready, job, "result.json", {"exit_code": 0, "answer": {"rows": 4}})
+
+    follow(ready, job, tell=lambda text: None, log=logged.append, wait=wait)
+    assert logged == ["listing", "listing: 4 images", "engine"]
+    assert shown == [0, 1, 2]
 
 
 def test_the_jobs_own_error_is_said_as_it_is_and_bad_input_stays_bad_input(ready: Account) -> None:
@@ -232,6 +251,31 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     told.notes.clear()
     emr_job.run("run", job, resolve(cluster="emr", environ={}), told)
     assert not any("uploading" in words for words in told.notes)
+
+
+def test_a_log_for_programs_has_the_events_of_the_job_on_emr(
+    ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event = {"time": "2026-02-03T02:05:06.007Z", "level": "info", "event": "partition", "index": 3}
+
+    def follow(account: Account, job: Step, *, tell: Callable[[str], None], log: Callable[[str], None]) -> Any:
+        assert inside(job).steps[0].args[-1] == "--log-json"
+        tell("the cluster is up")
+        for line in (json.dumps(event), "WARN a library says something"):
+            log(line)
+        return dataclasses.asdict(REPORT)
+
+    monkeypatch.setattr(emr_job, "follow", follow)
+    ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
+    stream = io.StringIO()
+    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    emr_job.run("run", job, resolve(cluster="emr", environ={}), JsonLog(stream))
+    *_, up, partition, library = map(json.loads, stream.getvalue().splitlines())
+    assert partition == event
+    assert [(line["event"], line["message"]) for line in (up, library)] == [
+        ("note", "the cluster is up"),
+        ("note", "WARN a library says something"),
+    ]
 
 
 def test_a_folder_is_pushed_and_pushed_again_without_a_request_for_what_is_there(
