@@ -257,12 +257,19 @@ class _Run:
             # What a writer that was killed left under a temporary name is nobody's.
             there = [name for name in self.out.names() if not is_temporary(name)]
         strangers = [name for name in there if name not in STORED and not name.startswith(".")]
-        if JOB not in there and there not in ([], ["plan"]) and not self.out.exists(JOB):
+        if JOB in there or there in ([], ["plan"]) or self.out.exists(JOB):
+            return JOB not in there
+        if strangers or "manifest" not in there:
             raise OutputError(
                 f"--out {self.job.out} holds other files ({', '.join((strangers or there)[:3])}) and no job. "
                 "Give an empty folder, or one that does not exist yet."
             )
-        return JOB not in there
+        if not self.job.overwrite:
+            raise OutputError(
+                f"--out {self.job.out} holds parts of a job, whose {JOB} is gone. Use --overwrite to begin anew, "
+                "or give another folder."
+            )
+        return False
 
     def _plan(self, listing: Listing, *, store: bool) -> Plan:
         """List the images and cut them into partitions; refuse, before anything is started, what cannot end well."""

@@ -348,6 +348,16 @@ def test_a_folder_with_other_files_is_refused_even_with_overwrite(job, tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+def test_a_job_whose_file_is_gone_is_begun_anew_where_that_is_asked(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "job.json").unlink()
+    with pytest.raises(OutputError, match=r"parts of a job, whose job\.json is gone\. Use --overwrite"):
+        pipeline.run(job, LocalExecutor())
+    pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
 def test_an_output_that_is_a_file_is_refused(job, tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match="is a file"):
