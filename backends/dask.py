@@ -18,7 +18,7 @@ from uuid import uuid4
 import cloudpickle
 from distributed import CancelledError, Client, Future, KilledWorker, WorkerPlugin, as_completed, get_worker
 
-from backends.dask_cluster import attach, local_cluster
+from backends.dask_cluster import SteadyCluster, attach, local_cluster
 from fruits.errors import JobError, SettingsError, TaskError
 from fruits.executor import RETRY_DELAY_SECONDS, WORKER_DIED, Executor, Outcome, attempt, given_up
 
@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: enough to hide the way to the scheduler, and it never holds a whole job
 START_SECONDS = 120
+LOOK_SECONDS = 5  # between two looks whether workers start at all
 ANSWER_SECONDS = 30  # in which a scheduler that is asked something has answered
 DELIVERIES = 5  # times that a shared value is handed out, where workers die meanwhile
 SLOTS_SECONDS = 1.0  # for which their number holds: to ask with each task would take as long as to submit one
@@ -82,6 +83,7 @@ class DaskExecutor(Executor):
         self._memory_limit = memory_limit
         self._dashboard_address = dashboard_address
         self._opened = ExitStack()
+        self._cluster: SteadyCluster | None = None
 
     @classmethod
     def of(cls, cluster: Cluster) -> Self:
@@ -101,7 +103,7 @@ class DaskExecutor(Executor):
             client = attach(self._address)
         else:
             opened = local_cluster(self._workers, self._memory_limit, self._dashboard_address)
-            cluster = self._opened.enter_context(opened)
+            self._cluster = cluster = self._opened.enter_context(opened)
             client = Client(cluster.scheduler_address, loop=cluster.loop, set_as_default=False)
         self._opened.callback(client.close)
         return client
@@ -209,11 +211,19 @@ class DaskExecutor(Executor):
 
     def _wait(self, workers: int) -> None:
         client = self._client
-        if workers:
+        deadline = time.monotonic() + START_SECONDS
+        while workers:
             try:
-                client.wait_for_workers(workers, timeout=START_SECONDS)
+                client.wait_for_workers(workers, timeout=LOOK_SECONDS)
+                return
             except TimeoutError as error:
-                raise JobError(f"Dask workers did not start within {START_SECONDS} seconds: {error}.") from error
+                if self._cluster is not None and self._cluster.cannot_start:
+                    raise JobError(
+                        f"Dask workers end as they start, {self._cluster.failed_starts} times so far; "
+                        "what they said is on stderr."
+                    ) from error
+                if time.monotonic() > deadline:
+                    raise JobError(f"Dask workers did not start within {START_SECONDS} seconds: {error}.") from error
 
     @contextmanager
     def _delivered(self, shared: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -13,17 +14,24 @@ from multiprocessing import resource_tracker
 from typing import Any, cast
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status
 from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 
 from fruits.errors import SettingsError
 
-__all__ = ["CONFIG", "attach", "local_cluster"]
+__all__ = ["CONFIG", "SteadyCluster", "attach", "local_cluster"]
 
 CONNECT_SECONDS = 5
 CLOSE_SECONDS = 10  # for workers to end of themselves, which takes one
+DEATH_SECONDS = 60  # a worker that has not started by then, because it was stopped, say, is given up
+KEEP_SECONDS = 5  # between two looks whether all workers are there
+STARTS = 3  # of a worker that fails to start, before that is an error
+UNGUARDED = (
+    "A worker of Dask begins by importing the script that starts it, and this script would start workers again. "
+    'Put what it does below a line: if __name__ == "__main__":'
+)
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
 CONFIG = {  # of every cluster that is started by Fruits
     # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
@@ -31,6 +39,8 @@ CONFIG = {  # of every cluster that is started by Fruits
     "distributed.scheduler.worker-saturation": 1.0,
     # A worker that is stopped, or hangs, is replaced when it has not been heard of for this long, twice that at most.
     "distributed.scheduler.worker-ttl": "30s",
+    # One whose restart takes longer than this, on a machine with much to do, would be given up.
+    "distributed.deploy.lost-worker-timeout": "2 minutes",
     # What would interrupt a task two hundred times a second, and cost the network six percent of its time.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -38,13 +48,53 @@ CONFIG = {  # of every cluster that is started by Fruits
 }
 
 
+class SteadyCluster(LocalCluster):  # type: ignore[misc]  # distributed ships no types for it
+    """A cluster of this machine that has as many workers as it is to have at all times.
+
+    Dask itself restarts a worker that died. One that ended itself, as it does where it lacks memory, or that failed to
+    start, it gives up, and with the last one the job would wait without end.
+
+    Attributes
+    ----------
+    workers_wanted : int
+        How many there are to be.
+    failed_starts : int
+        How often one has failed to start.
+    """
+
+    workers_wanted = 0
+    failed_starts = 0
+
+    def keep(self) -> None:
+        """Start what is missing of the workers; to be called on the cluster's loop."""
+        for name, nanny in list(self.workers.items()):
+            if nanny.status in (Status.closed, Status.failed):
+                self.failed_starts += nanny.status == Status.failed
+                del self.workers[name]
+        if self.status == Status.running:
+            self.scale(self.workers_wanted)
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether workers have failed to start so often that they always will."""
+        return self.failed_starts >= STARTS * self.workers_wanted
+
+
 @contextmanager
-def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[LocalCluster]:
-    """Yield a cluster whose workers start in the background: single-threaded, and reachable from this machine only."""
+def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[SteadyCluster]:
+    """Yield a cluster whose workers start in the background: single-threaded, and reachable from this machine only.
+
+    Raises
+    ------
+    SettingsError
+        This is a worker that starts, which imports a script that starts workers.
+    """
     one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # OMP_NUM_THREADS=1 and the like, as by default
     environ = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SettingsError(UNGUARDED)
     with dask.config.set(CONFIG):  # for as long as it lives: workers that are started later take it from here too
-        cluster = LocalCluster(
+        cluster = SteadyCluster(
             n_workers=0,
             threads_per_worker=1,
             processes=True,
@@ -53,21 +103,26 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
             # Without a dashboard the scheduler still serves its health over HTTP: on any port that is free.
             scheduler_kwargs={"dashboard_address": dashboard_address or "127.0.0.1:0"},
             memory_limit=memory_limit,
+            death_timeout=DEATH_SECONDS,
             silence_logs=logging.CRITICAL,
         )
         # Ctrl-C reaches every process of the terminal. Workers inherit the mask of the thread that starts them, so that
         # it is the driver alone that answers, and closes them. (Starting the tracker would lift the mask.)
         resource_tracker.ensure_running()
         cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        cluster.workers_wanted = workers
         cluster.scale(workers)
+        keeper = PeriodicCallback(cluster.keep, KEEP_SECONDS * 1000)
+        cast(IOLoop, cluster.loop).add_callback(keeper.start)
         try:
             yield cluster
         finally:
-            # Dask waits without end for a worker that was stopped while it started.
-            killer = threading.Timer(CLOSE_SECONDS, _kill_workers, (cluster,))
+            cast(IOLoop, cluster.loop).add_callback(keeper.stop)
+            closed = threading.Event()
+            killer = threading.Thread(target=_kill_workers, args=(cluster, closed), name="fruits-close", daemon=True)
             killer.start()
             cluster.close()
-            killer.cancel()
+            closed.set()
             for name, value in environ.items():  # Dask sets them here too, to start a worker with them
                 if value is None:
                     os.environ.pop(name, None)
@@ -75,11 +130,16 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
                     os.environ[name] = value
 
 
-def _kill_workers(cluster: LocalCluster) -> None:
-    for nanny in list(cluster.workers.values()):
-        if nanny.pid is not None:
-            with suppress(ProcessLookupError):  # it has ended just now
-                os.kill(nanny.pid, signal.SIGKILL)
+def _kill_workers(cluster: SteadyCluster, closed: threading.Event) -> None:
+    """Kill the workers that have not ended of themselves, and those that Dask has started since, until all is closed.
+
+    Dask waits long for a worker that was stopped while it started.
+    """
+    while not closed.wait(CLOSE_SECONDS):
+        for nanny in list(cluster._created):  # also those that start now
+            if nanny.pid is not None:
+                with suppress(ProcessLookupError):  # it has ended just now
+                    os.kill(nanny.pid, signal.SIGKILL)
 
 
 def attach(address: str, security: Security | None = None) -> Client:

@@ -106,6 +106,35 @@ def test_a_worker_that_is_stopped_while_it_starts_does_not_hold_up_the_end(monke
     assert workers_of_this_process() == others
 
 
+@pytest.mark.timeout(120)
+def test_workers_that_ended_themselves_are_replaced(monkeypatch):
+    monkeypatch.setattr(dask_cluster, "KEEP_SECONDS", 0.2)
+    with DaskExecutor(workers=2) as executor:
+        executor.start()
+        cluster = executor._cluster
+        first = set(cluster.workers.values())
+        for nanny in first:
+            cluster.sync(nanny.close)
+        assert executor.map(tasks.square, [1, 2, 3]) == [1, 4, 9]
+        executor.start()
+        assert first.isdisjoint(cluster.workers.values())
+
+
+@pytest.mark.timeout(120)
+def test_a_script_that_each_worker_would_run_again_is_told_so(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from backends import dask, dask_cluster\n"
+        "dask.LOOK_SECONDS = dask_cluster.KEEP_SECONDS = 0.2\n"
+        "with dask.DaskExecutor(workers=1) as executor:\n"
+        "    executor.start()\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'Put what it does below a line: if __name__ == "__main__":' in done.stderr
+    assert "JobError: Dask workers end as they start, 3 times so far" in done.stderr
+
+
 def test_an_address_where_no_scheduler_answers(monkeypatch):
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9 .*dask scheduler"):
