@@ -58,6 +58,11 @@ class Entry(NamedTuple):
         """The name of the folder that holds the image; None for an image directly in the root."""
         return posixpath.basename(posixpath.dirname(self.path)) or None
 
+    @property
+    def leads_out(self) -> bool:
+        """Whether the path, taken as that of a file, leads out of the root; on S3, a key may be called so."""
+        return self.path.startswith("/") or ".." in self.path.split("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
@@ -367,10 +372,5 @@ def planned(data: bytes, partition: Partition) -> list[Entry]:
     if len(entries) != partition.images:
         raise DamageError(
             f"{partition} has {len(entries):,} images in the stored plan. Start the command again with --overwrite."
-        )
-    if out := next((path for path, *_ in entries if path.startswith("/") or ".." in path.split("/")), None):
-        raise DamageError(
-            f"{partition} has {out!r} in the stored plan, which leads out of the folder of the images. "
-            "Start the command again with --overwrite."
         )
     return entries

@@ -325,7 +325,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
         entries = _planned(partition, source.out)
         featurizer = source.network.load()
         size = backbone(source.network.backbone).size
-        contents = source.images.fetch(entries)
+        contents = source.images.fetch(entry for entry in entries if not entry.leads_out)
     features = np.empty((len(entries), source.network.features), np.float32)
     pictures = np.empty((GROUP, size, size, 3), np.uint8)
     used: list[Entry] = []
@@ -334,6 +334,8 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
         done = len(used)
         for entry in entries[start : start + GROUP]:
             try:
+                if entry.leads_out:
+                    raise ImageError("unreadable", "its path leads out of the folder of the images")
                 with clock("read"):
                     data = _whole(next(contents))
                 with clock("decode"):
