@@ -108,6 +108,8 @@ def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:
         _vector_cells(values) if isinstance(values, np.ndarray) else map(_text_cell, values)
         for values in columns.values()
     ]
+    if len(cells) == 1:  # an empty line is no row to those who read it
+        cells = [(cell or b'""' for cell in cells[0])]
     lines = [",".join(columns).encode(), *(b",".join(row) for row in zip(*cells, strict=True)), b""]
     return b"\r\n".join(lines)
 
