@@ -16,7 +16,7 @@ from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder
 from fruits.text import brief, utf8
 
-__all__ = ["JOB", "check_same", "describe", "stored_plan", "versions"]
+__all__ = ["JOB", "check_same", "describe", "is_same", "stored_plan", "versions"]
 
 SCHEMA = "fruits.job/1"
 JOB = "job.json"
@@ -47,6 +47,11 @@ def describe(command: str, job: Job, plan: Plan, network: Network, model: Scaled
 def versions() -> dict[str, str]:
     """Return the versions of what turns images into numbers, but for the network's engine."""
     return {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
+
+
+def is_same(there: dict[str, object], asked: dict[str, object]) -> bool:
+    """Tell whether the job that a folder holds is the one that is asked."""
+    return not any(_differences(there, utf8(asked)))
 
 
 def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[Entry]) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
-from fruits.storage import Folder
+from fruits.storage import Folder, is_temporary
 
 __all__ = ["Damage", "Manifest", "PartError", "checksum", "read_part"]
 
@@ -87,8 +87,9 @@ class Manifest:
     def load(cls, out: Folder) -> Manifest:
         """Return what the pages of an output say; a page that is not whole says nothing."""
         manifest = cls(out)
+        pages = [name for name in manifest._folder.names() if not is_temporary(name)]
         with ThreadPoolExecutor(READERS) as pool:
-            for data in pool.map(manifest._folder.read, manifest._folder.names()):
+            for data in pool.map(manifest._folder.read, pages):
                 for name, known in _parsed(data).items():
                     manifest._pages.setdefault(_page(name), {})[name] = known
         return manifest

@@ -40,7 +40,7 @@ from fruits.errors import (
 from fruits.executor import Executor
 from fruits.featurizer import Network, compile_network
 from fruits.job import Job
-from fruits.job_file import JOB, check_same, describe, stored_plan, versions
+from fruits.job_file import JOB, check_same, describe, is_same, stored_plan, versions
 from fruits.manifest import Damage, Manifest, PartError, checksum, read_part
 from fruits.moments import Group, Moments, levels
 from fruits.progress import Progress, Silent
@@ -110,6 +110,7 @@ class _Run:
     stages: Stages = field(init=False)
     parts: StoredParts = field(init=False)
     planned: dict[str, bytes] = field(default_factory=dict)
+    asked: dict[str, object] = field(default_factory=dict)
 
     def execute(self) -> Report | SliceReport:
         job = self.job
@@ -130,24 +131,32 @@ class _Run:
                 f"{listing.links_out:,} links lead out of {job.images} and were passed over; --follow-links takes them"
             )
         with self.stages.stage("network"):
-            network = self._network(model)
+            try:
+                network = self._network(model)
+            except InputError:
+                if fresh:
+                    self._forget_plan()
+                raise
         with self._driver_storage():
             asked = describe(self.command, job, plan, network, model)
-            if not fresh and job.overwrite:
+            if not fresh and job.overwrite and not self._goes_on(asked):
                 for name in STORED:
                     self.out.remove(name)
-                fresh = self._plan(listing, store=True) == plan
+                fresh = True
+                plan = self._plan(listing, store=fresh)
+                asked = describe(self.command, job, plan, network, model)
             fresh = fresh and not self.out.exists(JOB)  # a twin, or another slice, may have been sooner
             if fresh:
                 self.out.write_json(JOB, asked)
             else:
                 check_same(self.out, self.out.read_json(JOB), asked, listing)
+            self.asked = asked
             manifest = Manifest(self.out) if fresh else Manifest.load(self.out)
             if not fresh:
                 self._check_plan(plan, listing, manifest)
             manifest.update(self.planned)
             manifest.flush()
-            self.parts = StoredParts(self.out, manifest, self.stages)
+            self.parts = StoredParts(self.out, manifest, self.stages, fresh=fresh)
             partitions = plan.partitions()
             self.progress.event(
                 "plan", partitions=len(partitions), **dataclasses.asdict(plan), fresh=fresh, network=asked["network"]
@@ -195,6 +204,7 @@ class _Run:
         self._featurize(mine, tasks.featurize, source, "featurize", "features", "parquet")
         if self.parts.features_differ:
             self.parts.drop_what_came_of_features()
+        self._check_own()
         if job.shards is not None:
             if job.solver == "exact":
                 self._merge(groups)
@@ -202,6 +212,7 @@ class _Run:
         self._check_rejects()
         fitted = self._model(source.network)
         if self.command == "run":
+            self._check_own()
             self._write_rows(partitions, Rows(self.out, fitted, job.format, job.columns))
         return fitted
 
@@ -281,10 +292,35 @@ class _Run:
             self._check(plan, listing)
         except InputError:
             if store:
-                self.out.remove("plan")
-                self.out.remove_if_empty()
+                self._forget_plan()
             raise
+        if store:
+            files.remove_others()
         return plan
+
+    def _forget_plan(self) -> None:
+        """Leave the output as it was before a job that was not begun."""
+        self.out.remove("plan")
+        self.out.remove_if_empty()
+
+    def _goes_on(self, asked: dict[str, object]) -> bool:
+        """Tell whether the output holds the very job that is asked, and not all of it."""
+        try:
+            return is_same(self.out.read_json(JOB), asked) and not self.out.exists(REPORT)
+        except (FileNotFoundError, OutputError):  # it is gone, or damaged
+            return False
+
+    def _check_own(self) -> None:
+        """Raise where another command has thrown this job away, to begin another one, while it was under way."""
+        try:
+            own = is_same(self.out.read_json(JOB), self.asked)
+        except FileNotFoundError:
+            own = False
+        if not own:
+            raise OutputError(
+                f"{self.out.address} holds another job since this one began: another command has --overwrite. Give "
+                "each an --out of its own."
+            )
 
     def _given_model(self) -> ScaledPCA:
         try:
@@ -362,8 +398,9 @@ class _Run:
             by_reason = ", ".join(f"{count:,} {reason}" for reason, count in rejects.items())
             raise RejectsError(
                 f"{rejected:,} of {images:,} images could not be used ({by_reason}); allowed is a share of "
-                f"{self.job.max_reject_fraction:g}. See {self.out.address}/rejects for each; mend them, or raise "
-                "--max-reject-fraction and start the same command again."
+                f"{self.job.max_reject_fraction:g}. See {self.out.address}/rejects for each. Raise "
+                "--max-reject-fraction and start the same command again; or mend them, and start it with --overwrite, "
+                "because it is another job then."
             )
 
     def _rejects(self) -> dict[str, int]:
@@ -398,7 +435,7 @@ class _Run:
             if moments.count != sum(rows):
                 raise DamageError(
                     f"{self.out.address}/moments count {moments.count:,} rows, the features {sum(rows):,}. "
-                    "Start the command again with --overwrite."
+                    "Remove that folder, and start the same command again."
                 )
             with self.stages.stage("solve"):
                 model = solve(moments, self.job.components, network=identity)
@@ -456,10 +493,14 @@ class _Run:
         if rows + sum(rejects.values()) != plan.images:
             raise DamageError(
                 f"{self.out.address}: {plan.images:,} images were listed, and {rows:,} rows + "
-                f"{sum(rejects.values()):,} rejects are there. Start the command again with --overwrite."
+                f"{sum(rejects.values()):,} rejects are there. Give another --out."
             )
+        self._check_own()
         if self.out.exists(REPORT):
-            return Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
+            try:
+                return Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
+            except OutputError as error:
+                self.progress.event("damage", f"damaged: {REPORT}; made again", parts=[str(error)])
         self.out.sweep()
         for folder in (*FOLDERS, *(f"moments/{name}" for name in (self.out / "moments").names())):
             (self.out / folder).sweep()
@@ -474,7 +515,7 @@ class _Run:
         return report
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        done = self.parts.done("rows" if self.command == "transform" else "features")
+        done = (self.out / ("rows" if self.command == "transform" else "features")).parts()
         return SliceReport(
             **self._account(),
             shards=str(self.job.shards),
@@ -532,6 +573,12 @@ class _PlanFiles:
         self.checksums[f"plan/{name}"] = checksum(data)
         if self._store:
             self._out.write(f"plan/{name}", data)
+
+    def remove_others(self) -> None:
+        """Remove what a plan that was not begun has left: it may have had more files."""
+        for name in (self._out / "plan").names():
+            if f"plan/{name}" not in self.checksums and not is_temporary(name):
+                self._out.remove(f"plan/{name}")
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[Any]:

@@ -204,8 +204,9 @@ class Folder:
         """Remove the file or folder `name` and all it holds; nothing happens where it does not exist."""
         file_system, path = (self / name).open()
         file_system.invalidate_cache()
-        if file_system.exists(path):
-            file_system.rm(path, recursive=True)
+        while file_system.exists(path):
+            with suppress(FileNotFoundError):  # some of it was removed by another just now
+                file_system.rm(path, recursive=True)
 
     def remove_if_empty(self) -> None:
         """Remove this folder where it holds nothing; on S3 an empty folder is none."""

@@ -50,6 +50,9 @@ class StoredParts:
         What is known of their checksums.
     stages : Stages
         Runs what looks at them.
+    fresh : bool
+        Whether the job begins with this command. Nothing is taken for its own then that it has not made: parts that are
+        there nevertheless were written late, by a job that was thrown away.
 
     Attributes
     ----------
@@ -61,19 +64,21 @@ class StoredParts:
         Whether features were made that are not what they were before: nothing may stay then that came of those.
     """
 
-    def __init__(self, out: Folder, manifest: Manifest, stages: Stages) -> None:
+    def __init__(self, out: Folder, manifest: Manifest, stages: Stages, *, fresh: bool) -> None:
         self.out = out
         self.manifest = manifest
         self.stages = stages
+        self.fresh = fresh
         self.reports: dict[int, PartReport] = {}
         self.resumed = 0
         self.features_differ = False
         self._whole: set[str] = set()
         self._repairs: Counter[str] = Counter()
 
-    def done(self, folder: str) -> set[int]:
-        """Return the numbers of the parts that are in a folder."""
-        return set((self.out / folder).parts())
+    def done(self, folder: str, suffix: str) -> set[int]:
+        """Return the numbers of the parts that are in a folder, and may be this job's."""
+        there = (self.out / folder).parts()
+        return {index for index in there if not self.fresh or self.manifest.get(f"{folder}/{part_name(index, suffix)}")}
 
     def checksums(self, *names: str) -> tuple[bytes | None, ...]:
         """Return the checksums of parts, as far as they are known."""
@@ -81,7 +86,7 @@ class StoredParts:
 
     def survey(self, partitions: Sequence[Partition], folder: str, suffix: str) -> list[Partition]:
         """Return the partitions whose parts are not in `folder`; verify the others, and find out what they were."""
-        done = self.done(folder)
+        done = self.done(folder, suffix)
         finished = [
             dataclasses.replace(
                 partition,
@@ -93,14 +98,18 @@ class StoredParts:
             if partition.index in done and partition.index not in self.reports
         ]
         batches = [Batch(tuple(some), folder, suffix) for some in _some(finished)]
-        total = len(finished)
-        self._map("survey", tasks.survey, batches, shared=self.out, total=total, unit="partitions", size=_looked_at)
-        self.resumed += total
+        before, total = len(self.reports), len(finished)
+        try:
+            self._map("survey", tasks.survey, batches, shared=self.out, total=total, unit="partitions", size=_looked_at)
+        finally:
+            self.resumed += len(self.reports) - before
         return [partition for partition in partitions if partition.index not in done]
 
     def missing(self, folder: str, suffix: str, items: Sequence[Item]) -> list[Item]:
         """Return the items whose parts are not in `folder`; verify the others."""
-        done = self.done(folder)
+        done = self.done(folder, suffix)
+        if suffix == "csv":  # which does not tell of itself whether it is whole
+            done = {index for index in done if self.manifest.get(f"{folder}/{part_name(index, suffix)}")}
         names = [f"{folder}/{part_name(item.index, suffix)}" for item in items if item.index in done]
         unseen = [name for name in names if name not in self._whole]
         batches = [Parts(tuple(some), self.checksums(*some)) for some in _some(unseen)]

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -19,10 +20,19 @@ from fruits import heartbeat, pipeline, tasks
 from fruits.arrow import write_table
 from fruits.comparison import compare
 from fruits.dataset import Partition
-from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError
+from fruits.errors import (
+    DamageError,
+    DatasetError,
+    ModelError,
+    OutputError,
+    RejectsError,
+    SettingsError,
+    WeightsError,
+)
 from fruits.job import Job
 from fruits.json_log import JsonLog
 from fruits.progress import Silent
+from fruits.report import Report
 from fruits.rows import decode_rows
 from fruits.storage import Folder
 from fruits.tasks import Batch, Parts
@@ -356,6 +366,97 @@ def test_a_job_whose_file_is_gone_is_begun_anew_where_that_is_asked(job, tmp_pat
         pipeline.run(job, LocalExecutor())
     pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
     assert digest(tmp_path / "out") == before
+
+
+def test_overwrite_goes_on_with_this_very_job_where_it_is_not_finished(job):
+    job = dataclasses.replace(job, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(stop_after=("featurize", 3)))
+    again = Counting()
+    assert pipeline.run(job, again).resumed == 3
+    assert again.given["featurize"] == 5
+    once_more = Counting()
+    assert pipeline.run(job, once_more).resumed == 0
+    assert once_more.given["featurize"] == 8
+
+
+def test_parts_that_a_job_thrown_away_writes_late_are_not_taken_for_the_new_ones(job, images, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    expected = digest(tmp_path / "out")
+    other = dataclasses.replace(job, images=str(images.parent / "others"), out=str(tmp_path / "late"))
+    for number, path in enumerate(sorted(images.glob("*/*"))):
+        there = Path(other.images, path.relative_to(images))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((20, 20), number).save(there, format="png")
+    pipeline.run(other, LocalExecutor())
+
+    class Late(LocalExecutor):
+        def map(self, *given, **more):
+            if not (tmp_path / "out" / "features").exists():
+                for folder in ("rejects", "features", "moments", "rows"):
+                    shutil.copytree(tmp_path / "late" / folder, tmp_path / "out" / folder)
+            return super().map(*given, **more)
+
+    assert pipeline.run(dataclasses.replace(job, overwrite=True), Late()).resumed == 0
+    assert digest(tmp_path / "out") == expected
+
+
+def test_a_job_that_was_thrown_away_ends_when_it_finds_that_out(job, images):
+    other = dataclasses.replace(job, components=4, overwrite=True)
+
+    class Slow(LocalExecutor):
+        def map(self, task, *given, **more):
+            found = super().map(task, *given, **more)
+            if task.__name__ == "featurize":
+                pipeline.run(other, LocalExecutor())
+            return found
+
+    with pytest.raises(OutputError, match=r"out holds another job since this one began.*Give each an --out of its own"):
+        pipeline.run(job, Slow())
+    assert verify(other.out, Silent()).damages == ()
+
+
+def test_what_an_attempt_that_failed_had_planned_is_gone_from_a_later_one(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("fruits.dataset.PARTITIONS_PER_FILE", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "compile_network", _no_weights)
+        with pytest.raises(WeightsError):
+            pipeline.run(job, LocalExecutor())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out" / "plan").mkdir(parents=True)
+    (tmp_path / "out" / "plan" / "part-00007.parquet").write_bytes(b"of a plan that was killed")
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).damages == ()
+
+
+def _no_weights(*given):
+    raise WeightsError("no weights")
+
+
+def test_rows_in_csv_that_the_manifest_does_not_know_are_no_damage(job, tmp_path):
+    job = dataclasses.replace(job, format="csv")
+    stream = io.StringIO()
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "manifest" / "rows-00000.sha256").unlink()
+    (tmp_path / "out" / "report.json").unlink()
+    pipeline.run(job, LocalExecutor(), progress=JsonLog(stream))
+    assert "damage" not in [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_report_that_is_damaged_is_made_again(job, tmp_path):
+    report = pipeline.run(job, LocalExecutor())
+    (tmp_path / "out" / "report.json").write_text("{")
+    assert pipeline.run(job, LocalExecutor()).rows == report.rows
+    assert Report.of(json.loads((tmp_path / "out" / "report.json").read_text()), "report.json").rows == report.rows
+
+
+def test_partitions_that_were_found_done_are_counted_where_one_is_damaged(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    (tmp_path / "out" / "report.json").unlink()
+    (tmp_path / "out" / "features" / "part-00002.parquet").write_bytes(b"")
+    assert pipeline.run(job, LocalExecutor()).resumed == 7
 
 
 def test_an_output_that_is_a_file_is_refused(job, tmp_path):
