@@ -48,7 +48,7 @@ CONFIG = {  # of every cluster that is started by Fruits
 }
 
 
-class SteadyCluster(LocalCluster):  # type: ignore[misc]  # distributed ships no types for it
+class SteadyCluster(LocalCluster):
     """A cluster of this machine that has as many workers as it is to have at all times.
 
     Dask itself restarts a worker that died. One that ended itself, as it does where it lacks memory, or that failed to
@@ -72,7 +72,7 @@ class SteadyCluster(LocalCluster):  # type: ignore[misc]  # distributed ships no
                 self.failed_starts += nanny.status == Status.failed
                 del self.workers[name]
         if self.status == Status.running:
-            self.scale(self.workers_wanted)
+            self.scale(self.workers_wanted)  # type: ignore[no-untyped-call]
 
     @property
     def cannot_start(self) -> bool:
@@ -94,7 +94,7 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SettingsError(UNGUARDED)
     with dask.config.set(CONFIG):  # for as long as it lives: workers that are started later take it from here too
-        cluster = SteadyCluster(
+        cluster = SteadyCluster(  # type: ignore[no-untyped-call]
             n_workers=0,
             threads_per_worker=1,
             processes=True,
@@ -111,7 +111,7 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
         resource_tracker.ensure_running()
         cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         cluster.workers_wanted = workers
-        cluster.scale(workers)
+        cluster.scale(workers)  # type: ignore[no-untyped-call]
         keeper = PeriodicCallback(cluster.keep, KEEP_SECONDS * 1000)
         cast(IOLoop, cluster.loop).add_callback(keeper.start)
         try:
