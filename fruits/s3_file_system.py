@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -179,16 +180,8 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     def abort_uploads(self, path: str) -> int:
         """Abort the multipart uploads below a folder that nobody has completed; return how many."""
         bucket, key, _ = self.split_path(path)
-        asked: dict[str, Any] = {"Bucket": bucket, "Prefix": key.rstrip("/") + "/"}
-        aborted = 0
-        while True:
-            answer = sync(self.loop, self._call_s3, "list_multipart_uploads", **asked)
-            for upload in answer.get("Uploads", []):
-                sync(self.loop, self._abort_mpu, bucket, upload["Key"], upload["UploadId"])
-                aborted += 1
-            if not answer.get("IsTruncated"):
-                return aborted
-            asked |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+        aborted: int = sync(self.loop, self._abort_uploads, bucket, key.rstrip("/") + "/" if key else "")
+        return aborted
 
     def check_writable(self, path: str) -> None:
         """Raise an ``OSError`` where nothing can be written below a folder; nothing is written there to find out."""
@@ -210,7 +203,13 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         self.pipe_file(path, data, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
 
     async def upload(self, file: str, path: str) -> None:
-        """Store a local file as :meth:`write` does; to be awaited on the loop of this file system."""
+        """Store a local file as :meth:`write` does; to be awaited on the loop of this file system.
+
+        Where it goes up in parts, uploads of the same file that nobody has completed are aborted first.
+        """
+        if os.path.getsize(file) >= 2 * MULTIPART_BYTES:
+            bucket, key, _ = self.split_path(path)
+            await self._abort_uploads(bucket, key, only=key)
         await self._put_file(file, path, chunksize=MULTIPART_BYTES, max_concurrency=UPLOADS_AT_ONCE)
 
     async def read(self, path: str) -> tuple[bytes, str]:
@@ -229,6 +228,19 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         client = await super().get_s3(bucket)
         client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-route")
         return client
+
+    async def _abort_uploads(self, bucket: str, prefix: str, only: str | None = None) -> int:
+        asked = {"Bucket": bucket, "Prefix": prefix}
+        aborted = 0
+        while True:
+            answer = await self._call_s3("list_multipart_uploads", **asked)
+            for upload in answer.get("Uploads", []):
+                if only in (None, upload["Key"]):
+                    await self._abort_mpu(bucket, upload["Key"], upload["UploadId"])
+                    aborted += 1
+            if not answer.get("IsTruncated"):
+                return aborted
+            asked |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     def _learn(self, request: Any, **_: Any) -> None:
         bucket, key = _reading.get(("", ""))

@@ -13,6 +13,8 @@ from fruits.clouds import AwsCluster
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 
 __all__ = [
+    "BUCKET_TAG",
+    "DENIED",
     "MANAGED",
     "SETUP",
     "TAG",
@@ -27,6 +29,7 @@ __all__ = [
 
 TAG = "fruits"  # on everything that is made: the name of the job or of the cluster
 SETUP = "init"  # the value of that tag on what stays when no cluster is up
+BUCKET_TAG = "fruits-bucket"  # on what a Dask cluster is made of: where it has its secrets
 # What AWS' own policy for EMR asks for: https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-managed-iam-policies.html
 MANAGED = ("for-use-with-amazon-emr-managed-policies", "true")
 
@@ -41,6 +44,8 @@ UNKNOWN_KEYS = {
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 }
+# Buckets of old: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html
+OLD_REGIONS = {"EU": "eu-west-1"}
 CREDENTIALS = "Give others by the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID, …), ~/.aws, or the role of the machine"
 
 
@@ -114,7 +119,8 @@ def region_of(bucket: str) -> str:
     """Return the region of a bucket, which is asked for without knowing any."""
     with explained(f"look up the bucket {bucket}"):
         answer = Account("us-east-1").client("s3").get_bucket_location(Bucket=bucket)
-    return answer.get("LocationConstraint") or "us-east-1"
+    said = answer.get("LocationConstraint") or "us-east-1"
+    return OLD_REGIONS.get(said, said)
 
 
 def split_address(address: str) -> tuple[str, str]:

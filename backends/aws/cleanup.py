@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from backends.aws.account import SETUP, TAG, Account, explained
+from backends.aws.account import BUCKET_TAG, SETUP, TAG, Account, explained, split_address
 from backends.aws.emr_run import ACTIVE, clusters
 from backends.aws.emr_run import end as end_cluster
+from backends.aws.roles import ECS_PREFIX
 
-__all__ = ["Found", "end", "end_found", "find"]
+__all__ = ["Found", "end", "end_found", "find", "secrets_address"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
@@ -31,12 +33,15 @@ class Found:
         AWS' name of it.
     state : str
         In AWS' word.
+    bucket : str, optional
+        Where the secrets of the machines lie that a security group protects.
     """
 
     name: str
     kind: str
     identifier: str
     state: str
+    bucket: str | None = None
 
 
 def find(account: Account, name: str | None = None) -> list[Found]:
@@ -61,18 +66,54 @@ def end_found(account: Account, found: Found) -> None:
         # Machines hold their group until they are gone.
         if left := [each.identifier for each in _instances(account, found.name, (*ALIVE, ENDING))]:
             ec2.get_waiter("instance_terminated").wait(InstanceIds=left)
-        ec2.delete_security_group(GroupId=found.identifier)
+    if found.bucket is not None:
+        _remove_secrets(account, found.bucket, found.name)
+    with explained(f"end the {found.kind} {found.identifier}"):
+        ec2.delete_security_group(GroupId=found.identifier)  # last: it alone still tells of the bucket
 
 
 def end(account: Account, name: str) -> None:
-    """End the machines and tasks of a job that are not EMR's, and then what protects them; twice does no harm."""
-    for cluster in _fargate(account, name):
-        end_found(account, cluster)
+    """End the machines and tasks of a job that are not EMR's, and then what protects them; twice does no harm.
+
+    A step that fails does not keep the next from being taken; the first error is raised at the end.
+    """
+    first: Exception | None = None
+    for step in (_end_machines, _end_tasks, _end_groups):
+        try:
+            step(account, name)
+        except Exception as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+def secrets_address(bucket: str, name: str) -> str:
+    """Return where the machines of a Dask cluster find what they share with their client."""
+    return f"s3://{bucket}/fruits/clusters/{name}/secrets.json"
+
+
+def _end_machines(account: Account, name: str) -> None:
     if machines := [each.identifier for each in _instances(account, name, ALIVE)]:
         with explained(f"end the machines of {name}"):
             account.client("ec2").terminate_instances(InstanceIds=machines)
+
+
+def _end_tasks(account: Account, name: str) -> None:
+    for cluster in _fargate(account, name):
+        end_found(account, cluster)
+
+
+def _end_groups(account: Account, name: str) -> None:
     for group in _groups(account, name):
         end_found(account, group)
+
+
+def _remove_secrets(account: Account, bucket: str, name: str) -> None:
+    s3 = account.client("s3")
+    address = secrets_address(bucket, name)
+    _, key = split_address(address)
+    with explained(f"remove {address}"), suppress(s3.exceptions.NoSuchBucket):
+        s3.delete_object(Bucket=bucket, Key=key)
 
 
 def _clusters(account: Account, name: str | None) -> Iterator[Found]:
@@ -98,9 +139,11 @@ def _fargate(account: Account, name: str | None) -> Iterator[Found]:
     ecs = account.client("ecs")
     with explained("look up the clusters of Fargate"):
         for page in ecs.get_paginator("list_clusters").paginate():
-            if not page["clusterArns"]:
+            # The list has everybody's. The user's policy lets no other be described, nor ours together with another.
+            ours = [arn for arn in page["clusterArns"] if arn.rpartition("/")[2].startswith(ECS_PREFIX)]
+            if not ours:
                 continue
-            for cluster in ecs.describe_clusters(clusters=page["clusterArns"], include=["TAGS"])["clusters"]:
+            for cluster in ecs.describe_clusters(clusters=ours, include=["TAGS"])["clusters"]:
                 tags = {tag["key"]: tag["value"] for tag in cluster.get("tags", ())}
                 if cluster["status"] == "ACTIVE" and TAG in tags and name in (None, tags[TAG]):
                     yield Found(tags[TAG], "ECS cluster", cluster["clusterName"], cluster["status"])
@@ -126,8 +169,9 @@ def _groups(account: Account, name: str | None) -> Iterator[Found]:
     with explained("look up the security groups"):
         for page in account.client("ec2").get_paginator("describe_security_groups").paginate(Filters=[_tagged(name)]):
             for group in page["SecurityGroups"]:
-                if (owner := _tags(group)[TAG]) != SETUP:
-                    yield Found(owner, "security group", group["GroupId"], "there")
+                tags = _tags(group)
+                if tags[TAG] != SETUP:
+                    yield Found(tags[TAG], "security group", group["GroupId"], "there", tags.get(BUCKET_TAG))
 
 
 def _tagged(name: str | None) -> dict[str, Any]:

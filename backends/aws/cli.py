@@ -6,6 +6,7 @@ import json as json_
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -187,7 +188,7 @@ def cost(
 
     settings = _settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
-    speed = speed or costs.IMAGES_PER_SECOND
+    speed = costs.IMAGES_PER_SECOND if speed is None else speed
     usual = costs.cost(settings, images, region=where, images_per_second=speed)
     dear = costs.cost(settings, images, region=where, images_per_second=speed, spot=False)
     words = (
@@ -355,7 +356,15 @@ def _emr(entry: str, file: str | None) -> EmrCluster:
 
 
 def _confirmed(question: str) -> bool:
-    return typer.confirm(question, err=True)
+    if not sys.stdin.isatty():
+        raise SettingsError(
+            f"{question} There is nobody to ask, because stdin is no terminal. Give --yes to agree to everything, or "
+            "--dry-run to see what it would be."
+        )
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # which is what it makes of Ctrl-C
+        raise KeyboardInterrupt from None
 
 
 def _line(text: str) -> Callable[[Console], None]:

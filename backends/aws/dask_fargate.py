@@ -20,7 +20,7 @@ from backends.aws import dask_machines
 from backends.aws.account import Account, explained
 from backends.aws.dask_machines import Machines, Plan, answers, plan_of
 from backends.aws.dask_node import PORT
-from backends.aws.roles import EXECUTION_ROLE, LOG_GROUP, NODE_ROLE
+from backends.aws.roles import ECS_PREFIX, EXECUTION_ROLE, LOG_GROUP, NODE_ROLE
 from backends.aws.staged import Staged
 from fruits.clouds import DaskFargateCluster
 from fruits.config import Cluster
@@ -58,7 +58,7 @@ def start(
 
 def ecs_name(name: str) -> str:
     """Return what the ECS cluster of a job, and its task definition, are called."""
-    return f"fruits-{name}"
+    return f"{ECS_PREFIX}{name}"
 
 
 def task_definition(plan: Plan, settings: DaskFargateCluster, account: str) -> dict[str, Any]:

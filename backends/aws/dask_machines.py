@@ -30,8 +30,8 @@ from distributed import Adaptive, Client
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account import Account, bucket_of, explained, tags_of
-from backends.aws.cleanup import end
+from backends.aws.account import BUCKET_TAG, Account, bucket_of, explained, split_address, tags_of
+from backends.aws.cleanup import end, secrets_address
 from backends.aws.dask_node import PORT, ROLES, Secrets, node_of, worker_name
 from backends.aws.network import Place, find_place
 from backends.aws.releases import Release
@@ -54,7 +54,6 @@ __all__ = ["Machines", "Plan", "admit", "answers", "aws_tags", "check_pins", "cl
 
 CONNECT_SECONDS = 5.0
 START_SECONDS = 900.0  # a machine starts, and builds its environment from the wheelhouse
-SECRETS = "secrets.json"
 # What has to be the same on both sides; the scheduler is asked again when it is up.
 MATCHED = ("cloudpickle", "dask", "distributed", "openvino")
 # The Python that runs here, and the glibc of Amazon Linux 2023.
@@ -186,7 +185,8 @@ def client_of(
         AWS refused something, or the scheduler did not come. What was begun is ended.
     """
     secrets = _secrets(settings)
-    folder = Folder(f"s3://{bucket}/fruits/clusters/{name}")
+    address = secrets_address(bucket, name)
+    folder, _, file = address.rpartition("/")
     with ExitStack() as stack:
         stack.enter_context(_config())
         try:
@@ -194,14 +194,12 @@ def client_of(
         except FileNotFoundError as error:
             raise SettingsError(f"Nothing is staged at {staged.root}. Run: fruits cluster stage.") from error
         stack.callback(end, account, name)
-        stack.callback(folder.remove, SECRETS)
-        secrets.write(folder, SECRETS)
+        stack.callback(Folder(folder).remove, file)
+        secrets.write(Folder(folder), file)
         security = _security(secrets)
         with explained("start the cluster"):
             try:
-                cluster = stack.enter_context(
-                    start(account, settings, name, staged, f"{folder.address}/{SECRETS}", security)
-                )
+                cluster = stack.enter_context(start(account, settings, name, staged, address, security))
             except RuntimeError as error:  # what Dask makes of everything
                 raise error.__cause__ or error from None
         client = stack.enter_context(attach(cluster.scheduler_address, security))
@@ -221,7 +219,7 @@ def plan_of(
 ) -> Plan:
     """Return the plan of a cluster, whose security group is made."""
     place = find_place(account, settings)
-    tags = tags_of(name, settings.tags)
+    tags = tags_of(name, {**settings.tags, BUCKET_TAG: split_address(secrets)[0]})
     client = settings.client or f"{_own_address(account, settings, place.subnets[0])}/32"
     return Plan(
         settings=settings,

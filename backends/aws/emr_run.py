@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
-from backends.aws.account import TAG, Account, explained
+from backends.aws.account import DENIED, TAG, Account, explained
 from backends.aws.emr import job_flow, step
 from backends.aws.network import find_network
 from backends.aws.staged import Staged
@@ -64,7 +65,13 @@ def clusters(account: Account, name: str | None = None) -> Iterator[dict[str, An
     with explained("look up the clusters"):
         for page in emr.get_paginator("list_clusters").paginate(ClusterStates=[*ACTIVE, "TERMINATING"]):
             for found in page["Clusters"]:
-                described = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
+                try:
+                    described = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
+                except emr.exceptions.ClientError as error:
+                    # The list has everybody's, and the user's policy lets those alone be described that carry our tag.
+                    if error.response["Error"]["Code"] not in DENIED:
+                        raise
+                    continue
                 tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
                 if TAG in tags and name in (None, tags[TAG]):
                     yield described | {"Tags": tags}
@@ -107,7 +114,7 @@ def start_step(
         Without ``s3://``.
     staged : Staged
     """
-    name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     folder = f"s3://{bucket}/fruits/jobs/{name}"
     asked = step(name, staged=staged, folder=folder, s3=S3Settings.of_this_process(), words=words)
     emr = account.client("emr")

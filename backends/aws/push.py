@@ -64,7 +64,8 @@ def push(source: str | Path, address: str, *, progress: Callable[[Pushed], None]
     A file that the bucket has with the same content stays as it is: the same size, and an ETag that is the MD5 of the
     content. Where the ETag is none (an upload in parts, or an object that KMS encrypts), what was stored after the
     local file was last changed counts as the same. A file appears whole or not at all, so that a push which was stopped
-    goes on when it is started again. Nothing is removed from the bucket.
+    goes on when it is started again. Nothing is removed from the bucket; before a file goes up in parts, unfinished
+    uploads of the same name are aborted, as a push that was killed leaves them.
 
     Parameters
     ----------
@@ -94,7 +95,6 @@ def push(source: str | Path, address: str, *, progress: Callable[[Pushed], None]
             raise SettingsError(f"{source}: there is no file in it. Give the local folder that is to be uploaded.")
         target = Folder.at(address)
         target.check()
-        target.sweep()  # what a push that was stopped has begun
         return _upload(root, target, done, progress or (lambda _: None))
     except OSError as error:
         raise StorageError(

@@ -14,6 +14,7 @@ from fruits.errors import SettingsError
 from fruits.s3 import S3Settings
 
 __all__ = [
+    "ECS_PREFIX",
     "EXECUTION_POLICY",
     "EXECUTION_ROLE",
     "INSTANCE_PROFILE",
@@ -36,6 +37,7 @@ NODE_ROLE = INSTANCE_PROFILE = "fruits-node"  # what programs on a node may do
 EXECUTION_ROLE = "fruits-fargate-execution"  # what Fargate does to start a container: fetch its image, write its log
 EXECUTION_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
 LOG_GROUP = "/fruits/fargate"
+ECS_PREFIX = "fruits-"  # of the names of our ECS clusters, by which the user's policy knows them
 # AWS keeps it up to date; it works only on what carries the tag `account.MANAGED`.
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
 KEY_ARN = re.compile(r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")
@@ -149,7 +151,8 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
         The ARN of the key of KMS that encrypts what is written.
     """
     roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE, EXECUTION_ROLE)]
-    fargate = [f"arn:aws:ecs:{region}:{account}:{kind}/fruits-*" for kind in ("cluster", "task", "task-definition")]
+    kinds = ("cluster", "task", "task-definition")
+    fargate = [f"arn:aws:ecs:{region}:{account}:{kind}/{ECS_PREFIX}*" for kind in kinds]
     profile = f"arn:aws:iam::{account}:instance-profile/{INSTANCE_PROFILE}"
     clusters = f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*"
     ours = {"Condition": {"StringLike": {f"elasticmapreduce:ResourceTag/{TAG}": "*"}}}
@@ -248,8 +251,13 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
         ),
         _allow(
             "UseAndEndOurs",
-            ["ec2:AuthorizeSecurityGroupIngress", "ec2:DeleteSecurityGroup", "ec2:TerminateInstances"],
-            ec2("instance", "security-group"),
+            [
+                "ec2:AuthorizeSecurityGroupIngress",
+                "ec2:DeleteKeyPair",
+                "ec2:DeleteSecurityGroup",
+                "ec2:TerminateInstances",
+            ],
+            ec2("instance", "key-pair", "security-group"),
         )
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
         _allow("FindTasks", ["ecs:DescribeTasks", "ecs:ListClusters", "ecs:ListTaskDefinitions", "ecs:ListTasks"], "*"),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backends.aws.account import MANAGED, SETUP, TAG, Account, explained
@@ -26,6 +26,7 @@ from backends.aws.roles import (
     trust,
 )
 from fruits.clouds import AwsCluster, DaskFargateCluster
+from fruits.errors import SettingsError
 from fruits.s3 import S3Settings
 
 __all__ = ["Thing", "needed"]
@@ -241,20 +242,42 @@ def _log_group(account: Account) -> Thing:
 
 def _key_pair(account: Account, name: str) -> Thing:
     ec2 = account.client("ec2")
+    path = Path(f"{name}.pem")
     with explained("look up the key pairs"):
         there = bool(ec2.describe_key_pairs(Filters=[{"Name": "key-name", "Values": [name]}])["KeyPairs"])
 
     def make() -> None:
         if there:
             return
-        file = os.open(f"{name}.pem", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with explained(f"make the key pair {name}"), os.fdopen(file, "w") as stream:
-            made = ec2.create_key_pair(
-                KeyName=name, TagSpecifications=[{"ResourceType": "key-pair", "Tags": _tags()}], KeyType="ed25519"
-            )
-            stream.write(made["KeyMaterial"])
+        # AWS gives the key once: its file is there before it, and where it cannot be kept the pair goes too.
+        try:
+            path.touch(0o600, exist_ok=False)
+        except OSError as error:
+            raise SettingsError(
+                f"{path}: {error.strerror}. The key of the pair {name} is written there, into a new file. Move away "
+                "what is there, give another name, or go to a folder that can be written."
+            ) from error
+        try:
+            with explained(f"make the key pair {name}"):
+                made = ec2.create_key_pair(
+                    KeyName=name, TagSpecifications=[{"ResourceType": "key-pair", "Tags": _tags()}], KeyType="ed25519"
+                )
+        except BaseException:
+            path.unlink()
+            raise
+        try:
+            path.write_text(made["KeyMaterial"], encoding="ascii")
+        except OSError as error:
+            with explained(f"delete the key pair {name}, whose key could not be written to {path}"):
+                ec2.delete_key_pair(KeyName=name)
+            path.unlink()
+            raise SettingsError(
+                f"{path}: {error.strerror}. The key of the pair {name} could not be written there, and the pair was "
+                "deleted again. Go to a folder that can be written, and start the same command."
+            ) from error
 
-    return Thing(f"key pair {name}, its key in {name}.pem", there, make)
+    where = f"its key in {path}" if path.exists() or not there else f"whose key is not in this folder as {path}"
+    return Thing(f"key pair {name}, {where}", there, make)
 
 
 def _is_there(look: Callable[[], Any], *absent: str) -> bool:

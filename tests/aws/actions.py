@@ -1,8 +1,19 @@
-"""What a request to AWS needs to be allowed."""
+"""What a request to AWS needs to be allowed, and an account where a policy decides on every request."""
 
 from __future__ import annotations
 
-__all__ = ["action"]
+from fnmatch import fnmatchcase
+from typing import Any
+
+import aiobotocore.client
+import botocore.client
+import pytest
+from botocore.exceptions import ClientError
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+from moto.emr.models import emr_backends
+
+__all__ = ["action", "decide"]
 
 # Where the action is called otherwise than the request: https://docs.aws.amazon.com/service-authorization/latest/reference/
 OTHERWISE = {
@@ -18,7 +29,92 @@ OTHERWISE = {
 }
 PREFIXES = {"emr": "elasticmapreduce"}
 
+# The parameters that name what a request is about, and what kind of thing that is; the first of several counts.
+NAMED = {
+    ("ec2", "GroupId"): "security-group",
+    ("ec2", "InstanceIds"): "instance",
+    ("ec2", "KeyName"): "key-pair",
+    ("ec2", "SubnetIds"): "subnet",
+    ("ec2", "VpcId"): "vpc",
+    ("ecs", "task"): "task",
+    ("ecs", "cluster"): "cluster",
+    ("ecs", "clusterName"): "cluster",
+    ("ecs", "clusters"): "cluster",
+    ("emr", "ClusterId"): "cluster",
+    ("emr", "JobFlowId"): "cluster",
+    ("emr", "JobFlowIds"): "cluster",
+    ("iam", "InstanceProfileName"): "instance-profile",
+    ("iam", "RoleName"): "role",
+}
+
 
 def action(service: str, operation: str) -> str:
     """Return the action of IAM that an operation of a service asks for."""
     return OTHERWISE.get((service, operation), f"{PREFIXES.get(service, service)}:{operation}")
+
+
+def decide(patch: pytest.MonkeyPatch, policy: dict[str, Any]) -> None:
+    """Refuse, as IAM would, every request of this process that a policy does not allow; moto itself allows all.
+
+    What a request is about is taken from the parameters above. Where they name nothing, the action alone is asked for.
+    """
+    for client in (botocore.client.BaseClient, aiobotocore.client.AioBaseClient):
+
+        def decided(self: Any, operation: str, parameters: dict[str, Any], make: Any = client._make_api_call) -> Any:
+            service = self.meta.service_model.service_name
+            for arn, tags in _resources(service, self.meta.region_name, parameters) or [(None, {})]:
+                context = {f"{PREFIXES.get(service, service)}:ResourceTag/{key}": value for key, value in tags.items()}
+                if not _allows(policy, action(service, operation), arn, context | _request_tags(service, parameters)):
+                    said = f"not authorized to perform {action(service, operation)} on {arn}"
+                    raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, operation)
+            return make(self, operation, parameters)
+
+        patch.setattr(client, "_make_api_call", decided)
+
+
+def _allows(policy: dict[str, Any], name: str, arn: str | None, context: dict[str, str]) -> bool:
+    return any(
+        name in statement["Action"]
+        and (arn is None or any(fnmatchcase(arn, pattern) for pattern in _listed(statement["Resource"])))
+        and all(
+            key in context and any(fnmatchcase(context[key], pattern) for pattern in _listed(values))
+            for wanted in statement.get("Condition", {}).values()
+            for key, values in wanted.items()
+        )
+        for statement in policy["Statement"]
+    )
+
+
+def _resources(service: str, region: str, parameters: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Return the ARN and the tags of each thing that a request names."""
+    if service == "s3":
+        key = f"/{parameters['Key']}" if "Key" in parameters else ""
+        return [(f"arn:aws:s3:::{parameters['Bucket']}{key}", {})]
+    named = [name for its, name in NAMED if its == service and name in parameters]
+    if not named:
+        return []
+    where = f"arn:aws:{PREFIXES.get(service, service)}:{'' if service == 'iam' else region}:{DEFAULT_ACCOUNT_ID}"
+    kind = NAMED[service, named[0]]
+    names = _listed(parameters[named[0]])
+    return [(name if name.startswith("arn:") else f"{where}:{kind}/{name}", _tags(name)) for name in names]
+
+
+def _request_tags(service: str, parameters: dict[str, Any]) -> dict[str, str]:
+    if service != "emr":
+        return {}
+    return {f"elasticmapreduce:RequestTag/{tag['Key']}": tag["Value"] for tag in parameters.get("Tags", ())}
+
+
+def _tags(name: str) -> dict[str, str]:
+    """Return the tags that moto keeps of a thing of EC2 or of a cluster of EMR, in whatever region."""
+    found: dict[str, str] = {}
+    for ec2 in ec2_backends[DEFAULT_ACCOUNT_ID].values():
+        found |= ec2.tags.get(name, {})
+    for emr in emr_backends[DEFAULT_ACCOUNT_ID].values():
+        if name in emr.clusters:
+            found |= {tag["Key"]: tag["Value"] for tag in emr.clusters[name].tags}
+    return found
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import botocore.client
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from backends.aws import setup
-from backends.aws.account import MANAGED, TAG, Account, explained
+from backends.aws.account import MANAGED, TAG, Account, explained, region_of
 from backends.aws.network import GROUPS, find_network
 from backends.aws.roles import NODE_ROLE, SERVICE_ROLE, bucket_policy, node_policy, service_policy, user_policy
 from fruits.clouds import EmrCluster
@@ -29,6 +31,13 @@ def make_all(account: Account, bucket: str = "my-fruits", **more: Any) -> list[s
         thing.make()
         things.append(thing)
     return things
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*given: object, **more: object) -> None:
+        raise error
+
+    return call
 
 
 @pytest.fixture
@@ -117,6 +126,71 @@ def test_a_key_pair_is_written_for_its_owner_alone(
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     assert "PRIVATE KEY" in key.read_text()
     assert make_all(account, key_pair="mine")[-1].there
+
+
+def test_a_key_pair_that_aws_refuses_leaves_no_file_and_is_made_at_the_next_try(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        refused = ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "No."}}, "CreateKeyPair")
+        patch.setattr(account.client("ec2"), "create_key_pair", raising(refused))
+        with pytest.raises(InputError, match="Could not make the key pair mine: CreateKeyPair is not permitted"):
+            make_all(account, key_pair="mine")
+    assert list(tmp_path.iterdir()) == []
+    make_all(account, key_pair="mine")
+    assert "PRIVATE KEY" in (tmp_path / "mine.pem").read_text()
+
+
+def test_the_file_of_another_key_is_left_and_no_pair_is_made(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pem").write_text("of somebody")
+    with pytest.raises(SettingsError, match=r"mine\.pem: File exists\. .*Move away what is there"):
+        make_all(account, key_pair="mine")
+    assert (tmp_path / "mine.pem").read_text() == "of somebody"
+    assert account.client("ec2").describe_key_pairs()["KeyPairs"] == []
+
+
+def test_a_key_that_cannot_be_written_takes_its_pair_with_it(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", raising(OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(SettingsError, match=r"mine\.pem: No space left on device\. .*the pair was deleted again"):
+            make_all(account, key_pair="mine")
+        assert list(tmp_path.iterdir()) == []
+        assert account.client("ec2").describe_key_pairs()["KeyPairs"] == []
+        # Where not even that can be done, the error says that the pair is there.
+        patch.setattr(account.client("ec2"), "delete_key_pair", raising(EndpointConnectionError(endpoint_url="there")))
+        with pytest.raises(
+            JobError, match="Could not delete the key pair mine, whose key could not be written to mine"
+        ):
+            make_all(account, key_pair="mine")
+
+
+def test_a_pair_whose_key_is_elsewhere_is_told_of_as_that(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make_all(account, key_pair="mine")[-1].words == "key pair mine, its key in mine.pem"
+    (tmp_path / "mine.pem").unlink()
+    last = make_all(account, key_pair="mine")[-1]
+    assert (last.words, last.there) == ("key pair mine, whose key is not in this folder as mine.pem", True)
+
+
+@pytest.mark.parametrize(
+    ("said", "region"), [(None, "us-east-1"), ("", "us-east-1"), ("EU", "eu-west-1"), ("eu-west-3", "eu-west-3")]
+)
+def test_the_region_of_a_bucket_is_known_by_its_old_name_too(
+    account: Account, monkeypatch: pytest.MonkeyPatch, said: str | None, region: str
+) -> None:
+    monkeypatch.setattr(
+        botocore.client.BaseClient, "_make_api_call", lambda self, operation, given: {"LocationConstraint": said}
+    )
+    assert region_of("my-fruits") == region
 
 
 @pytest.mark.parametrize(

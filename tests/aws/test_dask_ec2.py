@@ -17,12 +17,13 @@ from pathlib import Path
 
 import dask
 import pytest
+from botocore.exceptions import ClientError
 
 pytest.importorskip("dask_cloudprovider")
 
 from backends.aws import dask_ec2, dask_machines
 from backends.aws.account import TAG, Account
-from backends.aws.cleanup import end, find
+from backends.aws.cleanup import end, find, secrets_address
 from backends.aws.dask_machines import admit, check_pins
 from backends.aws.roles import INSTANCE_PROFILE, user_policy
 from backends.aws.staged import Staged
@@ -31,7 +32,7 @@ from fruits import pipeline
 from fruits.clouds import DaskEc2Cluster
 from fruits.comparison import compare
 from fruits.config import Cluster
-from fruits.errors import FruitsError, JobError, SettingsError
+from fruits.errors import FruitsError, InputError, JobError, SettingsError
 from fruits.job import Job
 from fruits.sample import generate
 from tests.aws.actions import action
@@ -269,9 +270,12 @@ def test_nobody_lets_the_world_in(account, settings):
 
 
 def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
-    ec2 = account.client("ec2")
-    subnet = ec2.describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]
-    group = admit(account, subnet["VpcId"], NAME, "203.0.113.7/32", {TAG: NAME})
+    ec2, s3 = account.client("ec2"), account.client("s3")
+    address = secrets_address(BUCKET, NAME)
+    key = address.removeprefix(f"s3://{BUCKET}/")
+    for name in (key, key.replace(NAME, "another")):
+        s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
+    group = dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2).group
     machine = ec2.run_instances(
         ImageId=IMAGE,
         MinCount=1,
@@ -287,6 +291,45 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
     end(account, NAME)
     end(account, NAME)
     assert find(account) == []
+    kept = [each["Key"] for each in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")["Contents"]]
+    assert kept == [key.replace(NAME, "another")]
+
+
+def test_a_group_whose_bucket_is_gone_is_removed_all_the_same(account, settings):
+    address = secrets_address("gone", NAME)
+    dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2)
+    end(account, NAME)
+    assert find(account) == []
+
+
+def test_a_step_of_the_end_that_fails_does_not_keep_the_next_from_being_taken(account, settings, monkeypatch):
+    ec2 = account.client("ec2")
+    group = dask_machines.plan_of(account, settings, NAME, STAGED, "s3://gone/s", workers_per_node=2).group
+    ec2.run_instances(
+        ImageId=IMAGE,
+        MinCount=1,
+        MaxCount=1,
+        SecurityGroupIds=[group],
+        SubnetId=settings.subnet,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": NAME}]}],
+    )
+
+    def refused(operation):
+        def call(*given, **more):
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "No."}}, operation)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(account.client("ecs"), "get_paginator", refused("ListClusters"))
+        with pytest.raises(
+            InputError, match="Could not look up the clusters of Fargate: ListClusters is not permitted"
+        ):
+            end(account, NAME)
+        assert left(account) == ([], [])
+        patch.setattr(ec2, "get_paginator", refused("DescribeInstances"))
+        with pytest.raises(InputError, match="Could not look up the machines: DescribeInstances"):
+            end(account, NAME)
 
 
 def test_images_that_the_machines_do_not_see_are_refused(settings):

@@ -51,7 +51,8 @@ def test_the_page_is_followed_word_for_word(
         return asdict(Report("transform", "s3://my-fruits/rows", 8, 8, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {}))
 
     monkeypatch.setattr(emr_job, "follow", follow)
-    generate("data/fruits360/Test", images=8)
+    for name in ("Training", "Test"):
+        generate(f"data/fruits360/{name}", images=8)
     with LocalExecutor() as executor:  # what the page has from an earlier job
         pipeline.fit(Job(images="data/fruits360/Test", out="fitted", components=2), executor)
     said = []
@@ -63,12 +64,12 @@ def test_the_page_is_followed_word_for_word(
                 main(line.removeprefix("fruits "))
             continue
         said.append(main(line.removeprefix("fruits ")))
-    dry, made, pushed, cost, rows, ended, up = said
+    dry, made, pushed, cost, _, rows, ended, up = said
     assert {thing["state"] for thing in dry["things"]} == {"missing"}
     assert {thing["state"] for thing in made["things"]} == {"made"}
-    assert pushed["uploaded"] == 8
+    assert pushed["uploaded"] == 16
     assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
-    assert (rows["rows"], len(asked)) == (8, 1)
+    assert (rows["rows"], [name.split("-")[1] for name in asked]) == (8, ["fit", "transform"])
     assert ended["left"] == []
     assert up["name"] == "emr-notebook"
 

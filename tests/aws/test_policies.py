@@ -8,30 +8,45 @@ from typing import Any
 
 import aiobotocore.client
 import pytest
+from botocore.exceptions import ClientError
+from moto.core import DEFAULT_ACCOUNT_ID
 
-from backends.aws import cli, emr_run, emr_step
-from backends.aws.account import Account
+from backends.aws import cleanup, cli, emr_run, emr_step
+from backends.aws.account import TAG, Account
+from backends.aws.dask_machines import admit
 from backends.aws.roles import node_policy, user_policy
 from backends.aws.staged import Staged
 from fruits.backbones import backbone
 from fruits.sample import generate
 from fruits.weights import find_weights
-from tests.aws.actions import action
+from tests.aws.actions import action, decide
 from tests.aws.conftest import REGION, SECRET
 from tests.s3.server import close_clients
 
 BUCKET = "my-fruits"
 KEY = "arn:aws:kms:eu-west-3:111122223333:key/0a1b2c3d-0000-0000-0000-000000000000"
+IMAGE = "ami-12c6146b"
+
+
+@pytest.fixture
+def beside_others(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """Return an account where other teams have clusters, and the user's policy decides on every request."""
+    account.client("ecs").create_cluster(clusterName="theirs")
+    account.client("emr").run_job_flow(Name="theirs", Instances={"KeepJobFlowAliveWhenNoSteps": True})
+    decide(monkeypatch, user_policy(BUCKET, DEFAULT_ACCOUNT_ID, REGION))
+    return account
 
 
 def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
-    account: Account,
     called: set[tuple[str, str]],
+    beside_others: Account,
     small_wheelhouse: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
+    account = beside_others
+    called.clear()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("FRUITS_BUCKET", "s3://my-fruits")
@@ -54,7 +69,7 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     with pytest.raises(StopIteration):
         emr_run.follow(account, job, tell=print, log=print, wait=lambda seconds: next(iter(())))
     account.client("ec2").run_instances(
-        ImageId="ami-12c6146b",
+        ImageId=IMAGE,
         MinCount=1,
         MaxCount=1,
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}],
@@ -71,6 +86,7 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     fargate = {name for name in allowed if name.startswith(("ecs:", "logs:"))}
     implied = fargate | {
         "ec2:AuthorizeSecurityGroupIngress",
+        "ec2:DeleteKeyPair",  # one whose key could not be written
         "ec2:DeleteSecurityGroup",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceTypes",
@@ -90,6 +106,32 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     written = "".join(path.read_text() for path in (tmp_path / "rendered").iterdir()) + "".join(capfd.readouterr())
     assert SECRET not in written
     assert json.loads((tmp_path / "rendered" / "policy_user.json").read_text())["Statement"]
+
+
+def test_a_job_on_dask_ends_beside_the_clusters_of_others(beside_others: Account) -> None:
+    ec2, ecs = beside_others.client("ec2"), beside_others.client("ecs")
+    vpc = ec2.describe_subnets()["Subnets"][0]["VpcId"]
+    group = admit(beside_others, vpc, "a-job", "203.0.113.7/32", {TAG: "a-job"})
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": "a-job"}]}]
+    ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], TagSpecifications=tags)
+    for name in ("fruits-a-job", "fruits-of-others"):
+        ecs.create_cluster(clusterName=name, tags=[{"key": TAG, "value": "a-job"}] if name == "fruits-a-job" else [])
+    found = cleanup.find(beside_others)
+    assert [each.kind for each in found] == ["ECS cluster", "instance", "security group"]
+    cleanup.end(beside_others, "a-job")
+    assert cleanup.find(beside_others) == []
+
+
+def test_the_policy_of_these_tests_refuses_what_is_not_ours(beside_others: Account) -> None:
+    emr, ecs = beside_others.client("emr"), beside_others.client("ecs")
+    (theirs,) = (cluster["Id"] for cluster in emr.list_clusters()["Clusters"])
+    for refused in (
+        lambda: emr.describe_cluster(ClusterId=theirs),
+        lambda: ecs.describe_clusters(clusters=["fruits-a-job", "theirs"]),
+        lambda: beside_others.client("s3").create_bucket(Bucket="theirs"),
+    ):
+        with pytest.raises(ClientError, match="not authorized to perform"):
+            refused()
 
 
 def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_other(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 
@@ -26,7 +29,7 @@ from fruits.job import Job
 from fruits.json_log import JsonLog
 from fruits.progress import Silent
 from fruits.report import Report
-from tests.aws.conftest import SECRET
+from tests.aws.conftest import REGION, SECRET
 
 EMR = EmrCluster(backend="spark", cloud="emr")
 BUCKET = "my-fruits"
@@ -145,6 +148,54 @@ def test_a_job_runs_on_the_long_lived_cluster_of_the_same_name_where_it_is_up(re
     assert (job.cluster, job.own) == (up, False)
     (step,) = ready.client("emr").list_steps(ClusterId=up)["Steps"]
     assert step["ActionOnFailure"] == "CONTINUE"
+
+
+def test_two_jobs_that_start_in_one_second_are_two(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Stopped:
+            return cls(2026, 11, 25, 12, 30, 15, tzinfo=tz)
+
+    monkeypatch.setattr(emr_run, "datetime", Stopped)
+    first, second = begin(ready), begin(ready)
+    assert first.cluster != second.cluster
+    assert first.folder != second.folder
+    for job in (first, second):
+        assert re.fullmatch(r"fruits-run-20261125-123015-[0-9a-f]{4}", job.name)
+        assert [each.identifier for each in cleanup.find(ready, job.name)] == [job.cluster]
+
+
+def test_a_cluster_that_cannot_be_looked_at_for_another_reason_is_told(
+    ready: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(ready)
+
+    def busy(**given: object) -> None:
+        raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "Slow down."}}, "DescribeCluster")
+
+    monkeypatch.setattr(ready.client("emr"), "describe_cluster", busy)
+    with pytest.raises(JobError, match=r"Could not look up the clusters: DescribeCluster: Slow down\."):
+        cleanup.find(ready)
+
+
+def test_an_answer_is_asked_for_on_a_terminal_alone(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = begin(ready)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    for words in (["down", "--all", "--region", REGION], ["init", "s3://new", "--region", REGION]):
+        with pytest.raises(SettingsError, match=r"\? There is nobody to ask, .* Give --yes"):
+            cli.call(words)
+    assert [each.identifier for each in cleanup.find(ready)] == [job.cluster]
+
+    class Interrupted(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *given: object) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        cli._confirmed("End it?")
 
 
 def test_down_ends_what_the_tag_names_and_nothing_else(ready: Account) -> None:

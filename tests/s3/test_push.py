@@ -20,6 +20,12 @@ def content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def uploads(bucket):
+    file_system, _ = open_address(bucket)
+    found = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:]).get("Uploads", [])
+    return sorted(upload["Key"] for upload in found)
+
+
 def test_only_what_changed_goes_up(bucket, folder_of, tmp_path):
     files = {f"{label}/{index}.jpg": f"{label}{index}".encode() for label in ("a", "a-b", "é") for index in range(20)}
     write(tmp_path / "here", files)
@@ -50,11 +56,24 @@ def test_a_large_file_goes_up_in_parts_and_is_known_again(bucket, tmp_path, prox
     assert push(tmp_path / "here", bucket).unchanged == 1
 
 
+def test_a_push_removes_no_object_and_ends_no_upload_of_others(bucket, folder_of, tmp_path):
+    """Of the uploads that are under way, only those of a file that it uploads in parts itself are aborted."""
+    write(tmp_path / "here", {"large": bytes(33 * 2**20), "small": b"small", "same": b"same"})
+    theirs = {".cache.tmp/file": b"theirs", ".mine.tmp": b"theirs", "same": b"same", "old": b"old"}
+    write(folder_of(bucket) / "images", theirs)
+    file_system, _ = open_address(bucket)
+    kept = ["images/large-by-another", "images/same", "images/small", "other/large"]
+    for key in (*kept, "images/large", "images/large"):
+        file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=key)
+    done = push(tmp_path / "here", f"{bucket}/images")
+    assert (done.uploaded, done.unchanged) == (2, 1)
+    assert content(folder_of(bucket) / "images").items() >= theirs.items()
+    assert uploads(bucket) == kept
+
+
 def test_a_push_that_was_stopped_goes_on(bucket, folder_of, tmp_path):
     files = {f"a/{index:03d}.jpg": f"{index}".encode() for index in range(100)}
     write(tmp_path / "here", files)
-    file_system, _ = open_address(bucket)
-    file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key="images/begun")
 
     def stop(state):
         if state.uploaded == 40:
@@ -66,7 +85,6 @@ def test_a_push_that_was_stopped_goes_on(bucket, folder_of, tmp_path):
     assert done.unchanged >= 40
     assert done.uploaded + done.unchanged == 100
     assert content(folder_of(bucket) / "images") == files
-    assert not file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:]).get("Uploads")
 
 
 def test_what_cannot_be_pushed_says_why(bucket, tmp_path, proxy):

@@ -77,6 +77,8 @@ def test_what_a_killed_writer_left_is_swept(bucket):
     assert folder.names() == []
     left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
     assert [upload["Key"] for upload in left] == ["other/part-00000"]
+    Folder.at(bucket).sweep()
+    assert not file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:]).get("Uploads")
 
 
 def test_many_files_are_read_with_many_requests_in_flight_and_little_is_held(bucket, folder_of, proxy):
