@@ -190,16 +190,20 @@ class DaskExecutor(Executor):
 
     def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
         """Return what dask-ml's StandardScaler and PCA fit; see :meth:`fruits.executor.Executor.fit_native`."""
-        if importlib.util.find_spec("dask_ml") is None:
-            raise SettingsError(
-                "--solver native: dask-ml is not installed. Install it with: pip install 'fruits[native]', "
-                "or choose --solver exact."
-            )
+        self.check_native()
         from backends.dask_ml import fit
 
         self._wait(min(self._workers, 1))
         with self._client.as_current():
             return fit(features, rows, components)
+
+    def check_native(self) -> None:
+        """Raise where dask-ml is not installed; see :meth:`fruits.executor.Executor.check_native`."""
+        if importlib.util.find_spec("dask_ml") is None:
+            raise SettingsError(
+                "--solver native: dask-ml is not installed. Install it with: pip install 'fruits[native]', "
+                "or choose --solver exact."
+            )
 
     def start(self) -> None:
         """Connect, and wait for all the workers that are started here."""

@@ -195,6 +195,9 @@ class SparkExecutor(Executor):
         with self._unless_gone():
             return fit(self._session, features, rows, components)
 
+    def check_native(self) -> None:
+        """Do nothing: Spark brings its estimators; see :meth:`fruits.executor.Executor.check_native`."""
+
     def start(self) -> None:
         """Bring up the Python workers, with a task for each."""
         self.map(_nothing, range(self.parallelism))

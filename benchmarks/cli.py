@@ -111,6 +111,9 @@ def measure(
     if images is not None and not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder. Give a folder of images on this machine.")
     if scenario is None:
+        for option, given in (("--backend", backend), ("--images", count)):
+            if given is not None:
+                raise SettingsError(f"{option} {given}: a set has its own. Name what to run with --scenario.")
         if len(cores) > 1:
             raise SettingsError(f"--workers {workers}: a set takes one count. Give one, or name --scenario.")
         groups = set_groups(set_name, cores[0])

@@ -35,21 +35,26 @@ def show_report(console: Console, report: Report | SliceReport) -> None:
     if isinstance(report, SliceReport):
         _facts(console, _left(report))
         return
-    _variance(console, report)
+    if report.command != "transform":  # which only applies what others' images have given
+        _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(out), EXAMPLES)))
     _facts(console, _places(report))
 
 
-def show_comparison(console: Console, found: Comparison) -> None:
-    """Draw what a comparison found."""
+def show_comparison(console: Console, found: Comparison, tolerance: float | None = None) -> None:
+    """Draw what a comparison found, and whether a tolerance passes over it."""
     things = ([f"{found.rows:,} rows"] if found.rows else []) + (["model"] if found.model else [])
     if found.identical:
         compared = " and ".join((["model"] if found.model else []) + (["rows"] if found.rows else []))
         count = f"{found.rows:,} rows, " if found.rows else ""
         console.print(Text.assemble(("identical: ", "bold green"), f"{count}{compared} to the last bit"))
         return
-    console.print(Text.assemble(("different: ", "bold red"), f"{' and '.join(things)} compared"))
+    if tolerance is not None and found.largest <= tolerance:
+        verdict = (f"the same within {tolerance:g}: ", "bold green")
+    else:
+        verdict = ("different: ", "bold red")
+    console.print(Text.assemble(verdict, f"{' and '.join(things)} compared"))
     lines = [
         (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", printable(difference.first))
         for difference in found.differences
@@ -87,10 +92,11 @@ def _movement(found: Status) -> str:
     if not found.moves:
         return f"nothing was stored for {since}: the job waits, or was stopped; the same command goes on"
     if found.images_per_second is None or found.seconds_left is None or found.stage is None:
-        return f"it moves: the last part was stored {since} ago"
+        return f"it moves, or was stopped just now: the last part was stored {since} ago"
     digits = 0 if found.images_per_second >= 10 else 1
     left = f"{duration(found.seconds_left)} left of {found.stage.name}"
-    return f"it moves: the last part was stored {since} ago; {found.images_per_second:,.{digits}f} images/s, {left}"
+    speed = f"{found.images_per_second:,.{digits}f} images/s"
+    return f"it moves, or was stopped just now: the last part was stored {since} ago; {speed}, {left}"
 
 
 def show_weights(console: Console, found: Mapping[str, Any]) -> None:

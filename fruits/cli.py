@@ -52,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     with _reserved_stdout(as_json), _terminable():
         answer = _answer(words, debug)
     if answer is not None:
-        _write(answer, as_json, log_json)
+        try:
+            _write(answer, as_json, log_json)
+        except FruitsError as error:  # the rows of a job that is done cannot be shown
+            answer = _failure(error, str(error), error.exit_code, debug)
+            _write(answer, as_json, log_json)
     sys.exit(0 if answer is None else answer.exit_code)
 
 
@@ -105,16 +109,29 @@ def demo(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> Answer:
-    """Run the whole job on a small sample that is drawn for it, three broken files among it."""
-    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else out)
+    """Run the whole job on a small sample that is drawn for it, up to three broken files among it."""
+    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else _local(out))
     given = locals() | {"images": str(folder / "images"), "out": str(folder / "output"), "partition_size": 32}
     _checked(given)  # nothing is drawn for a job that cannot be
+    files = images + min(3, images // 9)  # so many broken ones that they are not too many of all
     if not (folder / "images").exists():
         from fruits.sample import generate
 
         with to_stderr(quiet=quiet, log_json=log_json).stage("sample", total=None) as stage:
-            stage.advance(generate(folder / "images", images=images, broken=3))
+            stage.advance(generate(folder / "images", images=images, broken=files - images))
+    elif files != (there := sum(path.is_file() for path in (folder / "images").rglob("*"))):
+        raise SettingsError(
+            f"--images {images}: {folder / 'images'} holds {there:,} files, and {files:,} were to be drawn. "
+            "Give another --out, or the --images that it was begun with."
+        )
     return _work("run", given)
+
+
+def _local(folder: str) -> str:
+    """Return a folder of this machine, where pictures are drawn."""
+    if "://" in folder:
+        raise SettingsError(f"{folder}: pictures are drawn on this machine. Give a folder of it.")
+    return folder
 
 
 @app.command(epilog=EXAMPLE + "fruits sample photos/ --images 1000 --labels 5")
@@ -133,7 +150,7 @@ def sample(
     """Draw labelled sample images."""
     from fruits.sample import generate
 
-    files = generate(folder, images=images, labels=labels, seed=seed, broken=broken)
+    files = generate(_local(folder), images=images, labels=labels, seed=seed, broken=broken)
     return Answer(
         {"folder": os.path.abspath(folder), "files": files},
         lambda console: console.print(f"{files:,} files are in {_shown(folder)}", markup=False, soft_wrap=True),
@@ -297,6 +314,7 @@ def verify(
     Exits with 0 where all is whole, and with 1 where it is not: the command that made it, started again, makes what is
     missing or damaged again, and that alone.
     """
+    from fruits.verification import STRANGER
     from fruits.verification import verify as verified
 
     found = verified(out, to_stderr(quiet=quiet))
@@ -304,8 +322,12 @@ def verify(
     def show(console: Console) -> None:
         for damage in found.damages:
             console.print(str(damage), markup=False, soft_wrap=True)
-        words = "whole" if not found.damages else f"whole, and {len(found.damages):,} not: start its command again"
-        console.print(f"{found.parts:,} parts, {found.bytes:,} bytes, {words}", soft_wrap=True)
+        strangers = sum(damage.how == STRANGER for damage in found.damages)
+        damaged = len(found.damages) - strangers
+        words = [f"{found.parts:,} parts, {found.bytes:,} bytes, whole"]
+        words += [f"{damaged:,} not: start its command again"] * (damaged > 0)
+        words += [f"{strangers:,} not of this job: remove them"] * (strangers > 0)
+        console.print("; ".join(words), soft_wrap=True)
 
     return Answer(dataclasses.asdict(found), show, 1 if found.damages else 0)
 
@@ -330,8 +352,8 @@ def compare(
 
     found = compared(a, b)
     same = found.identical or (tolerance is not None and found.largest <= tolerance)
-    values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest}
-    return Answer(values, lambda console: show_comparison(console, found), 0 if same else 1)
+    values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest, "same": same}
+    return Answer(values, lambda console: show_comparison(console, found, tolerance), 0 if same else 1)
 
 
 @app.command(
@@ -471,8 +493,8 @@ def _usage(error: typer.TyperException) -> str:
     """Return what is wrong with the words of the command line, and where to read what is allowed."""
     message, context = error.format_message(), getattr(error, "ctx", None)
     if message.startswith("No such command"):
-        names = (command.callback.__name__ for command in app.registered_commands if command.callback)
-        message += f" Allowed: {', '.join(names)}."
+        group: Any = context.command if context is not None else typer.main.get_command(app)
+        message += f" Allowed: {', '.join(group.commands)}."
     return message if context is None else f"{message}\n{context.command_path} --help shows what is allowed."
 
 

@@ -344,7 +344,10 @@ def _words(problem: ErrorDetails) -> str:
         return f"{name}: not known. Allowed: {', '.join(model.model_fields)}."
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         allowed = (f"backend: {backend}" for backend in CLUSTERS), (f"cloud: {cloud}" for cloud in CLOUDS)
-        return f"{name}: needs its backend. Allowed: {', '.join(chain(*allowed))}."
+        entry = problem["input"] if isinstance(problem["input"], Mapping) else {}
+        said = ", ".join(f"{key}: {brief(entry[key])}" for key in ("backend", "cloud") if key in entry)
+        needs = f"{said}: not known" if said else "needs its backend"
+        return f"{name}: {needs}. Allowed: {', '.join(chain(*allowed))}."
     # A property of Spark may be a secret, and so may what a whole entry holds.
     secret = "conf" in location or isinstance(problem["input"], Mapping)
     given = "" if secret else f" Given: {quoted(problem['input'])}."

@@ -117,6 +117,11 @@ class Executor(ABC):
         SettingsError
             This backend has no estimators of its own.
         """
+        self.check_native()
+        raise NotImplementedError
+
+    def check_native(self) -> None:
+        """Raise a ``SettingsError`` where this backend has no estimators of its own, or they are not installed."""
         raise SettingsError(
             f"--solver native: the backend {self.name!r} has no estimators of its own. "
             "Allowed: --backend dask or spark with native, or --solver exact on any backend."

@@ -57,17 +57,28 @@ def is_same(there: dict[str, object], asked: dict[str, object]) -> bool:
 def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[Entry]) -> None:
     """Raise where the job that a folder holds is not the one that is asked; `images` is listed again to say more."""
     if differences := list(_differences(there, utf8(asked))):
+        keys = {key for key, _, _ in differences}
+        changed = ""
+        if keys & {"images", "limit", "follow_links"}:  # what is listed is other images then, of course
+            differences = [each for each in differences if each[0] not in ("plan.images", "plan.digest")]
+        elif "plan.digest" in keys:
+            changed = _changes(out, there, images)
         lines = "".join(
-            f"\n  {brief(key)}: {brief(old)} there, {brief(new)} asked" for key, old, new in differences[:SHOWN]
+            f"\n  {brief(key)}: {_value(old)} there, {_value(new)} asked" for key, old, new in differences[:SHOWN]
         )
         if len(differences) > SHOWN:
             lines += f"\n  and {len(differences) - SHOWN} more"
-        keys = {key for key, _, _ in differences}
-        if "plan.digest" in keys and not {"images", "limit"} & keys:
-            lines += _changes(out, there, images)
         raise OutputError(
-            f"{out.address} holds another job:{lines}\nGive another --out, or --overwrite to throw that job away."
+            f"{out.address} holds another job:{lines}{changed}\n"
+            "Give another --out, or --overwrite to throw that job away."
         )
+
+
+def _value(value: object) -> str:
+    """Return a value of ``job.json`` in words."""
+    if value is None:
+        return "nothing"
+    return ", ".join(map(brief, value)) if isinstance(value, list) else brief(value)
 
 
 def stored_plan(out: Folder, about: dict[str, Any]) -> Plan:

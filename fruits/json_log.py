@@ -65,7 +65,8 @@ class JsonLog:
         """Write one line: the time, the level, the event, its message for people, and its fields."""
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = {} if text is None else {"message": text}
-        self._write(json.dumps({"time": time, "level": LEVELS.get(name, "info"), "event": name} | message | fields))
+        first = {"time": time, "level": LEVELS.get(name, "info"), "event": name} | message
+        self._write(json.dumps(first | fields | first))  # no field takes the place of these
 
     def relay(self, line: str) -> None:
         """Write a line of a log that was written elsewhere: an event as it is, anything else as a note."""

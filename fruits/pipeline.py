@@ -122,6 +122,8 @@ class _Run:
         self.out = Folder.at(job.out)
         self.stages = Stages(self.executor, self.progress)
         model = self._given_model() if self.command == "transform" else None
+        if self.command != "transform" and job.solver == "native":
+            self.executor.check_native()
         listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
         self.out.check()
         fresh = self._is_fresh()
@@ -323,6 +325,12 @@ class _Run:
             )
 
     def _given_model(self) -> ScaledPCA:
+        model_address = Folder.at(str(self.job.model)).address
+        if f"{model_address}/".startswith(f"{self.out.address}/"):
+            raise SettingsError(
+                f"--out {self.job.out} holds the model of --model {self.job.model}. "
+                "Give the rows an --out of their own."
+            )
         try:
             model = ScaledPCA.load(str(self.job.model))
         except OSError as error:
@@ -498,7 +506,9 @@ class _Run:
         self._check_own()
         if self.out.exists(REPORT):
             try:
-                return Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
+                report = Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
+                self.progress.note("it was complete already: its parts were verified, and none had to be made again")
+                return report
             except OutputError as error:
                 self.progress.event("damage", f"damaged: {REPORT}; made again", parts=[str(error)])
         self.out.sweep()

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 
 from fruits.arrow import read_table, text_array, vector_array, vectors, write_table
-from fruits.errors import DamageError
+from fruits.errors import OutputError
 from fruits.scaled_pca import ScaledPCA
 
 __all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table"]
@@ -77,7 +77,7 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
 
     Raises
     ------
-    DamageError
+    OutputError
         The file cannot be read as rows.
     """
     try:
@@ -88,8 +88,11 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
             column: vectors(table[column]) if column in VECTORS else table[column].to_pylist()
             for column in table.column_names
         }
-    except (pa.ArrowException, ValueError, csv.Error) as error:
-        raise DamageError(f"{name} is damaged: {error}. Remove it and start its job again.") from error
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
+        raise OutputError(
+            f"{name} is damaged: {error}. `fruits verify` tells what else is, and the command that made it, started "
+            "again, makes it again."
+        ) from error
 
 
 def _table(columns: dict[str, Sequence[str | None] | Float32]) -> pa.Table:

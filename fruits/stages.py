@@ -131,4 +131,4 @@ class Stages:
             self.progress.event("partition", **about, **counts, **ran)
             self.slowest = nlargest(SLOWEST, [*self.slowest, about | ran], key=itemgetter("seconds"))
         elif isinstance(item, Group) and isinstance(found, Checked) and not found.damages:
-            self.progress.event("group", stage=stage, level=item.level, index=item.index, **ran)
+            self.progress.event("group", stage=stage, tree_level=item.level, index=item.index, **ran)

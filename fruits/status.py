@@ -172,25 +172,26 @@ def _parts(
     out: Folder, job: Mapping[str, Any], partitions: int
 ) -> Mapping[str, tuple[Mapping[int, StoredFile], int, str]]:
     """Return of each stage, in their order, the parts that are stored, how many there will be, and of what."""
-    rows = _stored(out / "rows"), partitions, "partitions"
+    rows = _stored(out / "rows", partitions), partitions, "partitions"
     if job["command"] == "transform":
         return {"transform": rows}
     model = dict(enumerate(file for name, file in (out / "model").stored().items() if name == "model.json"))
-    found = {"featurize": (_stored(out / "features"), partitions, "partitions")}
+    found = {"featurize": (_stored(out / "features", partitions), partitions, "partitions")}
     if job["solver"] == "native":
         found["native fit"] = model, 1, "models"
     else:
         tree = levels(partitions)
-        merged = (_stored(out / "moments" / f"level-{level[0].level}").values() for level in tree)
+        merged = (_stored(out / "moments" / f"level-{level[0].level}", len(level)).values() for level in tree)
         files = [file for level in merged for file in level]
         found["moments"] = dict(enumerate(files)), sum(len(level) for level in tree), "groups"
         found["solve"] = model, 1, "models"
     return found | ({"rows": rows} if job["command"] == "run" else {})
 
 
-def _stored(folder: Folder) -> dict[int, StoredFile]:
-    """Return the parts of a folder."""
-    return {index: file for name, file in folder.stored().items() if (index := part_index(name)) is not None}
+def _stored(folder: Folder, count: int) -> dict[int, StoredFile]:
+    """Return the parts of a folder, of which the job has `count`; others are not of it."""
+    found = ((part_index(name), file) for name, file in folder.stored().items())
+    return {index: file for index, file in found if index is not None and index < count}
 
 
 def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], int]:

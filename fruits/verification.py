@@ -16,9 +16,10 @@ from fruits.report import REPORT
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, is_temporary, part_name
 
-__all__ = ["Verification", "verify"]
+__all__ = ["STRANGER", "Verification", "verify"]
 
 READERS = 8
+STRANGER = "not of this job: remove it"  # how a part that is there and should not be is described
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,11 @@ def verify(address: str, progress: Progress) -> Verification:
         There is no finished output at this address.
     """
     out = Folder.at(address)
-    if not (out.exists(REPORT) and out.exists(JOB)):
+    try:
+        finished = out.exists(REPORT) and out.exists(JOB)
+    except OSError as error:
+        raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
+    if not finished:
         raise OutputError(f"{out.address}: no finished output. Give the --out of a command that has ended well.")
     about = out.read_json(JOB)
     try:
@@ -76,7 +81,7 @@ def verify(address: str, progress: Progress) -> Verification:
             stage.advance(1)
     for folder in sorted({name.rpartition("/")[0] for name in expected}):
         there = [f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)]
-        damages += [Damage(name, "not of this job: remove it") for name in sorted(set(there) - set(expected))]
+        damages += [Damage(name, STRANGER) for name in sorted(set(there) - set(expected))]
     if about["command"] != "transform":
         try:
             ScaledPCA.load(out / "model")

@@ -212,7 +212,7 @@ def test_json_is_one_object_on_stdout_whatever_else_writes_there(tmp_path: Path)
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == {
-        "identical": True, "rows": 3, "model": True, "largest": 0.0, "differences": []
+        "identical": True, "rows": 3, "model": True, "largest": 0.0, "same": True, "differences": []
     }  # fmt: skip
     for noise in ("from a library", "from Python", "from a child"):
         assert noise in ended.stderr
@@ -407,8 +407,10 @@ def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch
     assert ended.code == 1
     assert "different: 3,930 rows and model compared" in ended.out
     assert re.search(r"pca_features\s+1,200\s+3.5e-07\s+row 17 \+ 0, 3", ended.out)
-    assert fruits("compare", "a", "b", "--tolerance", "1e-6").code == 0
-    assert fruits("compare", "a", "b", "--tolerance", "1e-7").code == 1
+    within, beyond = (fruits("compare", "a", "b", "--tolerance", each) for each in ("1e-6", "1e-7"))
+    assert (within.code, beyond.code) == (0, 1)
+    assert "the same within 1e-06: 3,930 rows and model compared" in within.out
+    assert "different: 3,930 rows and model compared" in beyond.out
 
 
 def test_a_sign_of_zero_is_a_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,6 +418,27 @@ def test_a_sign_of_zero_is_a_difference(fruits: Fruits, monkeypatch: pytest.Monk
     monkeypatch.setattr("fruits.comparison.compare", lambda a, b: Comparison(1, False, differences))
     assert fruits("compare", "a", "b").code == 1
     assert fruits("compare", "a", "b", "--tolerance", "0").code == 0
+
+
+def test_pictures_are_drawn_on_this_machine_alone(fruits: Fruits, tmp_path: Path) -> None:
+    for words in (("sample", "s3://bucket/photos"), ("demo", "--out", "s3://bucket/demo")):
+        ended = fruits(*words)
+        assert (ended.code, "pictures are drawn on this machine" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_goes_on_with_its_own_pictures_alone(fruits: Fruits, tmp_path: Path) -> None:
+    assert fruits("sample", "demo/images", "--images", "20", "--broken", "2").code == 0
+    ended = fruits("demo", "--out", "demo", "--images", "30", "--backend", "local")
+    assert ended.code == 2
+    assert "--images 30: demo/images holds 22 files, and 33 were to be drawn." in ended.err
+
+
+def test_a_command_that_is_none_is_told_with_those_of_its_group(fruits: Fruits) -> None:
+    assert "Allowed: demo, sample, weights," in fruits("ran").err
+    ended = fruits("cluster", "list")
+    assert ended.code == 2
+    assert "Allowed: init, push, stage," in ended.err
 
 
 def test_sample_draws_files_and_says_where(fruits: Fruits, tmp_path: Path) -> None:

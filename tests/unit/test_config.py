@@ -199,7 +199,7 @@ def test_zero_workers_are_refused() -> None:
         (
             "clusters:\n  a:\n    backend: ray\n",
             2,
-            "clusters.a: needs its backend. Allowed: backend: dask, backend: spark",
+            "clusters.a: backend: ray: not known. Allowed: backend: dask, backend: spark",
         ),
         ("clusters:\n  a:\n    workers: 2\n", 2, "clusters.a: needs its backend."),
         (

@@ -308,7 +308,7 @@ def test_a_slice_of_another_job_is_refused_also_where_both_begin_at_once(job, mo
         ({"components": 6}, "components: 5 there, 6 asked"),
         ({"format": "csv"}, "format: parquet there, csv asked"),
         ({"partition_size": 5}, "plan.partition_size: 4 there, 5 asked"),
-        ({"limit": 20}, "limit: None there, 20 asked"),
+        ({"limit": 20}, "limit: nothing there, 20 asked"),
     ],
 )
 def test_another_job_is_refused_with_both_values(job, tmp_path, change, says):
@@ -366,6 +366,24 @@ def test_a_job_whose_file_is_gone_is_begun_anew_where_that_is_asked(job, tmp_pat
         pipeline.run(job, LocalExecutor())
     pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
     assert digest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("given", ["out", "out/", "out/model"])
+def test_rows_do_not_go_where_their_model_is(job, tmp_path, given):
+    pipeline.fit(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    asked = dataclasses.replace(job, model=str(tmp_path / given), overwrite=True)
+    with pytest.raises(SettingsError, match=r"holds the model of --model .*Give the rows an --out of their own"):
+        pipeline.transform(asked, LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_solver_that_the_backend_has_not_is_refused_before_anything_starts(job, tmp_path):
+    executor = Counting()
+    with pytest.raises(SettingsError, match="--solver native: the backend 'local' has no estimators of its own"):
+        pipeline.run(dataclasses.replace(job, solver="native"), executor)
+    assert executor.given == {}
+    assert not (tmp_path / "out").exists()
 
 
 def test_overwrite_goes_on_with_this_very_job_where_it_is_not_finished(job):
@@ -736,7 +754,7 @@ def test_the_log_of_a_job_has_a_line_for_each_partition_and_the_counts_add_up(jo
         assert all(set(part["steps"]) == steps and part["seconds"] > 0 for part in parts)
         assert (sum(part["rows"] for part in parts), sum(part["images"] for part in parts)) == (30, 32)
     (group,) = (line for line in lines if line["event"] == "group")
-    assert (group["level"], group["index"]) == (1, 0)
+    assert (group["level"], group["tree_level"], group["index"]) == ("info", 1, 0)
     stages = [line["stage"] for line in lines if line["event"] == "stage_end"]
     assert set(stages) == set(report.seconds)
     _, again = logged(job)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fruits.arrow import vectors
-from fruits.errors import DamageError
+from fruits.errors import OutputError
 from fruits.job import COLUMNS
 from fruits.moments import Moments
 from fruits.rows import decode_rows, encode_rows, features_table
@@ -66,5 +66,5 @@ def test_vectors_of_several_chunks_are_joined():
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
 def test_a_damaged_file_is_named(name):
-    with pytest.raises(DamageError, match=name):
+    with pytest.raises(OutputError, match=name):
         decode_rows(b'"a\xff', name)
