@@ -28,6 +28,7 @@ __all__ = ["IsolatedDecoder"]
 
 ASKED = struct.Struct("<QI")  # the bytes of the file that follows; the size of the pixels
 ANSWERED = struct.Struct("<?Q")  # whether pixels follow, or reason and detail of an ImageError; how many bytes
+READY = b"!"  # what a process says first: one that dies before has not died of a picture
 DEATHS = 2  # at one picture: a process may be killed by something else, but hardly at the same picture again
 
 
@@ -44,6 +45,8 @@ class IsolatedDecoder:
         ------
         ImageError
             As there; and ``crashed`` where the process died of the picture, twice.
+        ChildProcessError
+            The process did not start, for want of memory, say.
         """
         for _ in range(DEATHS):
             try:
@@ -76,6 +79,9 @@ class IsolatedDecoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
+            assert self._process.stdout is not None
+            if self._process.stdout.read(len(READY)) != READY:
+                raise ChildProcessError(f"the process that decodes pictures did not start: exit code {self._end()}")
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None
         assert sink is not None
@@ -110,6 +116,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    sink.write(READY)
+    sink.flush()
     while header := source.read(ASKED.size):
         length, size = ASKED.unpack(header)
         data = _exactly(source, length)

@@ -64,3 +64,9 @@ def test_a_picture_at_which_it_dies_again_is_named_with_what_ended_it(picture, t
                 decoder(picture)
         with pytest.raises(ImageError, match=r"^empty"):
             decoder(b"")
+
+
+def test_a_process_that_does_not_start_has_not_died_of_a_picture(picture, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with IsolatedDecoder() as decoder, pytest.raises(ChildProcessError, match=r"did not start: exit code 1$"):
+        decoder(picture)
