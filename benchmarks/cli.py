@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,8 @@ def call(words: Sequence[str]) -> Any:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     given = list(words) or ["--help"]
     if given[0] not in names | {"-h", "--help"}:
+        if (meant := get_close_matches(given[0], names, 1)) and not os.path.exists(given[0]):
+            raise SettingsError(f"fruits bench {given[0]}: no such command, and no such folder. Meant: {meant[0]}?")
         given.insert(0, DEFAULT)
     return app(given, prog_name="fruits bench", standalone_mode=False)
 

@@ -20,6 +20,7 @@ TAG = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]
 
 Count = Annotated[int, Field(ge=0)]
 InstanceType = Annotated[str, Field(pattern=INSTANCE_TYPE)]
+INSTANCE = Field(description="an instance type such as c7i.4xlarge")  # what a message says that is allowed
 
 
 class Settings(BaseModel):
@@ -54,9 +55,16 @@ class AwsCluster(Settings):
 
     backend: str
     cloud: str
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None = None
-    bucket: Annotated[str, Field(pattern=S3_ADDRESS)] | None = None
-    subnet: Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")] | None = None
+    region: Annotated[
+        Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")] | None,
+        Field(description="a region such as eu-west-3"),
+    ] = None
+    bucket: Annotated[
+        Annotated[str, Field(pattern=S3_ADDRESS)] | None, Field(description="a bucket such as s3://my-fruits")
+    ] = None
+    subnet: Annotated[
+        Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")] | None, Field(description="a subnet such as subnet-0123ab")
+    ] = None
     key_pair: Annotated[str, Field(min_length=1)] | None = None
     idle_minutes: Annotated[int, Field(ge=1, le=10_080)] = 15
     tags: dict[TAG, TAG] = {}
@@ -93,8 +101,8 @@ class EmrCluster(AwsCluster):
     backend: Literal["spark"]
     cloud: Literal["emr"]
     release: Annotated[str, Field(min_length=1)] = "emr-7.13.0"
-    master_type: InstanceType = "m7i.xlarge"
-    worker_types: Annotated[list[InstanceType], Field(min_length=1, max_length=30)] = ["c7i.4xlarge"]
+    master_type: Annotated[InstanceType, INSTANCE] = "m7i.xlarge"
+    worker_types: Annotated[list[InstanceType], Field(min_length=1, max_length=30), INSTANCE] = ["c7i.4xlarge"]
     core_nodes: PositiveInt = 1
     task_nodes: Count = 4
     spot: bool = True
@@ -124,7 +132,10 @@ class DaskCloudCluster(AwsCluster):
     maximum: PositiveInt = 4
     spot: bool = True
     public: bool = False
-    client: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+\.\d+/([1-9]|[12]\d|3[0-2])$")] | None = None
+    client: Annotated[
+        Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+\.\d+/([1-9]|[12]\d|3[0-2])$")] | None,
+        Field(description="addresses such as 203.0.113.7/32"),
+    ] = None
 
     @model_validator(mode="after")
     def _minimum_and_maximum(self) -> Self:
@@ -149,10 +160,12 @@ class DaskEc2Cluster(DaskCloudCluster):
     """
 
     cloud: Literal["dask-ec2"]
-    scheduler_type: InstanceType = "m7i.large"
-    worker_type: InstanceType = "c7i.4xlarge"
+    scheduler_type: Annotated[InstanceType, INSTANCE] = "m7i.large"
+    worker_type: Annotated[InstanceType, INSTANCE] = "c7i.4xlarge"
     disk_gb: Annotated[int, Field(ge=16, le=16_384)] = 64
-    image: Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None = None
+    image: Annotated[
+        Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None, Field(description="an image such as ami-0123ab")
+    ] = None
 
 
 class DaskFargateCluster(DaskCloudCluster):

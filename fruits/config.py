@@ -351,4 +351,8 @@ def _words(problem: ErrorDetails) -> str:
     # A property of Spark may be a secret, and so may what a whole entry holds.
     secret = "conf" in location or isinstance(problem["input"], Mapping)
     given = "" if secret else f" Given: {quoted(problem['input'])}."
+    if problem["type"] == "string_pattern_mismatch":
+        field = model.model_fields.get(str(location[2])) if len(location) > 2 else None
+        if field is not None and field.description is not None:
+            return f"{name}: not {field.description}.{given}"
     return f"{name}: {problem['msg'][0].lower()}{problem['msg'][1:]}.{given}"

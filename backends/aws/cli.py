@@ -148,7 +148,7 @@ def stage(
 
 @app.command()
 def render(
-    entry: Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml.")],
+    entry: Annotated[str, typer.Argument(metavar="NAME", help="A cluster of EMR in cluster.yaml.")],
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="A folder of this machine.")],
     bucket: Bucket = None,
     account_number: Annotated[
@@ -174,7 +174,10 @@ def render(
 def cost(
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="How many images.")],
     entry: Entry = "emr",
-    region: Region = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="NAME", help="Default: that of the cluster, AWS_REGION, or us-east-1."),
+    ] = None,
     speed: Annotated[
         float | None,
         typer.Option("--images-per-second", metavar="NUMBER", help="Of one core; default: as measured in README.md."),

@@ -43,6 +43,7 @@ def test_help_tells_the_three_commands(capsys: pytest.CaptureFixture[str]) -> No
     ("words", "message"),
     [
         (["nowhere"], "nowhere: no such folder"),
+        (["compar", "old", "new"], "fruits bench compar: no such command, and no such folder. Meant: compare?"),
         (["--images", "3"], "--images 3: a set has its own. Name what to run with --scenario."),
         (["--set", "nothing"], "--set nothing: not known. Allowed: standard, full, quick"),
         (["--scenario", "nothing"], "--scenario nothing: not known"),

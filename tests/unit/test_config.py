@@ -262,9 +262,10 @@ def test_a_cluster_in_a_cloud_is_as_large_as_its_entry_says(tmp_path: Path) -> N
             "{backend: spark, cloud: emr, workers: 3}",
             "a.workers: not known. Allowed: backend, cloud, region, bucket",
         ),
-        ("{backend: spark, cloud: emr, region: Paris}", "clusters.a.region: string should match"),
-        ("{backend: spark, cloud: emr, bucket: my-fruits}", "clusters.a.bucket: string should match"),
+        ("{backend: spark, cloud: emr, region: Paris}", "clusters.a.region: not a region such as eu-west-3."),
+        ("{backend: spark, cloud: emr, bucket: my-fruits}", "clusters.a.bucket: not a bucket such as s3://my-fruits."),
         ("{backend: spark, cloud: emr, worker_types: []}", "clusters.a.worker_types: list should have at least 1"),
+        ("{backend: spark, cloud: emr, worker_types: [c7i]}", "a.worker_types.0: not an instance type such as"),
         ("{backend: spark, cloud: emr, idle_minutes: 0}", "clusters.a.idle_minutes: input should be greater"),
     ],
 )
