@@ -91,8 +91,10 @@ def cost(
     SettingsError
         The count is not one, or no price is known.
     """
-    if images < 1 or images_per_second <= 0:
-        raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1, and a speed above 0.")
+    if images < 1:
+        raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1.")
+    if images_per_second <= 0:
+        raise SettingsError(f"--images-per-second {images_per_second:g}: not allowed. Allowed: a speed above 0.")
     asked = _nodes(settings)
     each, count = vcpus(asked.worker), asked.on_demand + asked.others
     minutes = asked.start_minutes + images / (images_per_second / THREADS_PER_CORE * each * count) / 60

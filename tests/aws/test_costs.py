@@ -64,3 +64,5 @@ def test_what_has_no_price_is_refused_with_what_has() -> None:
         cost(DaskFargateCluster(backend="dask", cloud="dask-fargate"), 1, region="us-east-1")
     with pytest.raises(SettingsError, match="--images 0"):
         cost(emr(), 0, region="us-east-1")
+    with pytest.raises(SettingsError, match="--images-per-second 0"):
+        cost(emr(), 1, region="us-east-1", images_per_second=0)
