@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import OutputError
-from fruits.report import REPORT
+from fruits.report import finished
 from fruits.rows import decode_rows
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, part_name
@@ -81,7 +81,7 @@ def compare(a: str, b: str) -> Comparison:
     OutputError
         One of them is no finished output, or they hold different columns or different kinds of output.
     """
-    left, right = _finished(Folder.at(a)), _finished(Folder.at(b))
+    left, right = finished(Folder.at(a)), finished(Folder.at(b))
     models = [side.exists("model/model.json") for side in (left, right)]
     parts = [(side / "rows").parts() for side in (left, right)]
     if models[0] != models[1] and not all(parts):
@@ -95,18 +95,6 @@ def compare(a: str, b: str) -> Comparison:
             raise OutputError(f"{a if parts[1] else b} holds a model and no rows. Compare two runs, or two fits.")
         rows = _compare_rows(left, right, differences)
     return Comparison(rows, all(models), tuple(differences.values()))
-
-
-def _finished(side: Folder) -> Folder:
-    try:
-        finished = side.exists(REPORT)
-    except OSError as error:
-        raise OutputError(f"{side.address} cannot be read: {error.strerror or error}.") from error
-    if not finished:
-        raise OutputError(
-            f"{side.address}: no finished output (report.json is missing). Give the --out of a finished command."
-        )
-    return side
 
 
 def _compare_models(a: ScaledPCA, b: ScaledPCA, differences: dict[str, Difference]) -> None:

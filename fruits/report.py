@@ -6,10 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from fruits.errors import DamageError
+from fruits.errors import DamageError, OutputError
+from fruits.storage import Folder
 from fruits.text import brief
 
-__all__ = ["REPORT", "Report", "SliceReport", "report_of"]
+__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_of"]
 
 REPORT = "report.json"  # which means that everything is there
 
@@ -129,3 +130,22 @@ class SliceReport:
 def report_of(values: dict[str, Any]) -> Report | SliceReport:
     """Return the report that ``to_dict`` gave as these values."""
     return SliceReport(**values) if "shards" in values else Report(**values)
+
+
+def finished(out: Folder) -> Folder:
+    """Return an output folder that a finished job has left.
+
+    Raises
+    ------
+    OutputError
+        It cannot be read, or there is no report in it.
+    """
+    try:
+        found = out.exists(REPORT)
+    except OSError as error:
+        raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
+    if not found:
+        raise OutputError(
+            f"{out.address}: no finished output ({REPORT} is missing). Give the --out of a finished command."
+        )
+    return out

@@ -12,7 +12,7 @@ from fruits.job_file import JOB, stored_plan
 from fruits.manifest import Damage, Manifest, PartError, read_part
 from fruits.moments import levels
 from fruits.progress import Progress
-from fruits.report import REPORT
+from fruits.report import finished
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, is_temporary, part_name
 
@@ -47,13 +47,11 @@ def verify(address: str, progress: Progress) -> Verification:
     OutputError
         There is no finished output at this address.
     """
-    out = Folder.at(address)
-    try:
-        finished = out.exists(REPORT) and out.exists(JOB)
-    except OSError as error:
-        raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
-    if not finished:
-        raise OutputError(f"{out.address}: no finished output. Give the --out of a command that has ended well.")
+    out = finished(Folder.at(address))
+    if not out.exists(JOB):
+        raise OutputError(
+            f"{out.address}: no finished output ({JOB} is missing). Give the --out of a finished command."
+        )
     about = out.read_json(JOB)
     try:
         expected = list(_expected(about, stored_plan(out, about)))
