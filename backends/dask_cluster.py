@@ -56,13 +56,10 @@ class SteadyCluster(LocalCluster):
 
     Attributes
     ----------
-    workers_wanted : int
-        How many there are to be.
     failed_starts : int
         How often one has failed to start.
     """
 
-    workers_wanted = 0
     failed_starts = 0
 
     def keep(self) -> None:
@@ -72,12 +69,12 @@ class SteadyCluster(LocalCluster):
                 self.failed_starts += nanny.status == Status.failed
                 del self.workers[name]
         if self.status == Status.running:
-            self.scale(self.workers_wanted)  # type: ignore[no-untyped-call]
+            self.scale(len(self.worker_spec))  # type: ignore[no-untyped-call]
 
     @property
     def cannot_start(self) -> bool:
         """Whether workers have failed to start so often that they always will."""
-        return self.failed_starts >= STARTS * self.workers_wanted
+        return self.failed_starts >= STARTS * len(self.worker_spec)
 
 
 @contextmanager
@@ -110,7 +107,6 @@ def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None
         # it is the driver alone that answers, and closes them. (Starting the tracker would lift the mask.)
         resource_tracker.ensure_running()
         cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
-        cluster.workers_wanted = workers
         cluster.scale(workers)  # type: ignore[no-untyped-call]
         keeper = PeriodicCallback(cluster.keep, KEEP_SECONDS * 1000)
         cast(IOLoop, cluster.loop).add_callback(keeper.start)
