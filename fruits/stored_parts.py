@@ -75,10 +75,11 @@ class StoredParts:
         self._whole: set[str] = set()
         self._repairs: Counter[str] = Counter()
 
-    def done(self, folder: str, suffix: str) -> set[int]:
-        """Return the numbers of the parts that are in a folder, and may be this job's."""
+    def done(self, folder: str, suffix: str, *, known: bool = False) -> set[int]:
+        """Return the numbers of the parts that are in a folder, and may be this job's; or those alone that it knows."""
         there = (self.out / folder).parts()
-        return {index for index in there if not self.fresh or self.manifest.get(f"{folder}/{part_name(index, suffix)}")}
+        known = known or self.fresh
+        return {index for index in there if not known or self.manifest.get(f"{folder}/{part_name(index, suffix)}")}
 
     def checksums(self, *names: str) -> tuple[bytes | None, ...]:
         """Return the checksums of parts, as far as they are known."""
@@ -107,9 +108,7 @@ class StoredParts:
 
     def missing(self, folder: str, suffix: str, items: Sequence[Item]) -> list[Item]:
         """Return the items whose parts are not in `folder`; verify the others."""
-        done = self.done(folder, suffix)
-        if suffix == "csv":  # which does not tell of itself whether it is whole
-            done = {index for index in done if self.manifest.get(f"{folder}/{part_name(index, suffix)}")}
+        done = self.done(folder, suffix, known=suffix == "csv")  # which does not tell of itself whether it is whole
         names = [f"{folder}/{part_name(item.index, suffix)}" for item in items if item.index in done]
         unseen = [name for name in names if name not in self._whole]
         batches = [Parts(tuple(some), self.checksums(*some)) for some in _some(unseen)]
