@@ -269,13 +269,8 @@ def test_nobody_lets_the_world_in(account, settings):
         admit(account, vpc, NAME, "0.0.0.0/0", {})
 
 
-def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
-    ec2, s3 = account.client("ec2"), account.client("s3")
-    address = secrets_address(BUCKET, NAME)
-    key = address.removeprefix(f"s3://{BUCKET}/")
-    for name in (key, key.replace(NAME, "another")):
-        s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
-    group = dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2).group
+def started(ec2, settings, group):
+    """Return the identifier of a machine of the job, which was started without its cluster."""
     machine = ec2.run_instances(
         ImageId=IMAGE,
         MinCount=1,
@@ -283,7 +278,18 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
         SecurityGroupIds=[group],
         SubnetId=settings.subnet,
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": NAME}]}],
-    )["Instances"][0]["InstanceId"]
+    )
+    return machine["Instances"][0]["InstanceId"]
+
+
+def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
+    ec2, s3 = account.client("ec2"), account.client("s3")
+    address = secrets_address(BUCKET, NAME)
+    key = address.removeprefix(f"s3://{BUCKET}/")
+    for name in (key, key.replace(NAME, "another")):
+        s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
+    group = dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2).group
+    machine = started(ec2, settings, group)
     assert [(each.kind, each.identifier) for each in find(account)] == [
         ("instance", machine),
         ("security group", group),
@@ -305,14 +311,7 @@ def test_a_group_whose_bucket_is_gone_is_removed_all_the_same(account, settings)
 def test_a_step_of_the_end_that_fails_does_not_keep_the_next_from_being_taken(account, settings, monkeypatch):
     ec2 = account.client("ec2")
     group = dask_machines.plan_of(account, settings, NAME, STAGED, "s3://gone/s", workers_per_node=2).group
-    ec2.run_instances(
-        ImageId=IMAGE,
-        MinCount=1,
-        MaxCount=1,
-        SecurityGroupIds=[group],
-        SubnetId=settings.subnet,
-        TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": NAME}]}],
-    )
+    started(ec2, settings, group)
 
     def refused(operation):
         def call(*given, **more):
