@@ -145,7 +145,7 @@ class _Run:
                 for name in STORED:
                     self.out.remove(name)
                 fresh = True
-                plan = self._plan(listing, store=fresh)
+                plan = self._plan(listing, store=True)
                 asked = describe(self.command, job, plan, network, model)
             fresh = fresh and not self.out.exists(JOB)  # a twin, or another slice, may have been sooner
             if fresh:
@@ -509,7 +509,7 @@ class _Run:
                 report = Report.of(self.out.read_json(REPORT), f"{self.out.address}/{REPORT}")
                 self.progress.note("it was complete already: its parts were verified, and none had to be made again")
                 return report
-            except OutputError as error:
+            except (OutputError, DamageError) as error:
                 self.progress.event("damage", f"damaged: {REPORT}; made again", parts=[str(error)])
         self.out.sweep()
         for folder in (*FOLDERS, *(f"moments/{name}" for name in (self.out / "moments").names())):

@@ -463,9 +463,10 @@ def test_rows_in_csv_that_the_manifest_does_not_know_are_no_damage(job, tmp_path
     assert digest(tmp_path / "out") == before
 
 
-def test_a_report_that_is_damaged_is_made_again(job, tmp_path):
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_report_that_is_damaged_is_made_again(job, tmp_path, content):
     report = pipeline.run(job, LocalExecutor())
-    (tmp_path / "out" / "report.json").write_text("{")
+    (tmp_path / "out" / "report.json").write_text(content)
     assert pipeline.run(job, LocalExecutor()).rows == report.rows
     assert Report.of(json.loads((tmp_path / "out" / "report.json").read_text()), "report.json").rows == report.rows
 
