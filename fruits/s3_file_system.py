@@ -1,8 +1,9 @@
 """S3 as a file system: s3fs, with what a job of many small images needs besides.
 
 - A small file takes one request, and little of the processor. botocore takes a millisecond to make and to read a
-  request, so it makes the first one to a bucket, and the next are sent where that one went. Whatever is not answered
-  with the whole file is asked for once more in the usual way, which knows about retries, redirections and errors.
+  request, so it makes the first one to a bucket, and obstore sends the next where that one went. Whatever is not
+  answered with the whole file is asked for once more in the usual way, which knows about retries, redirections and
+  errors.
 - A listing comes page by page, in the order of S3, and is kept nowhere.
 - What goes wrong is an ``OSError`` that says what, and what to do. A ``FileNotFoundError`` or a ``PermissionError`` is
   about the one file; anything else is about S3 as a whole: credentials, the bucket, the region, the network.
@@ -14,30 +15,38 @@ import os
 import re
 from collections.abc import Iterator
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
-from botocore.awsrequest import AWSPreparedRequest
-from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from botocore.exceptions import ConnectionError as NoConnection
+from botocore.httpsession import get_cert_path
 from fsspec.asyn import sync
+from obstore import get_async
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
 from s3fs import S3FileSystem as S3fs
 
 from fruits.s3 import ENDPOINT_VARIABLE, S3Settings
-from fruits.s3_signature import signed_get
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from obstore.store import ClientConfig, S3Config, S3Credential
+
 __all__ = ["Page", "S3FileSystem", "Stored"]
 
 CONNECTIONS = 64
+READ_TIMEOUT, FILE_TIMEOUT = "60s", "10m"  # of one answer: until its next bytes, as botocore waits, and whole
 MULTIPART_BYTES = 16 * 2**20  # of a part of an upload; what has less than two of them is one PUT
 UPLOADS_AT_ONCE = 4
 CHECK_NAME = ".fruits-write-check"
+# obstore asks for credentials again when less than 5 minutes are left of them; botocore renews those of a role when
+# less than 15 are left.
+CREDENTIALS_HOLD = timedelta(minutes=10)
 
 CREDENTIALS = {
     "AuthFailure",
@@ -105,10 +114,11 @@ class Page(NamedTuple):
 
 
 class _Route(NamedTuple):
-    """Where the files of a bucket are: the address before the key, and the region to sign for; None is unsigned."""
+    """Where the files of a bucket are: the address before the key, the region to sign for or None, and a reader."""
 
     base: str
     region: str | None
+    store: S3Store
 
 
 class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
@@ -214,6 +224,15 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
 
     async def read(self, path: str) -> tuple[bytes, str]:
         """Return the bytes of a file and its ETag, of one answer; to be awaited on the loop of this file system."""
+        bucket, key, _ = self.split_path(path)
+        if bucket in self._routes and key == key.strip("/"):  # for obstore would strip it
+            try:
+                answer = await get_async(self._routes[bucket].store, key)
+                data = await answer.bytes_async()
+                return data.to_bytes(), (answer.meta["e_tag"] or "").strip('"')
+            except (BaseError, OSError, ValueError):  # a ValueError is a key that obstore does not take
+                pass
+        _reading.set((bucket, quote(key, safe="/-._~")))
         return await self._cat_file(path), _etag.get()
 
     def is_encrypted_by_kms(self, path: str) -> bool:
@@ -226,7 +245,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     async def get_s3(self, bucket: str | None = None) -> Any:
         """Return the client of a bucket, which tells here where its requests for files go."""
         client = await super().get_s3(bucket)
-        client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-route")
+        client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-store")
         return client
 
     async def _abort_uploads(self, bucket: str, prefix: str, only: str | None = None) -> int:
@@ -248,59 +267,66 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         words = request.headers.get("Authorization", "")
         authorization = words.decode() if isinstance(words, bytes) else words
         scope = _SCOPE.match(authorization)
+        region = scope and scope[1]
         if (
             key
             and base != request.url
             and (scope or not authorization)
             and "X-Amz-S3session-Token" not in request.headers
+            and self._routes.get(bucket, ())[:2] != (base, region)
         ):
-            self._routes[bucket] = _Route(base, scope and scope[1])
+            self._routes[bucket] = _Route(base, region, self._store(bucket, base, region))
 
-    async def _cat_file(
-        self, path: str, version_id: Any = None, start: Any = None, end: Any = None, **others: Any
-    ) -> bytes:
-        bucket, key, version = self.split_path(path)
-        name = quote(key, safe="/-._~")
-        if start is None and end is None and version_id is None and version is None and bucket in self._routes:
-            data = await self._read_whole(self._routes[bucket], name)
-            if data is not None:
-                return data
-        _reading.set((bucket, name))
-        try:
-            whole: bytes = await super()._cat_file(path, version_id, start, end, **others)
-        except (BotoCoreError, HttpError) as error:  # while the body was read
-            raise ConnectionError(f"s3://{path}: {error}") from error
-        return whole
+    def _store(self, bucket: str, base: str, region: str | None) -> S3Store:
+        settings: S3Config = {
+            "aws_endpoint_url_s3": base,  # which wins over every variable of the environment
+            "virtual_hosted_style_request": True,  # that is, the bucket is in the address
+            "request_payer": self.requester_pays,
+            "skip_signature": region is None,
+        }
+        if region is not None:
+            settings["region"] = region
+        client: ClientConfig = {"read_timeout": READ_TIMEOUT, "timeout": FILE_TIMEOUT}
+        verify = self.client_kwargs.get("verify", self.session.get_config_variable("ca_bundle") or True)
+        if base.startswith("http:"):
+            client["allow_http"] = True
+        elif verify is False:
+            client["allow_invalid_certificates"] = True
+        else:
+            client["root_certificate"] = Path(get_cert_path(verify)).read_bytes()
+        return S3Store(
+            bucket,
+            config=settings,
+            client_options=client,
+            retry_config={"max_retries": 0},
+            credential_provider=None if region is None else self._credentials,
+        )
 
-    async def _read_whole(self, route: _Route, name: str) -> bytes | None:
-        """Return the bytes of a file, or None where the answer is anything else, or there is none."""
-        url = f"{route.base}/{name}"
-        headers = {"x-amz-request-payer": "requester"} if self.requester_pays else {}
-        try:
-            if route.region is not None:
-                headers = await self._signed(url, route.region, headers)
-            request = AWSPreparedRequest("GET", url, headers, None, stream_output=True)
-            response = await self._s3._endpoint.http_session.send(request)
-            data: bytes = await response.content
-        except (BotoCoreError, HttpError, OSError):
-            return None
-        _etag.set(response.headers.get("ETag", "").strip('"'))
-        return data if response.status_code == 200 else None
-
-    async def _signed(self, url: str, region: str, headers: dict[str, str]) -> dict[str, str]:
-        credentials = await self._credentials()
-        if credentials is None:
-            raise NoCredentialsError
-        key, secret, token = credentials.access_key, credentials.secret_key, credentials.token
-        host, _, path = url.partition("://")[2].partition("/")
-        return signed_get(host, f"/{path}", region=region, key=key, secret=secret, token=token, headers=headers)
-
-    async def _credentials(self) -> ReadOnlyCredentials | None:
+    async def _credentials(self) -> S3Credential:
         """Return the credentials of this moment: those of a role change every hour."""
-        if self.key and self.secret:
-            return ReadOnlyCredentials(self.key, self.secret, self.token)
-        found = await self.session.get_credentials()
-        return None if found is None else await found.get_frozen_credentials()
+        credentials: S3Credential = {
+            "access_key_id": self.key,
+            "secret_access_key": self.secret,
+            "token": self.token,
+            "expires_at": datetime.now(UTC) + CREDENTIALS_HOLD,
+        }
+        if not (self.key and self.secret):
+            if (found := await self.session.get_credentials()) is None:
+                raise NoCredentialsError
+            frozen = await found.get_frozen_credentials()
+            credentials |= {
+                "access_key_id": frozen.access_key,
+                "secret_access_key": frozen.secret_key,
+                "token": frozen.token,
+            }
+        return credentials
+
+    async def _cat_file(self, *given: Any, **options: Any) -> bytes:
+        try:
+            whole: bytes = await super()._cat_file(*given, **options)
+        except (BotoCoreError, HttpError) as error:  # while the body was read
+            raise ConnectionError(f"s3://{given[0]}: {error}") from error
+        return whole
 
     async def _call_s3(self, method: str, *given: Any, **parameters: Any) -> Any:
         """Make a request; every failure is an ``OSError`` with words of ours."""

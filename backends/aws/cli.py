@@ -19,7 +19,7 @@ from fruits import _options as options
 from fruits import config
 from fruits._answer import Answer
 from fruits.clouds import AwsCluster, EmrCluster
-from fruits.errors import SettingsError
+from fruits.errors import FruitsError, SettingsError
 from fruits.progress import to_stderr
 from fruits.s3 import S3Settings
 
@@ -331,17 +331,26 @@ def down(
         raise SettingsError("fruits cluster down: give NAME or --all. `fruits cluster status` shows what is up.")
     account = Account(region)
     found = find(account, name)
-    ended = []
+    became = dict.fromkeys((each.identifier for each in found), "up")
+    failed: dict[str, str] = {}
     for each in found:
         words = f"{each.kind} {each.identifier} of {each.name} ({each.state.lower()})"
         if not dry_run and (yes or _confirmed(f"End {words}?")):
-            end_found(account, each)
-            ended.append(each.identifier)
-    lines = [("ended" if each.identifier in ended else "up", each.name, each.identifier) for each in found]
-    return Answer(
-        {"ended": ended, "left": [each.identifier for each in found if each.identifier not in ended]},
-        _table(("", "name", "identifier"), lines) if lines else _line("Nothing of ours is up."),
-    )
+            try:
+                end_found(account, each)
+                became[each.identifier] = "ended"
+            except FruitsError as error:  # which does not keep the next from being ended
+                became[each.identifier], failed[each.identifier] = "failed", str(error)
+    lines = [(became[each.identifier], each.name, each.identifier) for each in found]
+
+    def show(console: Console) -> None:
+        (_table(("", "name", "identifier"), lines) if lines else _line("Nothing of ours is up."))(console)
+        for message in failed.values():
+            _line(message)(console)
+
+    ended = [each.identifier for each in found if became[each.identifier] == "ended"]
+    left = [each.identifier for each in found if became[each.identifier] != "ended"]
+    return Answer({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
 
 
 def _settings(entry: str, file: str | None) -> AwsCluster:

@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
+from rich.console import Console
 
 from backends.aws import cleanup, cli, emr_job, emr_run, setup
 from backends.aws.account import Account
@@ -215,6 +216,29 @@ def test_down_ends_what_the_tag_names_and_nothing_else(ready: Account) -> None:
     (state,) = ec2.describe_instances(InstanceIds=[theirs["InstanceId"]])["Reservations"][0]["Instances"]
     assert state["State"]["Name"] == "running"
     assert emr.describe_cluster(ClusterId=foreign)["Cluster"]["Status"]["State"] in emr_run.ACTIVE
+
+
+def test_down_goes_on_when_one_thing_cannot_be_ended(
+    ready: Account, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = begin(ready)
+    ec2 = ready.client("ec2")
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}]
+    (machine,) = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=tags)["Instances"]
+
+    def refused(account: Account, identifier: str) -> None:
+        raise JobError(f"Could not end {identifier}: it is protected.")
+
+    monkeypatch.setattr(cleanup, "end_cluster", refused)
+    answer = cli.call(["down", "--all", "--yes", "--region", REGION])
+    assert answer.exit_code == 1
+    assert answer.values == {
+        "ended": [machine["InstanceId"]],
+        "left": [job.cluster],
+        "failed": {job.cluster: f"Could not end {job.cluster}: it is protected."},
+    }
+    answer.show(Console())
+    assert "it is protected" in capsys.readouterr().out
 
 
 def test_a_start_that_is_interrupted_ends_what_it_began(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:

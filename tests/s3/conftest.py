@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from fruits.s3 import conf
+from fruits.s3_file_system import S3FileSystem
 from tests.s3.proxy import Proxy, running
 from tests.s3.server import Server, close_clients, served
 
@@ -57,3 +59,23 @@ def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
             return started
 
         yield start
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that sets fsspec's configuration of S3, as FSSPEC_S3 does when a process starts."""
+    return lambda **options: monkeypatch.setitem(conf, "s3", options)
+
+
+@pytest.fixture
+def long_way(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return the keys that are asked for through botocore, None for requests that are not about one."""
+    asked: list[str | None] = []
+    call = S3FileSystem._call_s3
+
+    def noted(self: S3FileSystem, method: str, *given: Any, **parameters: Any) -> Any:
+        asked.append(parameters.get("Key"))
+        return call(self, method, *given, **parameters)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", noted)
+    return asked

