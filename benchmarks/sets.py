@@ -1,18 +1,18 @@
-"""Sets of groups: ``quick`` takes minutes, ``standard`` under 40 minutes on 2 cores, ``full`` an hour and a quarter.
+"""Sets of groups: ``quick`` takes minutes, ``standard`` half an hour on 2 cores, ``full`` an hour and a quarter.
 
-The budget, in minutes on 2 cores, checking answers included: of `standard` reckoned from what each run takes at 150
-images/s of ours, of `full` at 230:
+The budget, in minutes on 2 cores, checking answers included: of `standard` as it took on 2026-11-26, at 170 images/s of
+ours; of `full` reckoned from what each run takes at 230:
 
 =========== ============================================================================================== =======
 standard    runs                                                                                           minutes
 =========== ============================================================================================== =======
-featurize   2,048 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                                     7.5
-other tools 1,024 images: Dask twice, Spark, transform on both, four peers; 3 repeats                           12
-one worker  1,024 images: Dask, Spark; 3 repeats                                                               1.6
-growth      8,192 images: Dask, Spark; 2 repeats                                                                 4
-whole jobs  1,024 images: run and fit on Dask and Spark; 3 repeats                                               3
-first image Dask, Spark; 5 repeats                                                                               1
-solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 3 repeats                      4
+featurize   2,048 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                                       7
+other tools 1,024 images: Dask twice, Spark, transform on both, four peers; 3 repeats                           13
+one worker  1,024 images: Dask, Spark; 3 repeats                                                               1.5
+growth      8,192 images: Dask, Spark; 2 repeats                                                                 3
+whole jobs  1,024 images: run and fit on Dask and Spark; 3 repeats                                             2.5
+first image Dask, Spark; 5 repeats                                                                             0.5
+solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 3 repeats                    3.5
 plan, csv   1,000,000 keys; 5,000 rows; 5 repeats                                                                1
 =========== ============================================================================================== =======
 
