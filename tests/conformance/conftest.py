@@ -9,6 +9,7 @@ import pytest
 import backends
 
 WORKERS = 2
+JAVA_SAYS = "WARNING: Using incubator modules: jdk.incubator.vector\n"  # that of Spark 4, and nothing silences it
 
 
 @dataclass(frozen=True)

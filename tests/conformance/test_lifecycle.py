@@ -12,11 +12,10 @@ import pytest
 
 import backends
 from tests.conformance import tasks
-from tests.conformance.conftest import ENGINES
+from tests.conformance.conftest import ENGINES, JAVA_SAYS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
-JAVA_SAYS = "WARNING: Using incubator modules: jdk.incubator.vector\n"  # that of Spark 4, and nothing silences it
 
 
 @pytest.fixture(params=list(backends.BACKENDS))
