@@ -314,22 +314,19 @@ def verify(
     Exits with 0 where all is whole, and with 1 where it is not: the command that made it, started again, makes what is
     missing or damaged again, and that alone.
     """
-    from fruits.verification import STRANGER
     from fruits.verification import verify as verified
 
     found = verified(out, to_stderr(quiet=quiet))
 
     def show(console: Console) -> None:
-        for damage in found.damages:
-            console.print(str(damage), markup=False, soft_wrap=True)
-        strangers = sum(damage.how == STRANGER for damage in found.damages)
-        damaged = len(found.damages) - strangers
+        for line in (*found.damages, *(f"{name}: not of this job" for name in found.strangers)):
+            console.print(str(line), markup=False, soft_wrap=True)
         words = [f"{found.parts:,} parts, {found.bytes:,} bytes, whole"]
-        words += [f"{damaged:,} not: start its command again"] * (damaged > 0)
-        words += [f"{strangers:,} not of this job: remove them"] * (strangers > 0)
+        words += [f"{len(found.damages):,} not: start its command again"] * bool(found.damages)
+        words += [f"{len(found.strangers):,} not of this job: remove them"] * bool(found.strangers)
         console.print("; ".join(words), soft_wrap=True)
 
-    return Answer(dataclasses.asdict(found), show, 1 if found.damages else 0)
+    return Answer(dataclasses.asdict(found), show, 0 if found.is_whole else 1)
 
 
 @app.command(epilog=EXAMPLE + "fruits compare out/dask out/spark")

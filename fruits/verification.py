@@ -16,10 +16,9 @@ from fruits.report import finished
 from fruits.scaled_pca import ScaledPCA
 from fruits.storage import Folder, is_temporary, part_name
 
-__all__ = ["STRANGER", "Verification", "verify"]
+__all__ = ["Verification", "verify"]
 
 READERS = 8
-STRANGER = "not of this job: remove it"  # how a part that is there and should not be is described
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,20 @@ class Verification:
     parts, bytes : int
         How many parts are whole, and how many bytes they have.
     damages : tuple of Damage
-        What is missing, damaged, or not of this job.
+        What is missing or damaged.
+    strangers : tuple of str
+        Parts that are there and are not of this job, by their names below the output folder.
     """
 
     parts: int
     bytes: int
     damages: tuple[Damage, ...]
+    strangers: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is nothing to mend."""
+        return not (self.damages or self.strangers)
 
 
 def verify(address: str, progress: Progress) -> Verification:
@@ -59,6 +66,7 @@ def verify(address: str, progress: Progress) -> Verification:
         raise OutputError(f"{out.address}/{JOB} is damaged: {error!r}. Use --overwrite to begin anew.") from error
     manifest = Manifest.load(out)
     damages: list[Damage] = []
+    strangers: list[str] = []
     whole = size = 0
 
     def look(name: str) -> int | Damage:
@@ -79,13 +87,13 @@ def verify(address: str, progress: Progress) -> Verification:
             stage.advance(1)
     for folder in sorted({name.rpartition("/")[0] for name in expected}):
         there = [f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)]
-        damages += [Damage(name, STRANGER) for name in sorted(set(there) - set(expected))]
+        strangers += sorted(set(there) - set(expected))
     if about["command"] != "transform":
         try:
             ScaledPCA.load(out / "model")
         except ModelError as error:
             damages.append(Damage("model", str(error)))
-    return Verification(whole, size, tuple(damages))
+    return Verification(whole, size, tuple(damages), tuple(strangers))
 
 
 def _expected(about: dict[str, object], plan: Plan) -> Iterator[str]:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from backends.local import LocalExecutor
-from fruits import heartbeat, pipeline, tasks
+from fruits import cli, heartbeat, pipeline, tasks
 from fruits.arrow import write_table
 from fruits.comparison import compare
 from fruits.dataset import Partition
@@ -431,7 +432,7 @@ def test_a_job_that_was_thrown_away_ends_when_it_finds_that_out(job, images):
 
     with pytest.raises(OutputError, match=r"out holds another job since this one began.*Give each an --out of its own"):
         pipeline.run(job, Slow())
-    assert verify(other.out, Silent()).damages == ()
+    assert verify(other.out, Silent()).is_whole
 
 
 def test_what_an_attempt_that_failed_had_planned_is_gone_from_a_later_one(job, tmp_path, monkeypatch):
@@ -444,7 +445,7 @@ def test_what_an_attempt_that_failed_had_planned_is_gone_from_a_later_one(job, t
     (tmp_path / "out" / "plan").mkdir(parents=True)
     (tmp_path / "out" / "plan" / "part-00007.parquet").write_bytes(b"of a plan that was killed")
     pipeline.run(job, LocalExecutor())
-    assert verify(job.out, Silent()).damages == ()
+    assert verify(job.out, Silent()).is_whole
 
 
 def _no_weights(*given):
@@ -597,9 +598,9 @@ def test_what_was_damaged_is_made_again_alone(job, tmp_path):
         assert digest(tmp_path / "out") == before, name
 
 
-def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_path):
+def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_path, capsys):
     pipeline.run(job, LocalExecutor())
-    assert verify(job.out, Silent()).damages == ()
+    assert verify(job.out, Silent()).is_whole
     flip(tmp_path / "out" / "rows" / "part-00003.parquet")
     flip(tmp_path / "out" / "plan" / "part-00000.parquet")
     flip(tmp_path / "out" / "model" / "model.json")
@@ -610,13 +611,21 @@ def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_p
         "plan/part-00000.parquet",
         "features/part-00001.parquet",
         "rows/part-00003.parquet",
-        "rows/part-00077.parquet",
         "model",
     ]
+    assert found.strangers == ("rows/part-00077.parquet",)
+    answer = cli.verify(job.out, quiet=True)
+    answer.show(Console(width=200))
+    assert answer.exit_code == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[3:5] == [str(found.damages[3]), "rows/part-00077.parquet: not of this job"]
+    assert said[5].endswith(" bytes, whole; 4 not: start its command again; 1 not of this job: remove them")
     assert found.parts == 1 + 1 + 3 * 8 - 3
-    (tmp_path / "out" / "rows" / "part-00077.parquet").unlink()
     pipeline.run(job, LocalExecutor())
-    assert verify(job.out, Silent()).damages == ()
+    mended = verify(job.out, Silent())
+    assert (mended.damages, mended.strangers, mended.is_whole) == ((), ("rows/part-00077.parquet",), False)
+    (tmp_path / "out" / "rows" / "part-00077.parquet").unlink()
+    assert verify(job.out, Silent()).is_whole
 
 
 def test_a_byte_that_is_flipped_before_the_manifest_knows_the_part_is_found(job, tmp_path):
