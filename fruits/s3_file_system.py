@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
+from botocore.credentials import ReadOnlyCredentials
 from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 from botocore.exceptions import ConnectionError as NoConnection
 from botocore.httpsession import get_cert_path
@@ -224,15 +225,6 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
 
     async def read(self, path: str) -> tuple[bytes, str]:
         """Return the bytes of a file and its ETag, of one answer; to be awaited on the loop of this file system."""
-        bucket, key, _ = self.split_path(path)
-        if bucket in self._routes and key == key.strip("/"):  # for obstore would strip it
-            try:
-                answer = await get_async(self._routes[bucket].store, key)
-                data = await answer.bytes_async()
-                return data.to_bytes(), (answer.meta["e_tag"] or "").strip('"')
-            except (BaseError, OSError, ValueError):  # a ValueError is a key that obstore does not take
-                pass
-        _reading.set((bucket, quote(key, safe="/-._~")))
         return await self._cat_file(path), _etag.get()
 
     def is_encrypted_by_kms(self, path: str) -> bool:
@@ -245,7 +237,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     async def get_s3(self, bucket: str | None = None) -> Any:
         """Return the client of a bucket, which tells here where its requests for files go."""
         client = await super().get_s3(bucket)
-        client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-store")
+        client.meta.events.register("before-send.s3.GetObject", self._learn, unique_id="fruits-route")
         return client
 
     async def _abort_uploads(self, bucket: str, prefix: str, only: str | None = None) -> int:
@@ -287,7 +279,9 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         if region is not None:
             settings["region"] = region
         client: ClientConfig = {"read_timeout": READ_TIMEOUT, "timeout": FILE_TIMEOUT}
-        verify = self.client_kwargs.get("verify", self.session.get_config_variable("ca_bundle") or True)
+        verify = self.client_kwargs.get("verify")
+        if verify is None:
+            verify = self.session.get_config_variable("ca_bundle") or True
         if base.startswith("http:"):
             client["allow_http"] = True
         elif verify is False:
@@ -304,29 +298,46 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
 
     async def _credentials(self) -> S3Credential:
         """Return the credentials of this moment: those of a role change every hour."""
-        credentials: S3Credential = {
-            "access_key_id": self.key,
-            "secret_access_key": self.secret,
-            "token": self.token,
+        if self.key and self.secret:
+            held = ReadOnlyCredentials(self.key, self.secret, self.token)
+        else:
+            found = await self.session.get_credentials()
+            if found is None:
+                raise NoCredentialsError
+            held = await found.get_frozen_credentials()
+        return {
+            "access_key_id": held.access_key,
+            "secret_access_key": held.secret_key,
+            "token": held.token,
             "expires_at": datetime.now(UTC) + CREDENTIALS_HOLD,
         }
-        if not (self.key and self.secret):
-            if (found := await self.session.get_credentials()) is None:
-                raise NoCredentialsError
-            frozen = await found.get_frozen_credentials()
-            credentials |= {
-                "access_key_id": frozen.access_key,
-                "secret_access_key": frozen.secret_key,
-                "token": frozen.token,
-            }
-        return credentials
 
-    async def _cat_file(self, *given: Any, **options: Any) -> bytes:
+    async def _cat_file(
+        self, path: str, version_id: Any = None, start: Any = None, end: Any = None, **others: Any
+    ) -> bytes:
+        bucket, key, version = self.split_path(path)
+        if start is None and end is None and version_id is None and version is None and bucket in self._routes:
+            data = await self._read_whole(self._routes[bucket].store, key)
+            if data is not None:
+                return data
+        _reading.set((bucket, quote(key, safe="/-._~")))
         try:
-            whole: bytes = await super()._cat_file(*given, **options)
+            whole: bytes = await super()._cat_file(path, version_id, start, end, **others)
         except (BotoCoreError, HttpError) as error:  # while the body was read
-            raise ConnectionError(f"s3://{given[0]}: {error}") from error
+            raise ConnectionError(f"s3://{path}: {error}") from error
         return whole
+
+    async def _read_whole(self, store: S3Store, key: str) -> bytes | None:
+        """Return the bytes of a file, or None where the answer is anything else, or there is none."""
+        if key != key.strip("/"):  # for obstore would strip it
+            return None
+        try:
+            answer = await get_async(store, key)
+            data = await answer.bytes_async()
+        except (BaseError, OSError, ValueError):  # a ValueError is a key that obstore does not take
+            return None
+        _etag.set((answer.meta["e_tag"] or "").strip('"'))
+        return data.to_bytes()
 
     async def _call_s3(self, method: str, *given: Any, **parameters: Any) -> Any:
         """Make a request; every failure is an ``OSError`` with words of ours."""

@@ -331,25 +331,25 @@ def down(
         raise SettingsError("fruits cluster down: give NAME or --all. `fruits cluster status` shows what is up.")
     account = Account(region)
     found = find(account, name)
-    became = dict.fromkeys((each.identifier for each in found), "up")
+    ended: list[str] = []
     failed: dict[str, str] = {}
     for each in found:
         words = f"{each.kind} {each.identifier} of {each.name} ({each.state.lower()})"
         if not dry_run and (yes or _confirmed(f"End {words}?")):
             try:
                 end_found(account, each)
-                became[each.identifier] = "ended"
+                ended.append(each.identifier)
             except FruitsError as error:  # which does not keep the next from being ended
-                became[each.identifier], failed[each.identifier] = "failed", str(error)
-    lines = [(became[each.identifier], each.name, each.identifier) for each in found]
+                failed[each.identifier] = str(error)
+    left = [each.identifier for each in found if each.identifier not in ended]
+    state = dict.fromkeys(ended, "ended") | dict.fromkeys(left, "up") | dict.fromkeys(failed, "failed")
+    lines = [(state[each.identifier], each.name, each.identifier) for each in found]
 
     def show(console: Console) -> None:
         (_table(("", "name", "identifier"), lines) if lines else _line("Nothing of ours is up."))(console)
         for message in failed.values():
             _line(message)(console)
 
-    ended = [each.identifier for each in found if became[each.identifier] == "ended"]
-    left = [each.identifier for each in found if became[each.identifier] != "ended"]
     return Answer({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
 
 
