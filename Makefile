@@ -91,7 +91,7 @@ lint: $(VENV)/.everything  ## style, types, and what is known to be unsafe
 VULNERABLE = pillow==8.0.0
 AUDIT = $(BIN)/pip-audit --strict --disable-pip --progress-spinner off $(OPTIONS)
 # The lanes of the Spark matrix are old on purpose, and install nothing outside of it.
-AUDITED = requirements/light.txt requirements/tools.txt requirements/test.txt backends/aws/requirements.txt
+AUDITED = requirements/light.txt requirements/tools.txt requirements/test.txt backends/aws/staging/requirements.txt
 
 .PHONY: audit
 audit: $(VENV)/.everything  ## known vulnerabilities of what is pinned, where their database can be reached
@@ -109,7 +109,7 @@ SBOM = $(BIN)/python -W ignore::UserWarning -m cyclonedx_py requirements --pypro
 sbom: $(VENV)/.everything  ## the bills of materials (CycloneDX), in dist: of the light set, and of a cluster's node
 	@mkdir -p dist
 	$(SBOM) requirements/light.txt --output-file dist/fruits.cdx.json
-	$(SBOM) backends/aws/requirements.txt --output-file dist/fruits-node.cdx.json
+	$(SBOM) backends/aws/staging/requirements.txt --output-file dist/fruits-node.cdx.json
 
 format: $(VENV)/.everything  ## put the style right
 	$(BIN)/ruff check --fix
@@ -120,7 +120,7 @@ lock: $(VENV)/.tools  ## pin everything anew, by hash, from pyproject.toml
 	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
 	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
-	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/requirements.txt
+	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/staging/requirements.txt
 	for lane in $(SPARKS); do \
 	    $(BIN)/uv pip compile --quiet --universal --python-version $${lane#*:} --generate-hashes --no-header $(OPTIONS) \
 	        requirements/spark-$${lane%:*}.in --output-file requirements/spark-$${lane%:*}.txt || exit 1; \

@@ -11,10 +11,10 @@ from fruits.errors import SettingsError
 from fruits.executor import Executor
 
 if TYPE_CHECKING:
-    from fruits.config import Cluster
-    from fruits.job import Job
-    from fruits.progress import Progress
-    from fruits.report import Report, SliceReport
+    from fruits.clusters.config import Cluster
+    from fruits.jobs.job import Job
+    from fruits.jobs.report import Report, SliceReport
+    from fruits.progress.reporter import Progress
 
     # The command, run, fit or transform; its job; the cluster, with its settings in `cloud`; who is told of it.
     Run = Callable[[str, Job, Cluster, Progress], Report | SliceReport]
@@ -32,8 +32,8 @@ class Backend(NamedTuple):
 
 
 BACKENDS = {
-    "dask": Backend("backends.dask", "DaskExecutor", "distributed", "dask"),
-    "spark": Backend("backends.spark", "SparkExecutor", "pyspark", "spark"),
+    "dask": Backend("backends.dask.executor", "DaskExecutor", "distributed", "dask"),
+    "spark": Backend("backends.spark.executor", "SparkExecutor", "pyspark", "spark"),
     "local": Backend("backends.local", "LocalExecutor", None, None),
 }
 
@@ -47,9 +47,9 @@ class Cloud(NamedTuple):
 
 
 CLOUDS = {
-    "emr": Cloud("backends.aws.emr_job", "boto3", "aws"),
-    "dask-ec2": Cloud("backends.aws.dask_ec2", "dask_cloudprovider", "aws"),
-    "dask-fargate": Cloud("backends.aws.dask_fargate", "boto3", "aws"),
+    "emr": Cloud("backends.aws.emr.job", "boto3", "aws"),
+    "dask-ec2": Cloud("backends.aws.ec2.cluster", "dask_cloudprovider", "aws"),
+    "dask-fargate": Cloud("backends.aws.ec2.dask_fargate", "boto3", "aws"),
 }
 
 

@@ -19,8 +19,8 @@ from benchmarks.cases import Case
 from benchmarks.record import Agreement
 from benchmarks.reference import Reference, model_of, read_features, read_parts
 from benchmarks.scenarios.plan import expected_digest
-from fruits.rows import decode_rows
-from fruits.scaled_pca import ScaledPCA
+from fruits.model.rows import decode_rows
+from fruits.model.scaled_pca import ScaledPCA
 
 __all__ = ["check", "compare_features"]
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fruits import _options as options
-from fruits._answer import Answer
+from fruits.cli import options as options
+from fruits.cli.answer import Answer
 from fruits.errors import DatasetError, JobError, SettingsError
 
 __all__ = ["app", "call"]

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fruits.dataset import Listing
 from fruits.errors import DatasetError
+from fruits.images.listing import Listing
 
 __all__ = ["Originals", "drop_from_cache", "original", "read_once"]
 

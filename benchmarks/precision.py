@@ -26,10 +26,10 @@ import orjson
 
 from benchmarks.precision_forms import FORMS, alone, convolutions, plain
 from benchmarks.reference import model_of
-from fruits.backbones import backbone
-from fruits.dataset import Listing
-from fruits.featurizer import Network, compile_network
-from fruits.images import decode
+from fruits.images.decode import decode
+from fruits.images.listing import Listing
+from fruits.network.backbones import backbone
+from fruits.network.featurizer import Network, compile_network
 
 __all__ = ["Result", "errors", "measure", "nearest_labels", "sensitivities"]
 

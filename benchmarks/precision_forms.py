@@ -20,7 +20,7 @@ import numpy.typing as npt
 import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
-from fruits.featurizer import Network
+from fruits.network.featurizer import Network
 
 __all__ = ["FORMS", "Build", "Form", "Layers", "alone", "convolutions", "plain", "to_bfloat16"]
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
 from benchmarks.images import original
-from fruits.arrow import vectors
-from fruits.dataset import Listing
-from fruits.moments import FAN_IN, Moments
-from fruits.scaled_pca import ScaledPCA, solve
+from fruits.images.listing import Listing
+from fruits.model.moments import FAN_IN, Moments
+from fruits.model.scaled_pca import ScaledPCA, solve
+from fruits.storage.parquet import vectors
 
 __all__ = ["Reference", "model_of", "read_features", "read_parts"]
 

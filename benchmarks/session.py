@@ -28,7 +28,7 @@ from benchmarks.reference import Reference, model_of, read_parts
 from benchmarks.scenarios import load, missing
 from benchmarks.scenarios.moments import features_set
 from fruits.errors import JobError, SettingsError
-from fruits.featurizer import compile_network
+from fruits.network.featurizer import compile_network
 
 __all__ = ["Session"]
 

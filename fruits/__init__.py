@@ -10,7 +10,7 @@
         report = fruits.run(job, executor)
     model = fruits.ScaledPCA.load("out")
 
-What stands in ``__all__`` is the public surface. It is imported on first use, so that ``import fruits`` is quick.
+``__all__`` is the public surface. Each name is imported on first use, so that ``import fruits`` is quick.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fruits.comparison import Comparison, compare
     from fruits.errors import FruitsError, InputError, JobError
     from fruits.executor import Executor
-    from fruits.job import Job
-    from fruits.pipeline import fit, run, transform
-    from fruits.report import Report, SliceReport
-    from fruits.scaled_pca import ScaledPCA
+    from fruits.jobs.compare import Comparison, compare
+    from fruits.jobs.job import Job
+    from fruits.jobs.pipeline import fit, run, transform
+    from fruits.jobs.report import Report, SliceReport
+    from fruits.model.scaled_pca import ScaledPCA
+
+    __version__: str
 
 __all__ = [
     "Comparison",
@@ -37,33 +39,38 @@ __all__ = [
     "Report",
     "ScaledPCA",
     "SliceReport",
+    "__version__",
     "compare",
     "fit",
     "run",
     "transform",
 ]
 
-_HOMES = {
-    "Comparison": "comparison",
+_MODULES = {
+    "Comparison": "jobs.compare",
     "Executor": "executor",
     "FruitsError": "errors",
     "InputError": "errors",
-    "Job": "job",
+    "Job": "jobs.job",
     "JobError": "errors",
-    "Report": "report",
-    "ScaledPCA": "scaled_pca",
-    "SliceReport": "report",
-    "compare": "comparison",
-    "fit": "pipeline",
-    "run": "pipeline",
-    "transform": "pipeline",
+    "Report": "jobs.report",
+    "ScaledPCA": "model.scaled_pca",
+    "SliceReport": "jobs.report",
+    "compare": "jobs.compare",
+    "fit": "jobs.pipeline",
+    "run": "jobs.pipeline",
+    "transform": "jobs.pipeline",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fruits")
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
-__all__ = ["brief", "printable", "quoted", "utf8"]
+__all__ = ["brief", "duration", "printable", "quoted", "utf8", "without_secrets"]
+
+# Credentials in an address (a secret key may hold slashes), and request signatures.
+SECRET = re.compile(
+    r'(?<=://)[^\s"\']*:[^\s"\']*(?=@)|(?<=[?&])((?:X-Amz-)?(?:Signature|Security-Token|sig|token)=)[^&\s"\']*',
+    re.IGNORECASE,
+)
 
 LONGEST = 200  # characters of one value, or one name, in a message
 
@@ -40,3 +47,18 @@ def utf8(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [utf8(held) for held in value]
     return value
+
+
+def without_secrets(text: str) -> str:
+    """Return text with the credentials in its addresses, and what signs them, as asterisks."""
+    return SECRET.sub(r"\1***", text)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: ``9.8 s``, ``2 min 05 s``, ``1 h 02 min``."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backends.aws.account import Account, bucket_name, bucket_of
-from fruits import _options as options
-from fruits import config
-from fruits._answer import Answer
-from fruits.clouds import AwsCluster, EmrCluster
+from backends.aws.account.clients import Account, bucket_name, bucket_of
+from fruits.cli import options as options
+from fruits.cli.answer import Answer
+from fruits.clusters import config
+from fruits.clusters.clouds import AwsCluster, EmrCluster
 from fruits.errors import FruitsError, SettingsError
-from fruits.progress import to_stderr
-from fruits.s3 import S3Settings
+from fruits.progress.select import to_stderr
+from fruits.storage.s3.settings import S3Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,7 +76,7 @@ def init(
     debug: options.Debug = False,
 ) -> Answer:
     """Make what the account needs once: a bucket, roles, security groups. Each is shown before it is made."""
-    from backends.aws.setup import needed
+    from backends.aws.account.setup import needed
 
     settings = _settings(entry, cluster_file)
     account = Account(region or settings.region)
@@ -134,9 +134,9 @@ def stage(
     debug: options.Debug = False,
 ) -> Answer:
     """Upload what nodes need: our wheel, hash-pinned wheels for their Python, scripts, weights."""
-    from backends.aws.releases import release
-    from backends.aws.wheelhouse import BACKBONES
-    from backends.aws.wheelhouse import stage as staged_to
+    from backends.aws.emr.releases import release
+    from backends.aws.staging.wheelhouse import BACKBONES
+    from backends.aws.staging.wheelhouse import stage as staged_to
 
     settings = _emr(entry, cluster_file)
     where = bucket_of(settings, bucket)
@@ -215,13 +215,13 @@ def up(
     debug: options.Debug = False,
 ) -> Answer:
     """Start a long-lived cluster; it ends itself when it was idle for `idle_minutes`."""
-    from backends.aws.emr import job_flow
-    from backends.aws.emr_job import staged_for
-    from backends.aws.emr_run import clusters, start
-    from backends.aws.network import find_network
-    from backends.aws.releases import release
-    from backends.aws.staged import Staged
-    from backends.aws.wheelhouse import offer_notebook
+    from backends.aws.account.vpc import find_network
+    from backends.aws.emr.job import staged_for
+    from backends.aws.emr.releases import release
+    from backends.aws.emr.request import job_flow
+    from backends.aws.emr.steps import clusters, start
+    from backends.aws.staging.staged import Staged
+    from backends.aws.staging.wheelhouse import offer_notebook
 
     settings = _emr(entry, cluster_file)
     where = bucket_of(settings, bucket)
@@ -263,7 +263,7 @@ def status(
     debug: options.Debug = False,
 ) -> Answer:
     """Show what of ours is up in the account, found by its tags."""
-    from backends.aws.cleanup import find
+    from backends.aws.account.resources import find
 
     found = find(Account(region), name)
     lines = [(each.name, each.kind, each.identifier, each.state) for each in found]
@@ -284,7 +284,7 @@ def logs(
     debug: options.Debug = False,
 ) -> Answer:
     """Show what a job wrote."""
-    from backends.aws.emr_run import job_log
+    from backends.aws.emr.steps import job_log
 
     settings = _settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
@@ -304,7 +304,7 @@ def ssh(
     debug: options.Debug = False,
 ) -> Answer:
     """Open a session on the leading node, or a tunnel to it, through AWS' Session Manager: no port is opened."""
-    from backends.aws.session import session_command
+    from backends.aws.emr.session import session_command
 
     account = Account(region)
     command = session_command(account, name, tunnel)
@@ -325,7 +325,7 @@ def down(
     debug: options.Debug = False,
 ) -> Answer:
     """End what is up: what carries the tag of NAME, or all of ours with --all."""
-    from backends.aws.cleanup import end_found, find
+    from backends.aws.account.resources import end_found, find
 
     if (name is None) == (not everything):
         raise SettingsError("fruits cluster down: give NAME or --all. `fruits cluster status` shows what is up.")

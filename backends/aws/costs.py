@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fruits.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
+from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]

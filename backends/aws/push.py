@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fruits.addresses import is_s3
 from fruits.errors import SettingsError, StorageError
-from fruits.storage import Folder
+from fruits.storage.folder import Folder
+from fruits.storage.stores import is_s3
 
 if TYPE_CHECKING:
-    from fruits.s3_file_system import S3FileSystem, Stored
+    from fruits.storage.s3.file_system import S3FileSystem, Stored
 
 __all__ = ["Pushed", "push"]
 

@@ -6,12 +6,12 @@ import json
 from importlib.resources import files
 from typing import Any
 
-from backends.aws.emr import job_flow, software, step
-from backends.aws.releases import release
-from backends.aws.roles import NODES, bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
-from backends.aws.staged import Staged
-from fruits.clouds import EmrCluster
-from fruits.s3 import S3Settings
+from backends.aws.account.roles import NODES, bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
+from backends.aws.emr.releases import release
+from backends.aws.emr.request import job_flow, software, step
+from backends.aws.staging.staged import Staged
+from fruits.clusters.clouds import EmrCluster
+from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["rendered"]
 
@@ -45,4 +45,4 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
         "trust_service.json": trust("elasticmapreduce.amazonaws.com", account),
     }
     found = {name: json.dumps(document, indent=2) + "\n" for name, document in documents.items()}
-    return found | {"bootstrap_emr.sh": (files("backends.aws") / "bootstrap_emr.sh").read_text(encoding="utf-8")}
+    return found | {"bootstrap_emr.sh": (files("backends.aws.emr") / "bootstrap_emr.sh").read_text(encoding="utf-8")}

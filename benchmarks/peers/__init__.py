@@ -42,8 +42,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from fruits.backbones import backbone
-from fruits.weights import find_weights
+from fruits.network.backbones import backbone
+from fruits.network.weights import find_weights
 
 __all__ = ["BATCH", "FEATURES", "PEERS", "SIZE", "Run", "Start", "build_network", "command_line", "write_rows"]
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.java import find_java
+from backends.spark.java import find_java
 from benchmarks.peers import SIZE, Start, build_network, command_line
 
 if TYPE_CHECKING:

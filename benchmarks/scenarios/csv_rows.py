@@ -8,10 +8,10 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from benchmarks.child import Done, Task
-from fruits.job import COLUMNS
-from fruits.rows import encode_rows
-from fruits.scaled_pca import ScaledPCA
-from fruits.storage import Folder, part_name
+from fruits.jobs.job import COLUMNS
+from fruits.model.rows import encode_rows
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.storage.folder import Folder, part_name
 
 BACKENDS = ("local",)
 DATA = "features"

@@ -7,10 +7,11 @@ from collections import Counter
 
 import backends
 from benchmarks.child import Done, Task
-from fruits import tasks
-from fruits.dataset import Listing, make_plan
-from fruits.featurizer import compile_network
-from fruits.storage import Folder
+from fruits.images.listing import Listing
+from fruits.images.plan import make_plan
+from fruits.jobs import tasks
+from fruits.network.featurizer import compile_network
+from fruits.storage.folder import Folder
 
 BACKENDS = ("dask", "spark", "local")
 DATA = "images"

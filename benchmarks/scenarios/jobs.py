@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import backends
 from benchmarks.child import Done, Task
-from fruits import pipeline
 from fruits.executor import Executor
-from fruits.job import Job
-from fruits.report import Report, SliceReport
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.jobs.report import Report, SliceReport
 
 __all__ = ["run_job"]
 
@@ -27,7 +27,7 @@ STAGES = {  # of a job, and what they are called here
 
 
 def run_job(task: Task, command: Callable[[Job, Executor], Report | SliceReport]) -> Done:
-    """Do a whole job with one of the three commands of :mod:`fruits.pipeline`."""
+    """Do a whole job with one of the three commands of :mod:`fruits.jobs.pipeline`."""
     case = task.case
     job = Job(
         images=task.data,

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 
 import backends
 from benchmarks.child import Done, Task
-from fruits import tasks
-from fruits.arrow import vectors, write_table
 from fruits.errors import DamageError
-from fruits.moments import Moments, levels
-from fruits.rows import features_table
-from fruits.scaled_pca import ScaledPCA, fix_signs, solve
-from fruits.storage import Folder, part_name
+from fruits.jobs import tasks
+from fruits.model.moments import Moments, levels
+from fruits.model.rows import features_table
+from fruits.model.scaled_pca import ScaledPCA, fix_signs, solve
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.parquet import vectors, write_table
 
 BACKENDS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
 DATA = "features"

@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from benchmarks.child import Done, Task
-from fruits.arrow import write_table
-from fruits.dataset import Listing
-from fruits.featurizer import Network, compile_network
-from fruits.images import decode
-from fruits.rows import features_table
-from fruits.storage import Folder, part_name
-from fruits.tasks import GROUP
+from fruits.images.decode import decode
+from fruits.images.listing import Listing
+from fruits.jobs.tasks import GROUP
+from fruits.model.rows import features_table
+from fruits.network.featurizer import Network, compile_network
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.parquet import write_table
 
 __all__ = ["run_processes"]
 

@@ -9,8 +9,9 @@ from typing import Any
 import fsspec
 
 from benchmarks.child import Done, Task
-from fruits.dataset import Listing, make_plan
-from fruits.storage import Folder
+from fruits.images.listing import Listing
+from fruits.images.plan import make_plan
+from fruits.storage.folder import Folder
 
 BACKENDS = ("driver",)
 DATA = "keys"

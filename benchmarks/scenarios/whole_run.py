@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.child import Done, Task
 from benchmarks.scenarios.jobs import run_job
-from fruits import pipeline
+from fruits.jobs import pipeline
 
 BACKENDS = ("dask", "spark", "local")
 DATA = "images"

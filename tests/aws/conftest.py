@@ -15,10 +15,10 @@ from moto.iam.models import AWSManagedPolicy, iam_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
-from backends.aws import wheelhouse
-from backends.aws.account import Account
-from backends.aws.releases import Release
-from backends.aws.roles import EXECUTION_POLICY, SERVICE_POLICY
+from backends.aws.account.clients import Account
+from backends.aws.account.roles import EXECUTION_POLICY, SERVICE_POLICY
+from backends.aws.emr.releases import Release
+from backends.aws.staging import wheelhouse
 
 REGION = "eu-west-3"
 SECRET = "hush-hush-never-shown"

@@ -13,13 +13,13 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from backends.aws import setup
-from backends.aws.account import MANAGED, TAG, Account, explained, region_of
-from backends.aws.network import GROUPS, find_network
-from backends.aws.roles import NODE_ROLE, SERVICE_ROLE, bucket_policy, node_policy, service_policy, user_policy
-from fruits.clouds import EmrCluster
+from backends.aws.account import setup
+from backends.aws.account.clients import MANAGED, TAG, Account, explained, region_of
+from backends.aws.account.roles import NODE_ROLE, SERVICE_ROLE, bucket_policy, node_policy, service_policy, user_policy
+from backends.aws.account.vpc import GROUPS, find_network
+from fruits.clusters.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
-from fruits.s3 import S3Settings
+from fruits.storage.s3.settings import S3Settings
 
 EMR = EmrCluster(backend="spark", cloud="emr")
 KEY = "arn:aws:kms:eu-west-3:111122223333:key/0a1b2c3d-0000-0000-0000-000000000000"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "bootstrap_emr.sh"
+SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"
 # What the script looks at after it installed it; here all of it is in one wheel, and empty.
 MODULES = ["backends", "fruits", "openvino", "pandas", "pyarrow", "s3fs"]
 PROGRAM = "def main():\n    print('fruits 0.1.0')\n"
@@ -61,7 +61,7 @@ def wheelhouse(tmp_path: Path) -> Iterator[Path]:
     content = {f"{name}/__init__.py": "" for name in MODULES}
     content |= {
         "fruits/cli.py": PROGRAM,
-        "tiny-1.dist-info/entry_points.txt": "[console_scripts]\nfruits=fruits.cli:main\n",
+        "tiny-1.dist-info/entry_points.txt": "[console_scripts]\nfruits=fruits.cli.main:main\n",
     }
     (folder / "requirements.txt").write_text(wheel(folder, "tiny", content))
     return folder

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.aws.costs import EC2_START_MINUTES, EMR_START_MINUTES, IMAGES_PER_SECOND, PRICES, cost, vcpus
-from fruits.clouds import DaskEc2Cluster, DaskFargateCluster, EmrCluster
+from fruits.clusters.clouds import DaskEc2Cluster, DaskFargateCluster, EmrCluster
 from fruits.errors import SettingsError
 
 

@@ -21,20 +21,21 @@ from botocore.exceptions import ClientError
 
 pytest.importorskip("dask_cloudprovider")
 
-from backends.aws import dask_ec2, dask_machines
-from backends.aws.account import TAG, Account
-from backends.aws.cleanup import end, find, secrets_address
-from backends.aws.dask_machines import admit, check_pins
-from backends.aws.roles import INSTANCE_PROFILE, user_policy
-from backends.aws.staged import Staged
+from backends.aws.account.clients import TAG, Account
+from backends.aws.account.resources import end, find, secrets_address
+from backends.aws.account.roles import INSTANCE_PROFILE, user_policy
+from backends.aws.ec2 import cluster as dask_ec2
+from backends.aws.ec2 import machines as dask_machines
+from backends.aws.ec2.machines import admit, check_pins
+from backends.aws.staging.staged import Staged
 from backends.local import LocalExecutor
-from fruits import pipeline
-from fruits.clouds import DaskEc2Cluster
-from fruits.comparison import compare
-from fruits.config import Cluster
+from fruits.clusters.clouds import DaskEc2Cluster
+from fruits.clusters.config import Cluster
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
-from fruits.job import Job
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.compare import compare
+from fruits.jobs.job import Job
 from tests.aws.actions import action
 
 ROOT = Path(__file__).resolve().parents[2]

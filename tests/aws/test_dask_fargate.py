@@ -16,22 +16,24 @@ import pytest
 from botocore.validate import ParamValidator
 from moto.moto_api import state_manager
 
-from backends.aws import dask_fargate, dask_machines, setup
-from backends.aws.account import TAG
-from backends.aws.cleanup import end, find
-from backends.aws.dask_fargate import ecs_name, task, task_definition
-from backends.aws.dask_machines import Plan
-from backends.aws.network import Place
-from backends.aws.roles import EXECUTION_ROLE, LOG_GROUP, NODE_ROLE, user_policy
-from backends.aws.staged import Staged
+from backends.aws.account import setup
+from backends.aws.account.clients import TAG
+from backends.aws.account.resources import end, find
+from backends.aws.account.roles import EXECUTION_ROLE, LOG_GROUP, NODE_ROLE, user_policy
+from backends.aws.account.vpc import Place
+from backends.aws.ec2 import dask_fargate
+from backends.aws.ec2 import machines as dask_machines
+from backends.aws.ec2.dask_fargate import ecs_name, task, task_definition
+from backends.aws.ec2.machines import Plan
+from backends.aws.staging.staged import Staged
 from backends.local import LocalExecutor
-from fruits import pipeline
-from fruits.clouds import DaskFargateCluster
-from fruits.comparison import compare
-from fruits.config import Cluster
+from fruits.clusters.clouds import DaskFargateCluster
+from fruits.clusters.config import Cluster
 from fruits.errors import JobError
-from fruits.job import Job
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.compare import compare
+from fruits.jobs.job import Job
 from tests.aws.actions import action
 
 ROOT = Path(__file__).resolve().parents[2]

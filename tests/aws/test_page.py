@@ -12,17 +12,17 @@ import pytest
 import typer
 
 from backends.aws import cli as clusters_cli
-from backends.aws import emr_job
-from backends.aws.account import Account
-from backends.aws.emr_run import Step
-from backends.aws.releases import RELEASES
+from backends.aws.account.clients import Account
+from backends.aws.emr import job as emr_job
+from backends.aws.emr.releases import RELEASES
+from backends.aws.emr.steps import Step
 from backends.local import LocalExecutor
-from fruits import pipeline
-from fruits.cli import app
+from fruits.cli.main import app
 from fruits.errors import SettingsError
-from fruits.job import Job
-from fruits.report import Report
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.jobs.report import Report
 
 PAGE = (Path(__file__).parents[2] / "docs" / "aws.md").read_text("utf-8")
 

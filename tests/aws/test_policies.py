@@ -11,14 +11,17 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
 
-from backends.aws import cleanup, cli, emr_run, emr_step
-from backends.aws.account import TAG, Account
-from backends.aws.dask_machines import admit
-from backends.aws.roles import node_policy, user_policy
-from backends.aws.staged import Staged
-from fruits.backbones import backbone
-from fruits.sample import generate
-from fruits.weights import find_weights
+from backends.aws import cli
+from backends.aws.account import resources as cleanup
+from backends.aws.account.clients import TAG, Account
+from backends.aws.account.roles import node_policy, user_policy
+from backends.aws.ec2.machines import admit
+from backends.aws.emr import emr_step
+from backends.aws.emr import steps as emr_run
+from backends.aws.staging.staged import Staged
+from fruits.images.sample import generate
+from fruits.network.backbones import backbone
+from fruits.network.weights import find_weights
 from tests.aws.actions import action, decide
 from tests.aws.conftest import REGION, SECRET
 from tests.s3.server import close_clients
@@ -156,7 +159,7 @@ def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_othe
         return make(self, operation, parameters)
 
     monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", noted)
-    monkeypatch.setattr("fruits.s3.conf", {})
+    monkeypatch.setattr("fruits.storage.s3.settings.conf", {})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     settings = {"requester_pays": True, "encryption": "aws:kms", "kms_key": KEY}

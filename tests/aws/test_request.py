@@ -9,14 +9,14 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
-from backends.aws.emr import PYTHON, job_flow, software, step
-from backends.aws.network import Network
-from backends.aws.releases import DEFAULT, RELEASES, release
-from backends.aws.staged import Staged
-from fruits.clouds import EmrCluster
-from fruits.config import BUILT_IN
+from backends.aws.account.vpc import Network
+from backends.aws.emr.releases import DEFAULT, RELEASES, release
+from backends.aws.emr.request import PYTHON, job_flow, software, step
+from backends.aws.staging.staged import Staged
+from fruits.clusters.clouds import EmrCluster
+from fruits.clusters.config import BUILT_IN
 from fruits.errors import SettingsError
-from fruits.s3 import S3Settings
+from fruits.storage.s3.settings import S3Settings
 
 STAGED = Staged.of("my-fruits", "3.11")
 NETWORK = Network(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")

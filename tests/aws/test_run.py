@@ -17,19 +17,23 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 from rich.console import Console
 
-from backends.aws import cleanup, cli, emr_job, emr_run, setup
-from backends.aws.account import Account
-from backends.aws.emr_run import Step, follow, start_step
-from backends.aws.session import session_command
-from backends.aws.staged import Staged
-from backends.aws.words import command_line
-from fruits.clouds import EmrCluster
-from fruits.config import resolve
+from backends.aws import cli
+from backends.aws.account import resources as cleanup
+from backends.aws.account import setup
+from backends.aws.account.clients import Account
+from backends.aws.emr import job as emr_job
+from backends.aws.emr import steps as emr_run
+from backends.aws.emr.session import session_command
+from backends.aws.emr.steps import Step, follow, start_step
+from backends.aws.job_arguments import command_line
+from backends.aws.staging.staged import Staged
+from fruits.clusters.clouds import EmrCluster
+from fruits.clusters.config import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
-from fruits.job import Job
-from fruits.json_log import JsonLog
-from fruits.progress import Silent
-from fruits.report import Report
+from fruits.jobs.job import Job
+from fruits.jobs.report import Report
+from fruits.progress.json_log import JsonLog
+from fruits.progress.reporter import Silent
 from tests.aws.conftest import REGION, SECRET
 
 EMR = EmrCluster(backend="spark", cloud="emr")
@@ -265,7 +269,7 @@ def test_no_secret_is_in_what_emr_is_told(ready: Account) -> None:
 
 
 def test_a_job_becomes_a_command_line_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fruits import cli
+    from fruits.cli import main as cli
 
     jobs = {
         "run": Job(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-STEP = Path(__file__).parents[2] / "backends" / "aws" / "emr_step.py"
+STEP = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "emr_step.py"
 
 
 def run(folder: Path, *words: str) -> tuple[int, dict[str, Any], str]:

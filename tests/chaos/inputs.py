@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fruits.arrow import vectors
+from fruits.storage.parquet import vectors
 from tests.chaos.site import Site, Tally, Violation, paths
 
 BACKENDS = ("local", "dask")

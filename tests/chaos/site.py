@@ -21,8 +21,8 @@ import orjson
 import psutil
 import pyarrow.parquet as pq
 
-from fruits.comparison import compare
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs.compare import compare
 
 BIN = Path(sys.executable).parent
 MARK = "FRUITS_CHAOS"  # an environment variable by which every process that comes of a command is known

@@ -13,7 +13,7 @@ from tests.chaos.site import LIMIT_SECONDS, STAGES, Command, Site, Tally, Violat
 
 BACKENDS = ("dask", "spark")
 FAULTS = 4  # of one job, at most
-LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark_daemon",)}
+LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark.daemon",)}
 STOPPED_SECONDS = {"dask": 90, "spark": 30}  # after so long, a worker that is stopped has been replaced
 KINDS = ("killed", "stopped", "without memory")
 MEMORY_SECONDS = 0.5
@@ -79,7 +79,7 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
 def _is_forked(process: psutil.Process) -> bool:
     """Tell a Python worker of Spark's from the daemon that it is forked from."""
     parent = process.parent()
-    return parent is not None and "backends.spark_daemon" in parent.cmdline()
+    return parent is not None and "backends.spark.daemon" in parent.cmdline()
 
 
 def _lift(victim: psutil.Process, before: tuple[int, int]) -> None:

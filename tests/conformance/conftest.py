@@ -29,7 +29,7 @@ class Engine:
 def lend_client() -> Iterator[object]:
     from distributed import Client, LocalCluster
 
-    from backends.dask import DaskExecutor
+    from backends.dask.executor import DaskExecutor
 
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster,
@@ -44,7 +44,7 @@ def lend_client() -> Iterator[object]:
 def lend_session() -> Iterator[object]:
     from pyspark.sql import SparkSession
 
-    from backends.spark import SparkExecutor
+    from backends.spark.executor import SparkExecutor
 
     session = SparkSession.getActiveSession()  # Spark allows one in a process: that of the fixture `executor`
     with SparkExecutor(session=session) as executor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import backends
-from fruits import pipeline
-from fruits.job import Job
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
 
 FEATURES = 8
 

@@ -18,8 +18,8 @@ from tests.conformance import tasks
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
-from backends import dask_cluster  # noqa: E402
-from backends.dask import DaskExecutor  # noqa: E402
+from backends.dask import cluster as dask_cluster  # noqa: E402
+from backends.dask.executor import DaskExecutor  # noqa: E402
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_options_that_contradict_each_other():
 
 @pytest.mark.timeout(120)
 def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("backends.dask.ANSWER_SECONDS", 1)
+    monkeypatch.setattr("backends.dask.executor.ANSWER_SECONDS", 1)
     file = tmp_path / "scheduler.json"
     dask_command = Path(sys.executable).with_name("dask")
     options = ["--host", "tcp://127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", file]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import backends
-from fruits.arrow import write_table
 from fruits.errors import DatasetError, SettingsError
-from fruits.moments import Moments
-from fruits.rows import features_table
-from fruits.scaled_pca import solve
-from fruits.storage import Folder, part_name
+from fruits.model.moments import Moments
+from fruits.model.rows import features_table
+from fruits.model.scaled_pca import solve
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.parquet import write_table
 from tests.conformance.conftest import ENGINES
 
 NATIVE = {"dask": True, "spark": True, "local": False}

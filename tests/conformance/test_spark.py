@@ -15,8 +15,9 @@ pytest.importorskip("pyspark")
 import pyspark.daemon
 import pyspark.worker
 
-from backends import java, spark_daemon
-from backends.spark import SparkExecutor
+from backends.spark import daemon as spark_daemon
+from backends.spark import java
+from backends.spark.executor import SparkExecutor
 from tests.conformance.conftest import JAVA_SAYS
 
 PROGRAM = """

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fruits import cli
-from fruits.s3 import ENDPOINT_VARIABLE
+from fruits.cli import main as cli
+from fruits.storage.s3.settings import ENDPOINT_VARIABLE
 
 LONG = "FRUITS_LONG" in os.environ  # as `make test-hostile` sets it: every length, every bomb, more of all else
 EXAMPLES = settings(

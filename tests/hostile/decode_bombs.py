@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from fruits.images import decode
+from fruits.images.decode import decode
 from tests.hostile import pictures
 from tests.hostile.measure import say
 

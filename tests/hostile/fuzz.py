@@ -22,14 +22,14 @@ with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]
     from PIL import Image
     from safetensors.numpy import save
 
-    from fruits.config import load
+    from fruits.clusters.config import load
     from fruits.errors import ModelError, OutputError, SettingsError, WeightsError
-    from fruits.images import ImageError, decode
-    from fruits.job_file import check_same
-    from fruits.network_build import _read, _refusing
-    from fruits.rows import decode_rows
-    from fruits.scaled_pca import ScaledPCA
-    from fruits.storage import Folder
+    from fruits.images.decode import ImageError, decode
+    from fruits.jobs.identity import check_same
+    from fruits.model.rows import decode_rows
+    from fruits.model.scaled_pca import ScaledPCA
+    from fruits.network.build import _read, _refusing
+    from fruits.storage.folder import Folder
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fruits-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
 WRITTEN = {  # by format, the modes that Pillow writes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from fruits.dataset import Listing, make_plan
-from fruits.storage import Folder
+from fruits.images.listing import Listing
+from fruits.images.plan import make_plan
+from fruits.storage.folder import Folder
 from tests.hostile.measure import say
 
 if __name__ == "__main__":

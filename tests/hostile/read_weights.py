@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fruits.network_build import _read, _refusing
+from fruits.network.build import _read, _refusing
 from tests.hostile.measure import say
 
 

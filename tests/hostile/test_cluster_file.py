@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fruits.config import ClusterFile, load, resolve
+from fruits.clusters.config import ClusterFile, load, resolve
 from fruits.errors import SettingsError
 from tests.hostile.conftest import EXAMPLES, watched
 from tests.hostile.measure import ROOT

@@ -182,7 +182,7 @@ def test_what_a_message_names_does_not_steer_the_terminal(fruits: Fruits) -> Non
 def apart(*words: str | bytes) -> subprocess.CompletedProcess[bytes]:
     """Run a command as a shell does: in this process a word that is not UTF-8 is not what it is there."""
     environ = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
-    return subprocess.run([sys.executable, "-m", "fruits.cli", *words], capture_output=True, env=environ, timeout=60)
+    return subprocess.run([sys.executable, "-m", "fruits", *words], capture_output=True, env=environ, timeout=60)
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_no_traceback(tmp_path: Path) -> None:

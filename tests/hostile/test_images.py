@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fruits.images import REASONS, ImageError, decode
+from fruits.images.decode import REASONS, ImageError, decode
 from tests.hostile import decode_bombs, pictures
 from tests.hostile.conftest import EXAMPLES, LONG
 from tests.hostile.measure import Taken, apart

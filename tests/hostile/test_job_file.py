@@ -15,9 +15,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fruits.errors import FruitsError, OutputError
-from fruits.job_file import check_same
-from fruits.sample import generate
-from fruits.storage import Folder
+from fruits.images.sample import generate
+from fruits.jobs.identity import check_same
+from fruits.storage.folder import Folder
 from tests.hostile.conftest import EXAMPLES, Ended, Fruits, watched
 
 ASKED: dict[str, object] = {"schema": "fruits.job/1", "command": "fit", "limit": None, "plan": {"images": 6}}

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fruits.rows import decode_rows, encode_rows, features_table
-from fruits.scaled_pca import ScaledPCA
+from fruits.model.rows import decode_rows, encode_rows, features_table
+from fruits.model.scaled_pca import ScaledPCA
 from tests.hostile.conftest import EXAMPLES
 
 MODEL = ScaledPCA(np.zeros(2), np.ones(2), np.eye(2), np.ones(2), 3)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from fruits import tasks
-from fruits.addresses import open_address
-from fruits.dataset import Entry, Listing, make_plan, read_partition
 from fruits.errors import DatasetError
-from fruits.fetch import fetch
-from fruits.images import ImageError
-from fruits.storage import Folder
-from fruits.tasks import _whole
+from fruits.images.decode import ImageError
+from fruits.images.listing import Entry, Listing
+from fruits.images.plan import make_plan, read_partition
+from fruits.jobs import tasks
+from fruits.jobs.tasks import _whole
+from fruits.storage.folder import Folder
+from fruits.storage.prefetch import fetch
+from fruits.storage.stores import open_address
 from tests.conformance.crashing import Corner
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from fruits.backbones import backbone
 from fruits.errors import WeightsError
-from fruits.network_build import _read, _refusing
-from fruits.weights import find_weights
+from fruits.network.backbones import backbone
+from fruits.network.build import _read, _refusing
+from fruits.network.weights import find_weights
 from tests.hostile.conftest import EXAMPLES
 from tests.hostile.measure import apart
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from fruits.sample import generate
+from fruits.images.sample import generate
 from tests.hostile import pictures
 from tests.hostile.conftest import Fruits
 

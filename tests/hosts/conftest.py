@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 import backends
-from fruits import pipeline
-from fruits.job import Job
-from fruits.sample import generate
-from fruits.weights import cache_folder
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.network.weights import cache_folder
 from tests.hosts.network import ROOT, Host, Network, missing, network, until
 
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from backends.java import find_java
+from backends.spark.java import find_java
 from tests.hosts.conftest import BIN, Site
 from tests.hosts.network import Host, until
 

@@ -23,9 +23,9 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from fruits import cli
-from fruits.comparison import compare
-from fruits.sample import generate
+from fruits.cli import main as cli
+from fruits.images.sample import generate
+from fruits.jobs.compare import compare
 
 IMAGES, PARTITION = 240, 4
 # A superuser may read a file that nobody may read, unless that right is given up.
@@ -105,7 +105,7 @@ def job(images: Path, out: Path, backend: str) -> list[str | Path]:
 
 def started(*words: str | Path, prefix: Sequence[str] = (), **options: object) -> subprocess.Popen[str]:
     """Start a command in a process group of its own, as a shell does."""
-    command = [*prefix, sys.executable, "-m", "fruits.cli", *map(str, words)]
+    command = [*prefix, sys.executable, "-m", "fruits", *map(str, words)]
     return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options
     )

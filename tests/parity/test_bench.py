@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.record import SCHEMA, STAGES, read_records
-from fruits.arrow import vectors
-from fruits.rows import features_table
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.model.rows import features_table
+from fruits.storage.parquet import vectors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 def bench(*words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fruits.cli", "bench", *map(str, words)]
+    command = [sys.executable, "-m", "fruits", "bench", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 

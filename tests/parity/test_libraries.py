@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import backends
-from fruits.moments import Moments, levels
-from fruits.scaled_pca import solve
+from fruits.model.moments import Moments, levels
+from fruits.model.scaled_pca import solve
 
 KEPT = 60
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import backends
-from fruits import pipeline
-from fruits.comparison import compare
-from fruits.job import Job
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.compare import compare
+from fruits.jobs.job import Job
 
 WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 2, 3)}
 assert set(WORKERS) == set(backends.BACKENDS)  # a new backend has to be added here
@@ -90,7 +90,7 @@ def test_slices_on_several_backends_two_of_them_at_once_give_the_same_bytes(imag
 
     def start(shards, backend):
         where = [job.images, "--out", job.out, "--shards", shards, "--backend", backend, "--workers", "1", "--json"]
-        command = [sys.executable, "-m", "fruits.cli", "run", *where, *words]
+        command = [sys.executable, "-m", "fruits", "run", *where, *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     together = [start("3/3", "local"), start("1/3", "dask")]
@@ -126,7 +126,7 @@ def test_partitions_of_another_size_agree_to_a_millionth(reference):
 def test_the_estimators_of_the_engine_agree(reference, tmp_path, name):
     import numpy as np
 
-    from fruits.scaled_pca import ScaledPCA
+    from fruits.model.scaled_pca import ScaledPCA
 
     expected, _ = reference(32)
     job = dataclasses.replace(expected, out=str(tmp_path / "out"), solver="native")

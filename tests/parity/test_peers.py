@@ -15,9 +15,9 @@ import pytest
 
 from backends.local import LocalExecutor
 from benchmarks.peers import PEERS
-from fruits import pipeline
-from fruits.job import Job
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
 
 IMAGES = 24
 COMPONENTS = 3

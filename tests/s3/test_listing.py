@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
-from fruits.dataset import Listing, make_plan, read_partition
 from fruits.errors import DatasetError
-from fruits.storage import Folder
+from fruits.images.listing import Listing
+from fruits.images.plan import make_plan, read_partition
+from fruits.storage.folder import Folder
 from tests.s3.server import close_clients
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"

@@ -5,9 +5,9 @@ import os
 import pytest
 
 from backends.aws.push import Pushed, push
-from fruits.addresses import open_address
 from fruits.errors import InputError, SettingsError, StorageError
-from fruits.storage import Folder
+from fruits.storage.folder import Folder
+from fruits.storage.stores import open_address
 
 
 def write(root, files):

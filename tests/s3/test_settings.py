@@ -2,10 +2,10 @@
 
 import pytest
 
-from fruits.config import resolve
-from fruits.dataset import Listing
+from fruits.clusters.config import resolve
 from fruits.errors import SettingsError
-from fruits.storage import Folder
+from fruits.images.listing import Listing
+from fruits.storage.folder import Folder
 from tests.s3.server import close_clients, served
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from fruits.addresses import open_address
-from fruits.dataset import Listing
 from fruits.errors import OutputError
-from fruits.fetch import ChangedFileError, fetch
-from fruits.storage import Folder, part_name
+from fruits.images.listing import Listing
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.prefetch import ChangedFileError, fetch
+from fruits.storage.stores import open_address
 from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fruits.storage import Folder
+from fruits.storage.folder import Folder
 from tests.s3.server import close_clients, served
 
 HERE = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))

@@ -22,9 +22,9 @@ from unittest import mock
 import psutil
 
 import backends
-from fruits import pipeline
-from fruits.job import Job
-from fruits.storage import Folder
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.storage.folder import Folder
 from tests.scale import standins
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from fruits import tasks
-from fruits.dataset import Entry
 from fruits.executor import Executor
-from fruits.manifest import checksum
-from fruits.moments import Moments
-from fruits.rows import rejects_table
-from fruits.storage import part_name
+from fruits.images.listing import Entry
+from fruits.jobs import tasks
+from fruits.model.moments import Moments
+from fruits.model.rows import rejects_table
+from fruits.storage.checksums import checksum
+from fruits.storage.folder import part_name
 
 FEATURES = 4
 LABEL_IMAGES = 1000

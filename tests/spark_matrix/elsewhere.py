@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import backends
-from fruits import pipeline
-from fruits.featurizer import compile_network
-from fruits.job import Job
-from fruits.sample import generate
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.network.featurizer import compile_network
 
 PARTITION_SIZE = 8
 

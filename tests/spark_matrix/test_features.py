@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from backends.spark import SparkExecutor
-from fruits import tasks
-from fruits.dataset import Partition
-from fruits.storage import Folder
+from backends.spark.executor import SparkExecutor
+from fruits.images.plan import Partition
+from fruits.jobs import tasks
+from fruits.storage.folder import Folder
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES, PARTITION_SIZE = 63, 8

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws.releases import DEFAULT, RELEASES
-from backends.aws.wheelhouse import gather
+from backends.aws.emr.releases import DEFAULT, RELEASES
+from backends.aws.staging.wheelhouse import gather
 
-SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "bootstrap_emr.sh"
+SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"
 
 
 @pytest.mark.timeout(900)

@@ -1,0 +1,1 @@
+"""The AWS account: clients, permissions, networks and resources."""

@@ -1,0 +1,1 @@
+"""Named places to run: ``cluster.yaml`` and its models."""

@@ -1,0 +1,1 @@
+"""Images: list them, plan partitions, decode them within bounds, and generate samples."""

@@ -1,0 +1,139 @@
+"""What a user asks for, as one frozen value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from fruits.errors import SettingsError
+from fruits.network.backbones import backbone
+
+__all__ = ["COLUMNS", "ENGINES", "FORMATS", "SOLVERS", "Job"]
+
+COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
+ENGINES = ("openvino", "tensorflow")
+FORMATS = ("parquet", "csv")
+SOLVERS = ("exact", "native")
+SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
+# A worker holds a partition's rows and their copy as a file: at 1280 features 60 KB an image as Parquet, 80 KB as CSV,
+# and so, of a partition as large as this, 1.3 GB.
+MOST_IN_A_PARTITION = 16_384
+MOST_IMAGES = 2**63 - 1  # a listing is counted in 64 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job: which images, what is to become of them, and where it goes. Checked when it is made.
+
+    Attributes
+    ----------
+    images : str
+        The folder of the images, ``<label>/<file>``: a local path or any fsspec address.
+    out : str
+        The folder of the output.
+    components : int or float, default 0.95
+        How many components to keep: a count of at least 1, or the fraction of variance to reach, in (0, 1).
+    backbone : str, optional
+        The Keras application that the features come from: ``MobileNetV2`` where nothing is said; for a transform,
+        that of the model.
+    engine : {"openvino", "tensorflow"}, optional
+        What runs the network: ``openvino`` where nothing is said; for a transform, that of the model.
+    weights : str, optional
+        The address of the network's weights. Default: see :func:`fruits.network.weights.find_weights`.
+    solver : {"exact", "native"}, default "exact"
+        ``exact``: the moments of this library, the same bits on every backend. ``native``: the estimators of the
+        engine, dask-ml or Spark ML.
+    format : {"parquet", "csv"}, default "parquet"
+        The format of the rows.
+    columns : tuple of str, default all of :data:`COLUMNS`
+        The columns of the rows.
+    partition_size : int, default 1024
+        Images per partition, up to 16,384: the unit of work, and of what is redone when a worker dies.
+    limit : int, optional
+        Use the first so many images of the listing only.
+    follow_links : bool, default False
+        Take links to files that lead out of the folder of the images for images too.
+    max_reject_fraction : float, default 0.1
+        The job fails when a larger share of the images cannot be used.
+    overwrite : bool, default False
+        Throw away what another job left in `out`.
+    model : str, optional
+        For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
+    shards : str, optional
+        ``"i/n"``: run the network over the i-th of n contiguous slices of the partitions, and nothing more. The same
+        job without it finds what the slices did, does what is missing, and ends the job.
+    keep_plan : bool, default False
+        Go on with the plan that is stored in `out`, without listing the images again: of 100,000,000 that takes long.
+        What was removed or changed since is a reject all the same; what was added since is not seen.
+
+    Raises
+    ------
+    SettingsError
+        A setting has a value that is not allowed.
+    """
+
+    images: str
+    out: str
+    components: int | float = 0.95
+    backbone: str | None = None
+    engine: Literal["openvino", "tensorflow"] | None = None
+    weights: str | None = None
+    solver: Literal["exact", "native"] = "exact"
+    format: Literal["parquet", "csv"] = "parquet"
+    columns: tuple[str, ...] = COLUMNS
+    partition_size: int = 1024
+    limit: int | None = None
+    follow_links: bool = False
+    max_reject_fraction: float = 0.1
+    overwrite: bool = False
+    model: str | None = None
+    shards: str | None = None
+    keep_plan: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.components, bool) or not (
+            (isinstance(self.components, int) and self.components >= 1)
+            or (isinstance(self.components, float) and 0 < self.components < 1)
+        ):
+            raise SettingsError(
+                f"--components {self.components}: not allowed. "
+                "Allowed: a count of at least 1, or a fraction of variance between 0 and 1, such as 0.95."
+            )
+        if self.backbone is not None:
+            backbone(self.backbone)
+        for name, value, allowed in (
+            ("engine", self.engine, ENGINES),
+            ("solver", self.solver, SOLVERS),
+            ("format", self.format, FORMATS),
+        ):
+            if value is not None and value not in allowed:
+                raise SettingsError(f"--{name} {value}: not known. Allowed: {', '.join(allowed)}.")
+        if unknown := [column for column in self.columns if column not in COLUMNS]:
+            raise SettingsError(f"--columns {','.join(unknown)}: not known. Allowed: {', '.join(COLUMNS)}.")
+        if not self.columns or len(set(self.columns)) < len(self.columns):
+            raise SettingsError(
+                f"--columns {','.join(self.columns)}: name at least one column, and each once. "
+                f"Allowed: {', '.join(COLUMNS)}."
+            )
+        for name, count, most in (
+            ("partition-size", self.partition_size, MOST_IN_A_PARTITION),
+            ("limit", self.limit, MOST_IMAGES),
+        ):
+            if count is not None and not 1 <= count <= most:
+                raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise SettingsError(f"--max-reject-fraction {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
+        if self.shards is not None:
+            given = SHARDS.fullmatch(self.shards)
+            if given is None or int(given[1]) > int(given[2]):
+                raise SettingsError(
+                    f"--shards {self.shards}: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."
+                )
+            if self.overwrite:
+                raise SettingsError(
+                    f"--overwrite with --shards {self.shards}: not allowed, because it would throw away what other "
+                    "slices have done. Leave --overwrite out, or give another --out."
+                )
+        if self.keep_plan and self.overwrite:
+            raise SettingsError("--overwrite with --keep-plan: not allowed. What is thrown away has no plan to keep.")

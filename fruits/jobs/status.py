@@ -1,0 +1,215 @@
+"""How far a job is, told from what it has stored: from any machine, while it runs or after it was stopped."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruits.errors import OutputError
+from fruits.jobs.identity import JOB, stored_plan
+from fruits.jobs.report import REPORT
+from fruits.jobs.tasks import ACCOUNT
+from fruits.model.moments import levels
+from fruits.storage.folder import Folder, StoredFile, part_index
+
+__all__ = ["StageStatus", "Status", "status"]
+
+WINDOW = 64  # newest parts of a stage, by which its speed is told
+SURVEYED = 2000  # partitions at most whose rejects are read, which takes seconds
+STILL_SECONDS = 60.0  # a job that stored nothing for so long, and five times as long as it took before, does not move
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """How far a stage is.
+
+    Attributes
+    ----------
+    name : str
+        As in the job's own progress.
+    done, total : int
+        How many parts are stored, of how many.
+    unit : str
+        What a part is of: ``partitions``, ``groups`` or ``models``.
+    """
+
+    name: str
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a job is.
+
+    Attributes
+    ----------
+    out, command : str
+        The output folder, and ``fit``, ``run`` or ``transform``.
+    complete : bool
+        Whether everything is there.
+    images, partitions : int
+        How many images were listed, and in how many partitions.
+    stages : list of StageStatus
+        In their order.
+    images_done : int
+        The images that went through the network.
+    rejects : dict of str to int
+        How many of them could not be used, by reason, in the first `surveyed` partitions that are done.
+    surveyed : int
+        The partitions whose rejects were counted: all that are done, up to 2,000.
+    rows : int or None
+        The rows that come of `images_done`; None where not all rejects were counted.
+    seconds_since_newest : float or None
+        Since a part was stored last, by the clocks of the storage and of this machine; None where the storage does not
+        tell when a file was written.
+    moves : bool
+        Whether that is no longer than was to be expected; False where the job is complete.
+    images_per_second, seconds_left : float or None
+        Of the stage under way, where it counts partitions, by when its last parts were stored; None where it cannot be
+        told yet, and where the job does not move.
+    """
+
+    out: str
+    command: str
+    complete: bool
+    images: int
+    partitions: int
+    stages: list[StageStatus]
+    images_done: int
+    rejects: dict[str, int]
+    surveyed: int
+    rows: int | None
+    seconds_since_newest: float | None
+    moves: bool
+    images_per_second: float | None
+    seconds_left: float | None
+
+    @property
+    def stage(self) -> StageStatus | None:
+        """The stage that is under way; None where all are done."""
+        return _under_way(self.stages)
+
+
+def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
+    """Return how far the job is whose output folder is at `out`; nothing is changed.
+
+    Parameters
+    ----------
+    out : str
+        A local path or any fsspec address.
+    now : callable, default ``time.time``
+        Returns the seconds since the epoch.
+
+    Raises
+    ------
+    OutputError
+        There is no job, or it cannot be read.
+    """
+    folder = Folder.at(out)
+    try:
+        return _status(folder, now)
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror or error}. Give the --out of a job that can be read.") from error
+    except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
+        raise OutputError(f"{folder.address} is damaged: {type(error).__name__}: {error}.") from error
+
+
+def _status(out: Folder, now: Callable[[], float]) -> Status:
+    there = out.stored()
+    if JOB not in there:
+        listing = " Images are being listed for one, or were." if "plan" in out.names() else ""
+        raise OutputError(f"{out.address}: no job is here, for there is no {JOB}.{listing} Give the --out of a job.")
+    job: Any = out.read_json(JOB)
+    plan = stored_plan(out, job)
+    partitions = len(range(0, plan.images, plan.partition_size))
+    parts = _parts(out, job, partitions)
+    stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]
+    complete = REPORT in there
+    network = next(iter(parts.values()))[0]
+    rejects, surveyed = _rejects(out, network)
+    images_done = sum(min(plan.partition_size, plan.images - index * plan.partition_size) for index in network)
+    stored = [there[JOB].modified, *(file.modified for found, *_ in parts.values() for file in found.values())]
+    idle = max(0.0, now() - max(stored)) if max(stored) else None
+    under_way = next((found for found, total, _ in parts.values() if len(found) < total), {})
+    interval = _interval(under_way)
+    moves = not complete and idle is not None and idle <= max(STILL_SECONDS, 5 * (interval or 0))
+    stage = _under_way(stages)
+    per_part = interval if moves and stage is not None and stage.unit == "partitions" else None
+    return Status(
+        out=out.address,
+        command=str(job["command"]),
+        complete=complete,
+        images=plan.images,
+        partitions=partitions,
+        stages=stages,
+        images_done=images_done,
+        rejects=rejects,
+        surveyed=surveyed,
+        rows=images_done - sum(rejects.values()) if surveyed == len(network) else None,
+        seconds_since_newest=None if idle is None else round(idle, 1),
+        moves=moves,
+        images_per_second=round(plan.partition_size / per_part, 1) if per_part else None,
+        seconds_left=round((stage.total - stage.done) * per_part, 1) if per_part and stage is not None else None,
+    )
+
+
+def _under_way(stages: Sequence[StageStatus]) -> StageStatus | None:
+    return next((stage for stage in stages if stage.done < stage.total), None)
+
+
+def _parts(
+    out: Folder, job: Mapping[str, Any], partitions: int
+) -> Mapping[str, tuple[Mapping[int, StoredFile], int, str]]:
+    """Return of each stage, in their order, the parts that are stored, how many there will be, and of what."""
+    rows = _stored(out / "rows", partitions), partitions, "partitions"
+    if job["command"] == "transform":
+        return {"transform": rows}
+    model = dict(enumerate(file for name, file in (out / "model").stored().items() if name == "model.json"))
+    found = {"featurize": (_stored(out / "features", partitions), partitions, "partitions")}
+    if job["solver"] == "native":
+        found["native fit"] = model, 1, "models"
+    else:
+        tree = levels(partitions)
+        merged = (_stored(out / "moments" / f"level-{level[0].level}", len(level)).values() for level in tree)
+        files = [file for level in merged for file in level]
+        found["moments"] = dict(enumerate(files)), sum(len(level) for level in tree), "groups"
+        found["solve"] = model, 1, "models"
+    return found | ({"rows": rows} if job["command"] == "run" else {})
+
+
+def _stored(folder: Folder, count: int) -> dict[int, StoredFile]:
+    """Return the parts of a folder, of which the job has `count`; others are not of it."""
+    found = ((part_index(name), file) for name, file in folder.stored().items())
+    return {index: file for index, file in found if index is not None and index < count}
+
+
+def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
+    """Return how many images of the partitions that are done were rejected, by reason, and of how many partitions."""
+    stored = (out / "rejects").stored()
+    names = [name for name in stored if part_index(name) in done]
+    counts: Counter[str] = Counter()
+    surveyed = 0
+    for content in (out / "rejects").fetch((name, stored[name].size, "") for name in islice(names, SURVEYED)):
+        if isinstance(content, OSError):
+            raise content
+        account = orjson.loads((pq.read_schema(BytesIO(content)).metadata or {})[ACCOUNT])
+        counts.update(account["rejects"])
+        surveyed += 1
+    return dict(sorted(counts.items())), surveyed
+
+
+def _interval(parts: Mapping[int, StoredFile]) -> float | None:
+    """Return the seconds from one part to the next, of the newest."""
+    times: Sequence[float] = sorted(file.modified for file in parts.values())[-WINDOW:]
+    return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None

@@ -1,0 +1,146 @@
+"""The tables that a job stores, features, rejects and rows, and how rows are encoded as Parquet or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from fruits.errors import OutputError
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.storage.parquet import read_table, text_array, vector_array, vectors, write_table
+
+__all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table"]
+
+VECTORS = ("features", "scaled_features", "pca_features")
+REJECTS = pa.schema(
+    [
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+# What a spreadsheet would run is kept from it by an apostrophe in front, and so is what has one already: read back,
+# one is taken away. Tab and line ends are skipped by spreadsheets, the last four are the wide forms of the first.
+FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+
+Float32 = npt.NDArray[np.float32]
+
+
+def features_table(paths: Sequence[str], labels: Sequence[str | None], features: Float32) -> pa.Table:
+    """Return the table of ``path, label, features`` of n images; `features` has the shape (n, d)."""
+    return _table({"path": list(paths), "label": list(labels), "features": features})
+
+
+def rejects_table(rejects: Sequence[tuple[str, str | None, str, str]], metadata: dict[bytes, bytes]) -> pa.Table:
+    """Return the table of ``path, label, reason, detail`` of the images that could not be used."""
+    columns = zip(*rejects, strict=True) if rejects else ((), (), (), ())
+    arrays = [_texts(column) for column in columns]
+    return pa.table(arrays, schema=REJECTS.with_metadata(metadata))
+
+
+def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequence[str]) -> bytes:
+    """Return a table of features, with what the model makes of them, as the bytes of a file.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Of ``path, label, features``.
+    model : ScaledPCA
+        Applied in float64; the rows are float32.
+    format : {"parquet", "csv"}
+        In CSV a vector is one cell, ``[a,b,…]``, each number in the fewest digits that give its float32 back; a text
+        that a spreadsheet would run as a formula has an apostrophe in front, which :func:`decode_rows` takes away.
+    columns : sequence of str
+        Which columns, in this order.
+    """
+    features = vectors(table["features"])
+    values: dict[str, Sequence[str | None] | Float32] = {}
+    if "scaled_features" in columns or "pca_features" in columns:
+        scaled, scores = model.transform(features)
+        values = {"scaled_features": scaled.astype(np.float32), "pca_features": scores.astype(np.float32)}
+    values |= {"path": table["path"].to_pylist(), "label": table["label"].to_pylist(), "features": features}
+    chosen = {name: values[name] for name in columns}
+    return _csv(chosen) if format == "csv" else write_table(_table(chosen))
+
+
+def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]:
+    """Return the columns of a file of rows, by name; its format is told by the end of `name`.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be read as rows.
+    """
+    try:
+        if name.endswith(".csv"):
+            return _read_csv(data.decode())
+        table = read_table(data)
+        return {
+            column: vectors(table[column]) if column in VECTORS else table[column].to_pylist()
+            for column in table.column_names
+        }
+    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
+        raise OutputError(
+            f"{name} is damaged: {error}. `fruits verify` tells what else is, and the command that made it, started "
+            "again, makes it again."
+        ) from error
+
+
+def _table(columns: dict[str, Sequence[str | None] | Float32]) -> pa.Table:
+    arrays = [vector_array(values) if isinstance(values, np.ndarray) else _texts(values) for values in columns.values()]
+    fields = [pa.field(name, array.type, nullable=name == "label") for name, array in zip(columns, arrays, strict=True)]
+    return pa.table(arrays, schema=pa.schema(fields))
+
+
+def _texts(values: Sequence[str | None]) -> pa.Array:
+    return text_array([None if value is None else value.encode() for value in values], pa.string())
+
+
+def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:
+    """Return RFC 4180 CSV; written by hand, because a general writer looks at every digit of the vectors."""
+    cells = [
+        _vector_cells(values) if isinstance(values, np.ndarray) else map(_text_cell, values)
+        for values in columns.values()
+    ]
+    if len(cells) == 1:  # an empty line is no row to those who read it
+        cells = [(cell or b'""' for cell in cells[0])]
+    lines = [",".join(columns).encode(), *(b",".join(row) for row in zip(*cells, strict=True)), b""]
+    return b"\r\n".join(lines)
+
+
+def _vector_cells(values: Float32) -> Iterator[bytes]:
+    return (b'"%b"' % orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in values)
+
+
+def _text_cell(text: str | None) -> bytes:
+    if text is None:
+        return b""
+    return b'"%b%b"' % (b"'" * bool(FORMULA.match(text)), text.encode().replace(b'"', b'""'))
+
+
+def _text(cell: str) -> str | None:
+    return (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) or None
+
+
+def _read_csv(text: str) -> dict[str, list[str | None] | Float32]:
+    limit = csv.field_size_limit(len(text) + 1)
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    finally:
+        csv.field_size_limit(limit)
+    columns: dict[str, list[str | None] | Float32] = {}
+    for name, cells in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True):
+        if name in VECTORS:
+            columns[name] = np.array([orjson.loads(cell) for cell in cells], np.float32)
+        else:
+            columns[name] = [_text(cell) for cell in cells]
+    return columns

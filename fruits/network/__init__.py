@@ -1,0 +1,1 @@
+"""The neural network: known backbones, their weights, building and running them."""

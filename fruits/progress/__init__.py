@@ -1,0 +1,1 @@
+"""Progress reporting: the listener protocol, reporters for people and programs, and heartbeats."""

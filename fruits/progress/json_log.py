@@ -1,0 +1,94 @@
+"""What happens in a job as JSON lines, one object for each event; docs/logs.md names the events and their fields."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from fruits.progress.reporter import Stage
+from fruits.text import without_secrets
+
+__all__ = ["JsonLog"]
+
+LEVELS = {"heartbeat": "warning", "error": "error"}  # of the events that are more than information
+
+
+class JsonLog:
+    """A reporter for programs: each event is a JSON object on a line of its own.
+
+    Parameters
+    ----------
+    stream : text file, default ``sys.stderr``
+        Where the lines go.
+    clock : callable, default ``time.monotonic``
+        Returns seconds.
+    now : callable
+        Returns the time of day; default: that of this machine, in UTC.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        self._now = now
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[Stage]:
+        """Return a stage whose start and end are events."""
+        started = self._clock()
+        counter = _Counter()
+        self.event("stage_start", stage=name, total=total, unit=unit)
+        status = "stopped"
+        try:
+            yield counter
+            status = "done"
+        finally:
+            seconds = round(self._clock() - started, 3)
+            self.event("stage_end", stage=name, status=status, done=counter.done, unit=unit, seconds=seconds)
+
+    def note(self, text: str) -> None:
+        """Write the text as an event."""
+        self.event("note", text)
+
+    def event(self, name: str, text: str | None = None, **fields: Any) -> None:
+        """Write one line: the time, the level, the event, its message for people, and its fields."""
+        time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = {} if text is None else {"message": text}
+        first = {"time": time, "level": LEVELS.get(name, "info"), "event": name} | message
+        self._write(json.dumps(first | fields | first))  # no field takes the place of these
+
+    def relay(self, line: str) -> None:
+        """Write a line of a log that was written elsewhere: an event as it is, anything else as a note."""
+        if line.startswith("{"):
+            self._write(line)
+        else:
+            self.note(line)
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            self._stream.write(without_secrets(line) + "\n")
+            self._stream.flush()
+
+
+class _Counter:
+    """A stage that counts."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self._lock = threading.Lock()
+
+    def advance(self, n: int = 1) -> None:
+        with self._lock:
+            self.done += n

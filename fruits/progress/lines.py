@@ -1,0 +1,135 @@
+"""Progress as plain lines, for logs and pipes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from fruits.progress.reporter import Stage
+from fruits.text import duration, without_secrets
+
+__all__ = ["Lines", "Meter"]
+
+LINE_EVERY_SECONDS = 10.0  # between two plain lines of one stage; a log of an hour stays readable
+
+
+@dataclass(slots=True)
+class Meter:
+    """The count of one stage, and what follows from it. Times are in seconds on the clock of the reporter."""
+
+    name: str
+    total: int | None
+    unit: str
+    started: float
+    last: float
+    done: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Units per second up to the last that was counted: between two partitions it stands still."""
+        return self.done / (self.last - self.started) if self.last > self.started else 0.0
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds to go, or None where nothing is known yet."""
+        if self.total is None or not self.rate:
+            return None
+        return max(0.0, (self.total - self.done) / self.rate - (now - self.last))
+
+    def count(self) -> str:
+        """Return what was counted; nothing for a stage that counts nothing."""
+        if not self.done and self.total is None:
+            return ""
+        of = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
+        unit = self.unit.removesuffix("s") if self.done == 1 and not of else self.unit
+        return f"{self.done:,}{of} {unit}"
+
+    def speed(self) -> str:
+        """Return the speed with its unit: ``226 images/s``."""
+        return f"{self.rate:,.{0 if self.rate >= 10 else 1}f} {self.unit}/s"
+
+
+class Lines:
+    """Plain lines: where a stage starts and ends, and at most every ten seconds in between.
+
+    Parameters
+    ----------
+    stream : text file, default ``sys.stderr``
+        Where the lines go.
+    clock : callable, default ``time.monotonic``
+        Returns seconds.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+
+    @contextmanager
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[Stage]:
+        """Return a stage whose lines carry the count, the speed and the time to go."""
+        now = self._clock()
+        meter = Meter(name, total, unit, started=now, last=now)
+        try:
+            with self._shown(meter) as advanced:
+                yield _Counter(meter, self._clock, advanced)
+        except BaseException:
+            self._end(f"stopped {meter.count() and 'at '}{meter.count()}".rstrip(), meter, finished=False)
+            raise
+        self._end(meter.count() if meter.total != 0 else "nothing left to do", meter, finished=True)
+
+    def note(self, text: str) -> None:
+        """Write the text as a line."""
+        self._stream.write(without_secrets(text) + "\n")  # at once: heartbeats come from another thread
+        self._stream.flush()
+
+    def event(self, name: str, text: str | None = None, **fields: Any) -> None:
+        """Write the text of an event that has one."""
+        if text is not None:
+            self.note(text)
+
+    @contextmanager
+    def _shown(self, meter: Meter) -> Iterator[Callable[[], None]]:
+        """Show the stage while it lasts; what comes out is called, under a lock, after each advance."""
+        if meter.total != 0:
+            self.note(meter.name + ("" if meter.total is None else f": {meter.total:,} to do"))
+        written = meter.started
+
+        def advanced() -> None:
+            nonlocal written
+            if meter.last - written < LINE_EVERY_SECONDS or meter.done == meter.total:
+                return
+            written = meter.last
+            left = meter.left(written)
+            self.note(
+                f"{meter.name}: {meter.count()}, {meter.speed()}" + ("" if left is None else f", {duration(left)} left")
+            )
+
+        yield advanced
+
+    def _end(self, outcome: str, meter: Meter, *, finished: bool) -> None:
+        self.note(f"{meter.name}: {outcome}{outcome and ' '}{self._took(meter)}")
+
+    def _took(self, meter: Meter) -> str:
+        seconds = self._clock() - meter.started
+        speed = f", {meter.done / seconds:,.0f} {meter.unit}/s" if meter.done and seconds >= 1 else ""
+        return f"in {duration(seconds)}{speed}"
+
+
+class _Counter:
+    """The stage that the core sees."""
+
+    def __init__(self, meter: Meter, clock: Callable[[], float], advanced: Callable[[], None]) -> None:
+        self._meter = meter
+        self._clock = clock
+        self._advanced = advanced
+        self._lock = threading.Lock()
+
+    def advance(self, n: int = 1) -> None:
+        with self._lock:
+            self._meter.done += n
+            self._meter.last = self._clock()
+            self._advanced()

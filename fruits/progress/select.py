@@ -1,0 +1,25 @@
+"""The choice of a progress listener for this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fruits.progress.json_log import JsonLog
+from fruits.progress.lines import Lines
+from fruits.progress.reporter import Progress, Silent
+
+__all__ = ["to_stderr"]
+
+
+def to_stderr(*, quiet: bool = False, log_json: bool = False) -> Progress:
+    """Return what suits this process: JSON lines or nothing if asked, a bar on a terminal, and else plain lines."""
+    if log_json:
+        return JsonLog()
+    if quiet:
+        return Silent()
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from fruits.progress.terminal import Terminal
+
+        return Terminal()
+    return Lines()

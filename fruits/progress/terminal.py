@@ -1,0 +1,78 @@
+"""Progress on a terminal: a live bar for the current stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from fruits.progress.lines import Lines, Meter
+from fruits.text import duration, without_secrets
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Terminal"]
+
+
+class Terminal(Lines):
+    """A live bar for the stage that is under way; each finished stage leaves a line.
+
+    Parameters
+    ----------
+    stream : text file, default ``sys.stderr``
+        The terminal.
+    clock : callable, default ``time.monotonic``
+        Returns seconds.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        from rich.console import Console
+
+        super().__init__(stream, clock=clock)
+        self._console = Console(file=self._stream, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print the text above the bar."""
+        self._console.print(f"  {without_secrets(text)}", markup=False, style="dim")
+
+    @contextmanager
+    def _shown(self, meter: Meter) -> Iterator[Callable[[], None]]:
+        from rich.live import Live
+
+        with Live(
+            console=self._console,
+            get_renderable=lambda: self._bar(meter),
+            transient=True,
+            refresh_per_second=4,
+            redirect_stdout=False,  # stdout belongs to the result
+        ):
+            yield lambda: None
+
+    def _bar(self, meter: Meter) -> RenderableType:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        now = self._clock()
+        left = meter.left(now)
+        pulse = not meter.done or meter.total is None
+        grid = Table.grid(padding=(0, 1), expand=True)
+        for ratio in (None, 1, None, None, None):
+            grid.add_column(ratio=ratio, no_wrap=True)
+        grid.add_row(
+            Text(f"  {meter.name}", style="bold"),
+            ProgressBar(total=meter.total, completed=meter.done, pulse=pulse, animation_time=now),
+            Text(meter.count()),
+            Text(meter.speed() if meter.rate else ""),
+            Text(f"{duration(now - meter.started)}" if left is None else f"{duration(left)} left", style="cyan"),
+        )
+        return grid
+
+    def _end(self, outcome: str, meter: Meter, *, finished: bool) -> None:
+        from rich.text import Text
+
+        mark = ("✓ ", "green") if finished else ("✗ ", "red")
+        took = f"{outcome and ' '}{self._took(meter)}"
+        self._console.print(Text.assemble(mark, (f"{meter.name} ", "bold"), outcome, (took, "dim")))

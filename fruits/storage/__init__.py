@@ -1,0 +1,1 @@
+"""Storage: folders at any address, atomic writes, prefetching reads, Parquet and checksums."""

@@ -1,0 +1,1 @@
+"""S3: its settings, its file system, and plain-language errors."""

@@ -1,0 +1,448 @@
+"""The command line: what it says, where it says it, and what it ends with. Whole jobs are in parity/."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from fruits.cli import display as _terminal
+from fruits.cli import main as cli
+from fruits.errors import JobError, TaskError
+from fruits.jobs import pipeline
+from fruits.jobs.compare import Comparison, Difference
+from fruits.jobs.report import Report, SliceReport
+
+COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Fruits = Callable[..., Ended]
+
+
+@pytest.fixture
+def fruits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fruits:
+    """Return a function that runs a command in this process."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("FRUITS_")]:
+        monkeypatch.delenv(name)
+
+    def run(*words: str) -> Ended:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(words)
+        assert isinstance(ended.value.code, int)
+        return Ended(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> str:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    return str(folder)
+
+
+def report(out: Path, **changes: object) -> Report:
+    values: dict[str, object] = {
+        "command": "run",
+        "out": str(out),
+        "images": 3932,
+        "rows": 3930,
+        "rejects": {"empty": 1, "truncated": 1},
+        "ignored": 12,
+        "partitions": 4,
+        "resumed": 1,
+        "seconds": {"listing": 0.1, "featurize": 9.8, "rows": 1.2},
+        "worker_seconds": {},
+        "images_per_second": 401.2,
+        "components": 200,
+        "explained_variance_ratio": [0.5 / 2**index for index in range(200)],
+        "components_reaching": {"0.8": 70, "0.9": 122, "0.95": 184},
+    }
+    return Report(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output folder with two parts of rows, the first of them empty."""
+    folder = tmp_path / "out"
+    (folder / "rows").mkdir(parents=True)
+    kind = pa.list_(pa.field("item", pa.float32(), nullable=False), 4)
+    for part, labels in enumerate(([], ["Apple", None, "Two\nlines", "Pear"])):
+        vectors = pa.FixedSizeListArray.from_arrays(
+            pa.array(np.arange(4 * len(labels), dtype=np.float32) / 4), type=kind
+        )
+        table = pa.table({
+            "path": pa.array([f"{label}/1.jpg" for label in labels], pa.string()),
+            "label": pa.array(labels, pa.string()),
+            "features": vectors,
+            "scaled_features": vectors,
+            "pca_features": vectors,
+        })  # fmt: skip
+        pq.write_table(table, folder / "rows" / f"part-0000{part}.parquet")
+    return folder
+
+
+def drawn(show: Callable[[Console], None], *, terminal: bool, width: int = 80) -> str:
+    console = Console(width=width, force_terminal=terminal, no_color=True, highlight=False)
+    with console.capture() as captured:
+        show(console)
+    return re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
+
+
+# -- what the parser says
+
+
+def test_help_names_every_command_and_every_command_has_an_example(fruits: Fruits) -> None:
+    overview = fruits("--help")
+    assert overview.code == 0
+    assert fruits() == overview
+    for name in COMMANDS:
+        assert f" {name} " in overview.out
+        helped = fruits(name, "--help")
+        assert helped.code == 0
+        assert re.search(rf"Example: fruits {name}\b", helped.out)
+
+
+def test_help_does_not_import_what_it_does_not_need() -> None:
+    heavy = "{'numpy', 'pyarrow', 'yaml', 'dask', 'distributed', 'pyspark', 'openvino', 'keras', 'backends'}"
+    code = (
+        "import sys, fruits.cli.main\n"
+        "try:\n    fruits.cli.main.main(['run', '--help'])\n"
+        f"except SystemExit:\n    assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version(fruits: Fruits) -> None:
+    assert re.fullmatch(r"fruits \d+\.\d+\.\d+\S*\n", fruits("--version").out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? Allowed: demo, sample, "),
+        (["run", "a"], "Missing option '--out'"),
+        (["run", "--out", "b"], "Missing argument 'IMAGES'"),
+        (["run", "a", "--out", "b", "--workrs", "2"], "No such option: --workrs"),
+        (["run", "a", "--out", "b", "--limit", "few"], "Invalid value for '--limit'"),
+        (["transform", "a", "--out", "b"], "Missing option '--model'"),
+        (["compare", "a"], "Missing argument 'OUT_B'"),
+        (["compare", "a", "b", "--tolerance", "-1"], "Invalid value for '--tolerance'"),
+    ],
+)
+def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
+    fruits: Fruits, words: list[str], message: str
+) -> None:
+    ended = fruits(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+    assert "--help shows what is allowed." in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--components", "abc", "--components abc: not a number. Allowed: a count of at least 1, such as 200, or a"),
+        ("--components", "0", "--components 0: not allowed. Allowed: a count of at least 1, or a fraction"),
+        ("--components", "-3", "--components -3: not allowed."),
+        ("--components", "1.5", "--components 1.5: not allowed."),
+        ("--components", "nan", "--components nan: not allowed."),
+        ("--backbone", "VGG", "--backbone VGG: not known. Allowed: MobileNetV2"),
+        ("--engine", "onnx", "--engine onnx: not known. Allowed: openvino, tensorflow."),
+        ("--solver", "fast", "--solver fast: not known. Allowed: exact, native."),
+        ("--format", "json", "--format json: not known. Allowed: parquet, csv."),
+        ("--columns", "label,colour", "--columns colour: not known. Allowed: path, label, features"),
+        ("--partition-size", "0", "--partition-size 0: not allowed. Allowed: 1 or more, up to 16,384."),
+        ("--shards", "5/4", "--shards 5/4: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."),
+        ("--limit", "0", "--limit 0: not allowed."),
+        ("--max-reject-fraction", "2", "--max-reject-fraction 2.0: not allowed. Allowed: 0 to 1."),
+        ("--backend", "ray", "--backend ray: no such backend. Allowed: dask, spark, local."),
+        ("--cluster", "nowhere", "--cluster nowhere: no such cluster. Allowed: local-dask"),
+        ("--cluster-file", "none.yaml", "--cluster-file none.yaml cannot be read: No such file"),
+        ("--workers", "0", "--workers 0: not a count of workers."),
+    ],
+)
+def test_options_that_are_not_allowed_exit_with_2_and_say_what_is(
+    fruits: Fruits, images: str, option: str, value: str, message: str
+) -> None:
+    ended = fruits("run", images, "--out", "out", option, value)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"Error: {message}")
+    assert "Traceback" not in ended.err
+    assert not Path("out").exists()
+
+
+def test_a_missing_extra_says_how_to_install_it(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    ended = fruits("run", images, "--out", "out", "--backend", "spark")
+    assert ended.code == 2
+    assert "pyspark is not installed. Install it with: pip install 'fruits[spark]'" in ended.err
+
+
+# -- how commands end
+
+
+def test_json_is_one_object_on_stdout_whatever_else_writes_there(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom fruits.cli import main as cli\nfrom fruits.jobs.compare import Comparison\n"
+        "def noisy(a, b):\n"
+        "    os.write(1, b'from a library')\n    print('from Python')\n    os.system('echo from a child')\n"
+        "    return Comparison(3, True, ())\n"
+        "sys.modules['fruits.jobs.compare'].compare = noisy\ncli.main(['compare', 'a', 'b', '--json'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(ended.stdout) == {
+        "identical": True, "rows": 3, "model": True, "largest": 0.0, "same": True, "differences": []
+    }  # fmt: skip
+    for noise in ("from a library", "from Python", "from a child"):
+        assert noise in ended.stderr
+
+
+def test_errors_are_json_too(fruits: Fruits) -> None:
+    ended = fruits("compare", "nowhere", "nowhere", "--json")
+    error = json.loads(ended.out)["error"]
+    assert (ended.code, error["type"], error["exit_code"]) == (2, "OutputError", 2)
+    assert "nowhere: no finished output" in error["message"]
+    usage = fruits("run", "--json")
+    assert (usage.code, json.loads(usage.out)["error"]["exit_code"]) == (2, 2)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch, fruits: Fruits, images: str) -> Callable[..., Ended]:
+    """Return a function that runs a job which raises an exception."""
+
+    def run(error: BaseException, *words: str) -> Ended:
+        def work(*values: object, **named: object) -> Iterator[None]:
+            raise error
+
+        monkeypatch.setattr(pipeline, "run", work)
+        return fruits("run", images, "--out", "out", "--backend", "local", "--quiet", *words)
+
+    return run
+
+
+def test_a_failed_job_exits_with_1_and_shows_a_trace_only_when_asked(failing: Callable[..., Ended]) -> None:
+    trace = 'Traceback (most recent call last):\n  File "worker.py", line 1\nOSError: gone'
+    error = TaskError("partition 7 failed after 3 attempts. OSError: gone")
+    error.add_note(trace)
+    ended = failing(error)
+    assert ended == Ended(1, "", "Error: partition 7 failed after 3 attempts. OSError: gone\n")
+    assert 'File "worker.py", line 1' in failing(error, "--debug").err
+    assert failing(JobError("[red]no markup[/red]")).err == "Error: [red]no markup[/red]\n"
+
+
+def test_an_exception_that_nobody_foresaw_exits_with_1_and_names_debug(failing: Callable[..., Ended]) -> None:
+    ended = failing(RuntimeError("a fault"))
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: RuntimeError: a fault\n")
+    assert "--debug shows where" in ended.err
+    assert "Traceback" not in ended.err
+    assert "Traceback" in failing(RuntimeError("a fault"), "--debug").err
+
+
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(failing: Callable[..., Ended]) -> None:
+    ended = failing(KeyboardInterrupt())
+    assert ended == Ended(130, "", "Stopped. What is finished is kept: run the same command again to go on.\n")
+    assert json.loads(failing(KeyboardInterrupt(), "--json").out)["error"]["exit_code"] == 130
+
+
+def test_sigterm_closes_what_is_open_and_exits_with_143(
+    fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    closed = []
+
+    def work(job: object, executor: object, **named: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            closed.append(job)
+
+    monkeypatch.setattr(pipeline, "run", work)
+    ended = fruits("run", images, "--out", "out", "--backend", "local", "--quiet")
+    assert (ended.code, len(closed)) == (143, 1)
+    assert "run the same command again" in ended.err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m fruits sample {tmp_path}/sample --images 8 --json | true; echo ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o"), ("zsh", "#compdef fruits"), ("fish", "complete")])
+def test_shells_complete(shell: str, text: str) -> None:
+    environ = os.environ | {"_FRUITS_COMPLETE": f"source_{shell}"}
+    script = subprocess.run([sys.executable, "-m", "fruits"], env=environ, capture_output=True, text=True, check=False)
+    assert text in script.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("fruits tr", {"transform"}),
+        ("fruits run --backend ", {"dask", "spark", "local"}),
+        ("fruits run --cluster local-", {"local-dask", "local-spark"}),
+    ],
+)
+def test_values_are_completed(words: str, offered: set[str], tmp_path: Path) -> None:
+    environ = os.environ | {
+        "_FRUITS_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "fruits"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert set(ended.stdout.split()) == offered
+
+
+# -- what people see
+
+
+def test_an_error_is_folded_between_words_on_a_terminal() -> None:
+    text = drawn(cli._failure(JobError("word " * 40), "word " * 40, 1, debug=False).show, terminal=True)
+    assert max(map(len, text.splitlines())) <= 80
+    assert set(text.split()) == {"Error:", "word"}
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_report_fits_the_terminal_and_tells_all(out: Path, width: int) -> None:
+    text = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=True, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    flat = " ".join(text.split())
+    for fact in (
+        "3,932, and 12 other files that are no images",
+        "rows 3,930",
+        "2: 1 empty, 1 truncated",
+        "401 images/s; of 4 partitions, 1 done before",
+        "PC1",
+        "50.0%",
+        "70 reach 80%, 122 reach 90%, 184 reach 95%",
+        "label features scaled_features pca_features",
+        "Apple [0.00, 0.25, …]",
+        "(no label)",
+        "Two\\nlines",
+        "report.json",
+    ):
+        assert fact in flat
+    assert "Pear" not in flat
+    assert str(out) in "".join(text.split())
+
+
+def test_the_report_is_plain_lines_where_no_terminal_is(out: Path) -> None:
+    lines = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=False, width=1000).splitlines()
+    assert "Apple | features [0.00, 0.25, …] | scaled_features [0.00, 0.25, …] | pca_features [0.00, 0.25, …]" in lines
+    assert any(line.split() == ["files", f"{out}/"] for line in lines)
+
+
+def test_the_report_of_a_fit_has_no_rows(tmp_path: Path) -> None:
+    text = drawn(lambda console: _terminal.show_report(console, report(tmp_path, command="fit")), terminal=True)
+    assert "scaled_features" not in text
+    assert "model/" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "says"), [(50, "50 of 100 partitions are done. When all are, start the same"), (0, "are done. Start the")]
+)
+def test_a_slice_says_what_is_done_and_what_finishes_the_job(tmp_path: Path, left: int, says: str) -> None:
+    values = report(tmp_path, partitions=25).to_dict()
+    shared = {name: value for name, value in values.items() if name in SliceReport.__dataclass_fields__}
+    done = SliceReport(shards="2/4", partitions_of_job=100, partitions_left=left, **shared)
+    flat = " ".join(drawn(lambda console: _terminal.show_report(console, done), terminal=True).split())
+    assert "2/4: done, 25 of the job's 100 partitions" in flat
+    assert says in flat
+    assert "command without --shards: it finishes the job." in flat
+    assert "report.json" not in flat
+
+
+def test_a_single_component_and_a_job_that_was_done_before_are_shown(tmp_path: Path) -> None:
+    done = report(tmp_path, command="fit", components=1, explained_variance_ratio=[0.25], images_per_second=0.0)
+    text = drawn(lambda console: _terminal.show_report(console, done), terminal=True)
+    assert "25.0%" in text
+    assert "nothing to do" in text
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Comparison(3930, True, ()), "identical: 3,930 rows, model and rows to the last bit\n"),
+        (Comparison(0, True, ()), "identical: model to the last bit\n"),
+        (Comparison(1310, False, ()), "identical: 1,310 rows, rows to the last bit\n"),
+    ],
+)
+def test_identical_outputs_are_one_line(found: Comparison, text: str) -> None:
+    assert drawn(lambda console: _terminal.show_comparison(console, found), terminal=False) == text
+
+
+def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = (Difference("pca_features", 1200, 3.5e-7, "row 17 + 0, 3"),)
+    monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(3930, True, differences))
+    ended = fruits("compare", "a", "b")
+    assert ended.code == 1
+    assert "different: 3,930 rows and model compared" in ended.out
+    assert re.search(r"pca_features\s+1,200\s+3.5e-07\s+row 17 \+ 0, 3", ended.out)
+    within, beyond = (fruits("compare", "a", "b", "--tolerance", each) for each in ("1e-6", "1e-7"))
+    assert (within.code, beyond.code) == (0, 1)
+    assert "the same within 1e-06: 3,930 rows and model compared" in within.out
+    assert "different: 3,930 rows and model compared" in beyond.out
+
+
+def test_a_sign_of_zero_is_a_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = (Difference("pca_features", 1, 0.0, "row 0 + 0, 0"),)
+    monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(1, False, differences))
+    assert fruits("compare", "a", "b").code == 1
+    assert fruits("compare", "a", "b", "--tolerance", "0").code == 0
+
+
+def test_pictures_are_drawn_on_this_machine_alone(fruits: Fruits, tmp_path: Path) -> None:
+    for words in (("sample", "s3://bucket/photos"), ("demo", "--out", "s3://bucket/demo")):
+        ended = fruits(*words)
+        assert (ended.code, "pictures are drawn on this machine" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_goes_on_with_its_own_pictures_alone(fruits: Fruits, tmp_path: Path) -> None:
+    assert fruits("sample", "demo/images", "--images", "20", "--broken", "2").code == 0
+    ended = fruits("demo", "--out", "demo", "--images", "30", "--backend", "local")
+    assert ended.code == 2
+    assert "--images 30: demo/images holds 22 files, and 33 were to be drawn." in ended.err
+
+
+def test_a_command_that_is_none_is_told_with_those_of_its_group(fruits: Fruits) -> None:
+    assert "Allowed: demo, sample, weights," in fruits("ran").err
+    ended = fruits("cluster", "list")
+    assert ended.code == 2
+    assert "Allowed: init, push, stage," in ended.err
+
+
+def test_sample_draws_files_and_says_where(fruits: Fruits, tmp_path: Path) -> None:
+    ended = fruits("sample", "photos", "--images", "4", "--labels", "2", "--broken", "1")
+    assert ended == Ended(0, "5 files are in photos\n", "")
+    assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["Apple", "Banana"]
+    again = fruits("sample", "photos")
+    assert (again.code, again.out) == (2, "")
+    assert "not an empty folder" in again.err

@@ -1,0 +1,453 @@
+"""Pixels: what Pillow would give for the plain picture, something sensible for the odd one, a reason for the rest."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from fruits.images import decode as images
+from fruits.images.decode import EXTENSIONS, REASONS, ImageError, decode, is_image
+
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]
+EXTENSION_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif"}
+
+
+def photo(width: int = 24, height: int = 20, seed: int = 0) -> Image.Image:
+    """Return smooth colours with some noise, so that every transposition and every channel shows."""
+    y, x = np.mgrid[0:height, 0:width]
+    base = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
+    noise = np.random.default_rng(seed).integers(-20, 20, base.shape)
+    return Image.fromarray(np.clip(base + noise, 0, 255).astype(np.uint8))
+
+
+def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def bare(image: Image.Image | bytes, size: int = 224) -> NDArray[np.uint8]:
+    """Return what the public notebooks of this job compute."""
+    opened = Image.open(BytesIO(image)) if isinstance(image, bytes) else image
+    return np.asarray(opened.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+
+
+def grey(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return the three equal channels of 8-bit values; decoded at its own size a picture is not resampled."""
+    return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"", **chunks: bytes) -> bytes:
+    """Return a PNG, for what Pillow does not write: 16-bit RGB, a transparent 16-bit grey, a size without pixels."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    named = {"IHDR": header, **chunks, "IDAT": zlib.compress(rows), "IEND": b""}
+    parts = [
+        struct.pack(">I", len(body)) + name.encode() + body + struct.pack(">I", zlib.crc32(name.encode() + body))
+        for name, body in named.items()
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(width: int, height: int, bits: int, strip: bytes) -> bytes:
+    """Return an uncompressed grey TIFF, for the depths that Pillow does not write."""
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 277: 1, 278: height, 279: len(strip)}
+    start = 8 + 2 + 12 * (len(tags) + 1) + 4
+    entries = sorted((tags | {273: start}).items())
+    table = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + table + struct.pack("<I", 0) + strip
+
+
+def reason_of(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode(data)
+    return caught.value.reason
+
+
+# The plain picture
+
+
+def test_real_images_are_what_pillow_gives_bit_for_bit(fruits360: Path) -> None:
+    files = sorted(fruits360.glob("*/*/*.jpg"))[::10]
+    assert files
+    unequal = [str(file) for file in files if not np.array_equal(decode(data := file.read_bytes()), bare(data))]
+    assert unequal == []
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("shape", [(24, 20), (300, 10), (1, 1), (224, 224), (640, 480)])
+def test_an_rgb_picture_is_what_pillow_gives_bit_for_bit(kind: str, shape: tuple[int, int]) -> None:
+    data = encode(photo(*shape), kind)
+    pixels = decode(data)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (224, 224, 3)
+    assert pixels.flags.c_contiguous
+    assert np.array_equal(pixels, bare(data))
+
+
+def test_the_size_is_a_choice() -> None:
+    data = encode(photo(), "PNG")
+    assert np.array_equal(decode(data, 97), bare(data, 97))
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
+def test_variants_of_jpeg(options: dict[str, Any]) -> None:
+    data = encode(photo(100, 100), "JPEG", **options)
+    assert np.array_equal(decode(data), bare(data))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
+def test_variants_of_tiff(compression: str) -> None:
+    data = encode(photo(), "TIFF", compression=compression)
+    assert np.array_equal(decode(data), bare(data))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(mode, kind) for mode in ("1", "L", "P") for kind in ("PNG", "BMP", "TIFF", "GIF")]
+    + [("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF")],
+)
+def test_other_modes_are_converted_as_pillow_does(mode: str, kind: str) -> None:
+    data = encode(photo().convert(mode), kind)
+    assert np.array_equal(decode(data), bare(data))
+
+
+def test_colours_of_cmyk_are_not_inverted() -> None:
+    red = Image.new("RGB", (16, 16), (220, 30, 30)).convert("CMYK")
+    for data in (encode(red, "JPEG", quality=95), encode(red, "TIFF")):
+        assert np.abs(decode(data, 4).astype(int) - (220, 30, 30)).max() <= 3
+
+
+# Orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_orientation_is_honoured(kind: str, orientation: int) -> None:
+    upright = photo()
+    undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    stored = upright if undo == 1 else upright.transpose(images.TRANSPOSE[undo])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(stored, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    assert np.array_equal(decode(data), bare(upright))
+
+
+def test_orientation_of_jpeg_turns_the_pixels_before_they_are_resized() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo(), "JPEG", exif=exif)
+    assert np.array_equal(decode(data), bare(Image.open(BytesIO(data)).transpose(Image.Transpose.ROTATE_270)))
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"Exif\0\0garbage",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",  # 65,535 tags, and none of them there
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0\0\0\0\0",  # orientation 99
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x09\0\0\0\xff\xff\xff\x7f\0\0\0\0",  # text, beyond the end
+        b"Exif\0\0" + bytes(60_000),
+    ],
+)
+def test_damaged_metadata_cost_no_picture(exif: bytes) -> None:
+    plain = encode(photo(), "JPEG")
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    assert np.array_equal(decode(plain[:2] + segment + plain[2:]), bare(plain))
+
+
+# Transparency
+
+
+def see_through(mode: str) -> tuple[Image.Image, NDArray[np.uint8]]:
+    """Return a picture whose left half is clear, and what it looks like on white."""
+    alpha = np.full((8, 8), 255, np.uint8)
+    alpha[:, :4] = 0
+    image = Image.new("RGB", (8, 8), (10, 200, 30)) if mode == "RGBA" else Image.new("L", (8, 8), 77)
+    seen = np.array(image.convert("RGB"))
+    seen[:, :4] = 255
+    image.putalpha(Image.fromarray(alpha))
+    return image, seen
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "PNG", {}),
+        ("RGBA", "TIFF", {}),
+        ("RGBA", "WEBP", {"lossless": True, "exact": True}),
+        ("RGBA", "GIF", {}),
+        ("LA", "PNG", {}),
+        ("LA", "TIFF", {}),
+    ],
+)
+def test_alpha_is_laid_onto_white(mode: str, kind: str, options: dict[str, Any]) -> None:
+    image, seen = see_through(mode)
+    assert np.array_equal(decode(encode(image, kind, **options), 8), seen)
+
+
+def test_half_transparent_is_half_white() -> None:
+    data = encode(Image.new("RGBA", (4, 4), (0, 100, 200, 128)), "PNG")
+    assert np.abs(decode(data, 4).astype(int) - (127, 177, 227)).max() <= 1
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_transparent_colours_of_a_palette(kind: str, transparency: int | bytes) -> None:
+    if kind == "GIF" and isinstance(transparency, bytes):
+        transparency = 1  # GIF knows one colour only
+    image = Image.new("P", (4, 4), 2)
+    image.putpalette([0, 0, 0, 250, 0, 0, 0, 0, 250])
+    image.paste(1, (0, 0, 2, 4))
+    pixels = decode(encode(image, kind, transparency=transparency), 4)
+    assert (pixels[:, :2] == 255).all()
+    assert (pixels[:, 2:] == (0, 0, 250)).all()
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "clear", "solid"),
+    [
+        (8, 0, (200,), (90,)),
+        (16, 0, (0x1234,), (0x5A35,)),
+        (8, 2, (1, 2, 3), (1, 2, 90)),
+    ],
+)
+def test_one_transparent_colour_without_a_palette(
+    bits: int, colour: int, clear: tuple[int, ...], solid: tuple[int, ...]
+) -> None:
+    sample = ">" + ("H" if bits == 16 else "B") * len(clear)
+    row = b"\0" + struct.pack(sample, *clear) + struct.pack(sample, *solid)
+    data = png(2, 2, bits, colour, row * 2, tRNS=struct.pack(">" + "H" * len(clear), *clear))
+    pixels = decode(data, 2)
+    assert (pixels[:, 0] == 255).all()
+    assert (pixels[:, 1] == np.array(solid) >> (bits - 8)).all()
+
+
+# Wide samples
+
+RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+
+
+def test_sixteen_bits_keep_the_high_byte() -> None:
+    for image in (Image.fromarray(RAMP), Image.fromarray(RAMP.astype(">u2"))):
+        for kind in ("PNG", "TIFF") if image.mode == "I;16" else ("TIFF",):
+            assert np.array_equal(decode(encode(image, kind), 16), grey(RAMP >> 8))
+
+
+def test_sixteen_bits_are_the_same_picture_in_grey_and_in_rgb() -> None:
+    rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP)
+    assert np.array_equal(decode(png(16, 16, 16, 2, rows), 16), decode(encode(Image.fromarray(RAMP), "PNG"), 16))
+
+
+def test_twelve_bits_are_not_dark() -> None:
+    values = RAMP >> 4
+    packed = b"".join(struct.pack(">I", a << 12 | b)[1:] for a, b in values.reshape(-1, 2).tolist())
+    assert np.array_equal(decode(tiff(16, 16, 12, packed), 16), grey(values >> 4))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (RAMP.astype(np.int32), RAMP >> 8),
+        (np.array([[-300, 0], [0, 300]], np.int32), [[0, 128], [128, 255]]),
+        (np.array([[0, 2**31 - 1], [0, 0]], np.int32), [[0, 255], [0, 0]]),
+        (np.array([[0.0, 0.25], [0.5, 0.5]], np.float32), [[0, 64], [128, 128]]),
+        (np.array([[0.0, 1000.0], [500.0, 1000.0]], np.float32), [[0, 255], [128, 255]]),
+        (np.array([[np.nan, -np.inf], [np.inf, 0.6]], np.float32), [[0, 0], [255, 153]]),
+        (np.array([[-3e38, 3e38], [0.0, 0.0]], np.float32), [[0, 255], [128, 128]]),
+        (np.array([[5.0, 5.0], [5.0, 5.0]], np.float32), [[0, 0], [0, 0]]),
+    ],
+)
+def test_integers_and_floats_of_32_bits(values: NDArray[Any], expected: list[list[int]]) -> None:
+    pixels = decode(encode(Image.fromarray(values), "TIFF"), len(values))
+    assert np.array_equal(pixels, grey(np.array(expected)))
+
+
+# More than one frame
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_the_first_frame_counts(kind: str) -> None:
+    first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))
+    data = encode(first, kind, save_all=True, append_images=[second])
+    assert np.array_equal(decode(data), bare(data))
+    assert np.abs(decode(data, 4).astype(int) - (200, 0, 0)).max() <= 3
+
+
+# What cannot be used
+
+
+def test_every_reason_is_explained() -> None:
+    assert re.findall(r"^``([a-z-]+)`` +the ", images.__doc__ or "", re.MULTILINE) == list(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"BMW and other cars, a list of them\n", "not-an-image"),
+        (b"%PDF-1.7", "not-an-image"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not-an-image"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "not-an-image"),
+        (b"GIF89a" + bytes(100), "undecodable"),
+        (b"\xff\xd8\xff" + bytes(100), "undecodable"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0\0\0\1bad!", "undecodable"),
+        (png(0, 5, 8, 2), "undecodable"),
+        (tiff(0, 4, 8, bytes(16)), "undecodable"),
+        (tiff(4, 4, 7, bytes(16)), "undecodable"),
+        (png(4, 4, 8, 5, bytes(20)), "undecodable"),
+    ],
+)
+def test_what_is_no_usable_picture_has_a_reason(data: bytes, reason: str) -> None:
+    assert reason_of(data) == reason
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_half_a_file_is_truncated(kind: str) -> None:
+    data = encode(photo(), kind)
+    assert reason_of(data[: len(data) // 2]) == "truncated"
+
+
+def test_a_damaged_picture_is_told_from_a_truncated_one() -> None:
+    data = bytearray(encode(photo(), "WEBP"))
+    data[20:60] = bytes(40)
+    assert reason_of(bytes(data)) == "undecodable"
+
+
+def patched(kind: str, width: int, height: int) -> bytes:
+    """Return a small picture whose header claims another size."""
+    data = bytearray(encode(photo(), kind, **({"lossless": True} if kind == "WEBP" else {})))
+    if kind == "WEBP":
+        at = data.index(b"VP8L") + 9
+        struct.pack_into("<I", data, at, (width - 1) | (height - 1) << 14)
+    elif kind == "JPEG":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, height, width)
+    elif kind == "GIF":
+        struct.pack_into("<HH", data, 6, width, height)
+    elif kind == "BMP":
+        struct.pack_into("<ii", data, 18, width, height)
+    elif kind == "PNG":
+        return png(width, height, 8, 2)
+    elif kind == "TIFF":
+        return tiff(width, height, 8, bytes(16))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("side", [7_072, 10_000, 16_000])  # just beyond ours; where Pillow warns; where Pillow raises
+def test_more_than_50_megapixels_are_refused_by_the_header(kind: str, side: int) -> None:
+    data = patched(kind, side, side)
+    with pytest.raises(ImageError, match=r"too-large: .*pixels"):  # decoded, it would be truncated or undecodable
+        decode(data)
+
+
+def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(photo(30, 20), "PNG")
+    monkeypatch.setattr(images, "MAX_PIXELS", 600)
+    assert decode(data).shape == (224, 224, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", 599)
+    assert reason_of(data) == "too-large"
+
+
+def test_an_error_crosses_a_process_whole() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "OSError: words")))
+    assert (error.reason, error.detail, str(error)) == ("truncated", "OSError: words", "truncated: OSError: words")
+
+
+SAMPLES = [
+    *(encode(photo(), kind) for kind in FORMATS),
+    encode(photo(), "JPEG", progressive=True),
+    encode(photo().convert("CMYK"), "JPEG"),
+    encode(see_through("RGBA")[0], "PNG"),
+    encode(Image.fromarray(RAMP), "PNG"),
+    encode(photo().convert("P"), "PNG", transparency=bytes(range(256))),
+    encode(photo(), "WEBP", lossless=True),
+    encode(photo(), "WEBP", save_all=True, append_images=[photo(seed=1)]),
+    encode(photo(), "TIFF", compression="tiff_lzw"),
+    encode(photo(), "TIFF", compression="tiff_deflate"),
+    encode(photo(), "GIF", save_all=True, append_images=[photo(seed=1)]),
+]
+
+
+def check_hostile(data: bytes) -> None:
+    """Whatever the bytes: pixels or a reason, the same each time."""
+    try:
+        pixels = decode(data, 8)
+    except ImageError as error:
+        reason, detail = error.reason, error.detail
+    else:
+        assert pixels.shape == (8, 8, 3)
+        return
+    assert reason in REASONS
+    assert detail.encode()
+    assert " at 0x" not in detail  # an address in memory would make two runs differ
+
+
+@pytest.mark.parametrize("data", SAMPLES)
+def test_pictures_cut_anywhere(data: bytes) -> None:
+    for length in range(len(data)):
+        check_hostile(data[:length])
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_pictures_with_changed_bytes(draw: st.DataObject) -> None:
+    data = bytearray(draw.draw(st.sampled_from(SAMPLES)))
+    places = st.one_of(st.integers(0, min(len(data), 120) - 1), st.integers(0, len(data) - 1))
+    for place, value in draw.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=8)).items():
+        data[place] = value
+    check_hostile(bytes(data))
+
+
+@given(st.sampled_from([data[:16] for data in SAMPLES]), st.binary(max_size=200))
+def test_headers_with_any_bytes_behind_them(head: bytes, tail: bytes) -> None:
+    check_hostile(head + tail)
+
+
+def test_threads_and_filters_of_warnings_do_not_change_the_answer() -> None:
+    corrupt = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\0\0\0\xff\xff\xff\x7f\0\0\0\0"  # Pillow warns about it
+    plain = encode(photo(), "JPEG")
+    odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(corrupt) + 2) + corrupt + plain[2:]
+    with pytest.warns(UserWarning, match="Tag data larger than file|Truncated File Read"):
+        loud = decode(odd)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(decode, [odd, plain] * 50))
+    assert warnings.filters == before
+    assert all(np.array_equal(result, loud) for result in results)
+    assert np.array_equal(loud, bare(plain))
+
+
+# What is listed
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
+    data = encode(photo(), kind)
+    assert is_image(data[:32])
+    assert not is_image(data[1:33])
+    assert EXTENSION_OF[kind] in EXTENSIONS
+
+
+def test_extensions_are_those_that_pillow_knows() -> None:
+    Image.init()
+    known = {extension for extension, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert EXTENSIONS <= known | {".dib"}
+    assert known - EXTENSIONS <= {".apng"}
+
+
+def test_pillow_was_built_for_all_formats() -> None:
+    assert all(features.check(name) for name in ("jpg", "zlib", "webp", "libtiff"))

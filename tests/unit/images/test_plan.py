@@ -1,0 +1,205 @@
+import os
+
+import fsspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fruits.errors import DamageError, DatasetError
+from fruits.images.listing import Entry, Listing
+from fruits.images.plan import PARTITIONS_PER_FILE, Partition, make_plan, read_partition
+from fruits.storage.folder import Folder
+
+JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
+ODD_NAMES = [
+    "a b.jpg",
+    "it's.jpg",
+    '"quoted".jpg',
+    "#1.jpg",
+    "50%.jpg",
+    "%41.jpg",
+    "?x=1&y.jpg",
+    "[a-z]*.jpg",
+    "::.jpg",
+]
+ODD_NAMES += [
+    "pêche 🍑.jpg",
+    "new\nline.jpg",
+    "tab\t.jpg",
+    "back\\slash.jpg",
+    "{a,b}.jpg",
+    "~.jpg",
+    " .jpg",
+    "UPPER.JPG",
+]
+
+
+def write(root, *names, data=JPEG):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def test_paths_come_in_code_point_order_with_their_labels_and_sizes(tmp_path):
+    write(tmp_path, "b/1.jpg", "a/2.jpg", "a/10.jpg", "a.jpg", "a-b/1.jpg", "a/deep/er/x.png", "Z/1.jpg")
+    entries = list(Listing(str(tmp_path)))
+    paths = [entry.path for entry in entries]
+    assert paths == sorted(paths)
+    assert len(paths) == 7
+    labels = {entry.path: entry.label for entry in entries}
+    assert labels["a.jpg"] is None
+    assert labels["a/10.jpg"] == "a"
+    assert labels["a/deep/er/x.png"] == "er"
+    assert {entry.size for entry in entries} == {len(JPEG)}
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b", "100%", "#7", "it's", "[x]", "é", "new\nline"])
+def test_names_with_odd_characters_are_listed_and_can_be_read(tmp_path, folder):
+    write(tmp_path / folder, *(f"{folder}/{name}" for name in ODD_NAMES))
+    entries = list(Listing(str(tmp_path / folder)))
+    assert sorted(entry.path for entry in entries) == sorted(f"{folder}/{name}" for name in ODD_NAMES)
+    assert {entry.label for entry in entries} == {folder}
+    plan = make_plan(entries, 4, Folder(str(tmp_path / "plan")))
+    again = [
+        entry for partition in plan.partitions() for entry in read_partition(Folder(str(tmp_path / "plan")), partition)
+    ]
+    assert again == entries
+    source = Folder.at(str(tmp_path / folder))
+    assert all(source.read(entry.path) == JPEG for entry in again)
+
+
+def test_a_name_that_is_not_utf_8_survives_the_plan(tmp_path):
+    name = os.fsdecode(b"label/\xff\xfe.jpg")
+    write(tmp_path / "images", name)
+    entries = list(Listing(str(tmp_path / "images")))
+    make_plan(entries, 10, Folder(str(tmp_path / "plan")))
+    (again,) = read_partition(Folder(str(tmp_path / "plan")), Partition(0, 1))
+    assert (tmp_path / "images" / again.path).read_bytes() == JPEG
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        JPEG,
+        b"\x89PNG\r\n\x1a\n" + bytes(24),
+        b"RIFF\x10\x00\x00\x00WEBPVP8 " + bytes(16),
+        b"GIF89a" + bytes(26),
+        b"II*\x00" + bytes(28),
+        b"MM\x00*" + bytes(28),
+        b"BM"
+        + (70).to_bytes(4, "little")
+        + bytes(4)
+        + (54).to_bytes(4, "little")
+        + (40).to_bytes(4, "little")
+        + bytes(60),
+    ],
+)
+def test_an_image_without_an_extension_is_told_by_its_content(tmp_path, head):
+    write(tmp_path, "label/picture", "label/picture.dat", data=head)
+    assert [entry.path for entry in Listing(str(tmp_path))] == ["label/picture", "label/picture.dat"]
+
+
+def test_files_that_are_no_images_are_passed_over_and_counted(tmp_path):
+    write(tmp_path, "label/1.jpg")
+    write(tmp_path, "README.md", "label/.DS_Store", "label/notes", data=b"words")
+    (tmp_path / "label" / "empty").touch()
+    os.mkfifo(tmp_path / "label" / "fifo.jpg")
+    listing = Listing(str(tmp_path))
+    assert [entry.path for entry in listing] == ["label/1.jpg"]
+    assert listing.ignored == 5
+
+
+def test_links_to_files_are_images_where_they_are_followed_and_links_to_folders_are_not(tmp_path):
+    write(tmp_path, "elsewhere/1.jpg")
+    (tmp_path / "images" / "label").mkdir(parents=True)
+    (tmp_path / "images" / "label" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "images" / "label" / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "images" / "label" / "up").symlink_to(tmp_path, target_is_directory=True)
+    listing = Listing(str(tmp_path / "images"), follow_links=True)
+    assert [entry.path for entry in listing] == ["label/dangling.jpg", "label/link.jpg"]
+    assert list(listing)[1].size == len(JPEG)
+    assert (listing.ignored, listing.links_out) == (1, 0)
+    listing = Listing(str(tmp_path / "images"))
+    assert list(listing) == []
+    assert (listing.ignored, listing.links_out) == (3, 2)
+
+
+def test_a_limit_takes_the_first(tmp_path):
+    write(tmp_path, *(f"label/{number}.jpg" for number in range(9)))
+    assert [entry.path for entry in Listing(str(tmp_path), limit=2)] == ["label/0.jpg", "label/1.jpg"]
+
+
+def test_another_file_system_lists_the_same(tmp_path):
+    names = ["b/1.jpg", "a/2.jpg", "a.jpg", "a-b/1.jpg", "a/deep/x.png"]
+    write(tmp_path, *names)
+    memory = fsspec.filesystem("memory")
+    for name in names:
+        memory.pipe_file(f"/listing/{name}", JPEG)
+    assert [entry[:2] for entry in Listing("memory://listing")] == [entry[:2] for entry in Listing(str(tmp_path))]
+
+
+def test_the_version_of_a_link_is_that_of_what_it_leads_to(tmp_path):
+    write(tmp_path, "elsewhere/1.jpg")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
+    os.utime(tmp_path / "elsewhere" / "1.jpg", (7, 7))
+    (entry,) = Listing(str(tmp_path / "images"), follow_links=True)
+    assert entry.version == "7.0"
+    assert list(Folder.at(str(tmp_path / "images")).fetch([entry])) == [JPEG]
+
+
+def test_what_cannot_be_listed_is_said(tmp_path):
+    with pytest.raises(DatasetError, match="no such folder"):
+        list(Listing(str(tmp_path / "missing")))
+    write(tmp_path, "1.jpg")
+    with pytest.raises(DatasetError, match="not a folder"):
+        list(Listing(str(tmp_path / "1.jpg")))
+
+
+names = st.one_of(
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    st.binary(min_size=1).filter(lambda name: b"\0" not in name).map(os.fsdecode),
+)
+entries = st.lists(
+    st.builds(
+        Entry, names, st.integers(0, 2**40), st.sampled_from(["", "1732492800.25", "9a0364b9e99bb480dd25e1f0284c8555"])
+    ),
+    unique_by=lambda entry: entry.path,
+    min_size=1,
+    max_size=30,
+)
+
+
+@given(entries, st.integers(1, 40))
+def test_the_digest_does_not_depend_on_the_partition_size(entries, size):
+    plan = make_plan(entries, size)
+    assert plan.digest == make_plan(entries, 7).digest
+    assert [partition.index for partition in plan.partitions()] == list(range(-(-len(entries) // size)))
+    assert sum(partition.images for partition in plan.partitions()) == len(entries)
+
+
+@given(entries, st.data())
+def test_any_change_of_the_listing_changes_the_digest(entries, data):
+    place = data.draw(st.integers(0, len(entries) - 1))
+    path, size, version = entries[place]
+    others = Entry(path, size + 1, version), Entry(path + "x", size, version), Entry(path, size, version + "0")
+    digest = make_plan(entries, 8).digest
+    for changed in ([], *([other] for other in others), [entries[place]] * 2):
+        assert make_plan(entries[:place] + changed + entries[place + 1 :], 8).digest != digest
+
+
+def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
+    entries = [Entry(f"label/{number:06d}.jpg", number) for number in range(2 * PARTITIONS_PER_FILE + 5)]
+    folder = Folder(str(tmp_path))
+    plan = make_plan(iter(entries), 2, folder)
+    assert folder.names() == ["part-00000.parquet", "part-00001.parquet"]
+    last = plan.partitions()[-1].index
+    for index in (0, PARTITIONS_PER_FILE // 2, PARTITIONS_PER_FILE - 1, PARTITIONS_PER_FILE, last):
+        assert read_partition(folder, plan.partitions()[index]) == entries[2 * index : 2 * index + 2]
+
+
+def test_a_stored_plan_that_does_not_fit_is_damage(tmp_path):
+    make_plan([Entry("a/1.jpg", 1)], 4, Folder(str(tmp_path)))
+    with pytest.raises(DamageError, match="partition 0"):
+        read_partition(Folder(str(tmp_path)), Partition(0, 4))

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from fruits.errors import OutputError
+from fruits.jobs.compare import compare
+from fruits.jobs.job import COLUMNS
+from fruits.model.moments import Moments
+from fruits.model.rows import encode_rows, features_table
+from fruits.model.scaled_pca import solve
+from fruits.storage.folder import Folder, part_name
+
+FEATURES = np.random.default_rng(0).uniform(0, 6, (20, 6)).astype(np.float32)
+MODEL = solve(Moments.of(FEATURES), 3)
+
+
+def output(folder, features=FEATURES, *, size=8, format="parquet", columns=COLUMNS, model=MODEL, label="a"):
+    """Write a finished output, as a job would."""
+    out = Folder.at(str(folder))
+    for index, start in enumerate(range(0, len(features), size)):
+        part = features[start : start + size]
+        table = features_table([f"{label}/{start + i}" for i in range(len(part))], [label] * len(part), part)
+        (out / "rows").write(part_name(index, format), encode_rows(table, MODEL, format, columns))
+    if model is not None:
+        model.save(out / "model")
+    out.write_json("report.json", {})
+    return out.address
+
+
+def test_the_same_rows_are_identical_however_they_are_cut_and_encoded(tmp_path):
+    a = output(tmp_path / "a")
+    for name, settings in {"b": {"size": 3}, "c": {"format": "csv"}, "d": {"size": 7, "format": "csv"}}.items():
+        found = compare(a, output(tmp_path / name, **settings))
+        assert found.identical
+        assert (found.rows, found.model, found.largest) == (20, True, 0.0)
+
+
+def test_one_bit_is_found_and_placed(tmp_path):
+    changed = FEATURES.copy()
+    changed[13, 2] = np.nextafter(changed[13, 2], np.float32(9))
+    found = compare(output(tmp_path / "a"), output(tmp_path / "b", changed, size=5))
+    assert not found.identical
+    by_name = {difference.name: difference for difference in found.differences}
+    assert by_name["features"].values == 1
+    assert 0 < by_name["features"].largest < 1e-6
+    assert by_name["features"].first == "row 10 + 3, 2"
+    assert found.largest < 1e-6
+
+
+def test_minus_zero_differs_from_zero_by_nothing_but_bits(tmp_path):
+    positive, negative = FEATURES.copy(), FEATURES.copy()
+    positive[0, 0], negative[0, 0] = 0.0, -0.0
+    found = compare(
+        output(tmp_path / "a", positive, columns=("features",)), output(tmp_path / "b", negative, columns=("features",))
+    )
+    (difference,) = found.differences
+    assert (difference.values, difference.largest) == (1, 0.0)
+
+
+def test_other_labels_missing_rows_and_other_models_are_found(tmp_path):
+    a = output(tmp_path / "a")
+    labels = compare(a, output(tmp_path / "b", label="z"))
+    assert {difference.name for difference in labels.differences} == {"path", "label"}
+    assert labels.largest == float("inf")
+    shorter = compare(a, output(tmp_path / "c", FEATURES[:17]))
+    assert [(difference.name, difference.first) for difference in shorter.differences] == [
+        ("rows", f"row 17: only {a} goes on")
+    ]
+    model = compare(a, output(tmp_path / "d", model=solve(Moments.of(FEATURES[:19]), 2)))
+    assert {difference.name for difference in model.differences} >= {"model.mean", "model.components"}
+
+
+def test_outputs_that_cannot_be_compared_are_refused(tmp_path):
+    a = output(tmp_path / "a")
+    with pytest.raises(OutputError, match="no finished output"):
+        compare(a, str(tmp_path / "missing"))
+    with pytest.raises(OutputError, match="same --columns"):
+        compare(a, output(tmp_path / "b", columns=("path", "pca_features")))
+    fitted = Folder.at(str(tmp_path / "c"))
+    MODEL.save(fitted / "model")
+    fitted.write_json("report.json", {})
+    with pytest.raises(OutputError, match="no rows"):
+        compare(a, fitted.address)
+    rows = output(tmp_path / "d", model=None)
+    assert compare(a, rows).identical
+    assert not compare(a, rows).model
+    with pytest.raises(OutputError, match="nothing in common"):
+        compare(fitted.address, rows)
+
+
+def test_two_fits_are_compared_by_their_models(tmp_path):
+    for name in "ab":
+        MODEL.save(str(tmp_path / name / "model"))
+        Folder.at(str(tmp_path / name)).write_json("report.json", {})
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (found.identical, found.rows, found.model) == (True, 0, True)

@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+
+from fruits.errors import SettingsError
+from fruits.jobs.job import Job
+
+
+def test_a_job_is_frozen():
+    job = Job(images="images", out="out")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.out = "elsewhere"
+
+
+@pytest.mark.parametrize("components", [1, 200, 0.5, 0.999])
+def test_components_that_are_allowed(components):
+    assert Job(images="i", out="o", components=components).components == components
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("components", 0, "--components 0"),
+        ("components", -3, "--components -3"),
+        ("components", 1.5, "--components 1.5"),
+        ("components", 1.0, "--components 1.0"),
+        ("components", 0.0, "--components 0.0"),
+        ("components", float("nan"), "--components nan"),
+        ("components", True, "--components True"),
+        ("components", "abc", "--components abc"),
+        ("backbone", "VGG99", "MobileNetV2"),
+        ("engine", "onnx", "openvino, tensorflow"),
+        ("solver", "magic", "exact, native"),
+        ("format", "xml", "parquet, csv"),
+        ("columns", ("path", "colour"), "--columns colour: not known. Allowed: path, label"),
+        ("columns", (), "at least one"),
+        ("columns", ("path", "path"), "each once"),
+        ("partition_size", 0, "--partition-size 0"),
+        ("limit", 0, "--limit 0"),
+        ("max_reject_fraction", 1.5, "--max-reject-fraction 1.5"),
+        ("max_reject_fraction", float("nan"), "--max-reject-fraction nan"),
+        *(("shards", value, f"--shards {value}: not allowed") for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")),
+    ],
+)
+def test_what_is_not_allowed_is_said_with_what_is(setting, value, says):
+    with pytest.raises(SettingsError, match=says.replace(".", r"\.")) as caught:
+        Job(images="i", out="o", **{setting: value})
+    assert "llowed" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_slice_cannot_overwrite():
+    with pytest.raises(SettingsError, match=r"--overwrite with --shards 2/4"):
+        Job(images="i", out="o", shards="2/4", overwrite=True)

@@ -1,0 +1,837 @@
+"""The stages, their order, and what a second start finds; the network is a stand-in that takes no time."""
+
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from backends.local import LocalExecutor
+from fruits.cli import main as cli
+from fruits.errors import (
+    DamageError,
+    DatasetError,
+    ModelError,
+    OutputError,
+    RejectsError,
+    SettingsError,
+    WeightsError,
+)
+from fruits.images.plan import Partition
+from fruits.jobs import pipeline, tasks
+from fruits.jobs.compare import compare
+from fruits.jobs.job import Job
+from fruits.jobs.report import Report
+from fruits.jobs.tasks import Batch, Parts
+from fruits.jobs.verify import verify
+from fruits.model.rows import decode_rows
+from fruits.progress import heartbeat
+from fruits.progress.json_log import JsonLog
+from fruits.progress.reporter import Silent
+from fruits.storage.folder import Folder
+from fruits.storage.parquet import write_table
+
+FEATURES = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanColours:
+    """Takes as features a fixed projection of the image, shrunk to 8 x 8."""
+
+    backbone: str = "MobileNetV2"
+    engine: str = "openvino"
+    package: str = "stand-in-1"
+    weights_digest: str = "none"
+    features: int = FEATURES
+
+    def load(self):
+        projection = np.random.default_rng(0).standard_normal((8 * 8 * 3, FEATURES)).astype(np.float32)
+        features = np.empty((0, FEATURES), np.float32)
+        return lambda pixels: np.array([self.of(picture, projection) for picture in pixels] or features)
+
+    @staticmethod
+    def of(picture, projection):
+        return np.maximum(picture[::28, ::28].reshape(-1) / np.float32(255) @ projection, 0)
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """30 images of 3 labels, and 2 broken ones."""
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        path = tmp_path / "images" / f"label {number % 3}" / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(path)
+    (tmp_path / "images" / "label 1" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a picture")
+    (tmp_path / "images" / "label 2" / "zero.jpg").touch()
+    (tmp_path / "images" / "readme.txt").write_text("words")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def job(images, tmp_path):
+    return Job(images=str(images), out=str(tmp_path / "out"), components=5, partition_size=4)
+
+
+class Counting(LocalExecutor):
+    """Counts the items of each task that it is given, and can stop after some."""
+
+    def __init__(self, stop_after=None):
+        super().__init__(workers=2)
+        self.given = {}
+        self.stop_after = stop_after
+
+    def map(self, task, items, *, shared=None, retries=0, progress=None):
+        self.given[task.__name__] = self.given.get(task.__name__, 0) + len(items)
+        if self.stop_after is not None:
+            name, count = self.stop_after
+            if task.__name__ == name:
+                super().map(task, items[:count], shared=shared, retries=0, progress=progress)
+                raise KeyboardInterrupt
+        return super().map(task, items, shared=shared, retries=0, progress=progress)
+
+
+def digest(out):
+    """SHA-256 of everything stored but the times."""
+    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "report.json")
+    return hashlib.sha256(
+        b"".join(str(path.relative_to(out)).encode() + path.read_bytes() for path in files)
+    ).hexdigest()
+
+
+def test_every_image_is_a_row_or_a_reject(job, images, tmp_path):
+    report = pipeline.run(job, LocalExecutor())
+    assert (report.images, report.rows, report.ignored) == (32, 30, 1)
+    assert sum(report.rejects.values()) == 2
+    out = Folder.at(job.out)
+    paths = [p for i in range(8) for p in (out / "rows").read_table(f"part-{i:05d}.parquet")["path"].to_pylist()]
+    rejects = [r for i in range(8) for r in (out / "rejects").read_table(f"part-{i:05d}.parquet").to_pylist()]
+    listed = sorted(str(path.relative_to(images)) for path in images.rglob("*") if path.suffix in (".png", ".jpg"))
+    assert sorted(paths + [reject["path"] for reject in rejects]) == listed
+    assert {reject["path"]: reject["reason"] for reject in rejects}["label 2/zero.jpg"] == "empty"
+    assert all(reject["label"] in reject["path"] and reject["detail"] for reject in rejects)
+
+
+def test_the_rows_are_what_the_model_makes_of_the_features(job):
+    report = pipeline.run(job, LocalExecutor())
+    out = Folder.at(job.out)
+    from fruits.model.scaled_pca import ScaledPCA
+
+    model = ScaledPCA.load(job.out)
+    assert report.components == 5
+    assert model.rows == 30
+    for index in (out / "rows").parts():
+        rows = decode_rows((out / "rows").read(f"part-{index:05d}.parquet"), "x.parquet")
+        scaled, scores = model.transform(rows["features"])
+        np.testing.assert_array_equal(rows["scaled_features"], scaled.astype(np.float32))
+        np.testing.assert_array_equal(rows["pca_features"], scores.astype(np.float32))
+
+
+def test_fit_then_transform_gives_the_rows_of_run(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    fitted = dataclasses.replace(job, out=str(tmp_path / "fitted"))
+    report = pipeline.fit(fitted, LocalExecutor())
+    assert not (tmp_path / "fitted" / "rows").exists()
+    assert report.rows == 30
+    applied = dataclasses.replace(job, out=str(tmp_path / "applied"), model=fitted.out, format="csv")
+    pipeline.transform(applied, LocalExecutor())
+    assert not (tmp_path / "applied" / "features").exists()
+    assert compare(job.out, applied.out).identical
+
+
+@pytest.mark.parametrize(
+    "stop_after", [("featurize", 0), ("featurize", 3), ("merge", 0), ("merge", 1), ("write_rows", 0), ("write_rows", 5)]
+)
+def test_a_job_that_was_stopped_does_what_is_missing_and_no_more(job, tmp_path, stop_after):
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    pipeline.run(whole, LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(stop_after))
+    assert not (tmp_path / "out" / "report.json").exists()
+    second = Counting()
+    report = pipeline.run(job, second)
+    name, count = stop_after
+    total = {"featurize": 8, "merge": 1, "write_rows": 8}
+    order = list(total)
+    for stage in order:
+        done = total[stage] if order.index(stage) < order.index(name) else count if stage == name else 0
+        assert second.given.get(stage, 0) == total[stage] - done
+    assert report.rows == 30
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_job_may_go_on_with_its_plan_and_without_the_listing(job, tmp_path, monkeypatch):
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    pipeline.run(whole, LocalExecutor())
+    kept = dataclasses.replace(job, keep_plan=True)
+    with pytest.raises(SettingsError, match=r"--keep-plan: .*out holds no job yet"):
+        pipeline.run(kept, LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 3)))
+    monkeypatch.setattr(pipeline.Listing, "__iter__", lambda listing: pytest.fail("it was listed"))
+    with pytest.raises(OutputError, match=r"plan\.partition_size: 4 there, 2 asked"):
+        pipeline.run(dataclasses.replace(kept, partition_size=2), LocalExecutor())
+    second = Counting()
+    report = pipeline.run(kept, second)
+    assert second.given["featurize"] == 5
+    assert (report.rows, report.ignored) == (30, None)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_of_a_plan_that_is_kept_an_image_that_is_gone_is_a_reject(job, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 3)))
+    victim = Path(job.images, list(pipeline.Listing(job.images))[-1].path)
+    before = pipeline.run(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
+    victim.unlink()
+    report = pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+    assert report.images == before.images
+    assert report.rejects.get("unreadable", 0) == before.rejects.get("unreadable", 0) + 1
+
+
+def test_a_manifest_that_does_not_know_the_plan_is_no_reason_to_trust_it(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    for page in (tmp_path / "out" / "manifest").glob("plan-*"):
+        page.unlink()
+    with pytest.raises(DamageError, match="without --keep-plan"):
+        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+
+
+@pytest.mark.parametrize("plan", [None, 3, {}, {"images": "many"}, {"images": 32, "partition_size": 0, "digest": ""}])
+def test_a_plan_that_no_job_has_is_damage(job, tmp_path, plan):
+    pipeline.run(job, LocalExecutor())
+    about = json.loads((tmp_path / "out" / "job.json").read_bytes())
+    (tmp_path / "out" / "job.json").write_text(json.dumps(about | {"plan": plan}))
+    with pytest.raises(OutputError, match=r"job\.json is damaged: its plan is"):
+        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+    with pytest.raises(OutputError, match=r"job\.json is damaged: its plan is"):
+        verify(job.out, Silent())
+
+
+def test_a_finished_job_does_nothing_and_says_the_same(job):
+    first = pipeline.run(job, LocalExecutor())
+    second = Counting()
+    assert pipeline.run(job, second) == first
+    assert set(second.given) == {"survey", "check"}
+
+
+def test_a_part_that_was_removed_is_made_again(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "rows" / "part-00003.parquet").unlink()
+    second = Counting()
+    pipeline.run(job, second)
+    assert second.given["write_rows"] == 1
+    assert "featurize" not in second.given
+    assert digest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("command", [pipeline.run, pipeline.fit, pipeline.transform])
+def test_slices_in_any_order_and_then_the_whole_give_the_bits_of_one_run(job, tmp_path, command):
+    pipeline.run(dataclasses.replace(job, out=str(tmp_path / "model")), LocalExecutor())
+    # Thirty partitions are four groups of the tree of moments, of at most eight.
+    job = dataclasses.replace(job, partition_size=1, model=str(tmp_path / "model"), limit=30)
+    command(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
+    task = "transform" if command is pipeline.transform else "featurize"
+    slices = {}
+    for shards in ("3/3", "1/3", "2/3"):
+        executor = Counting()
+        slices[shards] = command(dataclasses.replace(job, shards=shards), executor)
+        assert (slices[shards].shards, slices[shards].partitions_of_job) == (shards, 30)
+        assert executor.given[task] == slices[shards].partitions
+        assert executor.given.get("merge", 0) == (slices[shards].partitions + 7) // 8 * (task == "featurize")
+    assert {shards: report.partitions for shards, report in slices.items()} == {"1/3": 8, "2/3": 8, "3/3": 14}
+    assert [slices[shards].partitions_left for shards in ("3/3", "1/3", "2/3")] == [16, 8, 0]
+    assert sum(report.rows for report in slices.values()) == 29
+    assert not (tmp_path / "out" / "report.json").exists()
+    last = Counting()
+    report = command(job, last)
+    assert task not in last.given
+    assert last.given.get("merge", 0) == (task == "featurize")
+    assert (report.rows, report.resumed) == (29, 30)
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_the_last_command_does_what_no_slice_has_done(job, tmp_path):
+    pipeline.run(dataclasses.replace(job, out=str(tmp_path / "whole"), partition_size=2), LocalExecutor())
+    job = dataclasses.replace(job, partition_size=2)
+    pipeline.run(dataclasses.replace(job, shards="2/2"), LocalExecutor())
+    last = Counting()
+    assert pipeline.run(job, last).rows == 30
+    assert last.given["featurize"] == 8
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_slice_without_partitions_does_nothing(job):
+    executor = Counting()
+    report = pipeline.run(dataclasses.replace(job, shards="1/3"), executor)  # eight partitions are one group
+    assert (report.partitions, report.images, report.partitions_left) == (0, 0, 8)
+    assert executor.given == {}
+
+
+def test_too_many_rejects_are_judged_when_the_job_ends(job):
+    strict = dataclasses.replace(job, max_reject_fraction=0)
+    assert sum(pipeline.run(dataclasses.replace(strict, shards="1/1"), LocalExecutor()).rejects.values()) == 2
+    with pytest.raises(RejectsError, match="2 of 32 images"):
+        pipeline.run(strict, LocalExecutor())
+
+
+def test_a_slice_of_another_job_is_refused_also_where_both_begin_at_once(job, monkeypatch):
+    made = pipeline.make_plan
+
+    def then_another_begins(*arguments):
+        plan = made(*arguments)
+        monkeypatch.setattr(pipeline, "make_plan", made)
+        pipeline.run(dataclasses.replace(job, shards="1/2"), LocalExecutor())
+        return plan
+
+    monkeypatch.setattr(pipeline, "make_plan", then_another_begins)
+    with pytest.raises(OutputError, match="components: 5 there, 6 asked"):
+        pipeline.run(dataclasses.replace(job, components=6, shards="2/2"), LocalExecutor())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"components": 6}, "components: 5 there, 6 asked"),
+        ({"format": "csv"}, "format: parquet there, csv asked"),
+        ({"partition_size": 5}, "plan.partition_size: 4 there, 5 asked"),
+        ({"limit": 20}, "limit: nothing there, 20 asked"),
+    ],
+)
+def test_another_job_is_refused_with_both_values(job, tmp_path, change, says):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    other = dataclasses.replace(job, **change)
+    with pytest.raises(OutputError, match=says):
+        pipeline.run(other, LocalExecutor())
+    assert digest(tmp_path / "out") == before
+    pipeline.run(dataclasses.replace(other, overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") != before
+
+
+def test_images_that_changed_make_another_job(job, images):
+    pipeline.run(job, LocalExecutor())
+    (images / "label 0" / "00.png").unlink()
+    with pytest.raises(OutputError, match=r"plan\.digest.*\n.*plan\.images: 32 there, 31 asked"):
+        pipeline.run(job, LocalExecutor())
+
+
+def test_images_that_were_replaced_by_others_of_the_same_size_make_another_job(job, images):
+    pipeline.run(job, LocalExecutor())
+    os.utime(images / "label 0" / "00.png", (1, 1))
+    with pytest.raises(OutputError, match=r"since then: 1 replaced \(label 0/00\.png\)\n"):
+        pipeline.run(job, LocalExecutor())
+    (images / "label 2" / "zero.jpg").unlink()
+    (images / "label 3.png").write_bytes((images / "label 0" / "03.png").read_bytes())
+    words = r"1 replaced \(label 0/00\.png\), 1 added \(label 3\.png\), 1 removed \(label 2/zero\.jpg\)"
+    with pytest.raises(OutputError, match=words):
+        pipeline.run(job, LocalExecutor())
+
+
+def test_overwrite_keeps_the_old_job_where_the_new_one_cannot_begin(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    with pytest.raises(DatasetError):
+        pipeline.run(dataclasses.replace(job, images=str(tmp_path / "missing"), overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_folder_with_other_files_is_refused_even_with_overwrite(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"thesis\.tex"):
+            pipeline.run(dataclasses.replace(job, overwrite=overwrite), LocalExecutor())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_a_job_whose_file_is_gone_is_begun_anew_where_that_is_asked(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "job.json").unlink()
+    with pytest.raises(OutputError, match=r"parts of a job, whose job\.json is gone\. Use --overwrite"):
+        pipeline.run(job, LocalExecutor())
+    pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("given", ["out", "out/", "out/model"])
+def test_rows_do_not_go_where_their_model_is(job, tmp_path, given):
+    pipeline.fit(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    asked = dataclasses.replace(job, model=str(tmp_path / given), overwrite=True)
+    with pytest.raises(SettingsError, match=r"holds the model of --model .*Give the rows an --out of their own"):
+        pipeline.transform(asked, LocalExecutor())
+    assert digest(tmp_path / "out") == before
+
+
+def test_a_solver_that_the_backend_has_not_is_refused_before_anything_starts(job, tmp_path):
+    executor = Counting()
+    with pytest.raises(SettingsError, match="--solver native: the backend 'local' has no estimators of its own"):
+        pipeline.run(dataclasses.replace(job, solver="native"), executor)
+    assert executor.given == {}
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_goes_on_with_this_very_job_where_it_is_not_finished(job):
+    job = dataclasses.replace(job, overwrite=True)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(stop_after=("featurize", 3)))
+    again = Counting()
+    assert pipeline.run(job, again).resumed == 3
+    assert again.given["featurize"] == 5
+    once_more = Counting()
+    assert pipeline.run(job, once_more).resumed == 0
+    assert once_more.given["featurize"] == 8
+
+
+def test_parts_that_a_job_thrown_away_writes_late_are_not_taken_for_the_new_ones(job, images, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    expected = digest(tmp_path / "out")
+    other = dataclasses.replace(job, images=str(images.parent / "others"), out=str(tmp_path / "late"))
+    for number, path in enumerate(sorted(images.glob("*/*"))):
+        there = Path(other.images, path.relative_to(images))
+        there.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((20, 20), number).save(there, format="png")
+    pipeline.run(other, LocalExecutor())
+
+    class Late(LocalExecutor):
+        def map(self, *given, **more):
+            if not (tmp_path / "out" / "features").exists():
+                for folder in ("rejects", "features", "moments", "rows"):
+                    shutil.copytree(tmp_path / "late" / folder, tmp_path / "out" / folder)
+            return super().map(*given, **more)
+
+    assert pipeline.run(dataclasses.replace(job, overwrite=True), Late()).resumed == 0
+    assert digest(tmp_path / "out") == expected
+
+
+def test_a_job_that_was_thrown_away_ends_when_it_finds_that_out(job, images):
+    other = dataclasses.replace(job, components=4, overwrite=True)
+
+    class Slow(LocalExecutor):
+        def map(self, task, *given, **more):
+            found = super().map(task, *given, **more)
+            if task.__name__ == "featurize":
+                pipeline.run(other, LocalExecutor())
+            return found
+
+    with pytest.raises(OutputError, match=r"out holds another job since this one began.*Give each an --out of its own"):
+        pipeline.run(job, Slow())
+    assert verify(other.out, Silent()).is_whole
+
+
+def test_what_an_attempt_that_failed_had_planned_is_gone_from_a_later_one(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("fruits.images.plan.PARTITIONS_PER_FILE", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "compile_network", _no_weights)
+        with pytest.raises(WeightsError):
+            pipeline.run(job, LocalExecutor())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out" / "plan").mkdir(parents=True)
+    (tmp_path / "out" / "plan" / "part-00007.parquet").write_bytes(b"of a plan that was killed")
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).is_whole
+
+
+def _no_weights(*given):
+    raise WeightsError("no weights")
+
+
+def test_rows_in_csv_that_the_manifest_does_not_know_are_no_damage(job, tmp_path):
+    job = dataclasses.replace(job, format="csv")
+    stream = io.StringIO()
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    (tmp_path / "out" / "manifest" / "rows-00000.sha256").unlink()
+    (tmp_path / "out" / "report.json").unlink()
+    pipeline.run(job, LocalExecutor(), progress=JsonLog(stream))
+    assert "damage" not in [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert digest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_report_that_is_damaged_is_made_again(job, tmp_path, content):
+    report = pipeline.run(job, LocalExecutor())
+    (tmp_path / "out" / "report.json").write_text(content)
+    assert pipeline.run(job, LocalExecutor()).rows == report.rows
+    assert Report.of(json.loads((tmp_path / "out" / "report.json").read_text()), "report.json").rows == report.rows
+
+
+def test_partitions_that_were_found_done_are_counted_where_one_is_damaged(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    (tmp_path / "out" / "report.json").unlink()
+    (tmp_path / "out" / "features" / "part-00002.parquet").write_bytes(b"")
+    assert pipeline.run(job, LocalExecutor()).resumed == 7
+
+
+def test_an_output_that_is_a_file_is_refused(job, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="is a file"):
+        pipeline.run(job, LocalExecutor())
+
+
+def test_too_many_rejects_fail_the_job_with_counts_and_can_be_allowed_without_repeating_work(job):
+    strict = dataclasses.replace(job, max_reject_fraction=0.05)
+    with pytest.raises(RejectsError, match=r"2 of 32 images.*1 empty, 1 truncated|1 empty, 1 not-an-image"):
+        pipeline.run(strict, LocalExecutor())
+    second = Counting()
+    report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.0625), second)
+    assert "featurize" not in second.given
+    assert report.rows == 30
+
+
+def test_an_image_that_changes_after_the_listing_is_a_reject(job, images, monkeypatch):
+    made = pipeline.make_plan
+
+    def then_change(*arguments):
+        plan = made(*arguments)
+        (images / "label 0" / "00.png").write_bytes(b"shorter")
+        (images / "label 0" / "03.png").unlink()
+        os.utime(images / "label 0" / "06.png", (1, 1))  # as long as before
+        return plan
+
+    monkeypatch.setattr(pipeline, "make_plan", then_change)
+    report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.5), LocalExecutor())
+    assert report.rejects["changed"] == 2
+    assert report.rejects["unreadable"] == 1
+
+
+@pytest.mark.parametrize("kind", ["empty", "no image", "one image"])
+def test_images_that_cannot_be_fitted_are_refused_and_nothing_is_left(job, images, tmp_path, kind):
+    folder = tmp_path / "few"
+    (folder / "label").mkdir(parents=True)
+    if kind != "empty":
+        (folder / "label" / "words.txt").write_text("words")
+    if kind == "one image":
+        os.link(images / "label 0" / "00.png", folder / "label" / "00.png")
+    says = {"empty": "is empty", "no image": "none of its 1 files is an image", "one image": "at least 2"}[kind]
+    with pytest.raises(DatasetError, match=says):
+        pipeline.run(dataclasses.replace(job, images=str(folder)), LocalExecutor())
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_are_all_alike_cannot_be_reduced(job, images, tmp_path):
+    (tmp_path / "alike").mkdir()
+    for number in range(9):
+        (tmp_path / "alike" / f"{number}.png").write_bytes((images / "label 0" / "00.png").read_bytes())
+    with pytest.raises(DatasetError, match="no feature varies"):
+        pipeline.run(dataclasses.replace(job, images=str(tmp_path / "alike")), LocalExecutor())
+
+
+def test_more_components_than_images_are_refused_before_anything_starts(job):
+    executor = Counting()
+    with pytest.raises(SettingsError, match="at most 31"):
+        pipeline.run(dataclasses.replace(job, components=32), executor)
+    assert executor.given == {}
+
+
+def test_a_model_of_another_backbone_or_other_weights_is_refused(job, tmp_path, monkeypatch):
+    pipeline.fit(job, LocalExecutor())
+    applied = dataclasses.replace(job, out=str(tmp_path / "applied"), model=job.out)
+    with pytest.raises(ModelError, match=r"of MobileNetV2, and --backbone ResNet50"):
+        pipeline.transform(dataclasses.replace(applied, backbone="ResNet50"), LocalExecutor())
+    monkeypatch.setattr(pipeline, "compile_network", lambda *names: MeanColours(weights_digest="others"))
+    with pytest.raises(ModelError, match=r"digest none.*others"):
+        pipeline.transform(applied, LocalExecutor())
+    assert not (tmp_path / "applied" / "job.json").exists()
+
+
+def test_a_rejects_part_of_another_plan_is_damage_and_its_partition_is_done_again(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    rejects = Folder.at(str(tmp_path / "out" / "rejects"))
+    rejects.write("part-00000.parquet", write_table(rejects.read_table("part-00001.parquet")))
+    second = Counting()
+    pipeline.run(job, second)
+    assert second.given["featurize"] == 1
+    assert digest(tmp_path / "out") == before
+
+
+def flip(path, place=0.5):
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+
+
+STORED = {  # with how often the network runs over a partition, when it is damaged
+    "plan/part-00000.parquet": 0,
+    "rejects/part-00003.parquet": 1,
+    "features/part-00003.parquet": 1,
+    "moments/level-1/part-00000.safetensors": 0,
+    "model/model.json": 0,
+    "model/scaled_pca.safetensors": 0,
+    "rows/part-00003.parquet": 0,
+    "manifest/rows-00000.sha256": 0,
+}
+DAMAGES = {
+    "flipped": flip,
+    "cut": lambda path: os.truncate(path, 100),
+    "emptied": lambda path: os.truncate(path, 0),
+    "deleted": lambda path: path.unlink(),
+}
+
+
+def test_what_was_damaged_is_made_again_alone(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    for (name, network), how in zip(STORED.items(), itertools.cycle(DAMAGES)):
+        DAMAGES[how](tmp_path / "out" / name)
+        second = Counting()
+        assert pipeline.run(job, second).rows == 30
+        assert second.given.get("featurize", 0) == network, name
+        assert sum(second.given.get(task, 0) for task in ("featurize", "merge", "write_rows")) <= 1
+        assert digest(tmp_path / "out") == before, name
+
+
+def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_path, capsys):
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).is_whole
+    flip(tmp_path / "out" / "rows" / "part-00003.parquet")
+    flip(tmp_path / "out" / "plan" / "part-00000.parquet")
+    flip(tmp_path / "out" / "model" / "model.json")
+    (tmp_path / "out" / "features" / "part-00001.parquet").unlink()
+    (tmp_path / "out" / "rows" / "part-00077.parquet").touch()
+    found = verify(job.out, Silent())
+    assert [damage.name for damage in found.damages] == [
+        "plan/part-00000.parquet",
+        "features/part-00001.parquet",
+        "rows/part-00003.parquet",
+        "model",
+    ]
+    assert found.strangers == ("rows/part-00077.parquet",)
+    answer = cli.verify(job.out, quiet=True)
+    answer.show(Console(width=200))
+    assert answer.exit_code == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[3:5] == [str(found.damages[3]), "rows/part-00077.parquet: not of this job"]
+    assert said[5].endswith(" bytes, whole; 4 not: start its command again; 1 not of this job: remove them")
+    assert found.parts == 1 + 1 + 3 * 8 - 3
+    pipeline.run(job, LocalExecutor())
+    mended = verify(job.out, Silent())
+    assert (mended.damages, mended.strangers, mended.is_whole) == ((), ("rows/part-00077.parquet",), False)
+    (tmp_path / "out" / "rows" / "part-00077.parquet").unlink()
+    assert verify(job.out, Silent()).is_whole
+
+
+def test_a_byte_that_is_flipped_before_the_manifest_knows_the_part_is_found(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    out = Folder.at(job.out)
+    partition = Partition(0, 4)
+    for name in (
+        "rejects/part-00000.parquet",
+        "features/part-00000.parquet",
+        "moments/level-1/part-00000.safetensors",
+        "rows/part-00000.parquet",
+    ):
+        data = out.read(name)
+        for place in range(0, len(data), 53):
+            out.write(name, data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            if name.startswith(("rejects", "features")):
+                found = tasks.survey(Batch((partition,), "features", "parquet"), out)
+            else:
+                found = tasks.check(Parts((name,), (None,)), out)
+            assert [damage.name for damage in found.damages] == [name], place
+        out.write(name, data)
+    found = tasks.survey(Batch((partition,), "features", "parquet"), out)
+    assert (found.damages, found.reports[0].images) == ((), 4)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "how", "featurized"),
+    [
+        ("featurize", "plan/part-00000.parquet", "flipped", 16),  # eight find no plan
+        ("featurize", "plan/part-00000.parquet", "deleted", 16),
+        ("merge", "features/part-00003.parquet", "cut", 9),
+        ("write_rows", "features/part-00003.parquet", "flipped", 9),
+        ("write_rows", "features/part-00003.parquet", "deleted", 9),
+    ],
+)
+def test_damage_between_two_stages_is_made_good_by_the_same_command(job, tmp_path, task, name, how, featurized):
+    whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
+    pipeline.run(whole, LocalExecutor())
+
+    class Meddling(Counting):
+        def map(self, given, items, *, shared=None, retries=0, progress=None):
+            if given.__name__ == task and task not in self.given:
+                DAMAGES[how](tmp_path / "out" / name)
+            return super().map(given, items, shared=shared, retries=retries, progress=progress)
+
+    executor = Meddling()
+    pipeline.run(job, executor)
+    assert executor.given["featurize"] == featurized
+    assert digest(tmp_path / "out") == digest(tmp_path / "whole")
+
+
+def test_a_part_that_is_damaged_again_and_again_ends_the_job(job, tmp_path):
+    class Meddling(LocalExecutor):
+        def map(self, given, items, *, shared=None, retries=0, progress=None):
+            if given.__name__ == "merge":
+                flip(tmp_path / "out" / "features" / "part-00003.parquet")
+            return super().map(given, items, shared=shared, retries=retries, progress=progress)
+
+    with pytest.raises(DamageError, match=r"features/part-00003\.parquet: its .* SHA-256 .*made again 3 times"):
+        pipeline.run(job, Meddling())
+
+
+def test_what_came_of_features_that_are_made_otherwise_is_made_again(job, tmp_path, monkeypatch):
+    """A machine of another kind may give other bits: no model or row may stay that came of the bits before."""
+    pipeline.run(job, LocalExecutor())
+    (tmp_path / "out" / "features" / "part-00003.parquet").unlink()
+    of = MeanColours.of
+    monkeypatch.setattr(MeanColours, "of", staticmethod(lambda *given: of(*given) + np.float32(0.5)))
+    second = Counting()
+    pipeline.run(job, second)
+    assert (second.given["featurize"], second.given["merge"], second.given["write_rows"]) == (1, 1, 8)
+    monkeypatch.undo()
+
+
+def test_parts_that_the_driver_did_not_hear_of_are_kept(job, tmp_path):
+    class Deaf(LocalExecutor):
+        def map(self, given, items, *, shared=None, retries=0, progress=None):
+            super().map(given, items[:5], shared=shared, retries=0)
+            raise KeyboardInterrupt
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(job, Deaf())
+    assert (tmp_path / "out" / "features").exists()
+    second = Counting()
+    pipeline.run(job, second)
+    assert second.given["featurize"] == 3
+
+
+def test_a_driver_that_was_killed_while_it_wrote_its_job_can_be_started_again(job, tmp_path):
+    (tmp_path / "out" / "plan").mkdir(parents=True)
+    (tmp_path / "out" / ".job.json.0123.tmp").touch()
+    assert pipeline.run(job, LocalExecutor()).rows == 30
+
+
+def test_what_killed_drivers_and_workers_left_is_gone_when_the_job_is_complete(job, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("write_rows", 3)))
+    for folder in ("", "plan", "manifest", "rejects", "features", "moments", "moments/level-1", "model", "rows"):
+        (out / folder / ".part-00000.parquet.0123.tmp").touch()
+    pipeline.run(job, LocalExecutor())
+    assert not list(out.rglob(".*"))
+
+
+def test_an_output_that_is_being_overwritten_does_not_say_that_it_is_complete(job, tmp_path, monkeypatch):
+    pipeline.run(job, LocalExecutor())
+    removed = []
+
+    def remove(folder, name):
+        removed.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "remove", remove)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
+    assert removed == ["report.json"]
+
+
+def logged(job, executor=None):
+    stream = io.StringIO()
+    report = pipeline.run(job, executor or LocalExecutor(), progress=JsonLog(stream))
+    return report, [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_the_log_of_a_job_has_a_line_for_each_partition_and_the_counts_add_up(job):
+    report, lines = logged(job)
+    assert lines[0]["event"] == "job_start"
+    assert lines[0]["settings"]["images"] == job.images
+    assert lines[-1]["event"] == "job_end"
+    assert (lines[-1]["images"], lines[-1]["rows"], lines[-1]["rejects"]) == (32, 30, report.rejects)
+    for stage, steps in (("featurize", {"load", "read", "decode", "network", "write"}), ("rows", {"read", "write"})):
+        parts = [line for line in lines if line["event"] == "partition" and line["stage"] == stage]
+        assert [part["index"] for part in parts] == list(range(8))
+        assert all(part["host"] and part["pid"] and part["attempt"] == 1 for part in parts)
+        assert all(set(part["steps"]) == steps and part["seconds"] > 0 for part in parts)
+        assert (sum(part["rows"] for part in parts), sum(part["images"] for part in parts)) == (30, 32)
+    (group,) = (line for line in lines if line["event"] == "group")
+    assert (group["level"], group["tree_level"], group["index"]) == ("info", 1, 0)
+    stages = [line["stage"] for line in lines if line["event"] == "stage_end"]
+    assert set(stages) == set(report.seconds)
+    _, again = logged(job)
+    assert [line for line in again if line["event"] in ("partition", "group")] == []
+
+
+def test_every_field_of_the_log_is_documented(job, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.0)
+    held(monkeypatch, told)
+
+    class Log(JsonLog):
+        def event(self, name, text=None, **fields):
+            super().event(name, text, **fields)
+            if "waiting_for" in fields:
+                told.set()
+
+    stream = io.StringIO()
+    log = Log(stream)
+    log.note("a fact")
+    pipeline.run(job, LocalExecutor(), progress=log)
+    log.event("error", "it failed", type="JobError", exit_code=1)
+    page = (Path(__file__).parents[3] / "docs" / "logs.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| `(\w+)` \|[^|]*\|(.*)\|$", page)
+    documented = {event: set(re.findall(r"`(\w+)`", fields)) for event, fields in rows}
+    written = {}
+    for line in map(json.loads, stream.getvalue().splitlines()):
+        written.setdefault(line["event"], set()).update(set(line) - {"time", "level", "event", "message"})
+    assert written.keys() == documented.keys()
+    assert {event: fields - documented[event] for event, fields in written.items()} == {key: set() for key in written}
+
+
+def held(monkeypatch, gate):
+    """Have the network wait until the gate is open."""
+    load = MeanColours.load
+
+    def waited(self):
+        assert gate.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(MeanColours, "load", waited)
+
+
+def test_a_stage_that_waits_says_for_which_partitions(job, monkeypatch):
+    told = threading.Event()
+    monkeypatch.setattr(heartbeat, "SECONDS", 0.01)
+    held(monkeypatch, told)
+    texts = []
+
+    class Told(Silent):
+        def event(self, name, text=None, **fields):
+            if name == "heartbeat" and fields["stage"] == "featurize":
+                texts.append((text, fields))
+                told.set()
+
+    pipeline.fit(job, LocalExecutor(workers=2), progress=Told())
+    text, fields = texts[0]
+    assert "waiting on 2 workers for partition 0 (4 images)" in text
+    assert (fields["under_way"], fields["to_come"], fields["workers"]) == (2, 6, 2)
+    assert [thread for thread in threading.enumerate() if "heartbeat" in thread.name] == []
+
+
+def test_the_slowest_partitions_are_named_where_there_are_many(job):
+    assert pipeline.run(job, LocalExecutor()).slowest == []  # of eight
+    report = pipeline.run(dataclasses.replace(job, out=job.out + "2", partition_size=3), LocalExecutor())
+    assert len(report.slowest) == 3
+    assert report.slowest == sorted(report.slowest, key=lambda part: -part["seconds"])
+    assert {part["stage"] for part in report.slowest} <= {"featurize", "rows"}

@@ -1,0 +1,128 @@
+"""How far a job is, told from its folder: while it runs, after it was stopped, and where there is none."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+
+from backends.local import LocalExecutor
+from fruits.cli.main import main
+from fruits.errors import OutputError
+from fruits.jobs import pipeline, status
+from fruits.storage.folder import Folder
+from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
+
+NOW = 1_700_000_000.0  # long ago
+
+
+@pytest.fixture
+def stopped(job):  # noqa: F811
+    """Return the folder of a job that was stopped after five of eight partitions, one every 10 seconds."""
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 5)))
+    out = Folder.at(job.out)
+    for path in (str(path) for path in _files(out.address)):
+        os.utime(path, (NOW - 1000, NOW - 1000))
+    for index in range(5):
+        when = NOW - 10 * (4 - index)
+        os.utime(f"{out.address}/features/part-{index:05d}.parquet", (when, when))
+    return out.address
+
+
+def _files(folder):
+    return (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
+
+
+def test_a_job_under_way_tells_how_far_it_is_how_fast_and_for_how_long(stopped):
+    found = status.status(stopped, now=lambda: NOW + 12)
+    assert [(stage.name, stage.done, stage.total, stage.unit) for stage in found.stages] == [
+        ("featurize", 5, 8, "partitions"),
+        ("moments", 0, 1, "groups"),
+        ("solve", 0, 1, "models"),
+        ("rows", 0, 8, "partitions"),
+    ]
+    assert (found.command, found.complete, found.images, found.partitions) == ("run", False, 32, 8)
+    assert (found.images_done, found.surveyed) == (20, 5)
+    assert found.rows == 20 - sum(found.rejects.values())
+    assert (found.moves, found.seconds_since_newest) == (True, 12.0)
+    assert (found.images_per_second, found.seconds_left) == (0.4, 30.0)
+
+
+def test_a_job_that_has_stored_nothing_for_long_does_not_move(stopped):
+    found = status.status(stopped, now=lambda: NOW + 61)
+    assert (found.moves, found.seconds_since_newest) == (False, 61.0)
+    assert (found.images_per_second, found.seconds_left) == (None, None)
+
+
+def test_a_clock_that_is_behind_that_of_the_storage_tells_no_negative_time(stopped):
+    assert status.status(stopped, now=lambda: NOW - 50).seconds_since_newest == 0.0
+
+
+def test_with_very_many_partitions_the_rejects_of_the_first_are_counted(stopped, monkeypatch):
+    monkeypatch.setattr(status, "SURVEYED", 2)
+    found = status.status(stopped)
+    assert (found.surveyed, found.rows) == (2, None)
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_complete_job_has_all_the_stages_that_the_job_itself_had(job, place):  # noqa: F811
+    if place == "memory":
+        job = dataclasses.replace(job, out="memory://status-test/out")
+    report = pipeline.run(job, LocalExecutor())
+    found = status.status(job.out)
+    assert (found.complete, found.moves, found.stage) == (True, False, None)
+    assert (found.images_done, found.rows, found.rejects) == (32, report.rows, report.rejects)
+    assert {stage.name for stage in found.stages} == report.seconds.keys() - {"listing", "network", "engine"}
+    assert all(stage.done == stage.total for stage in found.stages)
+    assert found.seconds_since_newest is not None
+    if place == "local":
+        other = dataclasses.replace(job, model=job.out, out=job.out + "2", components=0.95)
+        report = pipeline.transform(other, LocalExecutor())
+        assert {stage.name for stage in status.status(other.out).stages} == {"transform"} <= report.seconds.keys()
+
+
+def test_it_only_reads(stopped):
+    times = {path: os.stat(path).st_mtime_ns for path in _files(stopped)}
+    status.status(stopped)
+    assert times == {path: os.stat(path).st_mtime_ns for path in _files(stopped)}
+
+
+def test_where_there_is_no_job_it_says_so(stopped, tmp_path):
+    with pytest.raises(OutputError, match=r"no job is here.*Give the --out"):
+        status.status(str(tmp_path / "nothing"))
+    os.remove(f"{stopped}/job.json")
+    with pytest.raises(OutputError, match="Images are being listed for one"):
+        status.status(stopped)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"plan": {"images": "many"}}', b'{"plan": 3}'])
+def test_a_damaged_job_is_told_in_words(stopped, content):
+    with open(f"{stopped}/job.json", "wb") as file:
+        file.write(content)
+    with pytest.raises(OutputError, match="is damaged"):
+        status.status(stopped)
+
+
+def answer(capfd, *words):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return ended.value.code, *capfd.readouterr()
+
+
+def test_the_command_tells_it_to_people_and_to_programs(capfd, stopped):
+    code, out, err = answer(capfd, "status", stopped)
+    assert (code, err) == (0, "")
+    assert "run of 32 images in 8 partitions, not complete" in out
+    assert "featurize  5 of 8 partitions" in out
+    assert "20 of 32 seen by the network" in out
+    assert "the job waits, or was stopped" in out
+    code, out, _ = answer(capfd, "status", stopped, "--json")
+    assert (code, json.loads(out)["stages"][0]["done"]) == (0, 5)
+    shutil.rmtree(f"{stopped}/features")
+    assert "no part is stored yet" in answer(capfd, "status", stopped)[1]
+    shutil.rmtree(stopped)
+    code, out, err = answer(capfd, "status", stopped)
+    assert (code, out) == (2, "")
+    assert "no job is here" in err

@@ -1,0 +1,141 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fruits.errors import DatasetError, ModelError, SettingsError
+from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA, choose_components, fix_signs, solve
+
+
+def sample(rows=200, features=12, seed=0):
+    rng = np.random.default_rng(seed)
+    mixed = rng.standard_normal((rows, features)) @ rng.standard_normal((features, features))
+    return (mixed * rng.uniform(0.1, 50, features) + rng.uniform(-9, 9, features)).astype(np.float32)
+
+
+@pytest.fixture
+def features():
+    return sample()
+
+
+@pytest.fixture
+def model(features):
+    return solve(Moments.of(features), 5, network={"backbone": "MobileNetV2"})
+
+
+def test_scores_are_those_of_a_singular_value_decomposition(features, model):
+    rows = features.astype(np.float64)
+    scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
+    _, values, axes = np.linalg.svd(scaled, full_matrices=False)
+    ours_scaled, scores = model.transform(features)
+    np.testing.assert_allclose(ours_scaled, scaled, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(model.explained_variance, (values**2 / (len(rows) - 1))[:5], rtol=1e-10)
+    np.testing.assert_allclose(np.abs(scores), np.abs(scaled @ axes[:5].T), rtol=1e-8, atol=1e-9)
+
+
+def test_scaled_training_rows_have_mean_zero_and_variance_one(features, model):
+    scaled, scores = model.transform(features)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(scaled.var(axis=0, ddof=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(scores.var(axis=0, ddof=1), model.explained_variance, rtol=1e-10)
+    np.testing.assert_allclose(model.eigenvalues.sum(), 12, rtol=1e-12)
+
+
+def test_a_feature_that_does_not_vary_scales_to_zero_even_where_it_varies_later(features):
+    features[:, 3] = 7.25
+    model = solve(Moments.of(features), 5)
+    other = features.copy()
+    other[:, 3] = 100.0
+    scaled, scores = model.transform(other)
+    assert model.scale[3] == 0
+    assert not scaled[:, 3].any()
+    assert np.array_equal(scores, model.transform(features)[1])
+
+
+@given(hnp.arrays(np.float64, (4, 6), elements=st.floats(-1, 1)))
+def test_the_loading_of_largest_magnitude_is_positive(components):
+    fixed = fix_signs(components)
+    assert np.array_equal(np.abs(fixed), np.abs(components))
+    for row in fixed:
+        largest = np.abs(row).max()
+        assert largest == 0 or row[np.argmax(np.abs(row) == largest)] > 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"), [(1, 1), (3, 3), (0.4, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.9, 3), (0.999999, 4)]
+)
+def test_components_are_a_count_or_the_fewest_that_reach_a_fraction(asked, kept):
+    assert choose_components(np.array([0.5, 0.3, 0.15, 0.05]), asked) == kept
+
+
+def test_more_components_than_there_can_be_are_refused(features):
+    solve(Moments.of(features[:6]), 5)
+    with pytest.raises(SettingsError, match=r"components 6: 6 images .* at most 5"):
+        solve(Moments.of(features[:6]), 6)
+    with pytest.raises(SettingsError, match="at most 12"):
+        solve(Moments.of(features), 13)
+
+
+def test_one_row_or_equal_rows_cannot_be_reduced(features):
+    with pytest.raises(DatasetError, match="at least 2"):
+        solve(Moments.of(features[:1]), 1)
+    with pytest.raises(DatasetError, match="no feature varies"):
+        solve(Moments.of(np.repeat(features[:1], 9, axis=0)), 1)
+
+
+def test_features_of_another_length_are_refused(model):
+    with pytest.raises(ModelError, match="12 features"):
+        model.transform(np.zeros((3, 11), np.float32))
+
+
+def test_a_stored_model_comes_back_bit_for_bit(model, tmp_path):
+    model.save(str(tmp_path))
+    again = ScaledPCA.load(str(tmp_path))
+    for name in ("mean", "scale", "components", "eigenvalues"):
+        assert getattr(again, name).tobytes() == getattr(model, name).tobytes()
+    assert (again.rows, dict(again.network)) == (200, {"backbone": "MobileNetV2"})
+    assert again.digest() == model.digest()
+
+
+def test_storing_twice_gives_the_same_bytes(model, tmp_path):
+    for name in "ab":
+        model.save(str(tmp_path / name))
+    for file in ("model.json", "scaled_pca.safetensors"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_any_changed_byte_is_refused(model, tmp_path):
+    model.save(str(tmp_path / "model"))
+    rng = np.random.default_rng(0)
+    for file in ("model.json", "scaled_pca.safetensors"):
+        whole = (tmp_path / "model" / file).read_bytes()
+        for place in rng.integers(0, len(whole), 60):
+            shutil.copytree(tmp_path / "model", tmp_path / "changed", dirs_exist_ok=True)
+            changed = bytearray(whole)
+            changed[place] ^= 0x01
+            (tmp_path / "changed" / file).write_bytes(changed)
+            try:
+                loaded = ScaledPCA.load(str(tmp_path / "changed"))
+            except ModelError:
+                continue
+            # Only white space between the members of model.json carries no meaning.
+            assert file == "model.json"
+            assert loaded.digest() == model.digest()
+
+
+def test_an_unknown_schema_is_refused(model, tmp_path):
+    model.save(str(tmp_path))
+    about = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(about | {"schema": "fruits.scaled_pca/9"}))
+    with pytest.raises(ModelError, match=r"fruits.scaled_pca/9.*Allowed"):
+        ScaledPCA.load(str(tmp_path))
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no model here"):
+        ScaledPCA.load(str(tmp_path))

@@ -1,0 +1,182 @@
+"""Progress: what a job tells, as lines and on a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TextIO
+
+import pytest
+
+from fruits.progress.lines import Lines
+from fruits.progress.reporter import Progress, Silent
+from fruits.progress.select import to_stderr
+from fruits.progress.terminal import Terminal
+from fruits.text import duration
+
+
+class Clock:
+    """Seconds that pass only when the test says so."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_tell_the_start_the_end_and_the_way_at_most_every_ten_seconds() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Lines(stream, clock=clock).stage("featurize", total=4000) as stage:
+        for seconds in (4.0, 5.0, 2.0, 9.0):
+            clock.now += seconds
+            stage.advance(1000)
+    assert stream.getvalue().splitlines() == [
+        "featurize: 4,000 to do",
+        "featurize: 3,000 of 4,000 images, 273 images/s, 3.7 s left",
+        "featurize: 4,000 images in 20.0 s, 200 images/s",
+    ]
+
+
+def test_a_stage_of_unknown_size_tells_what_was_counted() -> None:
+    clock, stream = Clock(), io.StringIO()
+    with Lines(stream, clock=clock).stage("list", total=None) as stage:
+        stage.advance(12)
+        clock.now += 12
+        stage.advance(12)
+        clock.now += 1
+    assert stream.getvalue().splitlines() == [
+        "list",
+        "list: 24 images, 2.0 images/s",
+        "list: 24 images in 13.0 s, 2 images/s",
+    ]
+
+
+def test_a_stage_that_is_done_already_says_so_in_one_line() -> None:
+    stream = io.StringIO()
+    with Lines(stream, clock=Clock()).stage("moments", total=0, unit="shards"):
+        pass
+    assert stream.getvalue() == "moments: nothing left to do in 0.0 s\n"
+
+
+def test_a_stage_that_counts_nothing_or_one_thing_says_no_more() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream, clock=Clock())
+    with lines.stage("solve", total=None):
+        pass
+    with lines.stage("moments", total=1, unit="groups") as stage:
+        stage.advance()
+    assert stream.getvalue().splitlines() == [
+        "solve",
+        "solve: in 0.0 s",
+        "moments: 1 to do",
+        "moments: 1 group in 0.0 s",
+    ]
+
+
+def test_a_stage_that_fails_says_how_far_it_came_and_hides_nothing() -> None:
+    clock, stream = Clock(), io.StringIO()
+
+    def interrupted() -> None:
+        with Lines(stream, clock=clock).stage("featurize", total=10) as stage:
+            stage.advance(4)
+            clock.now += 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stream.getvalue().splitlines()[-1] == "featurize: stopped at 4 of 10 images in 2.0 s, 2 images/s"
+
+
+def test_notes_are_lines() -> None:
+    stream = io.StringIO()
+    Lines(stream).note("dashboard: http://127.0.0.1:8787")
+    assert stream.getvalue() == "dashboard: http://127.0.0.1:8787\n"
+
+
+@pytest.mark.parametrize("reporter", [Silent(), Lines(io.StringIO()), Terminal(io.StringIO())])
+def test_advances_from_many_threads_are_all_counted(reporter: Progress) -> None:
+    with reporter.stage("featurize", total=None) as stage, ThreadPoolExecutor(8) as pool:
+        for advanced in [pool.submit(stage.advance) for _ in range(1000)]:
+            advanced.result()
+    stream = getattr(reporter, "_stream", None)
+    assert stream is None or "1,000 images" in stream.getvalue()
+
+
+def test_silent_tells_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    silent: Progress = Silent()
+    with silent.stage("featurize", total=3) as stage:
+        stage.advance(3)
+    silent.note("a fact")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_a_terminal_shows_a_bar_that_fits_and_leaves_a_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm-256color")
+    clock = Clock()
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, "w", encoding="utf-8") as screen, os.fdopen(leader, "rb", buffering=0) as seen:
+        terminal = Terminal(screen, clock=clock)
+        with terminal.stage("featurize", total=67_692) as stage:
+            clock.now += 84.5
+            stage.advance(33_846)
+            bar = _read_until(seen, "33,846 of 67,692 images 401 images/s 1 min 24 s left")
+            terminal.note("dashboard: http://127.0.0.1:8787")
+            clock.now += 84.5
+            stage.advance(33_846)
+        lines = _read_until(seen, "✓ featurize 67,692 images in 2 min 49 s, 401 images/s")
+    assert max(len(line) for line in re.split(r"[\r\n]+", bar + lines)) == columns
+    assert "\r  dashboard: http://127.0.0.1:8787\r\n" in lines
+
+
+def _read_until(seen: io.RawIOBase, text: str) -> str:
+    """Return what the terminal shows up to `text`, without colours and the moves of the cursor."""
+    data, plain = b"", ""
+    while text not in plain:
+        data += seen.read(65_536) or b""
+        plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="ignore"))
+    return plain
+
+
+def test_what_suits_the_process_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def chosen(stream: TextIO, term: str, *, quiet: bool = False) -> type[Progress]:
+        monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", term)
+        return type(to_stderr(quiet=quiet))
+
+    assert chosen(Screen(), "xterm") is Terminal
+    assert chosen(Screen(), "dumb") is Lines
+    assert chosen(io.StringIO(), "xterm") is Lines
+    assert chosen(Screen(), "xterm", quiet=True) is Silent
+
+
+def test_rich_is_imported_only_for_a_terminal() -> None:
+    code = "import sys; from fruits.progress.lines import Lines; Lines(); assert 'rich' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (9.84, "9.8 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3599.9, "1 h 00 min"),
+        (3720, "1 h 02 min"),
+        (100_000, "27 h 46 min"),
+    ],
+)
+def test_seconds_are_told_as_people_say_them(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
