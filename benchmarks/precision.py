@@ -29,7 +29,7 @@ from benchmarks.reference import model_of
 from fruits.images.decode import decode
 from fruits.images.listing import Listing
 from fruits.network.backbones import backbone
-from fruits.network.featurizer import Network, compile_network
+from fruits.network.featurizer import NeuralNetwork, compile_network
 
 __all__ = ["Result", "errors", "measure", "nearest_labels", "sensitivities"]
 
@@ -110,7 +110,7 @@ def errors(features: Float32, reference: Float32) -> Float32:
     return np.asarray(moved, np.float32)
 
 
-def sensitivities(network: Network, pictures: Sequence[Pixels]) -> list[tuple[str, float]]:
+def sensitivities(network: NeuralNetwork, pictures: Sequence[Pixels]) -> list[tuple[str, float]]:
     """Return kind and mean error of the features for each convolution that alone is in bfloat16, in their order."""
     reference = _Runner(plain(network), "f32")(pictures)[0]
     found = []
@@ -140,7 +140,7 @@ def _accuracies(
 
 
 def measure(
-    names: Sequence[str], network: Network, images: str, test: str, components: int
+    names: Sequence[str], network: NeuralNetwork, images: str, test: str, components: int
 ) -> tuple[list[Result], list[tuple[str, float]]]:
     """Return what was measured of each form, the first of which is float32; and the layers' sensitivities."""
     folders = [(images, list(Listing(images))), (test, list(Listing(test)))]

@@ -20,13 +20,13 @@ import numpy.typing as npt
 import openvino
 from openvino._offline_transformations import apply_moc_transformations
 
-from fruits.network.featurizer import Network
+from fruits.network.featurizer import NeuralNetwork
 
 __all__ = ["FORMS", "Build", "Form", "Layers", "alone", "convolutions", "plain", "to_bfloat16"]
 
 Float32 = npt.NDArray[np.float32]
 Layers = Callable[[list[openvino.Node]], Sequence[openvino.Node]]  # which of the convolutions
-Build = Callable[[Network, Sequence[Float32]], openvino.Model]
+Build = Callable[[NeuralNetwork, Sequence[Float32]], openvino.Model]
 
 EXPANDING = range(3, 51, 3)
 MOST_SENSITIVE = {9, 39, 48}  # of the expanding ones, by `benchmarks.precision.sensitivities`
@@ -54,12 +54,12 @@ class Form:
     needs: tuple[str, ...] = ()
 
 
-def plain(network: Network, _: Sequence[Float32] = ()) -> openvino.Model:
+def plain(network: NeuralNetwork, _: Sequence[Float32] = ()) -> openvino.Model:
     """Return the network as the product compiles it."""
     return openvino.Core().read_model(network.graph, network.constants)
 
 
-def _folded(network: Network) -> openvino.Model:
+def _folded(network: NeuralNetwork) -> openvino.Model:
     """Return the network with its batch normalisation folded into the convolutions, as compiling would do."""
     model = plain(network)
     apply_moc_transformations(model, cf=True)
@@ -80,7 +80,7 @@ def _stored(model: openvino.Model) -> tuple[ElementTree.Element, bytes]:
         return graph, path.with_suffix(".bin").read_bytes()
 
 
-def _mixed(network: Network, low: Layers) -> openvino.Model:
+def _mixed(network: NeuralNetwork, low: Layers) -> openvino.Model:
     """Return the network with all but the chosen convolutions kept in float32 whatever the precision of inference is.
 
     OpenVINO reads the mark from a stored model; on an operation that is then folded into another it would be lost.
@@ -104,7 +104,7 @@ def _some(low: Layers) -> Build:
 def _rounded_weights(rounded: Callable[[Float32], Float32]) -> Build:
     """Return how to build the network with the weights of its convolutions rounded, its arithmetic unchanged."""
 
-    def build(network: Network, _: Sequence[Float32]) -> openvino.Model:
+    def build(network: NeuralNetwork, _: Sequence[Float32]) -> openvino.Model:
         graph, stored = _stored(_folded(network))
         constants = np.frombuffer(stored, np.uint8).copy()
         for data in graph.iterfind("layers/layer[@type='Const']/data"):
@@ -130,7 +130,7 @@ def to_bfloat16(values: Float32) -> Float32:
 def _int8(*, preset: str = "MIXED", keep: Layers | None = None) -> Build:
     """Return how to build the network quantised after training by NNCF, with some convolutions kept in float32."""
 
-    def build(network: Network, pictures: Sequence[Float32]) -> openvino.Model:
+    def build(network: NeuralNetwork, pictures: Sequence[Float32]) -> openvino.Model:
         nncf: Any = import_module("nncf")
         model = _folded(network)
         kept = [node.get_friendly_name() for node in keep(convolutions(model))] if keep else []

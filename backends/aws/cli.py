@@ -220,7 +220,7 @@ def up(
     from backends.aws.emr.releases import release
     from backends.aws.emr.request import job_flow
     from backends.aws.emr.steps import clusters, start
-    from backends.aws.staging.staged import Staged
+    from backends.aws.staging.staged import StagedFiles
     from backends.aws.staging.wheelhouse import offer_notebook
 
     settings = _emr(entry, cluster_file)
@@ -232,7 +232,7 @@ def up(
             settings,
             name=entry,
             bucket=where,
-            staged=Staged.of(where, python),
+            staged=StagedFiles.of(where, python),
             network=find_network(account, settings),
         )
         return Answer(request, _line(json_.dumps(request, indent=2)))

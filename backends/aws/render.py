@@ -9,7 +9,7 @@ from typing import Any
 from backends.aws.account.roles import NODES, bucket_policy, key_arn, node_policy, service_policy, trust, user_policy
 from backends.aws.emr.releases import release
 from backends.aws.emr.request import job_flow, software, step
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.storage.s3.settings import S3Settings
 
@@ -29,7 +29,7 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
     account : str
         The number of the account.
     """
-    staged = Staged.of(bucket, release(settings.release).python or "none")
+    staged = StagedFiles.of(bucket, release(settings.release).python or "none")
     words = ["run", f"s3://{bucket}/images", "--out", f"s3://{bucket}/out", "--cluster", "spark-yarn"]
     s3 = S3Settings.of_this_process()
     example = step("example", staged=staged, folder=f"s3://{bucket}/fruits/jobs/example", s3=s3, words=words)

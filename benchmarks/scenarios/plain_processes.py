@@ -13,7 +13,7 @@ from fruits.images.decode import decode
 from fruits.images.listing import Listing
 from fruits.jobs.tasks import GROUP
 from fruits.model.rows import features_table
-from fruits.network.featurizer import Network, compile_network
+from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 
@@ -58,7 +58,7 @@ def _wait(pipes: list[Connection]) -> None:
         pipe.recv()
 
 
-def _loop(pipe: Connection, network: Network, images: str, out: str, decoded_before: bool) -> None:
+def _loop(pipe: Connection, network: NeuralNetwork, images: str, out: str, decoded_before: bool) -> None:
     featurizer = network.load()
     pipe.send("loaded")
     index, paths = pipe.recv()

@@ -129,7 +129,7 @@ def _kind(entry: object) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
-Entry = Annotated[
+ClusterEntry = Annotated[
     Annotated[LocalCluster, Tag("local")]
     | Annotated[DaskCluster, Tag("dask")]
     | Annotated[SparkCluster, Tag("spark")]
@@ -152,7 +152,7 @@ class ClusterFile(Settings):
     """
 
     default: str = "local-dask"
-    clusters: dict[str, Entry] = Field(default_factory=dict)
+    clusters: dict[str, ClusterEntry] = Field(default_factory=dict)
 
 
 BUILT_IN = ClusterFile(

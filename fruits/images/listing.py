@@ -17,14 +17,14 @@ from fruits.images.decode import EXTENSIONS, is_image
 from fruits.storage.prefetch import heads
 from fruits.storage.stores import is_s3, open_address
 
-__all__ = ["Entry", "Listing"]
+__all__ = ["ImageEntry", "Listing"]
 
 ENDINGS = tuple(EXTENSIONS)  # as str.endswith takes them: once for every image of a listing
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images on S3 of which one has to be readable
 
 
-class Entry(NamedTuple):
+class ImageEntry(NamedTuple):
     """One image of a listing: its path below the root, with ``/``, its size in bytes, and its version.
 
     The version is another when the image was written again: the modification time on a local disk, the ETag on S3, and
@@ -75,7 +75,7 @@ class Listing:
         self.ignored = 0
         self.links_out = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[ImageEntry]:
         self.ignored = self.links_out = 0
         file_system, root = open_address(self.address)
         if is_s3(file_system):
@@ -87,7 +87,7 @@ class Listing:
             raise DatasetError(f"{self.address}: not a folder. Give the folder that holds the image.")
         return islice(self._walk(file_system, root), self.limit)
 
-    def _walk(self, file_system: Any, root: str) -> Iterator[Entry]:
+    def _walk(self, file_system: Any, root: str) -> Iterator[ImageEntry]:
         start = len(root.rstrip("/")) + 1
         inside = os.path.join(os.path.realpath(root), "")
         ways = [
@@ -102,7 +102,7 @@ class Listing:
             else:
                 ways.pop()
 
-    def _folder(self, file_system: Any, folder: str, start: int, inside: str) -> Iterator[Entry | str]:
+    def _folder(self, file_system: Any, folder: str, start: int, inside: str) -> Iterator[ImageEntry | str]:
         """Yield the images of one folder, and the addresses of the folders in it, in order."""
         try:
             found = file_system.ls(folder, detail=True)
@@ -120,7 +120,7 @@ class Listing:
             if name.endswith("/"):
                 yield name[:-1]
             elif name in images:
-                yield Entry(name[start:], entries[name]["size"] or 0, _version(entries[name]))
+                yield ImageEntry(name[start:], entries[name]["size"] or 0, _version(entries[name]))
             else:
                 self.ignored += 1
 
@@ -139,7 +139,7 @@ class Listing:
             return False
         return True
 
-    def _pages(self, file_system: Any, root: str) -> Iterator[Entry]:
+    def _pages(self, file_system: Any, root: str) -> Iterator[ImageEntry]:
         """List S3, which gives all files below a folder in the order of their paths, and 1,000 at a time."""
         found = False
         last = ""
@@ -147,7 +147,9 @@ class Listing:
             for page in file_system.pages(root):
                 images = _images(file_system, [f"{root}/{file.path}" for file in page.files])
                 entries = [
-                    Entry(file.path, file.size, file.etag) for file in page.files if f"{root}/{file.path}" in images
+                    ImageEntry(file.path, file.size, file.etag)
+                    for file in page.files
+                    if f"{root}/{file.path}" in images
                 ]
                 self.ignored += len(page.files) - len(entries)
                 if entries and last == "":
@@ -168,7 +170,7 @@ class Listing:
         if not found:
             raise DatasetError(f"{self.address}: no such folder. Give the address of a folder of images.")
 
-    def _check_readable(self, file_system: Any, root: str, entries: list[Entry]) -> None:
+    def _check_readable(self, file_system: Any, root: str, entries: list[ImageEntry]) -> None:
         """Refuse what may be listed and not read, before it is found out picture by picture."""
         found = heads(file_system, [f"{root}/{entry.path}" for entry in entries], HEAD_BYTES)
         if all(isinstance(head, PermissionError) for head in found):

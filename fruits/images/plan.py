@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.errors import DamageError
-from fruits.images.listing import Entry
+from fruits.images.listing import ImageEntry
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import number_array, text_array
 
@@ -86,12 +86,12 @@ class Store(Protocol):
         """Store the bytes of a file."""
 
 
-def make_plan(entries: Iterable[Entry], partition_size: int, out: Store | None = None) -> Plan:
+def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | None = None) -> Plan:
     """Return the plan of an ordered listing, cut into partitions.
 
     Parameters
     ----------
-    entries : iterable of Entry
+    entries : iterable of ImageEntry
         The listing, in order.
     partition_size : int
         Images per partition.
@@ -163,12 +163,12 @@ def plan_file(partition: Partition) -> str:
     return part_name(partition.index // PARTITIONS_PER_FILE, "parquet")
 
 
-def read_partition(plan: Folder, partition: Partition) -> list[Entry]:
+def read_partition(plan: Folder, partition: Partition) -> list[ImageEntry]:
     """Return the images of a partition, in order, from a stored plan."""
     return planned(plan.read(plan_file(partition)), partition)
 
 
-def planned(data: bytes, partition: Partition) -> list[Entry]:
+def planned(data: bytes, partition: Partition) -> list[ImageEntry]:
     """Return the images of a partition, in order, from the bytes of the file of a plan that holds it.
 
     Raises
@@ -185,7 +185,7 @@ def planned(data: bytes, partition: Partition) -> list[Entry]:
         ) from error
     paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
     others = (table[name].to_pylist() for name in ("size", "version"))
-    entries = [Entry(*image) for image in zip(paths, *others, strict=True)]
+    entries = [ImageEntry(*image) for image in zip(paths, *others, strict=True)]
     if len(entries) != partition.images:
         raise DamageError(
             f"{partition} has {len(entries):,} images in the stored plan. Start the command again with --overwrite."

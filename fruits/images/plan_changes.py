@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from fruits.images.listing import Entry
+from fruits.images.listing import ImageEntry
 from fruits.images.plan import Plan, read_partition
 from fruits.storage.folder import Folder
 
@@ -13,7 +13,7 @@ __all__ = ["changes"]
 SHOWN = 3  # images of each kind
 
 
-def changes(stored: Folder, plan: Plan, entries: Iterable[Entry]) -> str:
+def changes(stored: Folder, plan: Plan, entries: Iterable[ImageEntry]) -> str:
     """Return how a listing differs from a stored plan, in words: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
 
     Both are gone through once, in the order of their paths, and neither is held.
@@ -40,7 +40,9 @@ def changes(stored: Folder, plan: Plan, entries: Iterable[Entry]) -> str:
     )
 
 
-def _side_by_side(left: Iterator[Entry], right: Iterator[Entry]) -> Iterator[tuple[Entry | None, Entry | None]]:
+def _side_by_side(
+    left: Iterator[ImageEntry], right: Iterator[ImageEntry]
+) -> Iterator[tuple[ImageEntry | None, ImageEntry | None]]:
     """Yield the entries of two ordered listings, those of one path together."""
     one, two = next(left, None), next(right, None)
     while one is not None or two is not None:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from fruits.errors import FruitsError, OutputError
-from fruits.images.listing import Entry
+from fruits.images.listing import ImageEntry
 from fruits.images.plan import Plan
 from fruits.images.plan_changes import changes
 from fruits.jobs.job import Job
 from fruits.model.scaled_pca import ScaledPCA
-from fruits.network.featurizer import Network
+from fruits.network.featurizer import NeuralNetwork
 from fruits.storage.folder import Folder
 from fruits.text import brief, utf8
 
@@ -24,7 +24,7 @@ JOB = "job.json"
 SHOWN = 20  # differences; a job has fewer settings
 
 
-def describe(command: str, job: Job, plan: Plan, network: Network, model: ScaledPCA | None) -> dict[str, object]:
+def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: ScaledPCA | None) -> dict[str, object]:
     """Return what determines the bits of the output, for ``job.json``; the backend is not among it."""
     about: dict[str, object] = {
         "schema": SCHEMA,
@@ -55,7 +55,7 @@ def is_same(there: dict[str, object], asked: dict[str, object]) -> bool:
     return not any(_differences(there, utf8(asked)))
 
 
-def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[Entry]) -> None:
+def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[ImageEntry]) -> None:
     """Raise where the job that a folder holds is not the one that is asked; `images` is listed again to say more."""
     if differences := list(_differences(there, utf8(asked))):
         keys = {key for key, _, _ in differences}
@@ -98,7 +98,7 @@ def stored_plan(out: Folder, about: dict[str, Any]) -> Plan:
     raise OutputError(f"{out.address}/{JOB} is damaged: its plan is {brief(plan)}. Use --overwrite to begin anew.")
 
 
-def _changes(out: Folder, there: dict[str, Any], images: Iterable[Entry]) -> str:
+def _changes(out: Folder, there: dict[str, Any], images: Iterable[ImageEntry]) -> str:
     try:
         return f"\n  images since then: {changes(out / 'plan', stored_plan(out, there), images)}"
     except (OSError, FruitsError):  # what is stored there is damaged, and another job all the same

@@ -17,7 +17,7 @@ from fruits.errors import DamageError
 from fruits.images.plan import Partition
 from fruits.jobs import tasks
 from fruits.jobs.report import REPORT
-from fruits.jobs.stages import Stages
+from fruits.jobs.stages import StageRunner
 from fruits.jobs.tasks import Batch, Checked, PartReport, Parts
 from fruits.model.moments import Group
 from fruits.storage.checksums import Damage, Manifest
@@ -48,7 +48,7 @@ class StoredParts:
     out : Folder
     manifest : Manifest
         What is known of their checksums.
-    stages : Stages
+    stages : StageRunner
         Runs what looks at them.
     fresh : bool
         Whether the job begins with this command. Nothing is taken for its own then that it has not made: parts that are
@@ -64,7 +64,7 @@ class StoredParts:
         Whether features were made that are not what they were before: nothing may stay then that came of those.
     """
 
-    def __init__(self, out: Folder, manifest: Manifest, stages: Stages, *, fresh: bool) -> None:
+    def __init__(self, out: Folder, manifest: Manifest, stages: StageRunner, *, fresh: bool) -> None:
         self.out = out
         self.manifest = manifest
         self.stages = stages
@@ -131,7 +131,7 @@ class StoredParts:
         Parameters
         ----------
         name, task, missing, shared, total, unit
-            As in :meth:`fruits.jobs.stages.Stages.map`.
+            As in :meth:`fruits.jobs.stages.StageRunner.map`.
         size : callable
             Returns for how many units a result counts.
 

@@ -42,12 +42,12 @@ from fruits.jobs.identity import JOB, check_same, describe, is_same, stored_plan
 from fruits.jobs.job import Job
 from fruits.jobs.parts import DamagedParts, StoredParts
 from fruits.jobs.report import REPORT, Report, SliceReport
-from fruits.jobs.stages import Stages
+from fruits.jobs.stages import StageRunner
 from fruits.jobs.tasks import Checked, PartReport, Rows, Source
 from fruits.model.moments import Group, Moments, levels
 from fruits.model.scaled_pca import ScaledPCA, check_components, solve
 from fruits.network.backbones import backbone
-from fruits.network.featurizer import Network, compile_network
+from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.progress.reporter import Progress, Silent
 from fruits.storage.checksums import Damage, Manifest, PartError, checksum, read_part
 from fruits.storage.folder import Folder, is_temporary, part_name
@@ -108,7 +108,7 @@ class _Run:
     executor: Executor
     progress: Progress
     out: Folder = field(init=False)
-    stages: Stages = field(init=False)
+    stages: StageRunner = field(init=False)
     parts: StoredParts = field(init=False)
     planned: dict[str, bytes] = field(default_factory=dict)
     asked: dict[str, object] = field(default_factory=dict)
@@ -121,7 +121,7 @@ class _Run:
             "job_start", command=self.command, backend=self.executor.name, settings=settings, versions=there
         )
         self.out = Folder.at(job.out)
-        self.stages = Stages(self.executor, self.progress)
+        self.stages = StageRunner(self.executor, self.progress)
         model = self._given_model() if self.command == "transform" else None
         if self.command != "transform" and job.solver == "native":
             self.executor.check_native()
@@ -358,7 +358,7 @@ class _Run:
             features = backbone(self.job.backbone or "MobileNetV2").features
             check_components(self.job.components, plan.images, features)
 
-    def _network(self, model: ScaledPCA | None) -> Network:
+    def _network(self, model: ScaledPCA | None) -> NeuralNetwork:
         given = dict(model.network) if model is not None else {}
         network = compile_network(
             self.job.backbone or given.get("backbone", "MobileNetV2"),
@@ -418,7 +418,7 @@ class _Run:
             counts.update(report.rejects)
         return dict(sorted(counts.items()))
 
-    def _model(self, network: Network) -> ScaledPCA:
+    def _model(self, network: NeuralNetwork) -> ScaledPCA:
         """Return the fitted model: the stored one, or one made of the stored features."""
         folder = self.out / "model"
         rows = [self.parts.reports[index].rows for index in range(len(self.parts.reports))]

@@ -15,7 +15,7 @@ from fruits.model.moments import Group
 from fruits.progress.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.progress.reporter import Progress
 
-__all__ = ["Stages"]
+__all__ = ["StageRunner"]
 
 SLOWEST = 3  # partitions that are named at the end
 
@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Stages:
+class StageRunner:
     """Runs the stages of one job, one after the other.
 
     Parameters

@@ -19,7 +19,7 @@ from fruits.jobs.identity import JOB, stored_plan
 from fruits.jobs.report import REPORT
 from fruits.jobs.tasks import ACCOUNT
 from fruits.model.moments import levels
-from fruits.storage.folder import Folder, StoredFile, part_index
+from fruits.storage.folder import FileInfo, Folder, part_index
 
 __all__ = ["StageStatus", "Status", "status"]
 
@@ -170,7 +170,7 @@ def _under_way(stages: Sequence[StageStatus]) -> StageStatus | None:
 
 def _parts(
     out: Folder, job: Mapping[str, Any], partitions: int
-) -> Mapping[str, tuple[Mapping[int, StoredFile], int, str]]:
+) -> Mapping[str, tuple[Mapping[int, FileInfo], int, str]]:
     """Return of each stage, in their order, the parts that are stored, how many there will be, and of what."""
     rows = _stored(out / "rows", partitions), partitions, "partitions"
     if job["command"] == "transform":
@@ -188,7 +188,7 @@ def _parts(
     return found | ({"rows": rows} if job["command"] == "run" else {})
 
 
-def _stored(folder: Folder, count: int) -> dict[int, StoredFile]:
+def _stored(folder: Folder, count: int) -> dict[int, FileInfo]:
     """Return the parts of a folder, of which the job has `count`; others are not of it."""
     found = ((part_index(name), file) for name, file in folder.stored().items())
     return {index: file for index, file in found if index is not None and index < count}
@@ -209,7 +209,7 @@ def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], i
     return dict(sorted(counts.items())), surveyed
 
 
-def _interval(parts: Mapping[int, StoredFile]) -> float | None:
+def _interval(parts: Mapping[int, FileInfo]) -> float | None:
     """Return the seconds from one part to the next, of the newest."""
     times: Sequence[float] = sorted(file.modified for file in parts.values())[-WINDOW:]
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None

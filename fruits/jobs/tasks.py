@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from fruits.errors import DamageError
 from fruits.images.decode import ImageError, decode
 from fruits.images.isolation import IsolatedDecoder
-from fruits.images.listing import Entry
+from fruits.images.listing import ImageEntry
 from fruits.images.plan import Partition, plan_file, planned
 from fruits.model.moments import Group, Moments
 from fruits.model.rows import encode_rows, features_table, rejects_table
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone
-from fruits.network.featurizer import Network
+from fruits.network.featurizer import NeuralNetwork
 from fruits.storage.checksums import Damage, PartError, checksum, read_part
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import read_table, vectors, write_table
@@ -84,7 +84,7 @@ class Source:
 
     images: Folder
     out: Folder
-    network: Network
+    network: NeuralNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +329,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
         contents = source.images.fetch(entry for entry in entries if not entry.leads_out)
     features = np.empty((len(entries), source.network.features), np.float32)
     pictures = np.empty((GROUP, size, size, 3), np.uint8)
-    used: list[Entry] = []
+    used: list[ImageEntry] = []
     rejects: list[tuple[str, str | None, str, str]] = []
     for start in range(0, len(entries), GROUP):
         done = len(used)
@@ -356,7 +356,7 @@ def _features(partition: Partition, source: Source, decoder: Decoder, clock: _Cl
     )
 
 
-def _planned(partition: Partition, out: Folder) -> list[Entry]:
+def _planned(partition: Partition, out: Folder) -> list[ImageEntry]:
     name = f"plan/{plan_file(partition)}"
     (expected,) = partition.inputs or (None,)
     data = read_part(out, name, expected)

@@ -27,7 +27,7 @@ from fruits.network.backbones import Backbone
 from fruits.network.build import content_digest, run
 from fruits.network.weights import cache_folder, find_weights
 
-__all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "Network", "compile_network"]
+__all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "NeuralNetwork", "compile_network"]
 
 Engine = Literal["openvino", "tensorflow"]
 
@@ -64,7 +64,7 @@ class Featurizer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NeuralNetwork:
     """A compiled network as bytes: what the driver ships to its workers.
 
     Attributes
@@ -104,7 +104,7 @@ class Network:
         return known[self.digest]
 
 
-def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> Network:
+def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> NeuralNetwork:
     """Return a backbone compiled for an engine, from the cache folder where it was compiled before.
 
     Parameters
@@ -141,7 +141,7 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
             f"{path}: damaged as soon as it was written. Check the disk, or set FRUITS_CACHE to another."
         )
     graph, constants, digest = stored
-    return Network(known, package, network.name, found.digest, network.features, graph, constants, digest)
+    return NeuralNetwork(known, package, network.name, found.digest, network.features, graph, constants, digest)
 
 
 def _installed(engine: str) -> tuple[Engine, str]:
@@ -206,7 +206,7 @@ class _OneByOne:
 
 
 class _OpenVINO(_OneByOne):
-    def __init__(self, network: Network, kind: Backbone) -> None:
+    def __init__(self, network: NeuralNetwork, kind: Backbone) -> None:
         openvino = _import_openvino()
         core = openvino.Core()
         compiled = core.compile_model(
@@ -233,7 +233,7 @@ class _OpenVINO(_OneByOne):
 
 
 class _TensorFlow(_OneByOne):
-    def __init__(self, network: Network, kind: Backbone) -> None:
+    def __init__(self, network: NeuralNetwork, kind: Backbone) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
         with _without_greeting():

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from fruits.progress.reporter import Stage
+from fruits.progress.reporter import StageCounter
 from fruits.text import without_secrets
 
 __all__ = ["JsonLog"]
@@ -45,7 +45,7 @@ class JsonLog:
         self._lock = threading.Lock()
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[Stage]:
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
         """Return a stage whose start and end are events."""
         started = self._clock()
         counter = _Counter()

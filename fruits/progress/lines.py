@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fruits.progress.reporter import Stage
+from fruits.progress.reporter import StageCounter
 from fruits.text import duration, without_secrets
 
 __all__ = ["Lines", "Meter"]
@@ -69,7 +69,7 @@ class Lines:
         self._clock = clock
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[Stage]:
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
         """Return a stage whose lines carry the count, the speed and the time to go."""
         now = self._clock()
         meter = Meter(name, total, unit, started=now, last=now)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-__all__ = ["Progress", "Silent", "Stage"]
+__all__ = ["Progress", "Silent", "StageCounter"]
 
 
-class Stage(Protocol):
+class StageCounter(Protocol):
     """A stage that is under way."""
 
     def advance(self, n: int = 1) -> None:
@@ -19,7 +19,7 @@ class Stage(Protocol):
 class Progress(Protocol):
     """What the core tells about a job. One stage is under way at a time."""
 
-    def stage(self, name: str, *, total: int | None, unit: str = "images") -> AbstractContextManager[Stage]:
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> AbstractContextManager[StageCounter]:
         """Return a context that lasts as long as the stage.
 
         Parameters
@@ -43,7 +43,7 @@ class Silent:
     """Tells nothing; what the Python API does unless it is asked for more."""
 
     @contextmanager
-    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[Stage]:
+    def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
         """Return a stage that counts nothing."""
         yield self
 

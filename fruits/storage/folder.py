@@ -30,7 +30,7 @@ from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import S3_PROTOCOLS, is_s3, open_address
 from fruits.text import utf8
 
-__all__ = ["Folder", "StoredFile", "is_temporary", "part_index", "part_name"]
+__all__ = ["FileInfo", "Folder", "is_temporary", "part_index", "part_name"]
 
 PART = re.compile(r"^part-(\d{5,})\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -52,7 +52,7 @@ def part_index(name: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-class StoredFile(NamedTuple):
+class FileInfo(NamedTuple):
     """A file of a folder: its size in bytes, and when it was written, in seconds since the epoch; 0 is not known."""
 
     size: int
@@ -181,21 +181,21 @@ class Folder:
         """Return the indices of the parts in this folder, in order."""
         return sorted(index for name in self.names() if (index := part_index(name)) is not None)
 
-    def stored(self) -> dict[str, StoredFile]:
+    def stored(self) -> dict[str, FileInfo]:
         """Return the files in this folder by name, in order; none where it does not exist."""
         file_system, path = self.open()
         if isinstance(file_system, LocalFileSystem):
-            return {name: StoredFile(told.st_size, told.st_mtime) for name, told in local_files.stats(path)}
+            return {name: FileInfo(told.st_size, told.st_mtime) for name, told in local_files.stats(path)}
         if is_s3(file_system):
             files = (file for page in file_system.pages(path, deep=False) for file in page.files)
-            return {file.path: StoredFile(file.size, file.modified.timestamp()) for file in files}
+            return {file.path: FileInfo(file.size, file.modified.timestamp()) for file in files}
         file_system.invalidate_cache()
         try:
             entries = file_system.ls(path, detail=True)
         except FileNotFoundError:
             return {}
         return {
-            posixpath.basename(entry["name"]): StoredFile(entry["size"] or 0, _modified(entry))
+            posixpath.basename(entry["name"]): FileInfo(entry["size"] or 0, _modified(entry))
             for entry in sorted(entries, key=itemgetter("name"))
             if entry["type"] == "file"
         }

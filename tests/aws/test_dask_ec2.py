@@ -27,7 +27,7 @@ from backends.aws.account.roles import INSTANCE_PROFILE, user_policy
 from backends.aws.ec2 import cluster as dask_ec2
 from backends.aws.ec2 import machines as dask_machines
 from backends.aws.ec2.machines import admit, check_pins
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.clusters.config import Cluster
@@ -40,7 +40,7 @@ from tests.aws.actions import action
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "my-fruits"
-STAGED = Staged.of(BUCKET, "3.11")
+STAGED = StagedFiles.of(BUCKET, "3.11")
 NAME = "a-job"
 IMAGE = "ami-760aaa0f"
 PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in dask_machines.MATCHED)
@@ -255,7 +255,7 @@ def test_versions_that_differ_are_told_before_anything_is_made(account, settings
     check_pins(PINS)
     with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
         check_pins(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
-    other = Staged.of("my-fruits", "3.12")
+    other = StagedFiles.of("my-fruits", "3.12")
     with (
         pytest.raises(SettingsError, match="fruits cluster stage"),
         client(account, settings, other),

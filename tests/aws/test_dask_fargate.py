@@ -25,7 +25,7 @@ from backends.aws.ec2 import dask_fargate
 from backends.aws.ec2 import machines as dask_machines
 from backends.aws.ec2.dask_fargate import ecs_name, task, task_definition
 from backends.aws.ec2.machines import Plan
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskFargateCluster
 from fruits.clusters.config import Cluster
@@ -38,7 +38,7 @@ from tests.aws.actions import action
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "my-fruits"
-STAGED = Staged.of(BUCKET, "3.11")
+STAGED = StagedFiles.of(BUCKET, "3.11")
 PINS = "".join(f"{name}=={dask_machines.version(name)} --hash=sha256:00\n" for name in dask_machines.MATCHED)
 FARGATE = DaskFargateCluster(backend="dask", cloud="dask-fargate")
 PLAN = Plan(

@@ -18,7 +18,7 @@ from backends.aws.account.roles import node_policy, user_policy
 from backends.aws.ec2.machines import admit
 from backends.aws.emr import emr_step
 from backends.aws.emr import steps as emr_run
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.images.sample import generate
 from fruits.network.backbones import backbone
 from fruits.network.weights import find_weights
@@ -64,7 +64,7 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
         cli.call(words)
     with pytest.raises(Exception, match="no leading node yet"):
         cli.call(["ssh", "emr-notebook"])
-    staged = Staged.of("my-fruits", "3.11")
+    staged = StagedFiles.of("my-fruits", "3.11")
     job = emr_run.start_step(
         account, cli._emr("emr", None), ["run"], entry="emr-notebook", bucket="my-fruits", staged=staged
     )

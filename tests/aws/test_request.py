@@ -9,17 +9,17 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
-from backends.aws.account.vpc import Network
+from backends.aws.account.vpc import Vpc
 from backends.aws.emr.releases import DEFAULT, RELEASES, release
 from backends.aws.emr.request import PYTHON, job_flow, software, step
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.config import BUILT_IN
 from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 
-STAGED = Staged.of("my-fruits", "3.11")
-NETWORK = Network(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")
+STAGED = StagedFiles.of("my-fruits", "3.11")
+NETWORK = Vpc(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")
 WORDS = ["transform", "s3://a/b"]
 STEP = step("transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", s3=S3Settings(), words=WORDS)
 FULL = {

@@ -26,7 +26,7 @@ from backends.aws.emr import steps as emr_run
 from backends.aws.emr.session import session_command
 from backends.aws.emr.steps import Step, follow, start_step
 from backends.aws.job_arguments import command_line
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.config import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
@@ -38,7 +38,7 @@ from tests.aws.conftest import REGION, SECRET
 
 EMR = EmrCluster(backend="spark", cloud="emr")
 BUCKET = "my-fruits"
-STAGED = Staged.of(BUCKET, "3.11")
+STAGED = StagedFiles.of(BUCKET, "3.11")
 REPORT = Report("run", f"s3://{BUCKET}/out", 4, 4, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {})
 WORDS = ["run", f"s3://{BUCKET}/images", "--out", f"s3://{BUCKET}/out", "--cluster", "spark-yarn"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
-from fruits.images.listing import Entry, Listing
+from fruits.images.listing import ImageEntry, Listing
 from fruits.images.plan import make_plan, read_partition
 from fruits.jobs import tasks
 from fruits.jobs.tasks import _whole
@@ -218,7 +218,7 @@ def test_a_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Pat
     secret.write_bytes(PICTURE)
     path = str(secret) if path.startswith("/") else path
     out = Folder(str(tmp_path / "out"))
-    entries = [Entry(path, len(PICTURE)), Entry("label/whole.png", len(PICTURE))]
+    entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
     (partition,) = make_plan(entries, 2, out / "plan").partitions()
     report = tasks.featurize(partition, tasks.Source(Folder(str(images)), out, Corner()))
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})

@@ -47,7 +47,7 @@ def simulate(backend, *, partitions, partition_size, workers, out, stop_at=None)
 
     before = standins.counted("featurize", out)
     with (
-        mock.patch.multiple(pipeline, Listing=standins.Listing, compile_network=lambda *_: standins.Network()),
+        mock.patch.multiple(pipeline, Listing=standins.Listing, compile_network=lambda *_: standins.NeuralNetwork()),
         backends.load(backend)(workers=workers) as inner,
     ):
         executor = standins.Watched(inner, stop_at)

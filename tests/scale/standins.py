@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from fruits.executor import Executor
-from fruits.images.listing import Entry
+from fruits.images.listing import ImageEntry
 from fruits.jobs import tasks
 from fruits.model.moments import Moments
 from fruits.model.rows import rejects_table
@@ -34,11 +34,11 @@ class Listing:
         for start in range(0, self.limit, LABEL_IMAGES):
             label = f"label {start:09d}/"
             for number in range(start, min(start + LABEL_IMAGES, self.limit)):
-                yield Entry(f"{label}{number:09d}.jpg", 4000 + number % 3000, f"{number:032x}")
+                yield ImageEntry(f"{label}{number:09d}.jpg", 4000 + number % 3000, f"{number:032x}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class NeuralNetwork:
     """Is of some weight, as a network is, and is never run."""
 
     backbone: str = "MobileNetV2"

@@ -13,7 +13,7 @@ from backends.aws.account.clients import Account, explained
 from fruits.clusters.clouds import AwsCluster
 from fruits.errors import SettingsError
 
-__all__ = ["GROUPS", "Network", "Place", "find_network", "find_place", "groups_in"]
+__all__ = ["GROUPS", "Place", "Vpc", "find_network", "find_place", "groups_in"]
 
 # What they are for, by name. The last is for EMR's own service, and used in private subnets alone.
 GROUPS = {
@@ -24,7 +24,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class Vpc:
     """Where the nodes are, and what may reach them.
 
     Attributes
@@ -90,7 +90,7 @@ def groups_in(account: Account, vpc: str) -> Mapping[str, str]:
     return {str(group["GroupName"]): str(group["GroupId"]) for group in answer["SecurityGroups"]}
 
 
-def find_network(account: Account, settings: AwsCluster) -> Network:
+def find_network(account: Account, settings: AwsCluster) -> Vpc:
     """Return where a cluster is put.
 
     Raises
@@ -107,7 +107,7 @@ def find_network(account: Account, settings: AwsCluster) -> Network:
             f"The security groups {', '.join(missing)} are not in {place.vpc}. Make them with: fruits cluster init."
         )
     master, worker, *service = (groups[name] for name in needed)
-    return Network(place.subnets, master, worker, *service)
+    return Vpc(place.subnets, master, worker, *service)
 
 
 def _is_private(ec2: Any, vpc: str, subnet: str) -> bool:

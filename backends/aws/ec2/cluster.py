@@ -18,7 +18,7 @@ from backends.aws.account.clients import Account, explained
 from backends.aws.account.roles import INSTANCE_PROFILE
 from backends.aws.ec2 import machines as dask_machines
 from backends.aws.ec2.machines import Machines, Plan, answers, aws_tags, plan_of
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.clusters.config import Cluster
 from fruits.errors import SettingsError
@@ -46,7 +46,7 @@ def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report 
 
 
 def start(
-    account: Account, settings: DaskEc2Cluster, name: str, staged: Staged, secrets: str, security: Security
+    account: Account, settings: DaskEc2Cluster, name: str, staged: StagedFiles, secrets: str, security: Security
 ) -> Machines:
     """Return a cluster whose scheduler answers; see :func:`backends.aws.ec2.machines.client_of`."""
     ec2 = account.client("ec2")

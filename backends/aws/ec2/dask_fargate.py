@@ -21,7 +21,7 @@ from backends.aws.account.roles import ECS_PREFIX, EXECUTION_ROLE, LOG_GROUP, NO
 from backends.aws.ec2 import machines as dask_machines
 from backends.aws.ec2.dask_node import PORT
 from backends.aws.ec2.machines import Machines, Plan, answers, plan_of
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import DaskFargateCluster
 from fruits.clusters.config import Cluster
 from fruits.errors import JobError
@@ -44,7 +44,7 @@ def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report 
 
 
 def start(
-    account: Account, settings: DaskFargateCluster, name: str, staged: Staged, secrets: str, security: Security
+    account: Account, settings: DaskFargateCluster, name: str, staged: StagedFiles, secrets: str, security: Security
 ) -> Machines:
     """Return a cluster whose scheduler answers; see :func:`backends.aws.ec2.machines.client_of`."""
     number = account.identity()

@@ -36,7 +36,7 @@ from backends.aws.account.vpc import Place, find_place
 from backends.aws.ec2.dask_node import PORT, ROLES, Secrets, node_of, worker_name
 from backends.aws.emr.releases import Release
 from backends.aws.job_arguments import command_line
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from backends.aws.staging.wheelhouse import is_staged, stage
 from backends.dask.cluster import attach
 from backends.dask.executor import DaskExecutor
@@ -78,7 +78,7 @@ class Plan:
     group : str
         The security group.
     workers_per_node : int
-    staged : Staged
+    staged : StagedFiles
     secrets : str
         The address where the machines find what they share with the client.
     """
@@ -90,7 +90,7 @@ class Plan:
     place: Place
     group: str
     workers_per_node: int
-    staged: Staged
+    staged: StagedFiles
     secrets: str
 
     def script(self, name: str, *words: object) -> str:
@@ -108,7 +108,7 @@ class Plan:
 
 
 # Starts a cluster of one kind: the account, its settings, its name, what is staged, where the secrets are, and TLS.
-Start = Callable[[Account, Any, str, Staged, str, Security], Any]
+Start = Callable[[Account, Any, str, StagedFiles, str, Security], Any]
 
 
 def run(start: Start, command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
@@ -150,7 +150,7 @@ def executor(start: Start, cluster: Cluster, job: Job, *, tell: Callable[[str], 
     bucket = bucket_of(settings, out=job.out)
     account = Account.of(settings, bucket)
     account.identity()
-    staged = Staged.of(bucket, str(NODE.python))
+    staged = StagedFiles.of(bucket, str(NODE.python))
     if not is_staged(account, staged, ()):
         staged = stage(account, bucket, NODE, backbones=(), tell=tell)
     name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
@@ -161,7 +161,7 @@ def executor(start: Start, cluster: Cluster, job: Job, *, tell: Callable[[str], 
 
 @contextmanager
 def client_of(
-    start: Start, settings: DaskCloudCluster, *, name: str, bucket: str, staged: Staged, account: Account
+    start: Start, settings: DaskCloudCluster, *, name: str, bucket: str, staged: StagedFiles, account: Account
 ) -> Iterator[Client]:
     """Yield a client of a cluster that grows and shrinks with the work; end all of it afterwards.
 
@@ -173,7 +173,7 @@ def client_of(
         Of the job; everything that is made is tagged with it.
     bucket : str
         Without ``s3://``; the machines find there what they share with this client.
-    staged : Staged
+    staged : StagedFiles
         What ``fruits cluster stage`` has put into the bucket, for the Python that runs here.
     account : Account
 
@@ -215,7 +215,7 @@ def client_of(
 
 
 def plan_of(
-    account: Account, settings: DaskCloudCluster, name: str, staged: Staged, secrets: str, *, workers_per_node: int
+    account: Account, settings: DaskCloudCluster, name: str, staged: StagedFiles, secrets: str, *, workers_per_node: int
 ) -> Plan:
     """Return the plan of a cluster, whose security group is made."""
     place = find_place(account, settings)

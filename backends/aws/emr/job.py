@@ -8,7 +8,7 @@ from backends.aws.account.clients import Account, bucket_of
 from backends.aws.emr.releases import release
 from backends.aws.emr.steps import asked_to_leave, end, follow, start_step
 from backends.aws.job_arguments import command_line
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from backends.aws.staging.wheelhouse import is_staged, stage
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.config import Cluster
@@ -82,10 +82,10 @@ def staged_for(
     *,
     backbone: str = DEFAULT_BACKBONE,
     tell: Callable[[str], None],
-) -> Staged:
+) -> StagedFiles:
     """Return what is staged for the release of a cluster, staged anew where it is missing or of other sources."""
     carried = release(settings.release, for_job=True)
-    staged = Staged.of(bucket, str(carried.python))
+    staged = StagedFiles.of(bucket, str(carried.python))
     if is_staged(account, staged, (backbone,)):
         return staged
     return stage(account, bucket, carried, backbones=(backbone,), tell=tell)

@@ -14,9 +14,9 @@ from typing import Any
 
 from backends.aws.account.clients import tags_of
 from backends.aws.account.roles import INSTANCE_PROFILE, SERVICE_ROLE
-from backends.aws.account.vpc import Network
+from backends.aws.account.vpc import Vpc
 from backends.aws.emr.releases import release
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.storage.s3.settings import S3Settings
 
@@ -50,8 +50,8 @@ def job_flow(
     *,
     name: str,
     bucket: str,
-    staged: Staged,
-    network: Network | None = None,
+    staged: StagedFiles,
+    network: Vpc | None = None,
     steps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``run_job_flow``.
@@ -65,9 +65,9 @@ def job_flow(
         The name of the job, or of the long-lived cluster; what is made is tagged with it.
     bucket : str
         Where the logs and the notebooks go, without ``s3://``.
-    staged : Staged
+    staged : StagedFiles
         What ``fruits cluster stage`` has put into the bucket.
-    network : Network, optional
+    network : Vpc, optional
         Left out where the request is only to be read.
     steps : sequence of step
         As :func:`step` makes them.
@@ -127,13 +127,13 @@ def job_flow(
     return request
 
 
-def step(name: str, *, staged: Staged, folder: str, s3: S3Settings, words: Sequence[str]) -> dict[str, Any]:
+def step(name: str, *, staged: StagedFiles, folder: str, s3: S3Settings, words: Sequence[str]) -> dict[str, Any]:
     """Return the step that runs ``fruits WORDS`` under spark-submit.
 
     Parameters
     ----------
     name : str
-    staged : Staged
+    staged : StagedFiles
     folder : str
         The address where the step leaves its log and its result.
     s3 : S3Settings

@@ -15,7 +15,7 @@ from uuid import uuid4
 from backends.aws.account.clients import DENIED, TAG, Account, explained
 from backends.aws.account.vpc import find_network
 from backends.aws.emr.request import job_flow, step
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
 from fruits.storage.s3.settings import S3Settings
@@ -78,7 +78,7 @@ def clusters(account: Account, name: str | None = None) -> Iterator[dict[str, An
 
 
 def start(
-    account: Account, settings: EmrCluster, *, name: str, bucket: str, staged: Staged, steps: Sequence[Any] = ()
+    account: Account, settings: EmrCluster, *, name: str, bucket: str, staged: StagedFiles, steps: Sequence[Any] = ()
 ) -> str:
     """Start a cluster, and return EMR's name of it.
 
@@ -98,7 +98,7 @@ def start(
 
 
 def start_step(
-    account: Account, settings: EmrCluster, words: Sequence[str], *, entry: str, bucket: str, staged: Staged
+    account: Account, settings: EmrCluster, words: Sequence[str], *, entry: str, bucket: str, staged: StagedFiles
 ) -> Step:
     """Start a job: on the long-lived cluster that is called like `entry` where one is up, or else on one of its own.
 
@@ -112,7 +112,7 @@ def start_step(
         The name of the cluster in ``cluster.yaml``.
     bucket : str
         Without ``s3://``.
-    staged : Staged
+    staged : StagedFiles
     """
     name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     folder = f"s3://{bucket}/fruits/jobs/{name}"

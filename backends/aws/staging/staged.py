@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 
-__all__ = ["Staged"]
+__all__ = ["StagedFiles"]
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedFiles:
     """The addresses of what is staged for one version of Fruits and one Python.
 
     Attributes
@@ -21,7 +21,7 @@ class Staged:
     root: str
 
     @classmethod
-    def of(cls, bucket: str, python: str) -> Staged:
+    def of(cls, bucket: str, python: str) -> StagedFiles:
         """Return what belongs to this version of Fruits.
 
         Parameters

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 
 from backends.aws.account.clients import Account, explained, split_address
 from backends.aws.emr.releases import Release
-from backends.aws.staging.staged import Staged
+from backends.aws.staging.staged import StagedFiles
 from fruits.errors import JobError, SettingsError
 from fruits.network.backbones import backbone
 from fruits.network.weights import find_weights
@@ -48,7 +48,7 @@ def stage(
     *,
     backbones: Sequence[str] = BACKBONES,
     tell: Callable[[str], None] = lambda words: None,
-) -> Staged:
+) -> StagedFiles:
     """Put into a bucket what the nodes of a cluster need, and return where it is.
 
     What is there already, by its hash, is left as it is.
@@ -72,7 +72,7 @@ def stage(
     """
     if release.python is None:
         raise SettingsError("This release has no Python that Fruits runs on: nothing can be staged for it.")
-    staged = Staged.of(bucket, release.python)
+    staged = StagedFiles.of(bucket, release.python)
     with tempfile.TemporaryDirectory(prefix="fruits-stage-") as temporary:
         folder = Path(temporary)
         tell(f"gathering wheels for Python {release.python} and glibc {'.'.join(map(str, release.glibc))}")
@@ -95,7 +95,7 @@ def stage(
     return staged
 
 
-def is_staged(account: Account, staged: Staged, backbones: Sequence[str] = BACKBONES) -> bool:
+def is_staged(account: Account, staged: StagedFiles, backbones: Sequence[str] = BACKBONES) -> bool:
     """Tell whether a bucket holds what was staged last from the very sources that run here, with those weights."""
     manifest = _manifest(account, staged)
     return manifest.get("sources") == _sources() and set(backbones) <= set(manifest.get("weights", {}))
@@ -166,7 +166,7 @@ def _pip(*words: str) -> None:
 
 
 def _upload(
-    account: Account, folder: Path, staged: Staged, manifest: dict[str, Any], tell: Callable[[str], None]
+    account: Account, folder: Path, staged: StagedFiles, manifest: dict[str, Any], tell: Callable[[str], None]
 ) -> None:
     s3 = account.client("s3")
     bucket, root = split_address(staged.root)
@@ -185,7 +185,7 @@ def _upload(
         s3.put_object(Bucket=bucket, Key=manifest_key, Body=json.dumps(manifest, indent=2).encode())
 
 
-def _manifest(account: Account, staged: Staged) -> dict[str, Any]:
+def _manifest(account: Account, staged: StagedFiles) -> dict[str, Any]:
     content = account.read(staged.manifest)
     if content is None:
         return {}

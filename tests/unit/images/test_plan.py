@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import DamageError, DatasetError
-from fruits.images.listing import Entry, Listing
+from fruits.images.listing import ImageEntry, Listing
 from fruits.images.plan import PARTITIONS_PER_FILE, Partition, make_plan, read_partition
 from fruits.storage.folder import Folder
 
@@ -163,7 +163,10 @@ names = st.one_of(
 )
 entries = st.lists(
     st.builds(
-        Entry, names, st.integers(0, 2**40), st.sampled_from(["", "1732492800.25", "9a0364b9e99bb480dd25e1f0284c8555"])
+        ImageEntry,
+        names,
+        st.integers(0, 2**40),
+        st.sampled_from(["", "1732492800.25", "9a0364b9e99bb480dd25e1f0284c8555"]),
     ),
     unique_by=lambda entry: entry.path,
     min_size=1,
@@ -183,14 +186,18 @@ def test_the_digest_does_not_depend_on_the_partition_size(entries, size):
 def test_any_change_of_the_listing_changes_the_digest(entries, data):
     place = data.draw(st.integers(0, len(entries) - 1))
     path, size, version = entries[place]
-    others = Entry(path, size + 1, version), Entry(path + "x", size, version), Entry(path, size, version + "0")
+    others = (
+        ImageEntry(path, size + 1, version),
+        ImageEntry(path + "x", size, version),
+        ImageEntry(path, size, version + "0"),
+    )
     digest = make_plan(entries, 8).digest
     for changed in ([], *([other] for other in others), [entries[place]] * 2):
         assert make_plan(entries[:place] + changed + entries[place + 1 :], 8).digest != digest
 
 
 def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
-    entries = [Entry(f"label/{number:06d}.jpg", number) for number in range(2 * PARTITIONS_PER_FILE + 5)]
+    entries = [ImageEntry(f"label/{number:06d}.jpg", number) for number in range(2 * PARTITIONS_PER_FILE + 5)]
     folder = Folder(str(tmp_path))
     plan = make_plan(iter(entries), 2, folder)
     assert folder.names() == ["part-00000.parquet", "part-00001.parquet"]
@@ -200,6 +207,6 @@ def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
 
 
 def test_a_stored_plan_that_does_not_fit_is_damage(tmp_path):
-    make_plan([Entry("a/1.jpg", 1)], 4, Folder(str(tmp_path)))
+    make_plan([ImageEntry("a/1.jpg", 1)], 4, Folder(str(tmp_path)))
     with pytest.raises(DamageError, match="partition 0"):
         read_partition(Folder(str(tmp_path)), Partition(0, 4))

@@ -17,18 +17,18 @@ from fruits.errors import SettingsError
 from fruits.network import build as network_build
 from fruits.network import featurizer
 from fruits.network.backbones import BACKBONES
-from fruits.network.featurizer import Network, compile_network
+from fruits.network.featurizer import NeuralNetwork, compile_network
 
 PYTHON = sys.executable
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network() -> NeuralNetwork:
     return compile_network("MobileNetV2")
 
 
-def test_the_network_ships_as_a_small_value(network: Network) -> None:
+def test_the_network_ships_as_a_small_value(network: NeuralNetwork) -> None:
     data = pickle.dumps(network)
     assert len(data) < 10_000_000
     assert pickle.loads(data) == network
@@ -37,7 +37,7 @@ def test_the_network_ships_as_a_small_value(network: Network) -> None:
     assert len(repr(network)) < 500
 
 
-def test_features_are_float32_rows(network: Network) -> None:
+def test_features_are_float32_rows(network: NeuralNetwork) -> None:
     features = network.load()(PIXELS)
     assert (features.shape, features.dtype) == ((6, 1280), np.float32)
     assert np.isfinite(features).all()
@@ -45,7 +45,7 @@ def test_features_are_float32_rows(network: Network) -> None:
     assert network.load()(PIXELS[:0]).shape == (0, 1280)
 
 
-def test_features_depend_on_the_image_alone(network: Network, tmp_path: Path) -> None:
+def test_features_depend_on_the_image_alone(network: NeuralNetwork, tmp_path: Path) -> None:
     expected = network.load()(PIXELS)
 
     alone = np.concatenate([network.load()(picture[np.newaxis]) for picture in PIXELS])
@@ -81,14 +81,14 @@ heavy = {"dask", "h5py", "keras", "openvino_telemetry", "pyspark", "scipy", "ten
 """
 
 
-def test_a_worker_neither_calls_home_nor_imports_what_built_the_network(network: Network, tmp_path: Path) -> None:
+def test_a_worker_neither_calls_home_nor_imports_what_built_the_network(network: NeuralNetwork, tmp_path: Path) -> None:
     (tmp_path / "network").write_bytes(pickle.dumps(network))
     np.save(tmp_path / "pixels.npy", PIXELS[:1])
     subprocess.run([PYTHON, "-c", WORKER, str(tmp_path)], check=True)
     assert json.loads((tmp_path / "modules.json").read_text()) == []
 
 
-def test_a_network_is_loaded_once_per_thread(network: Network) -> None:
+def test_a_network_is_loaded_once_per_thread(network: NeuralNetwork) -> None:
     first = network.load()
     assert pickle.loads(pickle.dumps(network)).load() is first
 
@@ -100,7 +100,7 @@ def test_a_network_is_loaded_once_per_thread(network: Network) -> None:
     assert others[0] is not first
 
 
-def test_a_slot_is_one_thread_that_no_core_owns_and_float32(network: Network) -> None:
+def test_a_slot_is_one_thread_that_no_core_owns_and_float32(network: NeuralNetwork) -> None:
     compiled = network.load()._request.get_compiled_model()  # type: ignore[attr-defined]
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
     assert compiled.get_property("NUM_STREAMS") == 1
@@ -112,7 +112,7 @@ def test_a_slot_is_one_thread_that_no_core_owns_and_float32(network: Network) ->
 
 
 @pytest.mark.parametrize("pixels", [PIXELS[0], PIXELS[:, :200], PIXELS.astype(np.float32)], ids=["one", "size", "type"])
-def test_other_pixels_are_refused(pixels: np.ndarray, network: Network) -> None:
+def test_other_pixels_are_refused(pixels: np.ndarray, network: NeuralNetwork) -> None:
     with pytest.raises(ValueError, match=r"MobileNetV2 takes uint8 of shape \(n, 224, 224, 3\)"):
         network.load()(pixels)
 
@@ -151,13 +151,13 @@ def test_a_missing_engine_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> No
         compile_network("MobileNetV2", "tensorflow")
 
 
-def test_the_second_command_starts_no_process(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_command_starts_no_process(network: NeuralNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(featurizer, "run", None)
     assert compile_network("MobileNetV2") == network
 
 
 def test_a_damaged_network_in_the_cache_is_built_again(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: NeuralNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = next((featurizer.cache_folder("networks")).glob(f"MobileNetV2-{network.weights_digest[:16]}-*openvino*"))
     arrays = load_file(path)
