@@ -60,7 +60,8 @@ def wheelhouse(tmp_path: Path) -> Iterator[Path]:
     pip_wheel(folder)
     content = {f"{name}/__init__.py": "" for name in MODULES}
     content |= {
-        "fruits/cli.py": PROGRAM,
+        "fruits/cli/__init__.py": "",
+        "fruits/cli/main.py": PROGRAM,
         "tiny-1.dist-info/entry_points.txt": "[console_scripts]\nfruits=fruits.cli.main:main\n",
     }
     (folder / "requirements.txt").write_text(wheel(folder, "tiny", content))

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "feature_extraction.ipynb"
 SESSION = """
-from backends.spark_session import start_session, stop_session
+from backends.spark.session import start_session, stop_session
 spark = start_session(2, None, {})
 """
 
@@ -36,7 +36,7 @@ def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
 
 
 def test_what_the_wheel_carries_is_the_notebook_of_the_page() -> None:
-    assert (ROOT / "backends" / "aws" / NOTEBOOK.name).resolve() == NOTEBOOK
+    assert (ROOT / "backends" / "aws" / "emr" / NOTEBOOK.name).resolve() == NOTEBOOK
 
 
 def test_no_output_of_a_run_is_kept_in_it() -> None:
