@@ -39,7 +39,7 @@ BACKENDS = {
 
 
 class Cloud(NamedTuple):
-    """Where the function ``run`` lives that does a job on a cluster in a cloud, and what has to be installed for it."""
+    """The module whose ``run_job`` runs a job on a cluster in a cloud, and the package and extra that it needs."""
 
     module: str
     requires: str
@@ -48,8 +48,7 @@ class Cloud(NamedTuple):
 
 CLOUDS = {
     "emr": Cloud("backends.aws.emr.job", "boto3", "aws"),
-    "dask-ec2": Cloud("backends.aws.ec2.cluster", "dask_cloudprovider", "aws"),
-    "dask-fargate": Cloud("backends.aws.ec2.dask_fargate", "boto3", "aws"),
+    "dask-ec2": Cloud("backends.aws.ec2.job", "dask_cloudprovider", "aws"),
 }
 
 
@@ -85,5 +84,5 @@ def load_cloud(name: str) -> Run:
     cloud = CLOUDS[name]
     if importlib.util.find_spec(cloud.requires) is None:
         raise SettingsError(f"{cloud.requires} is not installed. Install it with: pip install 'fruits[{cloud.extra}]'.")
-    run: Run = importlib.import_module(cloud.module).run
+    run: Run = importlib.import_module(cloud.module).run_job
     return run

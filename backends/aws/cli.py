@@ -18,7 +18,7 @@ from backends.aws.account.clients import Account, bucket_name, bucket_of
 from fruits.cli import options as options
 from fruits.cli.answer import Answer
 from fruits.clusters import config
-from fruits.clusters.clouds import AwsCluster, EmrCluster
+from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.errors import FruitsError, SettingsError
 from fruits.progress.select import to_stderr
 from fruits.storage.s3.settings import S3Settings
@@ -91,33 +91,6 @@ def init(
         state = "there" if thing.there else "made" if made else "missing"
         things.append({"what": thing.words, "state": state})
     return Answer({"things": things}, _table(("", "what"), [(str(t["state"]), str(t["what"])) for t in things]))
-
-
-@app.command()
-def push(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A folder of this machine.", show_default=False)],
-    address: Annotated[
-        str, typer.Argument(metavar="ADDRESS", help="Such as s3://my-fruits/images.", show_default=False)
-    ],
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> Answer:
-    """Upload a folder: only what changed, going on where it stopped."""
-    from backends.aws.push import Pushed
-    from backends.aws.push import push as pushed_to
-
-    seen = 0
-    with to_stderr(quiet=quiet).stage("push", total=None, unit="files") as progress:
-
-        def advance(so_far: Pushed) -> None:
-            nonlocal seen
-            progress.advance(so_far.uploaded + so_far.unchanged - seen)
-            seen = so_far.uploaded + so_far.unchanged
-
-        done = pushed_to(folder, address, progress=advance)
-    words = f"{done.uploaded:,} files, {done.uploaded_bytes / 1e6:,.1f} MB, uploaded; {done.unchanged:,} there already"
-    return Answer(asdict(done), _line(words))
 
 
 @app.command()
@@ -353,7 +326,7 @@ def down(
     return Answer({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
 
 
-def _settings(entry: str, file: str | None) -> AwsCluster:
+def _settings(entry: str, file: str | None) -> CloudCluster:
     found = config.resolve(cluster=entry, file=file).cloud
     if found is None:
         raise SettingsError(f"{entry}: not a cluster in the cloud. Give one that has a `cloud` in cluster.yaml.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
+from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
@@ -72,7 +72,7 @@ class Cost:
 
 
 def cost(
-    settings: AwsCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
+    settings: CloudCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
 ) -> Cost:
     """Return what it costs to run the network over so many images.
 
@@ -126,7 +126,7 @@ class _Nodes(NamedTuple):
     share: float
 
 
-def _nodes(settings: AwsCluster) -> _Nodes:
+def _nodes(settings: CloudCluster) -> _Nodes:
     if isinstance(settings, EmrCluster):
         return _Nodes(
             start_minutes=EMR_START_MINUTES,
@@ -137,19 +137,14 @@ def _nodes(settings: AwsCluster) -> _Nodes:
             spot=settings.spot,
             share=EMR_SHARE,
         )
-    if isinstance(settings, DaskEc2Cluster):
-        return _Nodes(
-            start_minutes=EC2_START_MINUTES,
-            leader=settings.scheduler_type,
-            worker=settings.worker_type,
-            on_demand=0,
-            others=settings.maximum,
-            spot=settings.spot,
-            share=0.0,
-        )
-    raise SettingsError(
-        f"{settings.cloud}: its prices are not known here; see https://calculator.aws. "
-        "Known: those of emr and of dask-ec2."
+    return _Nodes(
+        start_minutes=EC2_START_MINUTES,
+        leader=settings.scheduler_type,
+        worker=settings.worker_type,
+        on_demand=0,
+        others=settings.maximum,
+        spot=settings.spot,
+        share=0.0,
     )
 
 

@@ -37,7 +37,7 @@ def _options(command: str, job: Job) -> Iterator[str]:
         if field.name in ADDRESSES and value is not None and not value.startswith(("s3://", "s3a://")):
             raise SettingsError(
                 f"{field.name} {value}: the nodes of a cluster in the cloud do not see it. "
-                "Give an address such as s3://my-fruits/images; `fruits cluster push` uploads a folder."
+                "Upload the folder with `aws s3 sync FOLDER s3://my-fruits/images`, and give that address."
             )
         if field.name == POSITIONAL or field.name in NOT_OF[command] or value == field.default:
             continue

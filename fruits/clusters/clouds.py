@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["AwsCluster", "DaskCloudCluster", "DaskEc2Cluster", "DaskFargateCluster", "EmrCluster", "Settings"]
+__all__ = ["AwsCluster", "CloudCluster", "DaskEc2Cluster", "EmrCluster", "Settings"]
 
 S3_ADDRESS = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-types.html: family and generation, dot, size
@@ -112,19 +112,27 @@ class EmrCluster(AwsCluster):
     conf: dict[str, str] = {}
 
 
-class DaskCloudCluster(AwsCluster):
-    """Dask on AWS: a scheduler, and machines that come and go with the work, made for one job.
+class DaskEc2Cluster(AwsCluster):
+    """Dask on EC2: a scheduler and workers that are added and removed with the load; created for one job.
 
     Attributes
     ----------
     minimum, maximum : int, default 1 and 4
-        How many machines, or tasks, there are.
+        The number of worker instances.
     spot : bool, default True
         Whether they are Spot, on-demand where there is none.
     public : bool, default False
         Whether the scheduler is reached from outside of the VPC, by its public address.
     client : str, optional
         The addresses that are let in to the scheduler, such as ``203.0.113.7/32``; default: that of this machine.
+    scheduler_type : str
+        The EC2 instance type of the scheduler.
+    worker_type : str
+        The EC2 instance type of the workers: one single-threaded worker process per vCPU.
+    disk_gb : int, default 64
+        The encrypted gp3 volume of each instance.
+    image : str, optional
+        The identifier of an Amazon Linux 2023 image; default: the newest, the same for all instances of a cluster.
     """
 
     backend: Literal["dask"]
@@ -136,29 +144,6 @@ class DaskCloudCluster(AwsCluster):
         Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+\.\d+/([1-9]|[12]\d|3[0-2])$")] | None,
         Field(description="addresses such as 203.0.113.7/32"),
     ] = None
-
-    @model_validator(mode="after")
-    def _minimum_and_maximum(self) -> Self:
-        if self.minimum > self.maximum:
-            raise PydanticCustomError("range", "minimum is more than maximum: {maximum}", {"maximum": self.maximum})
-        return self
-
-
-class DaskEc2Cluster(DaskCloudCluster):
-    """Dask on EC2.
-
-    Attributes
-    ----------
-    scheduler_type : str
-        The EC2 instance type of the scheduler.
-    worker_type : str
-        That of the machines that work: a single-threaded worker for each vCPU.
-    disk_gb : int, default 64
-        The encrypted gp3 volume of each machine.
-    image : str, optional
-        The identifier of an image of Amazon Linux 2023; default: the newest, the same for all machines of a cluster.
-    """
-
     cloud: Literal["dask-ec2"]
     scheduler_type: Annotated[InstanceType, INSTANCE] = "m7i.large"
     worker_type: Annotated[InstanceType, INSTANCE] = "c7i.4xlarge"
@@ -167,20 +152,11 @@ class DaskEc2Cluster(DaskCloudCluster):
         Annotated[str, Field(pattern=r"^ami-[0-9a-f]+$")] | None, Field(description="an image such as ami-0123ab")
     ] = None
 
+    @model_validator(mode="after")
+    def _minimum_and_maximum(self) -> Self:
+        if self.minimum > self.maximum:
+            raise PydanticCustomError("range", "minimum is more than maximum: {maximum}", {"maximum": self.maximum})
+        return self
 
-class DaskFargateCluster(DaskCloudCluster):
-    """Dask on Fargate: containers, with no machine to look after.
 
-    Attributes
-    ----------
-    vcpus : {1, 2, 4, 8, 16}, default 4
-        Of a task that works: a single-threaded worker, and 2 GiB, for each.
-    image : str
-        A container's image of Amazon Linux 2023, or one like it with what ``bootstrap_emr.sh`` needs. Default: that of
-        AWS' public gallery, in which each task builds the environment from the wheelhouse; one of yours in which
-        ``/opt/fruits`` is whole starts sooner.
-    """
-
-    cloud: Literal["dask-fargate"]
-    vcpus: Literal[1, 2, 4, 8, 16] = 4
-    image: Annotated[str, Field(min_length=1)] = "public.ecr.aws/amazonlinux/amazonlinux:2023"
+CloudCluster = EmrCluster | DaskEc2Cluster

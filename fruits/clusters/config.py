@@ -18,7 +18,7 @@ import yaml
 from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, DaskFargateCluster, EmrCluster, Settings
+from fruits.clusters.clouds import AwsCluster, CloudCluster, DaskEc2Cluster, EmrCluster, Settings
 from fruits.clusters.strict_yaml import line_of, parse
 from fruits.errors import SettingsError
 from fruits.text import brief, quoted
@@ -51,7 +51,7 @@ class Cluster:
         Properties of the Spark session.
     dashboard : str or None
         Where an engine that is started on this machine shows its work: ``host:port``; None is nowhere.
-    cloud : AwsCluster or None
+    cloud : EmrCluster, DaskEc2Cluster or None
         The settings of a cluster that is made in a cloud, which then has the workers that these say.
     """
 
@@ -60,7 +60,7 @@ class Cluster:
     workers: int | None
     address: str | None = None
     conf: Mapping[str, str] = field(default_factory=dict)
-    cloud: AwsCluster | None = None
+    cloud: CloudCluster | None = None
     dashboard: str | None = None
 
 
@@ -118,7 +118,6 @@ CLUSTERS: dict[str, type[Settings]] = {"dask": DaskCluster, "spark": SparkCluste
 CLOUDS: dict[str, type[AwsCluster]] = {
     "emr": EmrCluster,
     "dask-ec2": DaskEc2Cluster,
-    "dask-fargate": DaskFargateCluster,
 }
 
 
@@ -134,8 +133,7 @@ ClusterEntry = Annotated[
     | Annotated[DaskCluster, Tag("dask")]
     | Annotated[SparkCluster, Tag("spark")]
     | Annotated[EmrCluster, Tag("emr")]
-    | Annotated[DaskEc2Cluster, Tag("dask-ec2")]
-    | Annotated[DaskFargateCluster, Tag("dask-fargate")],
+    | Annotated[DaskEc2Cluster, Tag("dask-ec2")],
     Discriminator(_kind),
 ]
 
@@ -167,7 +165,6 @@ BUILT_IN = ClusterFile(
         "emr": EmrCluster(backend="spark", cloud="emr"),
         "emr-notebook": EmrCluster(backend="spark", cloud="emr", notebook=True, idle_minutes=60),
         "dask-ec2": DaskEc2Cluster(backend="dask", cloud="dask-ec2"),
-        "dask-fargate": DaskFargateCluster(backend="dask", cloud="dask-fargate"),
     },
 )
 
@@ -263,7 +260,7 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f", line {mark.line + 1}"
         raise SettingsError(f"{path}{where}: {error.problem or error.context}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise SettingsError(f"{path}: this is not YAML: {error}.") from error
     try:
         settings = ClusterFile.model_validate({} if content is None else content)

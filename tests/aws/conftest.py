@@ -16,7 +16,7 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
 from backends.aws.account.clients import Account
-from backends.aws.account.roles import EXECUTION_POLICY, SERVICE_POLICY
+from backends.aws.account.roles import SERVICE_POLICY
 from backends.aws.emr.releases import Release
 from backends.aws.staging import wheelhouse
 
@@ -46,12 +46,11 @@ def server() -> Iterator[str]:
 def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
     """Return an empty account; whatever the machine has of AWS is out of reach."""
     moto_api_backend.reset()
-    # The policies of AWS' own that are used: moto takes ten seconds to load them all.
+    # Only the managed policy that is used: loading all of them takes moto ten seconds.
     now = "2026-01-01T00:00:00"
     data = {"Path": "/service-role/", "Document": {}, "DefaultVersionId": "v1", "CreateDate": now, "UpdateDate": now}
-    for policy in (SERVICE_POLICY, EXECUTION_POLICY):
-        theirs = AWSManagedPolicy.from_data(policy.rpartition("/")[2], DEFAULT_ACCOUNT_ID, "us-east-1", data)
-        iam_backends[DEFAULT_ACCOUNT_ID]["aws"].managed_policies[policy] = theirs
+    policy = AWSManagedPolicy.from_data(SERVICE_POLICY.rpartition("/")[2], DEFAULT_ACCOUNT_ID, "us-east-1", data)
+    iam_backends[DEFAULT_ACCOUNT_ID]["aws"].managed_policies[SERVICE_POLICY] = policy
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "FRUITS_BUCKET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.aws.costs import EC2_START_MINUTES, EMR_START_MINUTES, IMAGES_PER_SECOND, PRICES, cost, vcpus
-from fruits.clusters.clouds import DaskEc2Cluster, DaskFargateCluster, EmrCluster
+from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 
 
@@ -60,8 +60,6 @@ def test_what_has_no_price_is_refused_with_what_has() -> None:
         cost(emr(), 1, region="mars-1")
     with pytest.raises(SettingsError, match="number of vCPUs is not known"):
         vcpus("c7i.metal")
-    with pytest.raises(SettingsError, match=r"^dask-fargate: its prices are not known here.*Known: those of emr"):
-        cost(DaskFargateCluster(backend="dask", cloud="dask-fargate"), 1, region="us-east-1")
     with pytest.raises(SettingsError, match="--images 0"):
         cost(emr(), 0, region="us-east-1")
     with pytest.raises(SettingsError, match="--images-per-second 0"):

@@ -24,9 +24,10 @@ pytest.importorskip("dask_cloudprovider")
 from backends.aws.account.clients import TAG, Account
 from backends.aws.account.resources import end, find, secrets_address
 from backends.aws.account.roles import INSTANCE_PROFILE, user_policy
-from backends.aws.ec2 import cluster as dask_ec2
-from backends.aws.ec2 import machines as dask_machines
-from backends.aws.ec2.machines import admit, check_pins
+from backends.aws.ec2 import cluster as ec2_cluster
+from backends.aws.ec2 import job as ec2_job
+from backends.aws.ec2.job import check_versions
+from backends.aws.ec2.launch import create_security_group, prepare_launch
 from backends.aws.staging.staged import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
@@ -43,7 +44,7 @@ BUCKET = "my-fruits"
 STAGED = StagedFiles.of(BUCKET, "3.11")
 NAME = "a-job"
 IMAGE = "ami-760aaa0f"
-PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in dask_machines.MATCHED)
+PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in ec2_job.MATCHED)
 
 
 @pytest.fixture
@@ -135,13 +136,13 @@ def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(
     account, settings, machines, job, called, monkeypatch
 ):
     # What is staged, and how machines install it, is tested with the wheelhouse; here they have it.
-    monkeypatch.setattr(dask_machines, "is_staged", lambda *_: True)
-    monkeypatch.setattr(dask_machines, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
+    monkeypatch.setattr(ec2_job, "is_staged", lambda *_: True)
+    monkeypatch.setattr(ec2_cluster, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
     before = copy.deepcopy(dask.config.config)
     ec2, s3 = account.client("ec2"), account.client("s3")
     there = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     told = []
-    with dask_machines.executor(dask_ec2.start, place(settings), there, tell=told.append) as executor:
+    with ec2_job.open_executor(place(settings), there, notify=told.append) as executor:
         pipeline.run(there, executor)
         name = told[0].split()[1].rstrip(";")
         ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
@@ -185,7 +186,7 @@ def place(settings):
 
 
 def client(account, settings, staged=STAGED):
-    return dask_machines.client_of(dask_ec2.start, settings, name=NAME, bucket=BUCKET, staged=staged, account=account)
+    return ec2_job.open_client(settings, name=NAME, bucket=BUCKET, staged=staged, account=account)
 
 
 def left(account):
@@ -198,7 +199,7 @@ def left(account):
 
 
 def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, monkeypatch):
-    monkeypatch.setattr(dask_machines, "START_SECONDS", 0.5)
+    monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.5)
     with (
         pytest.raises(
             JobError, match=r"i-[0-9a-f]+ did not answer at 127\.0\.9\.\d+:8786 .*`public`.*get-console-output"
@@ -210,15 +211,15 @@ def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, 
 
 
 def test_a_request_for_a_machine_is_completed(account, settings, monkeypatch):
-    monkeypatch.setattr(dask_machines, "START_SECONDS", 0.1)
+    monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.1)
     asked = []
-    complete = dask_ec2._Cluster._complete
+    complete = ec2_cluster.DaskMachines._complete
 
     def noted(self, params, **more):
         complete(self, params, **more)
         asked.append(params)
 
-    monkeypatch.setattr(dask_ec2._Cluster, "_complete", noted)
+    monkeypatch.setattr(ec2_cluster.DaskMachines, "_complete", noted)
     with (
         pytest.raises(JobError),
         client(account, settings),
@@ -252,9 +253,9 @@ def test_what_aws_refuses_is_told_in_words_and_nothing_is_left(account, settings
 
 
 def test_versions_that_differ_are_told_before_anything_is_made(account, settings):
-    check_pins(PINS)
+    check_versions(PINS)
     with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
-        check_pins(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
+        check_versions(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
     other = StagedFiles.of("my-fruits", "3.12")
     with (
         pytest.raises(SettingsError, match="fruits cluster stage"),
@@ -266,8 +267,8 @@ def test_versions_that_differ_are_told_before_anything_is_made(account, settings
 
 def test_nobody_lets_the_world_in(account, settings):
     vpc = account.client("ec2").describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]["VpcId"]
-    with pytest.raises(SettingsError, match="the whole world"):
-        admit(account, vpc, NAME, "0.0.0.0/0", {})
+    with pytest.raises(SettingsError, match="admits every address"):
+        create_security_group(account, vpc, NAME, "0.0.0.0/0", {})
 
 
 def started(ec2, settings, group):
@@ -289,7 +290,7 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
     key = address.removeprefix(f"s3://{BUCKET}/")
     for name in (key, key.replace(NAME, "another")):
         s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
-    group = dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2).group
+    group = prepare_launch(account, settings, NAME, STAGED, address).group
     machine = started(ec2, settings, group)
     assert [(each.kind, each.identifier) for each in find(account)] == [
         ("instance", machine),
@@ -304,30 +305,34 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
 
 def test_a_group_whose_bucket_is_gone_is_removed_all_the_same(account, settings):
     address = secrets_address("gone", NAME)
-    dask_machines.plan_of(account, settings, NAME, STAGED, address, workers_per_node=2)
+    prepare_launch(account, settings, NAME, STAGED, address)
     end(account, NAME)
     assert find(account) == []
 
 
 def test_a_step_of_the_end_that_fails_does_not_keep_the_next_from_being_taken(account, settings, monkeypatch):
     ec2 = account.client("ec2")
-    group = dask_machines.plan_of(account, settings, NAME, STAGED, "s3://gone/s", workers_per_node=2).group
+    group = prepare_launch(account, settings, NAME, STAGED, "s3://gone/s").group
     started(ec2, settings, group)
 
-    def refused(operation):
-        def call(*given, **more):
-            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "No."}}, operation)
+    terminate = ec2.terminate_instances
 
-        return call
+    def refused(operation):
+        return ClientError({"Error": {"Code": "AccessDeniedException", "Message": "No."}}, operation)
+
+    def terminate_and_fail(**arguments):
+        terminate(**arguments)
+        raise refused("TerminateInstances")
+
+    def fail(operation):
+        raise refused("DescribeInstances")
 
     with monkeypatch.context() as patch:
-        patch.setattr(account.client("ecs"), "get_paginator", refused("ListClusters"))
-        with pytest.raises(
-            InputError, match="Could not look up the clusters of Fargate: ListClusters is not permitted"
-        ):
+        patch.setattr(ec2, "terminate_instances", terminate_and_fail)
+        with pytest.raises(InputError, match="Could not end the machines of a-job: TerminateInstances is not permit"):
             end(account, NAME)
         assert left(account) == ([], [])
-        patch.setattr(ec2, "get_paginator", refused("DescribeInstances"))
+        patch.setattr(ec2, "get_paginator", fail)
         with pytest.raises(InputError, match="Could not look up the machines: DescribeInstances"):
             end(account, NAME)
 
@@ -336,6 +341,6 @@ def test_images_that_the_machines_do_not_see_are_refused(settings):
     job = Job(images="/here/images", out=f"s3://{BUCKET}/out")
     with (
         pytest.raises(SettingsError, match="/here/images"),
-        dask_machines.executor(dask_ec2.start, place(settings), job, tell=print),
+        ec2_job.open_executor(place(settings), job, notify=print),
     ):
         pytest.fail("there is no cluster")

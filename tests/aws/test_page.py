@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from backends.aws import cli as clusters_cli
-from backends.aws.account.clients import Account
+from backends.aws.account.clients import Account, split_address
 from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import RELEASES
 from backends.aws.emr.steps import Step
@@ -56,22 +56,34 @@ def test_the_page_is_followed_word_for_word(
     with LocalExecutor() as executor:  # what the page has from an earlier job
         pipeline.fit(Job(images="data/fruits360/Test", out="fitted", components=2), executor)
     said = []
-    for line in re.findall(r"(?m)^\$ (fruits .*)$", PAGE):
+    for line in re.findall(r"(?m)^\$ ((?:fruits|aws s3 sync) .*)$", PAGE):
+        if line.startswith("aws s3 sync "):
+            synced = sync(account, *line.split()[3:])
+            continue
         if "transform" in line:
-            assert main("cluster push fitted s3://my-fruits/model")["uploaded"] > 0
+            assert sync(account, "fitted", "s3://my-fruits/model") > 0
         if " ssh " in line:  # moto starts no node
             with pytest.raises(SettingsError, match="emr-notebook has no leading node yet"):
                 main(line.removeprefix("fruits "))
             continue
         said.append(main(line.removeprefix("fruits ")))
-    dry, made, pushed, cost, _, rows, ended, up = said
+    dry, made, cost, _, rows, ended, up = said
     assert {thing["state"] for thing in dry["things"]} == {"missing"}
     assert {thing["state"] for thing in made["things"]} == {"made"}
-    assert pushed["uploaded"] == 16
+    assert synced == 16
     assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
     assert (rows["rows"], [name.split("-")[1] for name in asked]) == (8, ["fit", "transform"])
     assert ended["left"] == []
     assert up["name"] == "emr-notebook"
+
+
+def sync(account: Account, folder: str, address: str) -> int:
+    """Upload a folder as ``aws s3 sync`` does, and return the number of files."""
+    bucket, prefix = split_address(address)
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    for path in files:
+        account.client("s3").upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
+    return len(files)
 
 
 def main(words: str) -> dict[str, Any]:

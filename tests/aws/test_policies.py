@@ -15,7 +15,7 @@ from backends.aws import cli
 from backends.aws.account import resources as cleanup
 from backends.aws.account.clients import TAG, Account
 from backends.aws.account.roles import node_policy, user_policy
-from backends.aws.ec2.machines import admit
+from backends.aws.ec2.launch import create_security_group
 from backends.aws.emr import emr_step
 from backends.aws.emr import steps as emr_run
 from backends.aws.staging.staged import StagedFiles
@@ -34,7 +34,6 @@ IMAGE = "ami-12c6146b"
 @pytest.fixture
 def beside_others(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
     """Return an account where other teams have clusters, and the user's policy decides on every request."""
-    account.client("ecs").create_cluster(clusterName="theirs")
     account.client("emr").run_job_flow(Name="theirs", Instances={"KeepJobFlowAliveWhenNoSteps": True})
     decide(monkeypatch, user_policy(BUCKET, DEFAULT_ACCOUNT_ID, REGION))
     return account
@@ -84,19 +83,15 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     allowed = {name for statement in policy["Statement"] for name in statement["Action"]}
     used = {action(*each) for each in called}
     assert used - allowed == set()
-    # What a request implies that carries tags or a role, what large files take, and what is not done without TLS; and
-    # what Dask on EC2 and on Fargate does, which their own tests hold to the policy.
-    fargate = {name for name in allowed if name.startswith(("ecs:", "logs:"))}
-    implied = fargate | {
+    # Implied by tags, roles, multipart uploads and TLS; or used by Dask on EC2, as its own test checks.
+    implied = {
         "ec2:AuthorizeSecurityGroupIngress",
         "ec2:DeleteKeyPair",  # one whose key could not be written
         "ec2:DeleteSecurityGroup",
         "ec2:DescribeImages",
         "ec2:DescribeInstanceTypes",
-        "ec2:DescribeNetworkInterfaces",
         "ec2:RunInstances",
         "elasticmapreduce:AddTags",
-        "iam:CreateServiceLinkedRole",
         "iam:PassRole",
         "iam:TagInstanceProfile",
         "iam:TagRole",
@@ -112,25 +107,22 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
 
 
 def test_a_job_on_dask_ends_beside_the_clusters_of_others(beside_others: Account) -> None:
-    ec2, ecs = beside_others.client("ec2"), beside_others.client("ecs")
+    ec2 = beside_others.client("ec2")
     vpc = ec2.describe_subnets()["Subnets"][0]["VpcId"]
-    group = admit(beside_others, vpc, "a-job", "203.0.113.7/32", {TAG: "a-job"})
+    group = create_security_group(beside_others, vpc, "a-job", "203.0.113.7/32", {TAG: "a-job"})
     tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": "a-job"}]}]
     ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], TagSpecifications=tags)
-    for name in ("fruits-a-job", "fruits-of-others"):
-        ecs.create_cluster(clusterName=name, tags=[{"key": TAG, "value": "a-job"}] if name == "fruits-a-job" else [])
     found = cleanup.find(beside_others)
-    assert [each.kind for each in found] == ["ECS cluster", "instance", "security group"]
+    assert [each.kind for each in found] == ["instance", "security group"]
     cleanup.end(beside_others, "a-job")
     assert cleanup.find(beside_others) == []
 
 
 def test_the_policy_of_these_tests_refuses_what_is_not_ours(beside_others: Account) -> None:
-    emr, ecs = beside_others.client("emr"), beside_others.client("ecs")
+    emr = beside_others.client("emr")
     (theirs,) = (cluster["Id"] for cluster in emr.list_clusters()["Clusters"])
     for refused in (
         lambda: emr.describe_cluster(ClusterId=theirs),
-        lambda: ecs.describe_clusters(clusters=["fruits-a-job", "theirs"]),
         lambda: beside_others.client("s3").create_bucket(Bucket="theirs"),
     ):
         with pytest.raises(ClientError, match="not authorized to perform"):

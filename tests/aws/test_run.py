@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, tzinfo
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -306,15 +305,15 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     monkeypatch.setattr(emr_job, "follow", follow)
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(DatasetError, match=r"images: no such folder"):
-        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run_job("run", job, resolve(cluster="emr", environ={}), Noted())
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/notes.txt", Body=b"nothing")
     with pytest.raises(DatasetError, match="no image found"):
-        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run_job("run", job, resolve(cluster="emr", environ={}), Noted())
     assert cleanup.find(ready) == []
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20)
     told = Noted()
-    assert emr_job.run("run", job, resolve(cluster="emr", environ={}), told) == REPORT
+    assert emr_job.run_job("run", job, resolve(cluster="emr", environ={}), told) == REPORT
     args = list(inside(followed[0]).steps[0].args)
     assert args[:3] == ["spark-submit", "--deploy-mode", "cluster"]
     assert args[3:5] == [STAGED.step, followed[0].folder]
@@ -328,7 +327,7 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
     ]
     assert any("uploading 4 of 4 files" in words for words in told.notes)
     told.notes.clear()
-    emr_job.run("run", job, resolve(cluster="emr", environ={}), told)
+    emr_job.run_job("run", job, resolve(cluster="emr", environ={}), told)
     assert not any("uploading" in words for words in told.notes)
 
 
@@ -348,24 +347,13 @@ def test_a_log_for_programs_has_the_events_of_the_job_on_emr(
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     stream = io.StringIO()
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
-    emr_job.run("run", job, resolve(cluster="emr", environ={}), JsonLog(stream))
+    emr_job.run_job("run", job, resolve(cluster="emr", environ={}), JsonLog(stream))
     *_, up, partition, library = map(json.loads, stream.getvalue().splitlines())
     assert partition == event
     assert [(line["event"], line["message"]) for line in (up, library)] == [
         ("note", "the cluster is up"),
         ("note", "WARN a library says something"),
     ]
-
-
-def test_a_folder_is_pushed_and_pushed_again_without_a_request_for_what_is_there(
-    ready: Account, tmp_path: Path
-) -> None:
-    (tmp_path / "apple").mkdir()
-    (tmp_path / "apple" / "a.jpg").write_bytes(b"picture")
-    first, again = (cli.call(["push", str(tmp_path), f"s3://{BUCKET}/images", "--quiet"]).values for _ in range(2))
-    assert (first["uploaded"], again["uploaded"], again["unchanged"]) == (1, 0, 1)
-    kept = ready.client("s3").get_object(Bucket=BUCKET, Key="images/apple/a.jpg")["Body"].read()
-    assert kept == b"picture"
 
 
 def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
@@ -379,7 +367,7 @@ def test_ctrl_c_without_a_terminal_ends_the_cluster_of_the_job(
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(KeyboardInterrupt):
-        emr_job.run("run", job, resolve(cluster="emr", environ={}), Noted())
+        emr_job.run_job("run", job, resolve(cluster="emr", environ={}), Noted())
     assert cleanup.find(ready) == []
 
 

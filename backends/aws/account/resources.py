@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.aws.account.clients import BUCKET_TAG, SETUP, TAG, Account, explained, split_address
-from backends.aws.account.roles import ECS_PREFIX
 from backends.aws.emr.steps import ACTIVE, clusters
 from backends.aws.emr.steps import end as end_cluster
 
@@ -16,7 +15,6 @@ __all__ = ["Found", "end", "end_found", "find", "secrets_address"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
-TASKS_AT_ONCE = 100  # of describe_tasks, which the waiter calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +25,8 @@ class Found:
     ----------
     name : str
         The job or the cluster that it belongs to.
-    kind : {"cluster", "ECS cluster", "instance", "security group"}
-        One of EMR, one of tasks on Fargate, a machine of EC2 that belongs to none, or what protects such machines.
+    kind : {"cluster", "instance", "security group"}
+        An EMR cluster, an EC2 instance that belongs to none, or the group that protects such instances.
     identifier : str
         AWS' name of it.
     state : str
@@ -46,17 +44,13 @@ class Found:
 
 def find(account: Account, name: str | None = None) -> list[Found]:
     """Return what is there of the job or the cluster `name`, or of all; what has to end first comes first."""
-    machines = [*_fargate(account, name), *_instances(account, name, ALIVE)]
-    return [*_clusters(account, name), *machines, *_groups(account, name)]
+    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_groups(account, name)]
 
 
 def end_found(account: Account, found: Found) -> None:
     """End one thing; ending it twice does no harm."""
     if found.kind == "cluster":
         end_cluster(account, found.identifier)
-        return
-    if found.kind == "ECS cluster":
-        _end_fargate(account, found.identifier)
         return
     ec2 = account.client("ec2")
     with explained(f"end the {found.kind} {found.identifier}"):
@@ -73,12 +67,12 @@ def end_found(account: Account, found: Found) -> None:
 
 
 def end(account: Account, name: str) -> None:
-    """End the machines and tasks of a job that are not EMR's, and then what protects them; twice does no harm.
+    """End the machines of a job that are not EMR's, and then what protects them; twice does no harm.
 
     A step that fails does not keep the next from being taken; the first error is raised at the end.
     """
     first: Exception | None = None
-    for step in (_end_machines, _end_tasks, _end_groups):
+    for step in (_end_machines, _end_groups):
         try:
             step(account, name)
         except Exception as error:
@@ -96,11 +90,6 @@ def _end_machines(account: Account, name: str) -> None:
     if machines := [each.identifier for each in _instances(account, name, ALIVE)]:
         with explained(f"end the machines of {name}"):
             account.client("ec2").terminate_instances(InstanceIds=machines)
-
-
-def _end_tasks(account: Account, name: str) -> None:
-    for cluster in _fargate(account, name):
-        end_found(account, cluster)
 
 
 def _end_groups(account: Account, name: str) -> None:
@@ -133,35 +122,6 @@ def _instances(account: Account, name: str | None, states: Sequence[str]) -> Ite
                     tags = _tags(instance)
                     if "aws:elasticmapreduce:job-flow-id" not in tags:
                         yield Found(tags[TAG], "instance", instance["InstanceId"], instance["State"]["Name"])
-
-
-def _fargate(account: Account, name: str | None) -> Iterator[Found]:
-    ecs = account.client("ecs")
-    with explained("look up the clusters of Fargate"):
-        for page in ecs.get_paginator("list_clusters").paginate():
-            # The list has everybody's. The user's policy lets no other be described, nor ours together with another.
-            ours = [arn for arn in page["clusterArns"] if arn.rpartition("/")[2].startswith(ECS_PREFIX)]
-            if not ours:
-                continue
-            for cluster in ecs.describe_clusters(clusters=ours, include=["TAGS"])["clusters"]:
-                tags = {tag["key"]: tag["value"] for tag in cluster.get("tags", ())}
-                if cluster["status"] == "ACTIVE" and TAG in tags and name in (None, tags[TAG]):
-                    yield Found(tags[TAG], "ECS cluster", cluster["clusterName"], cluster["status"])
-
-
-def _end_fargate(account: Account, cluster: str) -> None:
-    """End the tasks of a cluster, and when they are gone the cluster, and forget its task definition."""
-    ecs = account.client("ecs")
-    with explained(f"end the ECS cluster {cluster}"):
-        pages = ecs.get_paginator("list_tasks").paginate(cluster=cluster)
-        tasks = [task for page in pages for task in page["taskArns"]]
-        for task in tasks:
-            ecs.stop_task(cluster=cluster, task=task)
-        for first in range(0, len(tasks), TASKS_AT_ONCE):
-            ecs.get_waiter("tasks_stopped").wait(cluster=cluster, tasks=tasks[first : first + TASKS_AT_ONCE])
-        ecs.delete_cluster(cluster=cluster)
-        for definition in ecs.list_task_definitions(familyPrefix=cluster)["taskDefinitionArns"]:
-            ecs.deregister_task_definition(taskDefinition=definition)
 
 
 def _groups(account: Account, name: str | None) -> Iterator[Found]:

@@ -14,11 +14,7 @@ from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 
 __all__ = [
-    "ECS_PREFIX",
-    "EXECUTION_POLICY",
-    "EXECUTION_ROLE",
     "INSTANCE_PROFILE",
-    "LOG_GROUP",
     "NODES",
     "NODE_ROLE",
     "SERVICE_POLICY",
@@ -31,13 +27,9 @@ __all__ = [
     "user_policy",
 ]
 
-NODES = ("ec2.amazonaws.com", "ecs-tasks.amazonaws.com")  # where programs of ours run: machines, and tasks of Fargate
+NODES = "ec2.amazonaws.com"
 SERVICE_ROLE = "fruits-emr-service"  # what EMR does in our name
 NODE_ROLE = INSTANCE_PROFILE = "fruits-node"  # what programs on a node may do
-EXECUTION_ROLE = "fruits-fargate-execution"  # what Fargate does to start a container: fetch its image, write its log
-EXECUTION_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonECSTaskExecutionRolePolicy"
-LOG_GROUP = "/fruits/fargate"
-ECS_PREFIX = "fruits-"  # of the names of our ECS clusters, by which the user's policy knows them
 # AWS keeps it up to date; it works only on what carries the tag `account.MANAGED`.
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
 KEY_ARN = re.compile(r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")
@@ -45,12 +37,12 @@ KEY_ARN = re.compile(r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$"
 Policy = dict[str, Any]
 
 
-def trust(service: str | Sequence[str], account: str | None = None) -> Policy:
+def trust(service: str, account: str | None = None) -> Policy:
     """Return who may take a role: services of AWS, and of all their customers only for us.
 
     Parameters
     ----------
-    service : str or sequence of str
+    service : str
         Such as ``ec2.amazonaws.com``.
     account : str, optional
         The number of our account, for services that act in our name from elsewhere.
@@ -150,13 +142,11 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
     key : str, optional
         The ARN of the key of KMS that encrypts what is written.
     """
-    roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE, EXECUTION_ROLE)]
-    kinds = ("cluster", "task", "task-definition")
-    fargate = [f"arn:aws:ecs:{region}:{account}:{kind}/{ECS_PREFIX}*" for kind in kinds]
+    roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE)]
     profile = f"arn:aws:iam::{account}:instance-profile/{INSTANCE_PROFILE}"
     clusters = f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*"
     ours = {"Condition": {"StringLike": {f"elasticmapreduce:ResourceTag/{TAG}": "*"}}}
-    services = ["elasticmapreduce.amazonaws.com*", *NODES]
+    services = ["elasticmapreduce.amazonaws.com*", NODES]
 
     def ec2(*kinds: str) -> list[str]:
         return [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in kinds]
@@ -229,7 +219,6 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
                 "ec2:DescribeInstances",
                 "ec2:DescribeInstanceTypes",
                 "ec2:DescribeKeyPairs",
-                "ec2:DescribeNetworkInterfaces",
                 "ec2:DescribeRouteTables",
                 "ec2:DescribeSecurityGroups",
                 "ec2:DescribeSubnets",
@@ -260,34 +249,6 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
             ec2("instance", "key-pair", "security-group"),
         )
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
-        _allow("FindTasks", ["ecs:DescribeTasks", "ecs:ListClusters", "ecs:ListTaskDefinitions", "ecs:ListTasks"], "*"),
-        _allow(
-            "UseFargate",
-            [
-                "ecs:CreateCluster",
-                "ecs:DeleteCluster",
-                "ecs:DescribeClusters",
-                "ecs:RunTask",
-                "ecs:StopTask",
-                "ecs:TagResource",
-            ],
-            fargate,
-        ),
-        # They know no resource: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html
-        _allow("DefineTasks", ["ecs:DeregisterTaskDefinition", "ecs:RegisterTaskDefinition"], "*"),
-        _allow(
-            "KeepLogs",
-            ["logs:CreateLogGroup", "logs:PutRetentionPolicy", "logs:TagResource"],
-            f"arn:aws:logs:{region}:{account}:log-group:{LOG_GROUP}:*",
-        ),
-        _allow("FindLogs", ["logs:DescribeLogGroups"], "*"),
-        # What ECS makes once in an account: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using-service-linked-roles.html
-        _allow(
-            "LetEcsWork",
-            ["iam:CreateServiceLinkedRole"],
-            f"arn:aws:iam::{account}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS*",
-        )
-        | {"Condition": {"StringLike": {"iam:AWSServiceName": "ecs.amazonaws.com"}}},
         *([] if key is None else [_use_key(key)]),
     )
 

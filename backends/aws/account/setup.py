@@ -10,10 +10,7 @@ from typing import Any
 
 from backends.aws.account.clients import MANAGED, SETUP, TAG, Account, explained
 from backends.aws.account.roles import (
-    EXECUTION_POLICY,
-    EXECUTION_ROLE,
     INSTANCE_PROFILE,
-    LOG_GROUP,
     NODE_ROLE,
     NODES,
     SERVICE_POLICY,
@@ -25,14 +22,13 @@ from backends.aws.account.roles import (
     trust,
 )
 from backends.aws.account.vpc import GROUPS, find_place, groups_in
-from fruits.clusters.clouds import AwsCluster, DaskFargateCluster
+from fruits.clusters.clouds import AwsCluster
 from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["Thing", "needed"]
 
 PLAIN = S3Settings()
-LOG_DAYS = 30
 ABORT_DAYS = 1  # after which the parts of an upload that was never finished are removed
 
 
@@ -93,9 +89,6 @@ def needed(
     yield _role(account, NODE_ROLE, trust(NODES), {f"bucket-{bucket}": node_policy(bucket, also_read, key)})
     yield _profile(account)
     yield from _network(account, settings)
-    if isinstance(settings, DaskFargateCluster):
-        yield _role(account, EXECUTION_ROLE, trust("ecs-tasks.amazonaws.com"), {}, EXECUTION_POLICY)
-        yield _log_group(account)
     if key_pair is not None:
         yield _key_pair(account, key_pair)
 
@@ -224,20 +217,6 @@ def _network(account: Account, settings: AwsCluster) -> Iterator[Thing]:
                     )
 
         yield Thing(f"security group {name} in {place.vpc}, which admits nothing from outside", name in groups, make)
-
-
-def _log_group(account: Account) -> Thing:
-    logs = account.client("logs")
-    with explained("look up the log groups"):
-        there = bool(logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"])
-
-    def make() -> None:
-        with explained(f"make the log group {LOG_GROUP}"):
-            if not there:
-                logs.create_log_group(logGroupName=LOG_GROUP, tags={tag["Key"]: tag["Value"] for tag in _tags()})
-            logs.put_retention_policy(logGroupName=LOG_GROUP, retentionInDays=LOG_DAYS)
-
-    return Thing(f"log group {LOG_GROUP}, kept {LOG_DAYS} days", there, make)
 
 
 def _key_pair(account: Account, name: str) -> Thing:

@@ -1,99 +1,83 @@
-"""A Dask cluster on EC2 machines, made for a job and ended after it: dask-cloudprovider's, with its traps closed.
+"""A Dask cluster of EC2 instances: dask-cloudprovider's ``EC2Cluster``, made safe and able to shrink.
 
-What that library does by itself, and this does not: it opens the scheduler to the whole world, installs what the
-package index has that day, waits for ever for a scheduler that does not come, sends workers to a public address that
-its own security group shuts, knows workers by other names than :class:`distributed.Adaptive`, so that no machine is
-ever given back, leaves a cluster's private keys in Dask's configuration, and leaves behind what a failed start began.
+The library's own cluster
+
+- opens the scheduler to every address,
+- installs the newest packages of the day instead of pinned ones,
+- waits without a timeout for a scheduler that does not start,
+- connects workers to the public address, which its own security group blocks,
+- names workers differently from :class:`distributed.Adaptive`, so that no instance is ever released,
+- leaves the cluster's private keys in Dask's configuration,
+- leaves instances running when a start fails.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
+from types import SimpleNamespace
 from typing import Any
 
+import dask
 from botocore.exceptions import ClientError
+from dask.utils import parse_timedelta
 from dask_cloudprovider.aws.ec2 import EC2Cluster, EC2Scheduler, EC2Worker
+from distributed import Adaptive
+from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account.clients import Account, explained
 from backends.aws.account.roles import INSTANCE_PROFILE
-from backends.aws.ec2 import machines as dask_machines
-from backends.aws.ec2.machines import Machines, Plan, answers, aws_tags, plan_of
-from backends.aws.staging.staged import StagedFiles
-from fruits.clusters.clouds import DaskEc2Cluster
-from fruits.clusters.config import Cluster
-from fruits.errors import SettingsError
-from fruits.jobs.job import Job
-from fruits.jobs.report import Report, SliceReport
-from fruits.progress.reporter import Progress
+from backends.aws.ec2.dask_node import PORT, node_of, worker_name
+from backends.aws.ec2.launch import LaunchSettings, aws_tags
+from fruits.errors import JobError
 
-__all__ = ["run", "start"]
+__all__ = ["DaskMachines"]
 
-# Amazon Linux 2023: its repositories are in S3, so that a private subnet with an endpoint for S3 is enough.
-IMAGE_OWNER, IMAGE_NAME = "amazon", "al2023-ami-2023.*-x86_64"
-# What EC2 says where Spot has no machine of this type now: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+CONNECT_SECONDS = 5.0
+START_SECONDS = 900.0  # an instance starts, and builds its environment from the wheelhouse
+# An instance takes a minute to start and is paid by the second: neither start nor release one in haste.
+ADAPTIVE = {"interval": "5s", "wait_count": 12, "target_duration": "60s"}
+# EC2's error codes for missing Spot capacity: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 NO_SPOT = {
     "InsufficientInstanceCapacity",
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
 }
-SCRIPT = "dask_node.sh"
-
-
-def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
-    """Run a job on a cluster that is made for it; see :func:`backends.aws.ec2.machines.run`."""
-    return dask_machines.run(start, command, job, cluster, progress)
-
-
-def start(
-    account: Account, settings: DaskEc2Cluster, name: str, staged: StagedFiles, secrets: str, security: Security
-) -> Machines:
-    """Return a cluster whose scheduler answers; see :func:`backends.aws.ec2.machines.client_of`."""
-    ec2 = account.client("ec2")
-    with explained("look up the machines"):
-        types = ec2.describe_instance_types(InstanceTypes=[settings.worker_type])["InstanceTypes"]
-        newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
-        images = ec2.describe_images(**{"ImageIds": [settings.image]} if settings.image else newest)["Images"]
-    if not images:
-        raise SettingsError(f"No image {settings.image or IMAGE_NAME} is there. Give one: `image` in cluster.yaml.")
-    image = max(images, key=lambda image: str(image["CreationDate"]))
-    workers = int(types[0]["VCpuInfo"]["DefaultVCpus"])
-    plan = plan_of(account, settings, name, staged, secrets, workers_per_node=workers)
-    return _Cluster(plan, settings, image, security)
 
 
 class _Machine:
-    """What schedulers and workers share: how a machine is asked for, and which of its addresses is which."""
+    """An instance that reports its private address to other instances, and its public one to the client."""
 
     cluster: Any
     instance: Any
     spot: bool
 
     async def configure_vm(self, client: Any) -> tuple[str, str | None]:
-        """Return the private address, which the machines use, and where there is one the public, for the client."""
+        """Return the private address, and the public one if the cluster is public."""
         await super().configure_vm(client)  # type: ignore[misc]
-        public = self.instance.get("PublicIpAddress") if self.cluster.asked.settings.public else None
+        public = self.instance.get("PublicIpAddress") if self.cluster.launch.settings.public else None
         return self.instance["PrivateIpAddress"], public
 
 
 class _Scheduler(_Machine, EC2Scheduler):  # type: ignore[misc]
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.name = f"{self.cluster.asked.name}-scheduler"
-        self.script = self.cluster.asked.script(SCRIPT)
+        self.name = f"{self.cluster.launch.name}-scheduler"
+        self.script = self.cluster.launch.script()
 
     async def wait_for_scheduler(self) -> None:
         host = (self.external_address or self.address).rpartition("/")[2].rpartition(":")[0]
-        machine = self.instance["InstanceId"]
-        log = f"aws ec2 get-console-output --latest --output text --instance-id {machine}"
-        await answers(host, who=machine, log=log)
+        await _wait_for_scheduler(host, self.instance["InstanceId"])
 
 
 class _Worker(_Machine, EC2Worker):  # type: ignore[misc]
     def __init__(self, scheduler: str, *, name: object, **options: Any) -> None:
         super().__init__(scheduler, **options)
-        self.name = f"{self.cluster.asked.name}-{name}"
-        self.script = self.cluster.asked.script(SCRIPT, scheduler, name, self.cluster.asked.workers_per_node)
+        launch = self.cluster.launch
+        self.name = f"{launch.name}-{name}"
+        self.script = launch.script(scheduler, name, launch.workers_per_node)
 
     async def create_vm(self) -> tuple[str, str | None]:
         try:
@@ -105,39 +89,46 @@ class _Worker(_Machine, EC2Worker):  # type: ignore[misc]
         return await super().create_vm()  # type: ignore[no-any-return]
 
 
-class _Cluster(Machines, EC2Cluster):  # type: ignore[misc]
-    """dask-cloudprovider's cluster, with machines and scripts of ours."""
+class DaskMachines(EC2Cluster):  # type: ignore[misc]
+    """A cluster whose unit is the instance: each runs ``launch.workers_per_node`` workers, started and ended together.
 
-    # It sets them as it starts, and it starts as it is made.
+    Parameters
+    ----------
+    launch : LaunchSettings
+    security : distributed.Security
+        The certificate that every connection requires.
+    """
+
+    # EC2Cluster assigns both in __init__, which also starts the cluster.
     scheduler_class = property(lambda self: _Scheduler, lambda self, kind: None)
     worker_class = property(lambda self: _Worker, lambda self, kind: None)
 
-    def __init__(self, plan: Plan, settings: DaskEc2Cluster, image: dict[str, Any], security: Security) -> None:
-        self.asked = plan
-        self._device = str(image["RootDeviceName"])
+    def __init__(self, launch: LaunchSettings, security: Security) -> None:
+        self.launch = launch
+        settings = launch.settings
         super().__init__(
-            region=plan.region,
+            region=launch.region,
             bootstrap=False,
-            ami=str(image["ImageId"]),
+            ami=launch.image,
             scheduler_instance_type=settings.scheduler_type,
             worker_instance_type=settings.worker_type,
-            vpc=plan.place.vpc,
-            subnet_id=plan.place.subnets[0],
-            security_groups=[plan.group],
+            vpc=launch.place.vpc,
+            subnet_id=launch.place.subnets[0],
+            security_groups=[launch.group],
             filesystem_size=settings.disk_gb,
             key_name=settings.key_pair,
             iam_instance_profile={"Name": INSTANCE_PROFILE},
-            instance_tags=plan.tags,
-            volume_tags=plan.tags,
+            instance_tags=launch.tags,
+            volume_tags=launch.tags,
             use_private_ip=not settings.public,
             spot=settings.spot,
             security=security,
         )
-        self.new_spec["group"] = self.group(plan.workers_per_node)
+        self.new_spec["group"] = [worker_name("", index) for index in range(launch.workers_per_node)]
 
     @property
     def boto_session(self) -> Any:
-        """The session that its clients are made by."""
+        """The session that creates the cluster's clients."""
         return self._boto_session
 
     @boto_session.setter
@@ -146,14 +137,85 @@ class _Cluster(Machines, EC2Cluster):  # type: ignore[misc]
         session.register("before-parameter-build.ec2.RunInstances", self._complete)
 
     def _complete(self, params: dict[str, Any], **_: Any) -> None:
-        """Complete a request for a machine: an encrypted root volume, no IMDSv1, and tags on all that comes with it."""
+        """Complete a request for an instance: an encrypted root volume, no IMDSv1, tags on the network interface."""
         (root,) = params["BlockDeviceMappings"]
         root.pop("VirtualName")
-        root["DeviceName"] = self._device
+        root["DeviceName"] = self.launch.root_device
         root["Ebs"]["Encrypted"] = True
         params["MetadataOptions"] = {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
-        params["TagSpecifications"] += [{"ResourceType": "network-interface", "Tags": aws_tags(self.asked.tags)}]
+        params["TagSpecifications"] += [{"ResourceType": "network-interface", "Tags": aws_tags(self.launch.tags)}]
 
     def render_process_cloud_init(self, process: Any) -> str:
-        """Return the user data of a machine."""
+        """Return the user data of an instance."""
         return str(process.script)
+
+    def adapt_to_load(self) -> None:
+        """Add and remove instances with the load, between ``minimum`` and ``maximum`` of the settings."""
+        settings, per_node = self.launch.settings, self.launch.workers_per_node
+        self.adapt(
+            _WholeInstances,
+            minimum=settings.minimum * per_node,
+            maximum=settings.maximum * per_node,
+            worker_key=node_of,
+            **ADAPTIVE,
+        )
+
+    def scale(self, n: int = 0, memory: str | None = None, cores: int | None = None) -> Any:
+        """Request instances for `n` workers; :class:`distributed.Adaptive` counts workers."""
+        instances = math.ceil(max(n, cores or 0) / self.launch.workers_per_node)
+        return super().scale(instances, memory)
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        """Release an instance that has lost its last worker, as when Spot reclaims it; the scaling replaces it."""
+        if op != "remove":
+            super()._update_worker_status(op, msg)
+            return
+        node = node_of(SimpleNamespace(**self.scheduler_info["workers"][msg]))
+        cluster: Any = self
+        DistributedCluster._update_worker_status(cluster, op, msg)  # SpecCluster's version does not support groups
+
+        def release() -> None:
+            alive = {node_of(SimpleNamespace(**worker)) for worker in self.scheduler_info["workers"].values()}
+            for name in [name for name in self.workers if str(name) == node and node not in alive]:
+                self._futures.add(asyncio.ensure_future(self.workers.pop(name).close()))
+
+        delay = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
+        asyncio.get_running_loop().call_later(delay, release)
+
+
+class _WholeInstances(Adaptive):
+    """Adaptive scaling in whole instances: a single worker can be neither started nor stopped."""
+
+    cluster: Any
+
+    async def target(self) -> int:
+        """Return the target number of workers, rounded up to whole instances."""
+        per_node: int = self.cluster.launch.workers_per_node
+        workers: int = await super().target()  # type: ignore[no-untyped-call]
+        return math.ceil(workers / per_node) * per_node
+
+
+async def _wait_for_scheduler(host: str, instance: str) -> None:
+    """Wait until the scheduler accepts connections at `host`.
+
+    Raises
+    ------
+    JobError
+        The timeout has passed; names the instance and the command that shows its log.
+    """
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                _, writer = await asyncio.open_connection(host, PORT)
+        except OSError:  # includes TimeoutError
+            await asyncio.sleep(1)
+            continue
+        writer.close()
+        await writer.wait_closed()
+        return
+    raise JobError(
+        f"The scheduler on {instance} did not answer at {host}:{PORT} within {START_SECONDS:g} s. Check that this "
+        "machine can reach it (`public` in cluster.yaml), and that it can reach S3. Its log: "
+        f"aws ec2 get-console-output --latest --output text --instance-id {instance}"
+    )

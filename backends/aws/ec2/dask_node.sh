@@ -12,4 +12,4 @@ bash "$work/bootstrap.sh" @WHEELHOUSE@ /opt/fruits python@PYTHON@
 
 token=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
 host=$(curl -sf -H "X-aws-ec2-metadata-token: $token" http://169.254.169.254/latest/meta-data/local-ipv4)
-/opt/fruits/bin/python -m backends.aws.ec2.dask_node @SECRETS@ "$host" @WORDS@
+/opt/fruits/bin/python -m backends.aws.ec2.dask_node @SECRETS@ "$host" @ARGUMENTS@

@@ -21,12 +21,12 @@ from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 
-__all__ = ["run", "staged_for"]
+__all__ = ["run_job", "staged_for"]
 
 DEFAULT_BACKBONE = "MobileNetV2"
 
 
-def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
+def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
     """Run a job on EMR and return its report; see :func:`backends.aws.emr.steps.follow`.
 
     Parameters
@@ -47,9 +47,7 @@ def run(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report 
     # What would fail there in minutes, and for money, fails here at once.
     Folder.at(job.out).check()
     if next(iter(Listing(job.images, limit=1)), None) is None:
-        raise DatasetError(
-            f"{job.images}: no image found. Give a folder <label>/<file> of images, such as a pushed one."
-        )
+        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
     network = job.backbone
     if job.model is not None:
         network = str(ScaledPCA.load(job.model).network["backbone"])

@@ -156,7 +156,7 @@ def test_names_that_are_not_known_are_refused_with_those_that_are() -> None:
     assert refusal(cluster="nowhere") == (
         "--cluster nowhere: no such cluster. Allowed: "
         "local-dask, local-spark, local, dask-address, spark-address, spark-yarn, emr, emr-notebook, "
-        "dask-ec2, dask-fargate."
+        "dask-ec2."
     )
     assert refusal(backend="ray") == "--backend ray: no such backend. Allowed: dask, spark, local."
     with pytest.raises(SettingsError, match="FRUITS_BACKEND ray: no such backend"):
@@ -166,7 +166,7 @@ def test_names_that_are_not_known_are_refused_with_those_that_are() -> None:
 def test_a_backend_and_a_cluster_of_another_are_refused() -> None:
     assert refusal(cluster="local-spark", backend="dask") == (
         "The backend dask and the cluster local-spark do not agree: local-spark runs on spark. "
-        "Leave one of them out, or choose a cluster of dask: local-dask, dask-address, dask-ec2, dask-fargate."
+        "Leave one of them out, or choose a cluster of dask: local-dask, dask-address, dask-ec2."
     )
     with pytest.raises(SettingsError, match="do not agree"):
         resolve(environ={"FRUITS_CLUSTER": "local", "FRUITS_BACKEND": "dask"})
@@ -224,9 +224,9 @@ def test_zero_workers_are_refused() -> None:
         (
             "clusters:\n  a:\n    backend: dask\n  a:\n    backend: spark\n",
             4,
-            "a stands here for the second time, first in line 2",
+            "duplicate key a, first in line 2",
         ),
-        ("clusters: {a: {backend: dask, backend: spark}}\n", 1, "backend stands here for the second time"),
+        ("clusters: {a: {backend: dask, backend: spark}}\n", 1, "duplicate key backend, first in line 1"),
         ("clusters:\n  a: [\n", 3, "expected the node content"),
         ("clusters:\n  a: !!python/object:os.system {}\n", 2, "could not determine a constructor"),
     ],

@@ -1,0 +1,188 @@
+"""A job on Dask on EC2: the cluster is created for the job and ended after it; the driver runs here."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from uuid import uuid4
+
+import dask
+from distributed import Client
+from distributed.security import Security
+
+from backends.aws.account.clients import Account, bucket_of, explained
+from backends.aws.account.resources import end, secrets_address
+from backends.aws.ec2.cluster import DaskMachines
+from backends.aws.ec2.dask_node import ROLES, Secrets
+from backends.aws.ec2.launch import prepare_launch
+from backends.aws.emr.releases import Release
+from backends.aws.job_arguments import command_line
+from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.wheelhouse import is_staged, stage
+from backends.dask.cluster import attach
+from backends.dask.executor import DaskExecutor
+from fruits.clusters.clouds import DaskEc2Cluster
+from fruits.clusters.config import Cluster
+from fruits.errors import SettingsError
+from fruits.executor import Executor
+from fruits.jobs import pipeline
+from fruits.jobs.job import Job
+from fruits.jobs.report import Report, SliceReport
+from fruits.progress.reporter import Progress
+from fruits.storage.folder import Folder
+
+__all__ = ["check_versions", "open_client", "open_executor", "run_job"]
+
+# Must be the same on both sides. Dask compares its own versions again on connecting.
+MATCHED = ("cloudpickle", "dask", "distributed", "openvino")
+# The Python that runs here, and the glibc of Amazon Linux 2023.
+NODE = Release("none", "none", None, f"{sys.version_info.major}.{sys.version_info.minor}", (2, 34))
+
+
+def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
+    """Run a job on a cluster that is created for it, and return its report.
+
+    Parameters
+    ----------
+    command : {"run", "fit", "transform"}
+    job : fruits.jobs.job.Job
+    cluster : fruits.clusters.config.Cluster
+        With a :class:`DaskEc2Cluster` in ``cloud``.
+    progress : fruits.progress.reporter.Progress
+    """
+    work = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
+    with open_executor(cluster, job, notify=progress.note) as executor:
+        return work(job, executor, progress=progress)
+
+
+@contextmanager
+def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) -> Iterator[Executor]:
+    """Yield an executor on a cluster that is created for the job; see :func:`open_client`.
+
+    The files for the instances are staged first, if they are missing or built from other sources.
+
+    Parameters
+    ----------
+    cluster : fruits.clusters.config.Cluster
+        With a :class:`DaskEc2Cluster` in ``cloud``.
+    job : fruits.jobs.job.Job
+    notify : callable
+        Receives progress messages.
+    """
+    settings = cluster.cloud
+    if not isinstance(settings, DaskEc2Cluster):
+        raise SettingsError(f"--cluster {cluster.name}: not a cluster of Dask on EC2.")
+    command_line("run", job)  # rejects local paths, which instances cannot read
+    bucket = bucket_of(settings, out=job.out)
+    account = Account.of(settings, bucket)
+    account.identity()
+    staged = StagedFiles.of(bucket, str(NODE.python))
+    if not is_staged(account, staged, ()):
+        staged = stage(account, bucket, NODE, backbones=(), tell=notify)
+    name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
+    notify(f"starting {name}; it shuts down with the job, or after {settings.idle_minutes} idle minutes")
+    with open_client(settings, name=name, bucket=bucket, staged=staged, account=account) as client:
+        yield DaskExecutor(client=client)
+
+
+@contextmanager
+def open_client(
+    settings: DaskEc2Cluster, *, name: str, bucket: str, staged: StagedFiles, account: Account
+) -> Iterator[Client]:
+    """Yield a client of a new cluster that scales with the load; end the cluster on exit.
+
+    Parameters
+    ----------
+    settings : DaskEc2Cluster
+    name : str
+        The name of the job; the tag of every resource.
+    bucket : str
+        Without ``s3://``. Instances read the cluster's secrets there.
+    staged : StagedFiles
+        For the Python that runs here.
+    account : Account
+
+    Raises
+    ------
+    SettingsError
+        The staged versions differ from those installed here, or the settings cannot be met.
+    JobError
+        AWS rejected a request, or the scheduler did not start. Everything that was created is ended.
+    """
+    secrets = _new_secrets(settings)
+    address = secrets_address(bucket, name)
+    folder, _, file = address.rpartition("/")
+    with ExitStack() as stack:
+        stack.enter_context(_restored_dask_config())
+        try:
+            check_versions(Folder(staged.wheelhouse).read("requirements.txt").decode())
+        except FileNotFoundError as error:
+            raise SettingsError(f"Nothing is staged at {staged.root}. Run: fruits cluster stage.") from error
+        stack.callback(end, account, name)
+        stack.callback(Folder(folder).remove, file)
+        secrets.write(Folder(folder), file)
+        security = _security(secrets)
+        with explained("start the cluster"):
+            launch = prepare_launch(account, settings, name, staged, address)
+            try:
+                machines = stack.enter_context(DaskMachines(launch, security))
+            except RuntimeError as error:  # Dask wraps every error of a start
+                raise error.__cause__ or error from None
+        client = stack.enter_context(attach(machines.scheduler_address, security))
+        machines.adapt_to_load()
+        yield client
+
+
+def check_versions(requirements: str) -> None:
+    """Compare the staged package versions with those installed here.
+
+    Parameters
+    ----------
+    requirements : str
+        The ``requirements.txt`` of the wheelhouse.
+
+    Raises
+    ------
+    SettingsError
+        A version differs.
+    """
+    pinned = dict(re.findall(r"^([\w.-]+)==([\w.]+)", requirements, re.MULTILINE))
+    different = [
+        f"{package} {pinned.get(package, 'none')} (here: {version(package)})"
+        for package in MATCHED
+        if pinned.get(package) != version(package)
+    ]
+    if different:
+        raise SettingsError(
+            f"The staged packages differ from those installed here: {'; '.join(different)}. Install the staged "
+            "versions: pip install --require-hashes -r requirements/light.txt, or run from the staged wheel."
+        )
+
+
+def _new_secrets(settings: DaskEc2Cluster) -> Secrets:
+    security = Security.temporary()
+    return Secrets(security.tls_ca_file, security.tls_client_cert, security.tls_client_key, settings.idle_minutes * 60)
+
+
+def _security(secrets: Secrets) -> Security:
+    return Security(
+        tls_ca_file=secrets.ca,
+        require_encryption=True,
+        **{f"tls_{role}_{part}": getattr(secrets, part) for role in ROLES for part in ("cert", "key")},
+    )
+
+
+@contextmanager
+def _restored_dask_config() -> Iterator[None]:
+    """Restore Dask's configuration on exit; dask-cloudprovider leaves a cluster's keys in it."""
+    before = copy.deepcopy(dask.config.config)
+    try:
+        yield
+    finally:
+        dask.config.config.clear()
+        dask.config.config.update(before)
