@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -36,12 +35,6 @@ def entry(body: str) -> str:
     return f"clusters:\n  mine: {{backend: dask, {body}}}\n"
 
 
-def bomb(depth: int, start: str = "[x, x]") -> str:
-    """Return a mapping of lists, each of eight times the one before: the last has 8 to the power of `depth` leaves."""
-    lines = [f"a0: &a0 {start}", *(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, depth + 1))]
-    return "\n".join(lines) + "\n"
-
-
 # -- nothing runs
 
 
@@ -68,36 +61,6 @@ def test_tags_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag:
     assert not Path("ran").exists()
 
 
-# -- what unpacks to more
-
-
-def test_a_bomb_of_aliases_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
-    assert "line 5: what begins here unpacks to more than 10,000 values" in str(loaded(tmp_path, bomb(40)))
-
-
-@pytest.mark.parametrize("wrong", ["default: *a5", "clusters: *a5", "clusters: {mine: {backend: dask, workers: *a5}}"])
-def test_a_bomb_of_aliases_is_not_written_out(tmp_path: Path, wrong: str) -> None:
-    """Of 65,000 leaves here; each level more makes the message eight times as long, and 12 kill the machine."""
-    words = loaded(tmp_path, bomb(5) + wrong)
-    assert isinstance(words, str)
-    assert len(words) < LONG
-
-
-def test_a_bomb_of_merged_keys_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["a0: &a0 {x: 1}", *(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 8)}]}}" for i in range(1, 6))]
-    longest = 0
-    construct = yaml.constructor.BaseConstructor.construct_mapping
-
-    def counted(self: Any, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        nonlocal longest
-        longest = max(longest, len(node.value))
-        return construct(self, node, deep)
-
-    monkeypatch.setattr(yaml.constructor.BaseConstructor, "construct_mapping", counted)
-    loaded(tmp_path, "\n".join(lines))
-    assert longest < 1_000
-
-
 def test_a_long_value_is_refused(tmp_path: Path) -> None:
     assert isinstance(loaded(tmp_path, entry(f"workers: {'x' * 1000}")), str)
 
@@ -114,11 +77,6 @@ def test_a_long_value_is_refused(tmp_path: Path) -> None:
 )
 def test_a_value_that_holds_itself_is_refused(tmp_path: Path, text: str) -> None:
     assert isinstance(loaded(tmp_path, text), str) or text.endswith("{<<: *a}")
-
-
-@pytest.mark.parametrize("text", ["[" * 5_000, "{a: " * 3_000, "- " * 5_000 + "x", "? " * 3_000 + "x"])
-def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
-    assert isinstance(loaded(tmp_path, text), str)
 
 
 # -- values that YAML itself cannot make
