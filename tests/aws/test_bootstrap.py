@@ -75,8 +75,8 @@ def test_an_environment_is_built_once_and_left_alone_then(wheelhouse: Path, tmp_
     assert [line.partition(" bootstrap: ")[2] for line in first.stdout.splitlines() if "bootstrap" in line][-1] == (
         f"{prefix} is whole"
     )
-    said = subprocess.run([prefix / "bin" / "fruits"], capture_output=True, text=True, check=True).stdout
-    assert said == "fruits 0.1.0\n"
+    program = subprocess.run([prefix / "bin" / "fruits"], capture_output=True, text=True, check=True, env={})
+    assert program.stdout == "fruits 0.1.0\n"
     assert "is whole already" in bootstrap(wheelhouse, prefix).stdout
 
     # Interrupted: the mark is missing, and something is left that does not belong there.
