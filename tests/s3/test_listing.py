@@ -59,7 +59,7 @@ def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
     for address, words in (
         (f"{bucket}/missing", "no such folder"),
         (f"{bucket}/images/1.jpg", "not a folder"),
-        ("s3://nowhere/images", r"there is no bucket nowhere at http://127"),
+        ("s3://nowhere/images", r"the bucket nowhere does not exist at http://127"),
     ):
         with pytest.raises(DatasetError, match=words):
             list(Listing(address))
@@ -67,7 +67,7 @@ def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
         ("AWS_SECRET_ACCESS_KEY", "wrong", "were refused: SignatureDoesNotMatch"),
         ("AWS_ACCESS_KEY_ID", "AKIANOBODY", "were refused: InvalidAccessKeyId"),
         ("AWS_PROFILE", "nobody", r"no credentials .*nobody.*AWS_PROFILE"),
-        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", r"no answer from S3 .*--s3-endpoint"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", r"no response from S3 .*--s3-endpoint"),
     ):
         close_clients()
         with monkeypatch.context() as patch:

@@ -75,7 +75,7 @@ def test_a_cluster_file_may_lie_in_a_bucket(bucket):
     assert resolve(cluster="ours", environ=environ).address == "tcp://a:8786"
     for file, words in (
         (f"{bucket}/team/missing.yaml", r"--cluster-file s3://.*/missing\.yaml cannot be read: No such file"),
-        ("s3://nowhere/cluster.yaml", "there is no bucket nowhere"),
+        ("s3://nowhere/cluster.yaml", "the bucket nowhere does not exist"),
         ("nowhere://cluster.yaml", "Protocol not known"),
     ):
         with pytest.raises(SettingsError, match=words):

@@ -157,7 +157,7 @@ def test_a_key_is_read_letter_by_letter_whatever_it_has(bucket, long_way):
 def test_a_folder_that_cannot_be_reached_says_why(bucket, monkeypatch):
     Folder.at(bucket).check()
     assert Folder.at(bucket).names() == []
-    with pytest.raises(OutputError, match=r"s3://nowhere/out: there is no bucket nowhere at http://127"):
+    with pytest.raises(OutputError, match=r"s3://nowhere/out: the bucket nowhere does not exist at http://127"):
         Folder.at("s3://nowhere/out").check()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     close_clients()

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fruits.clusters.clouds import AwsCluster
-from fruits.errors import FruitsError, InputError, JobError, SettingsError
+from fruits.errors import FruitsError, SettingsError
+from fruits.storage.s3.errors import service_error
 
 __all__ = [
     "BUCKET_TAG",
-    "DENIED",
     "MANAGED",
     "SETUP",
     "TAG",
@@ -33,20 +33,8 @@ BUCKET_TAG = "fruits-bucket"  # on what a Dask cluster is made of: where it has 
 # What AWS' own policy for EMR asks for: https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-managed-iam-policies.html
 MANAGED = ("for-use-with-amazon-emr-managed-policies", "true")
 
-DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
-UNKNOWN_KEYS = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "RequestExpired",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
 # Buckets of old: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html
 OLD_REGIONS = {"EU": "eu-west-1"}
-CREDENTIALS = "Give others by the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID, …), ~/.aws, or the role of the machine"
 
 
 @dataclass(slots=True)
@@ -185,37 +173,4 @@ def explained(what: str) -> Iterator[None]:
     except FruitsError:
         raise
     except Exception as error:
-        raise _in_words(what, error) from error
-
-
-def _in_words(what: str, error: Exception) -> Exception:
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        EndpointConnectionError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-        ProfileNotFound,
-    )
-
-    if isinstance(error, ClientError):
-        said = error.response.get("Error", {})
-        code, message = str(said.get("Code", "")), str(said.get("Message", "")).strip()
-        if code in UNKNOWN_KEYS:
-            return InputError(f"Could not {what}: AWS does not accept the credentials ({code}). {CREDENTIALS}.")
-        if code in DENIED:
-            return InputError(
-                f"Could not {what}: {error.operation_name} is not permitted. {message} Ask for the policy that "
-                "`fruits cluster render` writes as policy_user.json."
-            )
-        return JobError(f"Could not {what}: {error.operation_name}: {message or code}.".replace("..", "."))
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return InputError(f"Could not {what}: {str(error).rstrip('.')}. {CREDENTIALS}.")
-    if isinstance(error, EndpointConnectionError):
-        return JobError(f"Could not {what}: {str(error).rstrip('.')}. Is the region right, and the network there?")
-    if isinstance(error, ParamValidationError):
-        return SettingsError(f"Could not {what}: {error}")
-    if isinstance(error, BotoCoreError):
-        return JobError(f"Could not {what}: {error}.")
-    return error
+        raise service_error(what, error) from error

@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from backends.aws.account.clients import DENIED, TAG, Account, explained
+from backends.aws.account.clients import TAG, Account, explained
 from backends.aws.account.vpc import find_network
 from backends.aws.emr.request import job_flow, step
 from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
+from fruits.storage.s3.errors import FORBIDDEN
 from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["ACTIVE", "Step", "asked_to_leave", "clusters", "end", "follow", "job_log", "start", "start_step"]
@@ -69,7 +70,7 @@ def clusters(account: Account, name: str | None = None) -> Iterator[dict[str, An
                     described = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
                 except emr.exceptions.ClientError as error:
                     # The list has everybody's, and the user's policy lets those alone be described that carry our tag.
-                    if error.response["Error"]["Code"] not in DENIED:
+                    if error.response["Error"]["Code"] not in FORBIDDEN:
                         raise
                     continue
                 tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}

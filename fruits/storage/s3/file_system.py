@@ -22,8 +22,7 @@ from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.httpsession import get_cert_path
 from fsspec.asyn import sync
 from obstore import get_async
@@ -31,7 +30,8 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from s3fs import S3FileSystem as S3fs
 
-from fruits.storage.s3.settings import ENDPOINT_VARIABLE, S3Settings
+from fruits.storage.s3.errors import storage_error
+from fruits.storage.s3.settings import S3Settings
 
 if TYPE_CHECKING:
     from typing import Self
@@ -48,30 +48,6 @@ CHECK_NAME = ".fruits-write-check"
 # obstore asks for credentials again when less than 5 minutes are left of them; botocore renews those of a role when
 # less than 15 are left.
 CREDENTIALS_HOLD = timedelta(minutes=10)
-
-CREDENTIALS = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidSecurity",
-    "InvalidToken",
-    "NotSignedUp",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
-FORBIDDEN = {"403", "AccessDenied", "AllAccessDisabled", "AccountProblem", "InvalidObjectState"}
-ELSEWHERE = {
-    "301",
-    "307",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "Redirect",
-    "TemporaryRedirect",
-}
-ABSENT = {"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
 
 _SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_request,")
 _reading: ContextVar[tuple[str, str]] = ContextVar("_reading")  # the bucket and the quoted key of a GET of botocore's
@@ -340,51 +316,13 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         return data.to_bytes()
 
     async def _call_s3(self, method: str, *given: Any, **parameters: Any) -> Any:
-        """Make a request; every failure is an ``OSError`` with words of ours."""
+        """Make a request; raise failures as the ``OSError`` of :func:`storage_error`."""
         try:
             answer = await super()._call_s3(method, *given, **parameters)
         except (OSError, BotoCoreError) as error:
-            raise self._said(error, method, parameters.get("Bucket", ""), parameters.get("Key", "")) from error
+            bucket, key = parameters.get("Bucket", ""), parameters.get("Key", "")
+            endpoint: str | None = self.endpoint_url
+            raise storage_error(error, operation=method, bucket=bucket, key=key, endpoint=endpoint) from error
         if method == "get_object":
             _etag.set(answer.get("ETag", "").strip('"'))
         return answer
-
-    def _said(self, error: Exception, method: str, bucket: str, key: str) -> OSError:
-        answer = getattr(error.__cause__, "response", None) or {}
-        code = answer.get("Error", {}).get("Code", "")
-        message = (answer.get("Error", {}).get("Message", "") or str(error)).rstrip(".")
-        place = f"s3://{bucket}/{key}".rstrip("/")
-        endpoint = f" at {self.endpoint_url}" if self.endpoint_url else ""
-        if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-            return ConnectionError(
-                f"no credentials for {place}: {error}. Give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-                "AWS_PROFILE, or run where there is a role; for a public bucket set FSSPEC_S3_ANON=true"
-            )
-        if code in CREDENTIALS:
-            return ConnectionError(
-                f"the credentials for {place}{endpoint} were refused: {code}: {message}. Give those of an account that "
-                "is known there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            )
-        if code == "NoSuchBucket":
-            return ConnectionError(f"there is no bucket {bucket}{endpoint}. Create it, or give the name of one that is")
-        if code in FORBIDDEN:
-            return PermissionError(
-                f"{method} is forbidden for {place}{endpoint}: {message}. Allow it in the policy of the user or role, "
-                "or of the bucket; or use other credentials"
-            )
-        if code in ELSEWHERE:
-            headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            region = headers.get("x-amz-bucket-region") or answer.get("Error", {}).get("Region")
-            there = f"in the region {region}" if region else "in another region"
-            return ConnectionError(
-                f"the bucket {bucket} is {there}, and was asked for{endpoint or ' elsewhere'}: {code}: {message}. "
-                f"Set AWS_DEFAULT_REGION{f'={region}' if region else ''}, and the endpoint of that region or none"
-            )
-        if isinstance(error, NoConnection):
-            return ConnectionError(
-                f"no answer from S3 for {place}: {error}. Check the network, and the endpoint: --s3-endpoint or "
-                f"{ENDPOINT_VARIABLE}"
-            )
-        if isinstance(error, FileNotFoundError) and code in ABSENT:
-            return error
-        return ConnectionError(f"{method} of {place}{endpoint} failed: {f'{code}: ' * bool(code)}{message}")
