@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from fruits.cli import options as options
-from fruits.cli.answer import Answer
+from fruits.cli.result import CommandResult
 from fruits.errors import DatasetError, JobError, SettingsError
 
 __all__ = ["app", "call"]
@@ -105,7 +105,7 @@ def measure(
     quiet: options.Quiet = False,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Run a set of scenarios, or those that are named, and write records and the report."""
     from benchmarks.session import Session
     from benchmarks.sets import asked_groups, set_groups
@@ -146,7 +146,7 @@ def report(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The --out of a measurement.", show_default=False)],
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Write report.md and report.html, one self-contained page with plots, of what was measured."""
     return _reported(folder)
 
@@ -157,7 +157,7 @@ def compare(
     new: Annotated[str, typer.Argument(metavar="NEW", help="That of another.", show_default=False)],
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Tell what became faster or slower, beyond the noise of both."""
     from benchmarks.changes import changes, changes_table
     from benchmarks.record import read_records
@@ -165,13 +165,13 @@ def compare(
     found = changes(read_records(old), read_records(new))
     if not found:
         raise SettingsError(f"{old} and {new} have no case in common. Compare two runs of the same set.")
-    return Answer(
+    return CommandResult(
         {"changes": [dataclasses.asdict(change) for change in found]},
         lambda console: console.print(changes_table(found)),
     )
 
 
-def _reported(folder: str) -> Answer:
+def _reported(folder: str) -> CommandResult:
     """Write the report of a folder, and return where it is; or say what its runs came to, where none can be written."""
     from benchmarks.record import read_records
     from benchmarks.report import write_report
@@ -184,6 +184,6 @@ def _reported(folder: str) -> Answer:
     page, text = write_report(Path(folder), records)
     words = f"{len(records):,} runs, {failed} failed, {wrong} with a wrong answer. Read {page} or {text}."
     values = {"runs": len(records), "failed": failed, "wrong": wrong, "page": str(page), "text": str(text)}
-    return Answer(
+    return CommandResult(
         values, lambda console: console.print(words, markup=False, soft_wrap=True), 1 if failed or wrong else 0
     )

@@ -16,7 +16,7 @@ import typer
 
 from backends.aws.account.clients import Account, bucket_name, bucket_of
 from fruits.cli import options as options
-from fruits.cli.answer import Answer
+from fruits.cli.result import CommandResult
 from fruits.clusters import config
 from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.errors import FruitsError, SettingsError
@@ -74,7 +74,7 @@ def init(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Make what the account needs once: a bucket, roles, security groups. Each is shown before it is made."""
     from backends.aws.account.setup import needed
 
@@ -90,7 +90,7 @@ def init(
             thing.make()
         state = "there" if thing.there else "made" if made else "missing"
         things.append({"what": thing.words, "state": state})
-    return Answer({"things": things}, _table(("", "what"), [(str(t["state"]), str(t["what"])) for t in things]))
+    return CommandResult({"things": things}, _table(("", "what"), [(str(t["state"]), str(t["what"])) for t in things]))
 
 
 @app.command()
@@ -105,7 +105,7 @@ def stage(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Upload what nodes need: our wheel, hash-pinned wheels for their Python, scripts, weights."""
     from backends.aws.emr.releases import release
     from backends.aws.staging.wheelhouse import BACKBONES
@@ -116,7 +116,7 @@ def stage(
     carried = release(settings.release, for_job=True)
     account = Account.of(settings, where, region)
     staged = staged_to(account, where, carried, backbones=backbone or BACKBONES, tell=to_stderr(quiet=quiet).note)
-    return Answer({"staged": staged.root}, _line(f"staged: {staged.root}"))
+    return CommandResult({"staged": staged.root}, _line(f"staged: {staged.root}"))
 
 
 @app.command()
@@ -130,7 +130,7 @@ def render(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Write the request, the configuration, the bootstrap script and the policies: to read, or to use by hand."""
     from backends.aws.render import rendered
 
@@ -140,7 +140,9 @@ def render(
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
-    return Answer({"folder": str(folder.resolve()), "files": list(files)}, _line(f"{', '.join(files)} are in {folder}"))
+    return CommandResult(
+        {"folder": str(folder.resolve()), "files": list(files)}, _line(f"{', '.join(files)} are in {folder}")
+    )
 
 
 @app.command()
@@ -158,7 +160,7 @@ def cost(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Estimate minutes, vCPU-hours and dollars; asks nobody."""
     from backends.aws import costs
 
@@ -173,7 +175,7 @@ def cost(
         f"{f' (${dear.dollars:,.2f} without Spot)' if dear != usual else ''}\n"
         f"prices of {usual.prices_of}, {where}; without S3's requests, storage and traffic"
     )
-    return Answer(asdict(usual) | {"dollars_without_spot": dear.dollars}, _line(words))
+    return CommandResult(asdict(usual) | {"dollars_without_spot": dear.dollars}, _line(words))
 
 
 @app.command()
@@ -186,7 +188,7 @@ def up(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Start a long-lived cluster; it ends itself when it was idle for `idle_minutes`."""
     from backends.aws.account.vpc import find_network
     from backends.aws.emr.job import staged_for
@@ -208,7 +210,7 @@ def up(
             staged=StagedFiles.of(where, python),
             network=find_network(account, settings),
         )
-        return Answer(request, _line(json_.dumps(request, indent=2)))
+        return CommandResult(request, _line(json_.dumps(request, indent=2)))
     for found in clusters(account, entry):
         raise SettingsError(
             f"{entry} is up already: {found['Id']}, {found['Status']['State']}. Use it, or: down {entry}."
@@ -225,7 +227,7 @@ def up(
             f"\nJupyterHub, once it is up: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}, and then "
             f"https://localhost:{JUPYTERHUB_PORT}, with the notebook {notebook}"
         )
-    return Answer({"name": entry, "cluster": identifier}, _line(words))
+    return CommandResult({"name": entry, "cluster": identifier}, _line(words))
 
 
 @app.command()
@@ -234,13 +236,13 @@ def status(
     region: Region = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Show what of ours is up in the account, found by its tags."""
     from backends.aws.account.resources import find
 
     found = find(Account(region), name)
     lines = [(each.name, each.kind, each.identifier, each.state) for each in found]
-    return Answer(
+    return CommandResult(
         {"found": [asdict(each) for each in found]},
         _table(("name", "kind", "identifier", "state"), lines) if lines else _line("Nothing of ours is up."),
     )
@@ -255,14 +257,14 @@ def logs(
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Show what a job wrote."""
     from backends.aws.emr.steps import job_log
 
     settings = _settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
     text = job_log(Account.of(settings, where, region), where, name)
-    return Answer({"name": name, "log": text}, _line(text.rstrip()))
+    return CommandResult({"name": name, "log": text}, _line(text.rstrip()))
 
 
 @app.command()
@@ -275,16 +277,16 @@ def ssh(
     dry_run: DryRun = False,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """Open a session on the leading node, or a tunnel to it, through AWS' Session Manager: no port is opened."""
     from backends.aws.emr.session import session_command
 
     account = Account(region)
     command = session_command(account, name, tunnel)
     if dry_run or shutil.which(command[0]) is None:
-        return Answer({"command": command}, _line(" ".join(command)))
+        return CommandResult({"command": command}, _line(" ".join(command)))
     done = subprocess.run(command, check=False)
-    return Answer({"command": command, "exit_code": done.returncode}, lambda console: None, done.returncode)
+    return CommandResult({"command": command, "exit_code": done.returncode}, lambda console: None, done.returncode)
 
 
 @app.command()
@@ -296,7 +298,7 @@ def down(
     yes: Yes = False,
     json: options.Json = False,
     debug: options.Debug = False,
-) -> Answer:
+) -> CommandResult:
     """End what is up: what carries the tag of NAME, or all of ours with --all."""
     from backends.aws.account.resources import end_found, find
 
@@ -323,7 +325,7 @@ def down(
         for message in failed.values():
             _line(message)(console)
 
-    return Answer({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
+    return CommandResult({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
 
 
 def _settings(entry: str, file: str | None) -> CloudCluster:

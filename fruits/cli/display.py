@@ -1,4 +1,4 @@
-"""What the command line draws: tables where people look, and the same as plain lines where a program reads."""
+"""Results for people: tables on a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -22,40 +22,39 @@ if TYPE_CHECKING:
 
     from fruits.jobs.compare import Comparison
     from fruits.jobs.status import Status
+    from fruits.jobs.verify import Verification
 
-__all__ = ["show_comparison", "show_report", "show_status", "show_weights"]
+__all__ = ["show_comparison", "show_report", "show_status", "show_verification", "show_weights"]
 
-EXAMPLES = 3  # rows that are shown
-COMPONENTS = 5  # components that are shown one by one
+EXAMPLE_ROWS = 3
+LISTED_COMPONENTS = 5
 
 
 def show_report(console: Console, report: Report | SliceReport) -> None:
-    """Draw what a job did: counts and speed, the explained variance, a few rows, and where the files are."""
+    """Print the report of a job: counts, speed, explained variance, example rows and the files."""
     out = Folder.at(report.out)
     _facts(console, {**_counts(report), **_slowest(report)})
     if isinstance(report, SliceReport):
-        _facts(console, _left(report))
+        _facts(console, _progress_of_slices(report))
         return
-    if report.command != "transform":  # which only applies what others' images have given
+    if report.command != "transform":
         _variance(console, report)
     if report.command != "fit":
-        _rows(console, list(islice(_examples(out), EXAMPLES)))
-    _facts(console, _places(report))
+        _rows(console, list(islice(_examples(out), EXAMPLE_ROWS)))
+    _facts(console, _files(report))
 
 
 def show_comparison(console: Console, found: Comparison, tolerance: float | None = None) -> None:
-    """Draw what a comparison found, and whether a tolerance passes over it."""
-    things = ([f"{found.rows:,} rows"] if found.rows else []) + (["model"] if found.model else [])
+    """Print the differences between two outputs, and whether they are within the tolerance."""
+    compared = ([f"{found.rows:,} rows"] if found.rows else []) + (["model"] if found.model else [])
     if found.identical:
-        compared = " and ".join((["model"] if found.model else []) + (["rows"] if found.rows else []))
-        count = f"{found.rows:,} rows, " if found.rows else ""
-        console.print(Text.assemble(("identical: ", "bold green"), f"{count}{compared} to the last bit"))
+        console.print(Text.assemble(("identical to the last bit: ", "bold green"), " and ".join(compared)))
         return
     if tolerance is not None and found.largest <= tolerance:
         verdict = (f"the same within {tolerance:g}: ", "bold green")
     else:
         verdict = ("different: ", "bold red")
-    console.print(Text.assemble(verdict, f"{' and '.join(things)} compared"))
+    console.print(Text.assemble(verdict, f"{' and '.join(compared)} compared"))
     lines = [
         (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", printable(difference.first))
         for difference in found.differences
@@ -64,55 +63,68 @@ def show_comparison(console: Console, found: Comparison, tolerance: float | None
 
 
 def show_status(console: Console, found: Status) -> None:
-    """Draw how far a job is."""
+    """Print the progress of a job, stage by stage."""
     facts = {
         "job": f"{found.command} of {found.images:,} images in {found.partitions:,} "
-        f"partition{'s' * (found.partitions != 1)}, {'complete' if found.complete else 'not complete'}"
+        f"partition{'s' * (found.partitions != 1)}, {'complete' if found.complete else 'incomplete'}"
     }
     for stage in found.stages:
         if stage.unit == "models":
-            facts[stage.name] = "done" if stage.done else "to do"
+            facts[stage.name] = "done" if stage.done else "not done"
         else:
             facts[stage.name] = f"{stage.done:,} of {stage.total:,} {stage.unit}"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.rejects.items())
     rejected = f"{sum(found.rejects.values()):,} rejected" + (f" ({reasons})" if reasons else "")
-    used = f"{found.rows:,} used, " if found.rows is not None else f"of the first {found.surveyed:,} partitions "
-    facts["images"] = f"{found.images_done:,} of {found.images:,} seen by the network: {used}{rejected}"
+    rows = f"{found.rows:,} rows, " if found.rows is not None else f"in the first {found.surveyed:,} partitions "
+    facts["images"] = f"{found.images_done:,} of {found.images:,} featurized: {rows}{rejected}"
     if not found.complete:
-        facts["now"] = _movement(found)
+        facts["now"] = _activity(found)
     facts["files"] = f"{printable(found.out)}/"
     _facts(console, facts)
 
 
-def _movement(found: Status) -> str:
+def _activity(found: Status) -> str:
+    """Describe the latest progress: the speed and time left, or the time since the last stored part."""
     if found.seconds_since_newest is None:
-        return "this storage does not tell when a part was stored: whether the job moves is not known"
+        return "unknown: this storage reports no modification times"
     since = duration(found.seconds_since_newest)
     if not any(stage.done for stage in found.stages):
-        return f"it was begun {since} ago, and no part is stored yet"
+        return f"started {since} ago, no part stored yet"
     if not found.moves:
-        return f"nothing was stored for {since}: the job waits, or was stopped; the same command goes on"
+        return f"no part stored for {since}: waiting or stopped. Run the same command again to resume"
+    running = f"running or just stopped: last part stored {since} ago"
     if found.images_per_second is None or found.seconds_left is None or found.stage is None:
-        return f"it moves, or was stopped just now: the last part was stored {since} ago"
+        return running
     digits = 0 if found.images_per_second >= 10 else 1
-    left = f"{duration(found.seconds_left)} left of {found.stage.name}"
     speed = f"{found.images_per_second:,.{digits}f} images/s"
-    return f"it moves, or was stopped just now: the last part was stored {since} ago; {speed}, {left}"
+    return f"{running}; {speed}, {duration(found.seconds_left)} left of {found.stage.name}"
+
+
+def show_verification(console: Console, found: Verification) -> None:
+    """Print each corrupt, missing or unexpected part, and the counts."""
+    for line in (*found.damages, *(f"{name}: not part of this job" for name in found.strangers)):
+        console.print(str(line), markup=False, soft_wrap=True)
+    summary = [f"{found.parts:,} parts, {found.bytes:,} bytes, intact"]
+    if found.damages:
+        summary.append(f"{len(found.damages):,} corrupt or missing: run the command of the job again")
+    if found.strangers:
+        summary.append(f"{len(found.strangers):,} unexpected: remove them")
+    console.print("; ".join(summary), soft_wrap=True)
 
 
 def show_weights(console: Console, found: Mapping[str, Any]) -> None:
-    """Draw which weights were found, and where they are kept."""
-    verified = "the ImageNet weights" if found["verified"] else "no digest is known to compare it with"
+    """Print the source, digest and cached file of the weights."""
+    verified = "verified: the ImageNet weights" if found["verified"] else "not verified: no reference digest"
     facts = {"weights of": found["backbone"], "from": found["source"], "digest": found["digest"], "": verified}
-    _facts(console, facts | {"kept in": found["path"]})
+    _facts(console, facts | {"file": found["path"]})
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:
-    others = (report.ignored if isinstance(report, Report) else None) or 0
-    ignored = f", and {others:,} other files that are no images or lead out" if others else ""
+    count = (report.ignored if isinstance(report, Report) else None) or 0
+    ignored = f"; {count:,} other files ignored (not images, or links to other folders)" if count else ""
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
-    resumed = f"; of {report.partitions:,} partitions, {report.resumed:,} done before" if report.resumed else ""
-    speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "the network had nothing to do"
+    resumed = f"; {report.resumed:,} of {report.partitions:,} partitions already done" if report.resumed else ""
+    speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "no image left to featurize"
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
     return {
         "images": f"{report.images:,}{ignored}",
@@ -125,46 +137,45 @@ def _counts(report: Report | SliceReport) -> Mapping[str, str]:
 
 def _slowest(report: Report | SliceReport) -> Mapping[str, str]:
     lines = []
-    for each in report.slowest:
-        step, seconds = max(each["steps"].items(), key=lambda item: item[1])
-        again = f", attempt {each['attempt']}" if each["attempt"] > 1 else ""
+    for slow in report.slowest:
+        step, seconds = max(slow["steps"].items(), key=lambda item: item[1])
+        attempt = f", attempt {slow['attempt']}" if slow["attempt"] > 1 else ""
         lines.append(
-            f"{duration(each['seconds'])}: {each['stage']} of partition {each['index']:,} on {each['host']} "
-            f"(process {each['pid']}{again}), {duration(seconds)} of it {step}"
+            f"{duration(slow['seconds'])}: {slow['stage']} of partition {slow['index']:,} on {slow['host']} "
+            f"(process {slow['pid']}{attempt}), {duration(seconds)} of it {step}"
         )
     return {"slowest": "\n".join(lines)} if lines else {}
 
 
-def _left(report: SliceReport) -> Mapping[str, str]:
-    """Return what a slice is of its job, and what finishes the job."""
+def _progress_of_slices(report: SliceReport) -> Mapping[str, str]:
     done = report.partitions_of_job - report.partitions_left
-    when = "When all are, start" if report.partitions_left else "Start"
+    when = "When all are done" if report.partitions_left else "To finish the job"
     return {
-        "slice": f"{report.shards}: done, {report.partitions:,} of the job's {report.partitions_of_job:,} partitions",
-        "job": f"{done:,} of {report.partitions_of_job:,} partitions are done. {when} the same command without "
-        "--shards: it finishes the job.",
+        "slice": f"{report.shards} done: {report.partitions:,} of the job's {report.partitions_of_job:,} partitions",
+        "job": f"{done:,} of {report.partitions_of_job:,} partitions done. {when}, run the same command without "
+        "--shards.",
     }
 
 
 def _variance(console: Console, report: Report) -> None:
     ratios = np.array(report.explained_variance_ratio)
-    together = np.cumsum(ratios)
-    shown = range(min(COMPONENTS, len(ratios)))
+    cumulative = np.cumsum(ratios)
+    shown = range(min(LISTED_COMPONENTS, len(ratios)))
     _table(
         console,
-        ("explained variance", *(f"PC{index + 1}" for index in shown), f"all {len(ratios):,} kept"),
+        ("explained variance", *(f"PC{index + 1}" for index in shown), f"all {len(ratios):,}"),
         [
-            ("of each component", *(f"{ratios[index]:.1%}" for index in shown), ""),
-            ("up to it", *(f"{together[index]:.1%}" for index in shown), f"{together[-1]:.1%}"),
+            ("per component", *(f"{ratios[index]:.1%}" for index in shown), ""),
+            ("cumulative", *(f"{cumulative[index]:.1%}" for index in shown), f"{cumulative[-1]:.1%}"),
         ],
         right=range(1, len(shown) + 2),
     )
-    reaching = ", ".join(f"{count:,} reach {float(share):.0%}" for share, count in report.components_reaching.items())
-    _facts(console, {"components": reaching})
+    reaching = ", ".join(f"{float(share):.0%}: {count:,}" for share, count in report.components_reaching.items())
+    _facts(console, {"components to reach": reaching})
 
 
 def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
-    """Draw rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``."""
+    """Print rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``."""
     if not examples:
         return
     names = [name for name in COLUMNS if name in examples[0]]
@@ -180,7 +191,7 @@ def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _examples(out: Folder) -> Iterable[Mapping[str, Any]]:
-    """Return the first rows, as far as they are asked for."""
+    """Yield the rows of an output, reading parts as needed."""
     folder = out / "rows"
     for name in folder.names():
         if not name.startswith("part-"):
@@ -197,14 +208,14 @@ def _cell(value: Any) -> str:
     return "(no label)" if value is None else printable(value)
 
 
-def _places(report: Report) -> Mapping[str, str]:
+def _files(report: Report) -> Mapping[str, str]:
     parts = {"fit": ("model", "features", "rejects"), "run": ("rows", "model", "features", "rejects")}
     names = parts.get(report.command, ("rows", "rejects"))
     return {"files": f"{printable(report.out)}/", "": ", ".join((*(f"{name}/" for name in names), "report.json"))}
 
 
 def _facts(console: Console, facts: Mapping[str, str]) -> None:
-    """Print names and values, one to a line."""
+    """Print names and values, one pair per line."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -214,6 +225,7 @@ def _facts(console: Console, facts: Mapping[str, str]) -> None:
 
 
 def _table(console: Console, names: Sequence[str], lines: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """Print a table; `right` lists the right-aligned columns."""
     table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False, show_edge=True)
     numbers = set(right)
     for index, name in enumerate(names):

@@ -1,10 +1,10 @@
-"""The options that commands of ``fruits.cli.main`` share, each with its help, its panel and its completion."""
+"""Options shared by several commands, each with its help, panel and shell completion; and their parsers."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,15 +38,18 @@ __all__ = [
     "Solver",
     "Weights",
     "Workers",
-    "said",
+    "local_path",
+    "parse_columns",
+    "parse_components",
+    "reject_empty",
 ]
 
-WHAT, WHERE, OUTPUT, SHOWN = "What is computed", "Where it runs", "What comes out", "What is shown"
+COMPUTATION, EXECUTION, OUTPUT, DISPLAY = "Computation", "Execution", "Output", "Display"
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
 
 
 def _clusters(incomplete: str) -> list[str]:
-    """Return the names of the clusters, for the shell's completion; a faulty file has none."""
+    """Return the cluster names for shell completion; none if cluster.yaml is invalid."""
     from fruits.clusters import config
 
     try:
@@ -55,8 +58,8 @@ def _clusters(incomplete: str) -> list[str]:
         return []
 
 
-def _reach(endpoint: str | None) -> str | None:
-    """Put the endpoint where this process, and the workers that it starts, look for it."""
+def _set_endpoint(endpoint: str | None) -> str | None:
+    """Set the endpoint variable of this process, which its workers inherit."""
     if endpoint is not None:
         from fruits.storage.s3.settings import ENDPOINT_VARIABLE, S3Settings
 
@@ -64,12 +67,39 @@ def _reach(endpoint: str | None) -> str | None:
     return endpoint
 
 
-def said(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Refuse an empty address, as of a variable that is not set: it would mean the current folder."""
+def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Reject an empty path, which would mean the current folder."""
     if value == "":
         name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
-        raise SettingsError(f"{name} is empty, as of a variable that is not set. Give a path or an address.")
+        raise SettingsError(f"{name}: empty path (unset shell variable?). Give a path or a URL.")
     return value
+
+
+def local_path(folder: str) -> str:
+    """Return a folder of this machine; a URL is an error."""
+    if "://" in folder:
+        raise SettingsError(f"{folder}: sample images are generated on this machine. Give a local folder.")
+    return folder
+
+
+def parse_components(text: str) -> int | float:
+    """Return ``--components`` as a count if it is an integer, else as a fraction of variance."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"--components {text}: not a number. "
+            "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
+        ) from None
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """Return ``--columns`` as a tuple of names."""
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _one_of(*names: str) -> Callable[[str], list[str]]:
@@ -80,9 +110,9 @@ Images = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
-        help="The folder of the images, <label>/<file>: a path, or an address such as s3://bucket/folder.",
+        help="The folder of images, <label>/<file>: a local path or a URL such as s3://bucket/folder.",
         show_default=False,
-        callback=said,
+        callback=reject_empty,
     ),
 ]
 Out = Annotated[
@@ -90,9 +120,9 @@ Out = Annotated[
     typer.Option(
         "--out",
         metavar="FOLDER",
-        help="The folder of the output. A job that was stopped goes on there.",
+        help="The output folder. Run the same command again to resume a stopped job.",
         show_default=False,
-        callback=said,
+        callback=reject_empty,
     ),
 ]
 Model = Annotated[
@@ -100,9 +130,9 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="FOLDER",
-        help="The fitted model: the --out of a run or a fit.",
+        help="The fitted model: the --out of a run or fit.",
         show_default=False,
-        callback=said,
+        callback=reject_empty,
     ),
 ]
 
@@ -110,9 +140,9 @@ Components = Annotated[
     str,
     typer.Option(
         "--components",
-        metavar="COUNT|SHARE",
-        help="How many components: a count (200), or the share of variance to reach (0.95).",
-        rich_help_panel=WHAT,
+        metavar="COUNT|FRACTION",
+        help="The number of components (200), or the fraction of variance to keep (0.95).",
+        rich_help_panel=COMPUTATION,
     ),
 ]
 Backbone = Annotated[
@@ -120,55 +150,63 @@ Backbone = Annotated[
     typer.Option(
         "--backbone",
         metavar="NAME",
-        help="The Keras application: MobileNetV2 (default), ResNet50 or EfficientNetV2B0.",
+        help="The network: MobileNetV2 (default), ResNet50 or EfficientNetV2B0.",
         autocompletion=_one_of("MobileNetV2", "ResNet50", "EfficientNetV2B0"),
-        rich_help_panel=WHAT,
+        rich_help_panel=COMPUTATION,
     ),
 ]
+# `parser=str` leaves the check of the value to Job, whose message lists the allowed values.
 Engine = Annotated[
-    str | None,
+    Literal["openvino", "tensorflow"] | None,
     typer.Option(
         "--engine",
         metavar="NAME",
-        help="What runs the network: openvino (default) or tensorflow.",
+        parser=str,
+        help="The inference engine: openvino (default) or tensorflow.",
         autocompletion=_one_of("openvino", "tensorflow"),
-        rich_help_panel=WHAT,
+        rich_help_panel=COMPUTATION,
     ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", metavar="FILE", help="The weights; default: found or fetched.", rich_help_panel=WHAT),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="The weights of the network; default: cached or downloaded.",
+        rich_help_panel=COMPUTATION,
+    ),
 ]
 Solver = Annotated[
-    str,
+    Literal["exact", "native"],
     typer.Option(
         "--solver",
         metavar="NAME",
-        help="exact, or native: the estimators of dask-ml or Spark ML.",
+        parser=str,
+        help="exact, or native: fit with the estimators of dask-ml or Spark ML.",
         autocompletion=_one_of("exact", "native"),
-        rich_help_panel=WHAT,
+        rich_help_panel=COMPUTATION,
     ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="COUNT", help="Use the first so many images only.", rich_help_panel=WHAT),
+    typer.Option("--limit", metavar="COUNT", help="Use only the first COUNT images.", rich_help_panel=COMPUTATION),
 ]
 FollowLinks = Annotated[
     bool,
     typer.Option(
         "--follow-links",
         metavar="",
-        help="Take links to files outside of IMAGES for images too; else they are passed over and counted.",
-        rich_help_panel=WHAT,
+        help="Include links to files outside of IMAGES; by default they are ignored and counted.",
+        rich_help_panel=COMPUTATION,
     ),
 ]
 MaxRejectFraction = Annotated[
     float,
     typer.Option(
         "--max-reject-fraction",
-        metavar="SHARE",
-        help="Fail when a larger share of the images cannot be used.",
-        rich_help_panel=WHAT,
+        metavar="FRACTION",
+        help="Fail if more than this fraction of the images is rejected.",
+        rich_help_panel=COMPUTATION,
     ),
 ]
 
@@ -177,9 +215,9 @@ Backend = Annotated[
     typer.Option(
         "--backend",
         metavar="NAME",
-        help="dask (default), spark or local, on this machine.",
+        help="Run on this machine with dask (default), spark or local.",
         autocompletion=_one_of("dask", "spark", "local"),
-        rich_help_panel=WHERE,
+        rich_help_panel=EXECUTION,
     ),
 ]
 Cluster = Annotated[
@@ -187,9 +225,9 @@ Cluster = Annotated[
     typer.Option(
         "--cluster",
         metavar="NAME",
-        help="A cluster of cluster.yaml.",
+        help="Run on this cluster of cluster.yaml.",
         autocompletion=_clusters,
-        rich_help_panel=WHERE,
+        rich_help_panel=EXECUTION,
     ),
 ]
 ClusterFile = Annotated[
@@ -197,8 +235,8 @@ ClusterFile = Annotated[
     typer.Option(
         "--cluster-file",
         metavar="FILE",
-        help="Read this, a path or an address, instead of ./cluster.yaml; its top says what wins.",
-        rich_help_panel=WHERE,
+        help="A path or URL to read instead of ./cluster.yaml, whose header documents the precedence of settings.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 S3Endpoint = Annotated[
@@ -206,28 +244,33 @@ S3Endpoint = Annotated[
     typer.Option(
         "--s3-endpoint",
         metavar="URL",
-        help="Where s3:// is, if not at AWS; default: AWS_ENDPOINT_URL_S3.",
-        callback=_reach,
-        rich_help_panel=WHERE,
+        help="The URL of an S3-compatible server; default: AWS_ENDPOINT_URL_S3, else AWS.",
+        callback=_set_endpoint,
+        rich_help_panel=EXECUTION,
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", metavar="COUNT", help="How many tasks at once; default: one per core.", rich_help_panel=WHERE
+        "--workers",
+        metavar="COUNT",
+        help="The number of parallel tasks; default: one per core.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 PartitionSize = Annotated[
     int,
-    typer.Option("--partition-size", metavar="COUNT", help="Images per unit of work.", rich_help_panel=WHERE),
+    typer.Option(
+        "--partition-size", metavar="COUNT", help="Images per partition, the unit of work.", rich_help_panel=EXECUTION
+    ),
 ]
 Shards = Annotated[
     str | None,
     typer.Option(
         "--shards",
         metavar="I/N",
-        help="Do the I-th of N slices of the partitions only; the same command without it ends the job.",
-        rich_help_panel=WHERE,
+        help="Process only the I-th of N slices of the partitions. To finish the job, run it once without --shards.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 
@@ -236,17 +279,18 @@ KeepPlan = Annotated[
     typer.Option(
         "--keep-plan",
         metavar="",
-        help="Go on with the job in OUT without listing the images again: those that were added are not seen.",
-        rich_help_panel=WHERE,
+        help="Resume with the stored plan instead of listing the images again; images added since are not included.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 
 Format = Annotated[
-    str,
+    Literal["parquet", "csv"],
     typer.Option(
         "--format",
         metavar="NAME",
-        help="The format of the rows: parquet or csv.",
+        parser=str,
+        help="The file format of the rows: parquet or csv.",
         autocompletion=_one_of("parquet", "csv"),
         rich_help_panel=OUTPUT,
     ),
@@ -254,30 +298,30 @@ Format = Annotated[
 Columns = Annotated[
     str,
     typer.Option(
-        "--columns", metavar="NAMES", help="The columns of the rows, with commas between.", rich_help_panel=OUTPUT
+        "--columns", metavar="NAMES", help="The columns of the rows, separated by commas.", rich_help_panel=OUTPUT
     ),
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", metavar="", help="Throw away another job that --out holds.", rich_help_panel=OUTPUT),
+    typer.Option("--overwrite", metavar="", help="Delete a different job in --out first.", rich_help_panel=OUTPUT),
 ]
 
 Quiet = Annotated[
-    bool, typer.Option("--quiet", metavar="", help="Show no progress, only the result.", rich_help_panel=SHOWN)
+    bool, typer.Option("--quiet", metavar="", help="Show only the result, no progress.", rich_help_panel=DISPLAY)
 ]
 LogJson = Annotated[
     bool,
     typer.Option(
         "--log-json",
         metavar="",
-        help="Write progress and errors to stderr as JSON lines, one for each event: 2> job.jsonl keeps them.",
-        rich_help_panel=SHOWN,
+        help="Write progress and errors to stderr as JSON lines, one per event. Redirect them with 2> job.jsonl.",
+        rich_help_panel=DISPLAY,
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", metavar="", help="Write the result to stdout as one JSON object.", rich_help_panel=SHOWN),
+    typer.Option("--json", metavar="", help="Write the result to stdout as one JSON object.", rich_help_panel=DISPLAY),
 ]
 Debug = Annotated[
-    bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=SHOWN)
+    bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=DISPLAY)
 ]

@@ -268,7 +268,8 @@ def test_no_secret_is_in_what_emr_is_told(ready: Account) -> None:
 
 
 def test_a_job_becomes_a_command_line_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fruits.cli import main as cli
+    from fruits.cli import job_commands
+    from fruits.cli.main import app
 
     jobs = {
         "run": Job(
@@ -280,9 +281,9 @@ def test_a_job_becomes_a_command_line_and_back(monkeypatch: pytest.MonkeyPatch) 
     for command, job in jobs.items():
         asked: list[tuple[str, Job]] = []
         monkeypatch.setattr(
-            cli, "_work", lambda command, given, asked=asked: asked.append((command, cli._checked(given)[0]))
+            job_commands, "_run_job", lambda command, job, *_, asked=asked: asked.append((command, job))
         )
-        cli.app(command_line(command, job), prog_name="fruits", standalone_mode=False)
+        app(command_line(command, job), prog_name="fruits", standalone_mode=False)
         assert asked == [(command, job)]
 
 

@@ -156,7 +156,7 @@ def _go_on(what: str, site: Site, out: Path, where: tuple[str, ...], tally: Tall
 
 
 def _clear(what: str, answer: dict[str, dict[str, str]]) -> None:
-    if "error" in answer and "not foreseen" in answer["error"]["message"]:
+    if "error" in answer and "Unexpected error" in answer["error"]["message"]:
         raise Violation(f"{what}: not a clear error: {answer}")
 
 

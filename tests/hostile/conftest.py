@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 
     @property
     def foreseen(self) -> bool:
-        return "Traceback" not in self.err and "not foreseen" not in self.err
+        return "Traceback" not in self.err and "Unexpected error" not in self.err
 
 
 Fruits = Callable[..., Ended]

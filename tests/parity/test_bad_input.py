@@ -360,7 +360,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)  # to all of its processes, as a terminal does
     err = process.communicate()[1]
     assert process.returncode == 130
-    assert "Stopped. What is finished is kept: run the same command again to go on." in err
+    assert "Stopped. Completed work is kept: run the same command again to resume." in err
     assert "Traceback" not in err
     assert parts(out) < IMAGES // PARTITION
     while members(process.pid):  # Java takes its time

@@ -26,9 +26,9 @@ def measured(tmp_path: Path) -> Path:
 def test_without_the_source_it_says_where_the_benchmarks_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("fruits.cli.main.find_spec", lambda name: None)
+    monkeypatch.setattr("fruits.cli.tool_commands.find_spec", lambda name: None)
     assert call("photos") == 2
-    assert "part of the source checkout" in capsys.readouterr().err
+    assert "not part of the installed package" in capsys.readouterr().err
 
 
 def test_help_tells_the_three_commands(capsys: pytest.CaptureFixture[str]) -> None:

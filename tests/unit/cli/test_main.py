@@ -1,4 +1,4 @@
-"""The command line: what it says, where it says it, and what it ends with. Whole jobs are in parity/."""
+"""The command line: messages, streams and exit codes. Whole jobs are in parity/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from fruits.cli import display as _terminal
+from fruits.cli import display
 from fruits.cli import main as cli
 from fruits.errors import JobError, TaskError
 from fruits.jobs import pipeline
@@ -29,7 +29,7 @@ COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -46,9 +46,9 @@ def fruits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         monkeypatch.delenv(name)
 
-    def run(*words: str) -> Ended:
+    def run(*argv: str) -> Ended:
         with pytest.raises(SystemExit) as ended:
-            cli.main(words)
+            cli.main(argv)
         assert isinstance(ended.value.code, int)
         return Ended(ended.value.code, *capsys.readouterr())
 
@@ -103,17 +103,17 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
-def drawn(show: Callable[[Console], None], *, terminal: bool, width: int = 80) -> str:
+def rendered(show: Callable[[Console], None], *, terminal: bool, width: int = 80) -> str:
     console = Console(width=width, force_terminal=terminal, no_color=True, highlight=False)
     with console.capture() as captured:
         show(console)
     return re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
 
 
-# -- what the parser says
+# -- help and usage errors
 
 
-def test_help_names_every_command_and_every_command_has_an_example(fruits: Fruits) -> None:
+def test_help_lists_every_command_and_each_command_has_an_example(fruits: Fruits) -> None:
     overview = fruits("--help")
     assert overview.code == 0
     assert fruits() == overview
@@ -124,7 +124,7 @@ def test_help_names_every_command_and_every_command_has_an_example(fruits: Fruit
         assert re.search(rf"Example: fruits {name}\b", helped.out)
 
 
-def test_help_does_not_import_what_it_does_not_need() -> None:
+def test_help_imports_no_heavy_library() -> None:
     heavy = "{'numpy', 'pyarrow', 'yaml', 'dask', 'distributed', 'pyspark', 'openvino', 'keras', 'backends'}"
     code = (
         "import sys, fruits.cli.main\n"
@@ -139,9 +139,9 @@ def test_version(fruits: Fruits) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("argv", "message"),
     [
-        (["rnu"], "No such command 'rnu'. Did you mean 'run'? Allowed: demo, sample, "),
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? Allowed: demo, run, "),
         (["run", "a"], "Missing option '--out'"),
         (["run", "--out", "b"], "Missing argument 'IMAGES'"),
         (["run", "a", "--out", "b", "--workrs", "2"], "No such option: --workrs"),
@@ -151,13 +151,11 @@ def test_version(fruits: Fruits) -> None:
         (["compare", "a", "b", "--tolerance", "-1"], "Invalid value for '--tolerance'"),
     ],
 )
-def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
-    fruits: Fruits, words: list[str], message: str
-) -> None:
-    ended = fruits(*words)
+def test_usage_error_exits_with_2_and_points_to_help(fruits: Fruits, argv: list[str], message: str) -> None:
+    ended = fruits(*argv)
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
-    assert "--help shows what is allowed." in ended.err
+    assert re.search(r"See fruits.* --help\.", ended.err)
     assert "Traceback" not in ended.err
 
 
@@ -184,7 +182,7 @@ def test_words_that_cannot_be_parsed_exit_with_2_and_say_where_to_read_on(
         ("--workers", "0", "--workers 0: not a count of workers."),
     ],
 )
-def test_options_that_are_not_allowed_exit_with_2_and_say_what_is(
+def test_invalid_option_value_exits_with_2_and_lists_allowed_values(
     fruits: Fruits, images: str, option: str, value: str, message: str
 ) -> None:
     ended = fruits("run", images, "--out", "out", option, value)
@@ -194,17 +192,17 @@ def test_options_that_are_not_allowed_exit_with_2_and_say_what_is(
     assert not Path("out").exists()
 
 
-def test_a_missing_extra_says_how_to_install_it(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_names_the_install_command(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     ended = fruits("run", images, "--out", "out", "--backend", "spark")
     assert ended.code == 2
     assert "pyspark is not installed. Install it with: pip install 'fruits[spark]'" in ended.err
 
 
-# -- how commands end
+# -- exit codes and streams
 
 
-def test_json_is_one_object_on_stdout_whatever_else_writes_there(tmp_path: Path) -> None:
+def test_json_output_is_one_object_even_if_libraries_write_to_stdout(tmp_path: Path) -> None:
     code = (
         "import os, sys\nfrom fruits.cli import main as cli\nfrom fruits.jobs.compare import Comparison\n"
         "def noisy(a, b):\n"
@@ -220,7 +218,7 @@ def test_json_is_one_object_on_stdout_whatever_else_writes_there(tmp_path: Path)
         assert noise in ended.stderr
 
 
-def test_errors_are_json_too(fruits: Fruits) -> None:
+def test_errors_are_json_with_json_option(fruits: Fruits) -> None:
     ended = fruits("compare", "nowhere", "nowhere", "--json")
     error = json.loads(ended.out)["error"]
     assert (ended.code, error["type"], error["exit_code"]) == (2, "OutputError", 2)
@@ -233,17 +231,17 @@ def test_errors_are_json_too(fruits: Fruits) -> None:
 def failing(monkeypatch: pytest.MonkeyPatch, fruits: Fruits, images: str) -> Callable[..., Ended]:
     """Return a function that runs a job which raises an exception."""
 
-    def run(error: BaseException, *words: str) -> Ended:
+    def run(error: BaseException, *argv: str) -> Ended:
         def work(*values: object, **named: object) -> Iterator[None]:
             raise error
 
         monkeypatch.setattr(pipeline, "run", work)
-        return fruits("run", images, "--out", "out", "--backend", "local", "--quiet", *words)
+        return fruits("run", images, "--out", "out", "--backend", "local", "--quiet", *argv)
 
     return run
 
 
-def test_a_failed_job_exits_with_1_and_shows_a_trace_only_when_asked(failing: Callable[..., Ended]) -> None:
+def test_failed_job_exits_with_1_and_shows_traceback_only_with_debug(failing: Callable[..., Ended]) -> None:
     trace = 'Traceback (most recent call last):\n  File "worker.py", line 1\nOSError: gone'
     error = TaskError("partition 7 failed after 3 attempts. OSError: gone")
     error.add_note(trace)
@@ -253,24 +251,22 @@ def test_a_failed_job_exits_with_1_and_shows_a_trace_only_when_asked(failing: Ca
     assert failing(JobError("[red]no markup[/red]")).err == "Error: [red]no markup[/red]\n"
 
 
-def test_an_exception_that_nobody_foresaw_exits_with_1_and_names_debug(failing: Callable[..., Ended]) -> None:
+def test_unexpected_exception_exits_with_1_and_suggests_debug(failing: Callable[..., Ended]) -> None:
     ended = failing(RuntimeError("a fault"))
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("Error: RuntimeError: a fault\n")
-    assert "--debug shows where" in ended.err
+    assert "Unexpected error. Add --debug" in ended.err
     assert "Traceback" not in ended.err
     assert "Traceback" in failing(RuntimeError("a fault"), "--debug").err
 
 
-def test_ctrl_c_exits_with_130_and_says_how_to_go_on(failing: Callable[..., Ended]) -> None:
+def test_ctrl_c_exits_with_130_and_explains_resuming(failing: Callable[..., Ended]) -> None:
     ended = failing(KeyboardInterrupt())
-    assert ended == Ended(130, "", "Stopped. What is finished is kept: run the same command again to go on.\n")
+    assert ended == Ended(130, "", "Stopped. Completed work is kept: run the same command again to resume.\n")
     assert json.loads(failing(KeyboardInterrupt(), "--json").out)["error"]["exit_code"] == 130
 
 
-def test_sigterm_closes_what_is_open_and_exits_with_143(
-    fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigterm_runs_cleanup_and_exits_with_143(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     closed = []
 
@@ -287,32 +283,32 @@ def test_sigterm_closes_what_is_open_and_exits_with_143(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_reader_that_has_read_enough_is_no_error(tmp_path: Path) -> None:
+def test_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m fruits sample {tmp_path}/sample --images 8 --json | true; echo ${{PIPESTATUS[0]}}"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
 @pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o"), ("zsh", "#compdef fruits"), ("fish", "complete")])
-def test_shells_complete(shell: str, text: str) -> None:
+def test_completion_scripts_are_generated(shell: str, text: str) -> None:
     environ = os.environ | {"_FRUITS_COMPLETE": f"source_{shell}"}
     script = subprocess.run([sys.executable, "-m", "fruits"], env=environ, capture_output=True, text=True, check=False)
     assert text in script.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "offered"),
+    ("line", "offered"),
     [
         ("fruits tr", {"transform"}),
         ("fruits run --backend ", {"dask", "spark", "local"}),
         ("fruits run --cluster local-", {"local-dask", "local-spark"}),
     ],
 )
-def test_values_are_completed(words: str, offered: set[str], tmp_path: Path) -> None:
+def test_values_are_completed(line: str, offered: set[str], tmp_path: Path) -> None:
     environ = os.environ | {
         "_FRUITS_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split(" ")) - 1),
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(line.split(" ")) - 1),
     }
     ended = subprocess.run(
         [sys.executable, "-m", "fruits"], env=environ, cwd=tmp_path, capture_output=True, text=True, check=False
@@ -320,28 +316,28 @@ def test_values_are_completed(words: str, offered: set[str], tmp_path: Path) -> 
     assert set(ended.stdout.split()) == offered
 
 
-# -- what people see
+# -- text for people
 
 
-def test_an_error_is_folded_between_words_on_a_terminal() -> None:
-    text = drawn(cli._failure(JobError("word " * 40), "word " * 40, 1, debug=False).show, terminal=True)
+def test_error_wraps_between_words_on_a_terminal() -> None:
+    text = rendered(cli._failure(JobError("word " * 40), "word " * 40, 1, debug=False).show, terminal=True)
     assert max(map(len, text.splitlines())) <= 80
     assert set(text.split()) == {"Error:", "word"}
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_report_fits_the_terminal_and_tells_all(out: Path, width: int) -> None:
-    text = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=True, width=width)
+def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) -> None:
+    text = rendered(lambda console: display.show_report(console, report(out)), terminal=True, width=width)
     assert max(map(len, text.splitlines())) <= width
     flat = " ".join(text.split())
     for fact in (
-        "3,932, and 12 other files that are no images",
+        "3,932; 12 other files ignored (not images, or links to other folders)",
         "rows 3,930",
         "2: 1 empty, 1 truncated",
-        "401 images/s; of 4 partitions, 1 done before",
+        "401 images/s; 1 of 4 partitions already done",
         "PC1",
         "50.0%",
-        "70 reach 80%, 122 reach 90%, 184 reach 95%",
+        "components to reach 80%: 70, 90%: 122, 95%: 184",
         "label features scaled_features pca_features",
         "Apple [0.00, 0.25, …]",
         "(no label)",
@@ -353,52 +349,52 @@ def test_the_report_fits_the_terminal_and_tells_all(out: Path, width: int) -> No
     assert str(out) in "".join(text.split())
 
 
-def test_the_report_is_plain_lines_where_no_terminal_is(out: Path) -> None:
-    lines = drawn(lambda console: _terminal.show_report(console, report(out)), terminal=False, width=1000).splitlines()
+def test_report_is_plain_lines_in_a_pipe(out: Path) -> None:
+    lines = rendered(lambda console: display.show_report(console, report(out)), terminal=False, width=1000).splitlines()
     assert "Apple | features [0.00, 0.25, …] | scaled_features [0.00, 0.25, …] | pca_features [0.00, 0.25, …]" in lines
     assert any(line.split() == ["files", f"{out}/"] for line in lines)
 
 
-def test_the_report_of_a_fit_has_no_rows(tmp_path: Path) -> None:
-    text = drawn(lambda console: _terminal.show_report(console, report(tmp_path, command="fit")), terminal=True)
+def test_report_of_a_fit_has_no_rows(tmp_path: Path) -> None:
+    text = rendered(lambda console: display.show_report(console, report(tmp_path, command="fit")), terminal=True)
     assert "scaled_features" not in text
     assert "model/" in text
 
 
 @pytest.mark.parametrize(
-    ("left", "says"), [(50, "50 of 100 partitions are done. When all are, start the same"), (0, "are done. Start the")]
+    ("left", "text"), [(50, "50 of 100 partitions done. When all are done, run"), (0, "done. To finish the job, run")]
 )
-def test_a_slice_says_what_is_done_and_what_finishes_the_job(tmp_path: Path, left: int, says: str) -> None:
+def test_slice_report_shows_progress_and_the_finishing_command(tmp_path: Path, left: int, text: str) -> None:
     values = report(tmp_path, partitions=25).to_dict()
     shared = {name: value for name, value in values.items() if name in SliceReport.__dataclass_fields__}
     done = SliceReport(shards="2/4", partitions_of_job=100, partitions_left=left, **shared)
-    flat = " ".join(drawn(lambda console: _terminal.show_report(console, done), terminal=True).split())
-    assert "2/4: done, 25 of the job's 100 partitions" in flat
-    assert says in flat
-    assert "command without --shards: it finishes the job." in flat
+    flat = " ".join(rendered(lambda console: display.show_report(console, done), terminal=True).split())
+    assert "2/4 done: 25 of the job's 100 partitions" in flat
+    assert text in flat
+    assert "run the same command without --shards." in flat
     assert "report.json" not in flat
 
 
-def test_a_single_component_and_a_job_that_was_done_before_are_shown(tmp_path: Path) -> None:
+def test_report_of_one_component_and_of_an_already_finished_job(tmp_path: Path) -> None:
     done = report(tmp_path, command="fit", components=1, explained_variance_ratio=[0.25], images_per_second=0.0)
-    text = drawn(lambda console: _terminal.show_report(console, done), terminal=True)
+    text = rendered(lambda console: display.show_report(console, done), terminal=True)
     assert "25.0%" in text
-    assert "nothing to do" in text
+    assert "no image left to featurize" in text
 
 
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (Comparison(3930, True, ()), "identical: 3,930 rows, model and rows to the last bit\n"),
-        (Comparison(0, True, ()), "identical: model to the last bit\n"),
-        (Comparison(1310, False, ()), "identical: 1,310 rows, rows to the last bit\n"),
+        (Comparison(3930, True, ()), "identical to the last bit: 3,930 rows and model\n"),
+        (Comparison(0, True, ()), "identical to the last bit: model\n"),
+        (Comparison(1310, False, ()), "identical to the last bit: 1,310 rows\n"),
     ],
 )
-def test_identical_outputs_are_one_line(found: Comparison, text: str) -> None:
-    assert drawn(lambda console: _terminal.show_comparison(console, found), terminal=False) == text
+def test_identical_outputs_print_one_line(found: Comparison, text: str) -> None:
+    assert rendered(lambda console: display.show_comparison(console, found), terminal=False) == text
 
 
-def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_outputs_list_columns_and_largest_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1200, 3.5e-7, "row 17 + 0, 3"),)
     monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(3930, True, differences))
     ended = fruits("compare", "a", "b")
@@ -411,37 +407,37 @@ def test_different_outputs_say_where_and_by_how_much(fruits: Fruits, monkeypatch
     assert "different: 3,930 rows and model compared" in beyond.out
 
 
-def test_a_sign_of_zero_is_a_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sign_of_zero_is_a_difference_unless_tolerated(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1, 0.0, "row 0 + 0, 0"),)
     monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(1, False, differences))
     assert fruits("compare", "a", "b").code == 1
     assert fruits("compare", "a", "b", "--tolerance", "0").code == 0
 
 
-def test_pictures_are_drawn_on_this_machine_alone(fruits: Fruits, tmp_path: Path) -> None:
-    for words in (("sample", "s3://bucket/photos"), ("demo", "--out", "s3://bucket/demo")):
-        ended = fruits(*words)
-        assert (ended.code, "pictures are drawn on this machine" in ended.err) == (2, True)
+def test_sample_images_are_written_to_local_folders_only(fruits: Fruits, tmp_path: Path) -> None:
+    for argv in (("sample", "s3://bucket/photos"), ("demo", "--out", "s3://bucket/demo")):
+        ended = fruits(*argv)
+        assert (ended.code, "sample images are generated on this machine" in ended.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_demo_goes_on_with_its_own_pictures_alone(fruits: Fruits, tmp_path: Path) -> None:
+def test_demo_rejects_images_of_another_demo(fruits: Fruits, tmp_path: Path) -> None:
     assert fruits("sample", "demo/images", "--images", "20", "--broken", "2").code == 0
     ended = fruits("demo", "--out", "demo", "--images", "30", "--backend", "local")
     assert ended.code == 2
-    assert "--images 30: demo/images holds 22 files, and 33 were to be drawn." in ended.err
+    assert "--images 30: demo/images contains 22 files; this demo needs 33." in ended.err
 
 
-def test_a_command_that_is_none_is_told_with_those_of_its_group(fruits: Fruits) -> None:
-    assert "Allowed: demo, sample, weights," in fruits("ran").err
+def test_unknown_command_lists_the_commands_of_its_group(fruits: Fruits) -> None:
+    assert "Allowed: demo, run, fit," in fruits("ran").err
     ended = fruits("cluster", "list")
     assert ended.code == 2
-    assert "Allowed: init, push, stage," in ended.err
+    assert "Allowed: init, stage, render," in ended.err
 
 
-def test_sample_draws_files_and_says_where(fruits: Fruits, tmp_path: Path) -> None:
+def test_sample_writes_files_and_prints_their_folder(fruits: Fruits, tmp_path: Path) -> None:
     ended = fruits("sample", "photos", "--images", "4", "--labels", "2", "--broken", "1")
-    assert ended == Ended(0, "5 files are in photos\n", "")
+    assert ended == Ended(0, "Wrote 5 files to photos\n", "")
     assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["Apple", "Banana"]
     again = fruits("sample", "photos")
     assert (again.code, again.out) == (2, "")

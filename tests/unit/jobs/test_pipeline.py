@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from backends.local import LocalExecutor
-from fruits.cli import main as cli
+from fruits.cli import output_commands
 from fruits.errors import (
     DamageError,
     DatasetError,
@@ -616,12 +616,14 @@ def test_a_finished_output_is_verified_and_what_is_not_whole_is_named(job, tmp_p
         "model",
     ]
     assert found.strangers == ("rows/part-00077.parquet",)
-    answer = cli.verify(job.out, quiet=True)
+    answer = output_commands.verify(job.out, quiet=True)
     answer.show(Console(width=200))
     assert answer.exit_code == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[3:5] == [str(found.damages[3]), "rows/part-00077.parquet: not of this job"]
-    assert said[5].endswith(" bytes, whole; 4 not: start its command again; 1 not of this job: remove them")
+    assert said[3:5] == [str(found.damages[3]), "rows/part-00077.parquet: not part of this job"]
+    assert said[5].endswith(
+        " bytes, intact; 4 corrupt or missing: run the command of the job again; 1 unexpected: remove them"
+    )
     assert found.parts == 1 + 1 + 3 * 8 - 3
     pipeline.run(job, LocalExecutor())
     mended = verify(job.out, Silent())

@@ -114,14 +114,14 @@ def answer(capfd, *words):
 def test_the_command_tells_it_to_people_and_to_programs(capfd, stopped):
     code, out, err = answer(capfd, "status", stopped)
     assert (code, err) == (0, "")
-    assert "run of 32 images in 8 partitions, not complete" in out
+    assert "run of 32 images in 8 partitions, incomplete" in out
     assert "featurize  5 of 8 partitions" in out
-    assert "20 of 32 seen by the network" in out
-    assert "the job waits, or was stopped" in out
+    assert "20 of 32 featurized" in out
+    assert "waiting or stopped" in out
     code, out, _ = answer(capfd, "status", stopped, "--json")
     assert (code, json.loads(out)["stages"][0]["done"]) == (0, 5)
     shutil.rmtree(f"{stopped}/features")
-    assert "no part is stored yet" in answer(capfd, "status", stopped)[1]
+    assert "no part stored yet" in answer(capfd, "status", stopped)[1]
     shutil.rmtree(stopped)
     code, out, err = answer(capfd, "status", stopped)
     assert (code, out) == (2, "")

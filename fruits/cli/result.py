@@ -1,4 +1,4 @@
-"""What a command of the command line returns."""
+"""The result of a command."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Answer"]
+__all__ = ["CommandResult"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command found: as values for ``--json``, and as a picture for people."""
+class CommandResult:
+    """Values for ``--json``, a function that prints them for people, and the exit code."""
 
     values: dict[str, Any]
     show: Callable[[Console], None]

@@ -1,0 +1,75 @@
+"""Commands that read the output of a job: ``status``, ``verify`` and ``compare``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from fruits.cli import options as options
+from fruits.cli.result import CommandResult
+from fruits.progress.select import to_stderr
+
+__all__ = ["compare", "status", "verify"]
+
+
+def status(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a job.", show_default=False)],
+    s3_endpoint: options.S3Endpoint = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Show the progress of a job, from another terminal or another machine.
+
+    Reads stored files only. Exits with 0 if OUT contains a job, complete or not, and with 2 otherwise.
+    """
+    from fruits.cli.display import show_status
+    from fruits.jobs.status import status as read_status
+
+    found = read_status(out)
+    return CommandResult(dataclasses.asdict(found), lambda console: show_status(console, found))
+
+
+def verify(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
+    s3_endpoint: options.S3Endpoint = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Check every part of an output against its checksum.
+
+    Exits with 0 if all parts are present and intact, and with 1 otherwise. To regenerate missing and corrupt parts, run
+    the command of the job again.
+    """
+    from fruits.cli.display import show_verification
+    from fruits.jobs.verify import verify as verify_output
+
+    found = verify_output(out, to_stderr(quiet=quiet))
+    exit_code = 0 if found.is_whole else 1
+    return CommandResult(dataclasses.asdict(found), lambda console: show_verification(console, found), exit_code)
+
+
+def compare(
+    a: Annotated[str, typer.Argument(metavar="OUT_A", help="The --out of a completed command.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="OUT_B", help="The --out of another one.", show_default=False)],
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", metavar="NUMBER", min=0, help="The largest difference that still passes."),
+    ] = None,
+    s3_endpoint: options.S3Endpoint = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Compare two outputs bit by bit, and list the differences.
+
+    Exits with 0 if they are identical or within the tolerance, and with 1 otherwise.
+    """
+    from fruits.cli.display import show_comparison
+    from fruits.jobs.compare import compare as compare_outputs
+
+    found = compare_outputs(a, b)
+    same = found.identical or (tolerance is not None and found.largest <= tolerance)
+    values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest, "same": same}
+    return CommandResult(values, lambda console: show_comparison(console, found, tolerance), 0 if same else 1)

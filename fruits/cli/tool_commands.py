@@ -1,0 +1,90 @@
+"""Commands around the jobs: ``sample``, ``weights``, ``bench`` and ``cluster``."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from fruits.cli import options as options
+from fruits.cli.result import CommandResult
+from fruits.cli.streams import escape_lines
+from fruits.errors import SettingsError
+from fruits.progress.select import to_stderr
+
+__all__ = ["bench", "cluster", "sample", "weights"]
+
+
+def sample(
+    folder: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR",
+            help="A new or empty folder on this machine.",
+            show_default=False,
+            callback=options.reject_empty,
+        ),
+    ],
+    images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of images.")] = 240,
+    labels: Annotated[int, typer.Option("--labels", metavar="COUNT", help="Number of labels (fruits), 1 to 8.")] = 8,
+    broken: Annotated[int, typer.Option("--broken", metavar="COUNT", help="Number of additional corrupt files.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Random seed.")] = 0,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Generate a labelled dataset of drawn fruit."""
+    from fruits.images.sample import generate
+
+    files = generate(options.local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
+    text = f"Wrote {files:,} files to {escape_lines(folder)}"
+    return CommandResult(
+        {"folder": os.path.abspath(folder), "files": files},
+        lambda console: console.print(text, markup=False, soft_wrap=True),
+    )
+
+
+def weights(
+    backbone: options.Backbone = None,
+    weights: options.Weights = None,
+    s3_endpoint: options.S3Endpoint = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Download and verify the ImageNet weights, so that jobs find them in the cache."""
+    from fruits.cli.display import show_weights
+    from fruits.network.backbones import backbone as find_backbone
+    from fruits.network.weights import find_weights
+
+    network = find_backbone(backbone or "MobileNetV2")
+    with to_stderr(quiet=quiet).stage("weights", total=None):
+        found = find_weights(network, weights)
+    values = {
+        "backbone": network.name,
+        "source": found.source,
+        "digest": found.digest,
+        "path": str(found.path),
+        "verified": network.weights_digest is not None,
+    }
+    return CommandResult(values, lambda console: show_weights(console, values))
+
+
+def bench(context: typer.Context) -> Any:
+    """Benchmark this machine on Dask and Spark (source checkout only)."""
+    if find_spec("benchmarks") is None:
+        raise SettingsError(
+            "fruits bench: the benchmarks are not part of the installed package. "
+            "Run it in a source checkout, after: pip install -e '.[all,bench]'."
+        )
+    if find_spec("psutil") is None:
+        raise SettingsError("fruits bench: psutil is not installed. Install it with: pip install -e '.[all,bench]'.")
+    # Loaded by name, because the installed package does not contain it.
+    return import_module("benchmarks.cli").call(context.args)
+
+
+def cluster(context: typer.Context) -> Any:
+    """Set up an AWS account for Fruits; list, start and stop clusters."""
+    return import_module("backends.aws.cli").call(context.args)
