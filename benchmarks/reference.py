@@ -14,7 +14,8 @@ from threadpoolctl import threadpool_limits
 from benchmarks.images import original
 from fruits.images.listing import Listing
 from fruits.model.moments import FAN_IN, Moments
-from fruits.model.scaled_pca import ScaledPCA, solve
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.solver import solve
 from fruits.storage.parquet import vectors
 
 __all__ = ["Reference", "model_of", "read_features", "read_parts"]

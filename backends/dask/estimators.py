@@ -11,7 +11,8 @@ from dask.delayed import delayed
 from dask_ml.decomposition import PCA
 from dask_ml.preprocessing import StandardScaler
 
-from fruits.model.scaled_pca import ScaledPCA, check_components, choose_components, fix_signs
+from fruits.model.components import check_components, choose_components, fix_signs
+from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import vectors
 

@@ -10,7 +10,8 @@ from pyspark.ml.feature import PCA, StandardScaler
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import SparkSession
 
-from fruits.model.scaled_pca import ScaledPCA, check_components, choose_components, fix_signs
+from fruits.model.components import check_components, choose_components, fix_signs
+from fruits.model.scaled_pca import ScaledPCA
 
 __all__ = ["fit"]
 

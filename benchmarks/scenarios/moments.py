@@ -21,9 +21,11 @@ import backends
 from benchmarks.child import Done, Task
 from fruits.errors import DamageError
 from fruits.jobs import tasks
+from fruits.model.components import fix_signs
 from fruits.model.moments import Moments, levels
 from fruits.model.rows import features_table
-from fruits.model.scaled_pca import ScaledPCA, fix_signs, solve
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.solver import solve
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import vectors, write_table
 

@@ -44,8 +44,10 @@ from fruits.jobs.parts import DamagedParts, StoredParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.stages import StageRunner
 from fruits.jobs.tasks import Checked, PartReport, Rows, Source
+from fruits.model.components import check_components
 from fruits.model.moments import Group, Moments, levels
-from fruits.model.scaled_pca import ScaledPCA, check_components, solve
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.solver import solve
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.progress.reporter import Progress, Silent

@@ -7,7 +7,7 @@ import backends
 from fruits.errors import DatasetError, SettingsError
 from fruits.model.moments import Moments
 from fruits.model.rows import features_table
-from fruits.model.scaled_pca import solve
+from fruits.model.solver import solve
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 from tests.conformance.conftest import ENGINES

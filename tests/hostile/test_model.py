@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import ModelError
-from fruits.model.scaled_pca import ARRAYS_NAME, JSON_NAME, ScaledPCA
+from fruits.model.model_files import ARRAYS_NAME, JSON_NAME
+from fruits.model.scaled_pca import ScaledPCA
 from tests.hostile.conftest import EXAMPLES, watched
 
 Arrays = dict[str, np.ndarray]

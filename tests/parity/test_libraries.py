@@ -5,7 +5,7 @@ import pytest
 
 import backends
 from fruits.model.moments import Moments, levels
-from fruits.model.scaled_pca import solve
+from fruits.model.solver import solve
 
 KEPT = 60
 

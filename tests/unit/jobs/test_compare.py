@@ -6,7 +6,7 @@ from fruits.jobs.compare import compare
 from fruits.jobs.job import COLUMNS
 from fruits.model.moments import Moments
 from fruits.model.rows import encode_rows, features_table
-from fruits.model.scaled_pca import solve
+from fruits.model.solver import solve
 from fruits.storage.folder import Folder, part_name
 
 FEATURES = np.random.default_rng(0).uniform(0, 6, (20, 6)).astype(np.float32)

@@ -12,7 +12,7 @@ from fruits.errors import OutputError
 from fruits.jobs.job import COLUMNS
 from fruits.model.moments import Moments
 from fruits.model.rows import decode_rows, encode_rows, features_table
-from fruits.model.scaled_pca import solve
+from fruits.model.solver import solve
 from fruits.storage.parquet import vectors
 
 floats = hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(6)), elements=st.floats(0, 6, width=32))

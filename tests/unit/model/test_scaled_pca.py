@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fruits.errors import DatasetError, ModelError, SettingsError
+from fruits.model.components import choose_components, fix_signs
 from fruits.model.moments import Moments
-from fruits.model.scaled_pca import ScaledPCA, choose_components, fix_signs, solve
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.solver import solve
 
 
 def sample(rows=200, features=12, seed=0):
@@ -137,5 +139,5 @@ def test_an_unknown_schema_is_refused(model, tmp_path):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="no model here"):
+    with pytest.raises(ModelError, match="no model found"):
         ScaledPCA.load(str(tmp_path))

@@ -1,0 +1,55 @@
+"""Principal components: their number and their signs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fruits.errors import DatasetError, SettingsError
+
+__all__ = ["check_components", "choose_components", "fix_signs"]
+
+Float64 = npt.NDArray[np.float64]
+
+
+def check_components(components: int | float, rows: int, dimension: int) -> None:
+    """Raise an error if `rows` rows of `dimension` features do not have that many components.
+
+    Raises
+    ------
+    DatasetError
+        There are fewer than two rows.
+    SettingsError
+        The count exceeds min(rows - 1, dimension).
+    """
+    if rows < 2:
+        raise DatasetError(f"{rows} usable image: a model needs at least 2. Give more images.")
+    most = min(rows - 1, dimension)
+    if isinstance(components, int) and components > most:
+        raise SettingsError(
+            f"--components {components}: {rows:,} images of {dimension:,} features have at most {most:,} components. "
+            f"Allowed: 1 to {most:,}, or a fraction of variance between 0 and 1."
+        )
+
+
+def choose_components(ratio: Float64, components: int | float) -> int:
+    """Return the number of components to keep: the count, or the fewest that reach the fraction of variance.
+
+    Parameters
+    ----------
+    ratio : ndarray of shape (m,), float64
+        The explained variance ratio of every component, decreasing.
+    components : int or float
+        A count, or a fraction in (0, 1).
+    """
+    if isinstance(components, int):
+        return components
+    reached = int(np.searchsorted(np.cumsum(ratio), components)) + 1
+    return min(reached, len(ratio))
+
+
+def fix_signs(components: Float64) -> Float64:
+    """Return the components, (k, d), each with its largest-magnitude loading (the first of equals) positive."""
+    largest = np.argmax(np.abs(components), axis=1)
+    signs = np.where(components[np.arange(len(components)), largest] < 0, -1.0, 1.0)
+    return np.ascontiguousarray(components * signs[:, None])

@@ -1,0 +1,55 @@
+"""Solve the model: standardisation and PCA from the moments of the features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from fruits.errors import DatasetError
+from fruits.model.components import check_components, choose_components, fix_signs
+from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
+
+__all__ = ["solve"]
+
+
+def solve(moments: Moments, components: int | float, *, network: Mapping[str, str] | None = None) -> ScaledPCA:
+    """Return the model of the rows that `moments` summarises.
+
+    Parameters
+    ----------
+    moments : Moments
+        Moments of at least two rows.
+    components : int or float
+        A count of at most min(n - 1, d), or the fraction of variance to keep, in (0, 1).
+    network : mapping, optional
+        The network that computed the features.
+
+    Raises
+    ------
+    DatasetError
+        There are fewer than two rows, or no feature varies.
+    SettingsError
+        The count exceeds the number of components.
+    """
+    check_components(components, moments.count, len(moments.mean))
+    scale = np.sqrt(np.diagonal(moments.scatter) / (moments.count - 1))
+    varies = scale > 0
+    if not varies.any():
+        raise DatasetError(f"no feature varies: all {moments.count:,} images are alike. Give images that differ.")
+    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=varies)
+    covariance = moments.scatter / (moments.count - 1) * inverse[:, None] * inverse
+    with threadpool_limits(1):  # the number of threads changes the order of additions, and so the last bits
+        values, vectors = np.linalg.eigh(covariance)
+    values = np.ascontiguousarray(np.maximum(values[::-1], 0.0))  # rounding can make the smallest ones negative
+    kept = choose_components(values / values.sum(), components)
+    return ScaledPCA(
+        mean=moments.mean,
+        scale=scale,
+        components=fix_signs(vectors.T[::-1][:kept]),
+        eigenvalues=values,
+        rows=moments.count,
+        network=dict(network or {}),
+    )
