@@ -14,7 +14,7 @@ from fruits.executor import Executor, Outcome, attempt
 if TYPE_CHECKING:
     from typing import Self
 
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
 
 __all__ = ["LocalExecutor"]
 

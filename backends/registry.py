@@ -11,7 +11,7 @@ from fruits.errors import SettingsError
 from fruits.executor import Executor
 
 if TYPE_CHECKING:
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
     from fruits.jobs.job import Job
     from fruits.jobs.report import Report, SliceReport
     from fruits.progress.reporter import Progress

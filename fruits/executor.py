@@ -26,7 +26,7 @@ from fruits.errors import FruitsError, InputError, SettingsError, TaskError
 if TYPE_CHECKING:
     from typing import Self  # Python 3.11; what a Spark worker imports has to do on 3.10
 
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
 __all__ = ["RETRY_DELAY_SECONDS", "WORKER_DIED", "Executor", "Outcome", "attempt", "given_up"]
@@ -64,7 +64,7 @@ class Executor(ABC):
     @classmethod
     @abstractmethod
     def of(cls, cluster: Cluster) -> Self:
-        """Return the executor of a cluster of ``cluster.yaml``, as :func:`fruits.clusters.config.resolve` gives it."""
+        """Return the executor of a cluster of ``cluster.yaml``, as :func:`fruits.clusters.resolve.resolve` gives it."""
 
     @abstractmethod
     def map(

@@ -17,8 +17,8 @@ import typer
 from backends.aws.account.clients import Account, bucket_name, bucket_of
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.clusters import config
 from fruits.clusters.clouds import CloudCluster, EmrCluster
+from fruits.clusters.resolve import resolve
 from fruits.errors import FruitsError, SettingsError
 from fruits.progress.select import to_stderr
 from fruits.storage.s3.settings import S3Settings
@@ -329,7 +329,7 @@ def down(
 
 
 def _settings(entry: str, file: str | None) -> CloudCluster:
-    found = config.resolve(cluster=entry, file=file).cloud
+    found = resolve(cluster=entry, file=file).cloud
     if found is None:
         raise SettingsError(f"{entry}: not a cluster in the cloud. Give one that has a `cloud` in cluster.yaml.")
     return found

@@ -23,7 +23,7 @@ from fruits.errors import JobError, SettingsError, TaskError
 from fruits.executor import RETRY_DELAY_SECONDS, WORKER_DIED, Executor, Outcome, attempt, given_up
 
 if TYPE_CHECKING:
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
 __all__ = ["DaskExecutor"]

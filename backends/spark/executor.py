@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
 __all__ = ["SparkExecutor"]

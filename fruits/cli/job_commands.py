@@ -16,7 +16,7 @@ from fruits.jobs.job import Job
 from fruits.progress.select import to_stderr
 
 if TYPE_CHECKING:
-    from fruits.clusters.config import Cluster
+    from fruits.clusters.cluster import Cluster
     from fruits.progress.reporter import Progress
 
 __all__ = ["demo", "fit", "run", "transform"]
@@ -219,9 +219,9 @@ def transform(
 
 def _resolve(cluster: str | None, backend: str | None, workers: int | None, file: str | None) -> Cluster:
     """Return the cluster that the options, the environment and ``cluster.yaml`` select."""
-    from fruits.clusters import config
+    from fruits.clusters.resolve import resolve
 
-    return config.resolve(cluster=cluster, backend=backend, workers=workers, file=file)
+    return resolve(cluster=cluster, backend=backend, workers=workers, file=file)
 
 
 def _run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> CommandResult:

@@ -50,10 +50,10 @@ ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
 
 def _clusters(incomplete: str) -> list[str]:
     """Return the cluster names for shell completion; none if cluster.yaml is invalid."""
-    from fruits.clusters import config
+    from fruits.clusters.load import load
 
     try:
-        return [name for name in config.load().clusters if name.startswith(incomplete)]
+        return [name for name in load().clusters if name.startswith(incomplete)]
     except FruitsError:
         return []
 

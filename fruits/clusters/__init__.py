@@ -1,1 +1,1 @@
-"""Named places to run: ``cluster.yaml`` and its models."""
+"""Clusters: the models of ``cluster.yaml``, its reader, and the selection of the cluster that a job runs on."""

@@ -31,7 +31,7 @@ from backends.aws.ec2.launch import create_security_group, prepare_launch
 from backends.aws.staging.staged import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
-from fruits.clusters.config import Cluster
+from fruits.clusters.cluster import Cluster
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 from fruits.images.sample import generate
 from fruits.jobs import pipeline

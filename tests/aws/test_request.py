@@ -14,7 +14,7 @@ from backends.aws.emr.releases import DEFAULT, RELEASES, release
 from backends.aws.emr.request import PYTHON, job_flow, software, step
 from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
-from fruits.clusters.config import BUILT_IN
+from fruits.clusters.cluster_file import BUILT_IN
 from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 

@@ -27,7 +27,7 @@ from backends.aws.emr.steps import Step, follow, start_step
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.staged import StagedFiles
 from fruits.clusters.clouds import EmrCluster
-from fruits.clusters.config import resolve
+from fruits.clusters.resolve import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report

@@ -89,7 +89,7 @@ def test_the_backend_that_the_readme_adds_works(tmp_path: Path) -> None:
     program = """
 import operator
 from processes import ProcessesExecutor
-from fruits.clusters.config import Cluster
+from fruits.clusters.cluster import Cluster
 from fruits.errors import TaskError
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]
     from PIL import Image
     from safetensors.numpy import save
 
-    from fruits.clusters.config import load
+    from fruits.clusters.load import load
     from fruits.errors import ModelError, OutputError, SettingsError, WeightsError
     from fruits.images.decode import ImageError, decode
     from fruits.jobs.identity import check_same

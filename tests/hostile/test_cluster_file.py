@@ -1,4 +1,4 @@
-"""cluster.yaml, which is read from the current folder unasked: settings, or words that say what is wrong with it."""
+"""cluster.yaml, which is read from the current folder: any content gives settings or a clear error."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fruits.clusters.config import ClusterFile, load, resolve
+from fruits.clusters.cluster_file import ClusterFile
+from fruits.clusters.load import load
+from fruits.clusters.resolve import resolve
 from fruits.errors import SettingsError
 from tests.hostile.conftest import EXAMPLES, watched
 from tests.hostile.measure import ROOT
 
 SHIPPED = (ROOT / "cluster.yaml").read_text()
-LONG = 10_000  # characters of a message that still is one
 
 
 def loaded(folder: Path, text: str | bytes) -> ClusterFile | str:
-    """Return what the file says, or the words that it is refused with; any other exception is a failure."""
+    """Return the settings or the message of the SettingsError; any other exception is a failure."""
     path = folder / "cluster.yaml"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     try:
         return load(str(path), environ={})
     except SettingsError as error:
-        words = str(error)
-    assert "cluster.yaml" in words
-    return words
+        message = str(error)
+    assert "cluster.yaml" in message
+    return message
 
 
 def entry(body: str) -> str:
     return f"clusters:\n  mine: {{backend: dask, {body}}}\n"
 
 
-# -- nothing runs
+# -- tags
 
 
 @pytest.mark.parametrize(
@@ -53,15 +54,15 @@ def entry(body: str) -> str:
     ],
 )
 @pytest.mark.parametrize("place", ["default: {}", "clusters: {}", "clusters:\n  mine: {}", "{}", "? {}\n: 1"])
-def test_tags_make_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str, place: str) -> None:
+def test_tags_create_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tag: str, place: str) -> None:
     monkeypatch.chdir(tmp_path)
-    words = loaded(tmp_path, place.format(tag))
-    assert isinstance(words, str)
-    assert "could not determine a constructor for the tag" in words
+    message = loaded(tmp_path, place.format(tag))
+    assert isinstance(message, str)
+    assert "could not determine a constructor for the tag" in message
     assert not Path("ran").exists()
 
 
-def test_a_long_value_is_refused(tmp_path: Path) -> None:
+def test_a_long_value_is_rejected(tmp_path: Path) -> None:
     assert isinstance(loaded(tmp_path, entry(f"workers: {'x' * 1000}")), str)
 
 
@@ -75,11 +76,11 @@ def test_a_long_value_is_refused(tmp_path: Path) -> None:
         "clusters: {mine: &a {backend: spark, conf: *a}}",
     ],
 )
-def test_a_value_that_holds_itself_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_recursive_value_is_rejected(tmp_path: Path, text: str) -> None:
     assert isinstance(loaded(tmp_path, text), str) or text.endswith("{<<: *a}")
 
 
-# -- values that YAML itself cannot make
+# -- values that YAML cannot construct
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_a_value_that_holds_itself_is_refused(tmp_path: Path, text: str) -> None
         "!!timestamp abc",
     ],
 )
-def test_a_value_that_is_none_of_its_type_is_refused(tmp_path: Path, value: str) -> None:
+def test_a_value_that_does_not_match_its_tag_is_rejected(tmp_path: Path, value: str) -> None:
     assert isinstance(loaded(tmp_path, entry(f"workers: {value}")), str)
 
 
@@ -124,12 +125,12 @@ def test_a_value_that_is_none_of_its_type_is_refused(tmp_path: Path, value: str)
         b"clusters: {mine: {backend: dask, address: ''}}",
     ],
 )
-def test_text_that_is_no_cluster_file_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_text_that_is_not_a_cluster_file_is_rejected(tmp_path: Path, text: bytes) -> None:
     assert isinstance(loaded(tmp_path, text), str)
 
 
 @pytest.mark.parametrize("name", ["1", "null", "1.5", "2001-01-01", "true"])
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_text_is_rejected(tmp_path: Path, name: str) -> None:
     assert isinstance(loaded(tmp_path, f"clusters: {{{name}: {{backend: dask}}}}"), str)
 
 
@@ -173,19 +174,21 @@ entries = st.dictionaries(keys, values, max_size=4).flatmap(
 
 @EXAMPLES
 @given(content=values | st.fixed_dictionaries({"clusters": st.dictionaries(keys, entries, max_size=3)}))
-def test_any_content_is_settings_or_words(tmp_path: Path, content: object) -> None:
+def test_any_content_gives_settings_or_a_message(tmp_path: Path, content: object) -> None:
     loaded(tmp_path, yaml.safe_dump(content))
 
 
 @EXAMPLES
 @given(text=st.text(alphabet="{}[]:,-?&*!|>%@#'\"\\ \n\tab01.<~", max_size=60))
-def test_any_punctuation_is_settings_or_words(tmp_path: Path, text: str) -> None:
+def test_any_punctuation_gives_settings_or_a_message(tmp_path: Path, text: str) -> None:
     loaded(tmp_path, text)
 
 
 @EXAMPLES
 @given(data=st.data())
-def test_the_shipped_file_with_changed_characters(tmp_path: Path, data: st.DataObject) -> None:
+def test_the_shipped_file_with_changed_characters_gives_settings_or_a_message(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     content = SHIPPED[SHIPPED.index("\ndefault:") :]
     start = data.draw(st.integers(0, len(content) - 1))
     stop = data.draw(st.integers(start, min(start + 20, len(content))))
@@ -195,7 +198,7 @@ def test_the_shipped_file_with_changed_characters(tmp_path: Path, data: st.DataO
 # -- the file itself
 
 
-def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "cluster.yaml")
     with watched(tmp_path / "cluster.yaml") as hung, pytest.raises(SettingsError):
         load(str(tmp_path / "cluster.yaml"), environ={})
@@ -203,7 +206,7 @@ def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [10**6, 10**30])
-def test_workers_beyond_any_machine_are_refused(count: int) -> None:
-    """Dask would start a process for each."""
+def test_more_workers_than_any_machine_supports_are_rejected(count: int) -> None:
+    """Dask would start one process per worker."""
     with pytest.raises(SettingsError, match="--workers"):
         resolve(backend="dask", workers=count, environ={})

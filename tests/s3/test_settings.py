@@ -2,7 +2,7 @@
 
 import pytest
 
-from fruits.clusters.config import resolve
+from fruits.clusters.resolve import resolve
 from fruits.errors import SettingsError
 from fruits.images.listing import Listing
 from fruits.storage.folder import Folder

@@ -27,7 +27,7 @@ from backends.aws.staging.wheelhouse import is_staged, stage
 from backends.dask.cluster import attach
 from backends.dask.executor import DaskExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
-from fruits.clusters.config import Cluster
+from fruits.clusters.cluster import Cluster
 from fruits.errors import SettingsError
 from fruits.executor import Executor
 from fruits.jobs import pipeline
@@ -51,7 +51,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     ----------
     command : {"run", "fit", "transform"}
     job : fruits.jobs.job.Job
-    cluster : fruits.clusters.config.Cluster
+    cluster : fruits.clusters.cluster.Cluster
         With a :class:`DaskEc2Cluster` in ``cloud``.
     progress : fruits.progress.reporter.Progress
     """
@@ -68,7 +68,7 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
 
     Parameters
     ----------
-    cluster : fruits.clusters.config.Cluster
+    cluster : fruits.clusters.cluster.Cluster
         With a :class:`DaskEc2Cluster` in ``cloud``.
     job : fruits.jobs.job.Job
     notify : callable

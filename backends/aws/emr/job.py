@@ -11,7 +11,7 @@ from backends.aws.job_arguments import command_line
 from backends.aws.staging.staged import StagedFiles
 from backends.aws.staging.wheelhouse import is_staged, stage
 from fruits.clusters.clouds import EmrCluster
-from fruits.clusters.config import Cluster
+from fruits.clusters.cluster import Cluster
 from fruits.errors import DatasetError, SettingsError
 from fruits.images.listing import Listing
 from fruits.jobs.job import Job
@@ -33,7 +33,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     ----------
     command : {"run", "fit", "transform"}
     job : fruits.jobs.job.Job
-    cluster : fruits.clusters.config.Cluster
+    cluster : fruits.clusters.cluster.Cluster
         With the settings of EMR in ``cloud``.
     progress : fruits.progress.reporter.Progress
     """
