@@ -1,1 +1,1 @@
-"""How fast each part is: every module here measures one, with ``python -m benchmarks.<name>``."""
+"""Benchmarks of Fruits against other tools: ``fruits bench``, from a source checkout."""

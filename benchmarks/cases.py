@@ -1,32 +1,30 @@
-"""What can be measured: a case is one way of doing one thing, a group is cases that are compared with each other."""
+"""A case, one thing to measure, and a group of cases to compare."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
 
 __all__ = ["Case", "Group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One way of doing one thing.
+    """A scenario with its backend and size.
 
     Attributes
     ----------
     scenario : str
-        One of :data:`benchmarks.scenarios.SCENARIOS`.
+        Key of :data:`benchmarks.scenarios.SCENARIOS`.
     backend : str
-        What does it: ``dask``, ``spark`` or ``local``; for a peer its own name; for `moments` also the libraries.
+        One of the scenario's backends: ``dask``, ``spark``, ``local``, a solver's library or a peer.
     workers : int
-        How many cores it may use.
+        Number of cores to use.
     images : int
-        How many images, rows or keys.
+        Number of images, rows or keys.
     partition_size : int, default 512
-        Images per partition: half of what ``fruits`` takes, so that the last ones keep all workers busy.
+        Images per partition. Half of the default of ``fruits run``, so that the last partitions keep all workers busy.
     components : int, default 200
-        Components of the PCA.
+        PCA components.
     """
 
     scenario: str
@@ -38,34 +36,25 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Return it in words, without the number of images: ``featurize on dask, 2 workers``."""
-        what = self.scenario if self.scenario.endswith(self.backend) else f"{self.scenario} on {self.backend}"
-        return f"{what}, {self.workers} worker{'s' if self.workers != 1 else ''}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as values that JSON knows."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """Return the case that a mapping, of these names and perhaps others, describes."""
-        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls)})
+        """Readable name without the number of images: ``featurize on dask, 2 workers``."""
+        work = self.scenario if self.scenario.endswith(self.backend) else f"{self.scenario} on {self.backend}"
+        return f"{work}, {self.workers} worker{'s' if self.workers != 1 else ''}"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Cases that are run in turn, A B A B, and compared with each other.
+    """Cases that are run in turn (A B C A B C) and compared.
 
     Attributes
     ----------
     name : str
-        Names the group in records and reports.
+        Name in records and reports.
     cases : tuple of Case
-        The first is the one that the others are compared with.
-    repeats : int
-        How often each is run.
-    control : bool
-        Whether the first is run twice in each turn, A B A' A B A': what A and A' differ by is the noise.
+        The first one is the baseline.
+    repeats : int, default 5
+        Runs of each case.
+    control : bool, default True
+        Run the baseline twice in each turn (A B A' A B A'). The difference between A and A' is the noise.
     """
 
     name: str
@@ -74,7 +63,7 @@ class Group:
     control: bool = True
 
     def turns(self) -> list[tuple[Case, int, bool]]:
-        """Return every run in order: the case, the number of its repeat from 0, and whether it is the control."""
+        """Return every run in order: its case, its repeat from 0, and True for a control run."""
         control = [(self.cases[0], True)] if self.control else []
         turn = [(case, False) for case in self.cases] + control
         return [(case, repeat, is_control) for repeat in range(self.repeats) for case, is_control in turn]

@@ -1,4 +1,4 @@
-"""One record per run, as a line of JSON: one schema for every scenario and every engine."""
+"""Records: one line of JSON per run, with one schema for all scenarios and backends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = ("start-up", *WORK, "shutdown")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """Where a run took place: `memory` in bytes, `cores` as the system counts them."""
+    """The machine of a run: `memory` in bytes, `cores` as counted by the operating system."""
 
     cpu: str
     cores: int
@@ -32,22 +32,22 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How the answer of a run compares with the reference, the local backend's.
+    """Comparison of a run's answer with the reference.
 
     Attributes
     ----------
     what : str
-        What was compared: ``features``, ``model``, ``rows``, ``plan`` or ``csv``.
+        Kind of the answer: ``features``, ``model``, ``rows``, ``plan`` or ``csv``.
     verdict : {"identical", "close", "wrong"}
-        ``identical`` to the last bit; ``close``: within the tolerance of those who may differ; else ``wrong``.
+        ``identical``: equal bits; ``close``: within the tolerance for peers; otherwise ``wrong``.
     digest : str
-        The SHA-256 of the answer, in an order that does not depend on who wrote it.
+        SHA-256 of the answer, independent of the order in which it was written.
     largest : float
-        The largest absolute difference of any value; -1 where the two cannot be compared value by value.
+        Largest absolute difference of any value; -1 if the shapes differ.
     cosine : float or None
-        The least cosine between an image's features and the reference's; for a model, between two components.
+        Least cosine between the features of an image and the reference; for a model, between components.
     detail : str
-        In words, what is wrong.
+        Reason for the verdict ``wrong``.
     """
 
     what: str
@@ -60,45 +60,48 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One run, in a process of its own.
+    """One run of a case.
 
     Attributes
     ----------
     session, group, at : str
-        The session of runs, the group of cases within it, and when the run began (ISO 8601, UTC).
-    commit, command : str
-        Of this project (with ``+`` where files had been changed); and what was typed to start the session.
+        Session, group of cases in it, and start of the run (ISO 8601, UTC).
+    commit : str
+        Commit of this project, with ``+`` after it if files were changed.
+    command : str
+        Command line of the session.
     versions : dict of str to str
-        Of Python and of every package that may matter.
+        Versions of Python and of the relevant packages.
     machine : Machine
     case : Case
     repeat : int
         From 0.
     control : bool
-        Whether this is the second of two equal sides.
+        True for the second run of the baseline in a turn.
     cold : bool
-        Whether the images were dropped from the system's page cache before. Warm: they had been read before.
+        True if the images were dropped from the page cache before the run; otherwise they had been read before.
     status : {"done", "failed", "not run"}
     reason : str
-        Why it was not done, or not run.
-    load, busy, steal : float
-        The load average (1 minute) and the busy share of the processors just before, with nothing of ours running; and
-        the share of the run's time that the hypervisor gave to others.
+        Reason for a status other than ``done``.
+    load, busy : float
+        Load average (1 minute) and busy share of the processors just before the run.
+    steal : float
+        Share of the run's time that the hypervisor gave to other machines.
     seconds : dict of str to float
-        By stage, of :data:`STAGES`. ``start-up`` is from the command to the first work, imports included.
+        By stage, one of :data:`STAGES`. ``start-up`` lasts from the command to the first work, imports included.
     worker_seconds : dict of str to float
-        Of the steps within a stage, added up over the workers, where the scenario knows them.
+        By step within a stage, summed over the workers; empty for scenarios without this detail.
     wall : float
         Seconds from the command to the end of the process.
     driver_peak, worker_peak, java_peak, tree_peak : int
-        Bytes of resident memory: the most that the started process held, that the largest other process held (0:
-        there was none), that Java held, and that all held together (shared pages counted each time).
+        Peak resident memory in bytes: of the started process, of the largest other process (0 without one), of Java,
+        and of all processes together (shared pages counted once per process).
     cpu_seconds : float
-        Of all processes of the run.
+        CPU time of all processes of the run.
     bytes_written : int
-        The size of what the run left behind.
+        Size of the output.
     answer : Agreement or None
-        None where the run was not done, or has no answer to check.
+        None if the run did not finish.
     """
 
     schema: str = SCHEMA
@@ -146,11 +149,11 @@ class Record:
 
     @property
     def ranked(self) -> bool:
-        """Whether it may be ranked: it was done, and its answer is not wrong."""
+        """True if the run finished and its answer is not wrong."""
         return self.status == "done" and (self.answer is None or self.answer.verdict != "wrong")
 
     def to_json(self) -> bytes:
-        """Return the record as one line, with the rates that follow from it."""
+        """Return the record and its rates as one line of JSON."""
         cores = self.case.workers
         rates = {
             "images_per_second": self.images_per_second,
@@ -164,18 +167,18 @@ class Record:
 
     @classmethod
     def from_json(cls, line: bytes) -> Self:
-        """Return the record that a line holds.
+        """Parse a line written by :meth:`to_json`.
 
         Raises
         ------
         SettingsError
-            The line is no record, or of another schema.
+            The line is not a record of this schema.
         """
         try:
             values: dict[str, Any] = orjson.loads(line)
             schema = values.get("schema")
             if schema != SCHEMA:
-                raise SettingsError(f"a record of schema {schema!r} is not known here. Allowed: {SCHEMA!r}.")
+                raise SettingsError(f"unknown schema {schema!r}. Allowed: {SCHEMA!r}.")
             del values["rates"]
             answer = values.pop("answer")
             return cls(
@@ -191,22 +194,24 @@ class Record:
 
 
 def append(folder: Path, record: Record) -> None:
-    """Add a record to those of a folder."""
+    """Append a record to the file of a folder."""
     with (folder / RECORDS).open("ab") as file:
         file.write(record.to_json())
 
 
 def read_records(folder: str | Path) -> list[Record]:
-    """Return the records of a folder; of a group that was measured in several sessions, those of the last.
+    """Return the records of a folder; for a group measured in several sessions, those of the last session.
 
     Raises
     ------
     SettingsError
-        There are none, or a line is not one.
+        The folder has no records, or a line is not a record.
     """
     path = Path(folder, RECORDS)
     if not path.is_file():
-        raise SettingsError(f"{folder}: no {RECORDS} there. Give the --out of: fruits bench IMAGES --out FOLDER.")
+        raise SettingsError(
+            f"{folder}: no {RECORDS}. Give the --out folder of a measurement: fruits bench IMAGES --out FOLDER."
+        )
     records = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:

@@ -1,4 +1,4 @@
-"""The report of a measurement: Markdown with plots beside it, and one HTML page that holds everything itself."""
+"""The report of a measurement: Markdown with plots in files, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["write_report"]
 
 
 def write_report(folder: Path, records: Sequence[Record]) -> tuple[Path, Path]:
-    """Write ``report.html`` and ``report.md``, with ``plots/``, of records of which at least one was done.
+    """Write ``report.html``, ``report.md`` and ``plots/`` from records with at least one finished run.
 
     Returns
     -------
     (Path, Path)
-        The page and the text.
+        HTML page and Markdown file.
 
     Raises
     ------
     SettingsError
-        What draws the plots is not installed; the records are there all the same.
+        jinja2 or matplotlib is not installed.
     """
     if absent := [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""Which plots the records allow, each with what it shows in a sentence and how it came about."""
+"""The plots that the records allow, each with its finding in one sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.record import Record
 from benchmarks.report.plots import NAMES, Line, bars, lines, name_of, stages
-from benchmarks.summary import Side, ranking, sides
+from benchmarks.report.summary import Side, ranking, sides
 
 __all__ = ["Plot", "plots"]
 
@@ -19,7 +19,7 @@ MEGABYTE = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """One plot: its name, title and finding; what its axis shows; how it is drawn at a width; the records behind it."""
+    """A plot: name, title, finding, description of the axis, drawing function of the width, and records."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class Plot:
 
 
 def plots(records: Sequence[Record]) -> list[Plot]:
-    """Return the plots for which there are records."""
+    """Return the plots that the records allow."""
     known = [side for side in sides(records) if side.ranked and side.done]
     made = [_throughput(known), _stages(known), *_growth(known), _solvers(known)]
     return [plot for plot in made if plot is not None]
@@ -38,7 +38,7 @@ def plots(records: Sequence[Record]) -> list[Plot]:
 
 def _throughput(known: Sequence[Side]) -> Plot | None:
     chosen: dict[tuple[str, str, int], Side] = {}
-    for side in known:  # of a case that was run on several numbers of images, the first: the group that leads
+    for side in known:  # of several numbers of images, take the first: its group is the main one
         if side.case.scenario in ("featurize", "bare-loop") or side.case.scenario.startswith("peer-"):
             chosen.setdefault((side.case.scenario, side.case.backend, side.case.workers), side)
     if not chosen:
@@ -55,13 +55,13 @@ def _throughput(known: Sequence[Side]) -> Plot | None:
         best = [side for side in ordered if side.case.scenario == "featurize"]
         if best and best[0].case.workers == ceiling.case.workers:
             share = best[0].rate.median / limit[1].median
-            finding = f"{name_of(best[0])} reaches {share:.0%} of what the network alone can do on {_cores(ceiling)}."
+            finding = f"{name_of(best[0])} reaches {share:.0%} of the network alone on {_cores(ceiling)}."
     return Plot(
         "throughput",
         "Throughput",
         finding,
-        "Images per second of work, start-up left out. Bars are medians, dots are the runs.",
-        lambda width: bars(rows, width, of=lambda record: record.images_per_second, limit=limit),
+        "Images per second of work, without start-up. Bars are medians, dots are single runs.",
+        lambda width: bars(rows, width, figure=lambda record: record.images_per_second, limit=limit),
         tuple(record for _, side in rows for record in side.records),
     )
 
@@ -78,12 +78,12 @@ def _stages(known: Sequence[Side]) -> Plot | None:
     rows = [(f"{side.case.scenario.split('-')[0]}, {name_of(side)}, {_cores(side)}", side) for side in jobs]
     share = jobs[0].spread(lambda record: record.seconds["start-up"] / record.wall).median
     finding = (
-        f"Start-up is {share:.0%} of {jobs[0].case.scenario} on {name_of(jobs[0])} with {images:,} images, and does "
-        "not grow with them."
+        f"Start-up is {share:.0%} of {jobs[0].case.scenario} on {name_of(jobs[0])} with {images:,} images and "
+        "independent of their number."
     )
     return Plot(
         "stages",
-        "Where the time goes",
+        "Time by stage",
         finding,
         "Median seconds of each stage, from the command to the end of the process.",
         lambda width: stages(rows, width),
@@ -102,9 +102,9 @@ def _growth(known: Sequence[Side]) -> list[Plot]:
         return []
     records = tuple(record for found in grown.values() for side in found for record in side.records)
 
-    def line(backend: str, words: str, of: Callable[[Record], float], dashed: bool = False) -> Line:
-        points = tuple((side.case.images, side.spread(of)) for side in grown[backend])
-        return Line(f"{NAMES[backend]}{words}", backend, points, dashed)
+    def line(backend: str, suffix: str, figure: Callable[[Record], float], dashed: bool = False) -> Line:
+        points = tuple((side.case.images, side.spread(figure)) for side in grown[backend])
+        return Line(f"{NAMES[backend]}{suffix}", backend, points, dashed)
 
     seconds = [line(name, "", lambda record: 1000 * record.work / record.case.images) for name in grown]
     memory = [line(name, " worker", lambda record: record.worker_peak / MEGABYTE) for name in grown]
@@ -114,7 +114,7 @@ def _growth(known: Sequence[Side]) -> list[Plot]:
             "growth",
             "Seconds per 1,000 images",
             _change(seconds, "seconds per 1,000 images"),
-            "Seconds of work per 1,000 images, start-up left out. Points are medians, bands least to most.",
+            "Seconds of work per 1,000 images, without start-up. Points are medians, bands the range.",
             lambda width: lines(seconds, width),
             records,
         ),
@@ -122,7 +122,7 @@ def _growth(known: Sequence[Side]) -> list[Plot]:
             "memory",
             "Peak memory",
             _change(memory, "peak memory"),
-            "Resident memory in MB, at its highest: solid of the largest worker, dashed of the driver.",
+            "Peak resident memory in MB: largest worker (solid) and driver (dashed).",
             lambda width: lines(memory, width),
             records,
         ),
@@ -130,7 +130,7 @@ def _growth(known: Sequence[Side]) -> list[Plot]:
 
 
 def _by_images(featurized: Sequence[Side], backend: str, workers: int) -> list[Side]:
-    """Return one side for each number of images: that of most repeats."""
+    """Return one side for each number of images, the one with the most repeats."""
     chosen: dict[int, Side] = {}
     for side in featurized:
         if (side.case.backend, side.case.workers) == (backend, workers):
@@ -140,10 +140,10 @@ def _by_images(featurized: Sequence[Side], backend: str, workers: int) -> list[S
     return [chosen[images] for images in sorted(chosen)]
 
 
-def _change(drawn: Sequence[Line], what: str) -> str:
+def _change(drawn: Sequence[Line], figure: str) -> str:
     changes = [f"{line.points[-1][1].median / line.points[0][1].median - 1:+.1%} ({line.name})" for line in drawn]
     (least, _), (most, _) = drawn[0].points[0], drawn[0].points[-1]
-    return f"From {least:,} to {most:,} images, {what} changed by {', '.join(changes)}."
+    return f"From {least:,} to {most:,} images, {figure} changed by {', '.join(changes)}."
 
 
 def _solvers(known: Sequence[Side]) -> Plot | None:
@@ -159,8 +159,8 @@ def _solvers(known: Sequence[Side]) -> Plot | None:
         "solvers",
         f"Fitting {rows:,} x 1,280 features",
         f"{name_of(fastest)} is {ratio:.1f} times as fast as {name_of(slowest)}.",
-        "Seconds of work, start-up left out. Bars are medians, dots are the runs.",
-        lambda width: bars(named, width, of=_work),
+        "Seconds of work, without start-up. Bars are medians, dots are single runs.",
+        lambda width: bars(named, width, figure=_work),
         tuple(record for side in ordered for record in side.records),
     )
 

@@ -1,4 +1,4 @@
-"""The report as HTML and as Markdown: the finding first, then tables, plots, goals, and how it was done."""
+"""The report as HTML and Markdown: headline, tables, plots, goals and method."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from benchmarks.answers import COSINE, LARGEST
+from benchmarks.answers.check import COSINE, LARGEST
 from benchmarks.record import Record
 from benchmarks.report.figures import plots
+from benchmarks.report.goals import goals
 from benchmarks.report.plots import colour, name_of
+from benchmarks.report.summary import Side, Spread, noise_of, ranking, sides, verdict
 from benchmarks.report.svg import PALETTE, drawn, themed
 from benchmarks.scenarios import load
-from benchmarks.summary import Side, Spread, noise_of, ranking, sides, verdict
-from benchmarks.targets import goals
 
 __all__ = ["render"]
 
-WIDE, NARROW = 9.4, 3.7  # inches; the page shows the one that fits
-BUSY = 0.15  # of the processors, before a run: from here on others were at work, and times mean little
+WIDE, NARROW = 9.4, 3.7  # inches; the page chooses by its own width
+BUSY = 0.15  # share of the processors before a run; above it, other processes distort the times
 YARDSTICKS = ("bare-loop", "ceiling")
-MET = {"short": "fell short", "met": "reached", "stretch": "exceeded", "fewer": "set for more than this"}
+MET = {"short": "missed", "met": "reached", "stretch": "exceeded", "fewer": "too few for this goal"}
 UNITS = {"images": "images", "features": "rows", "keys": "keys"}
 TITLES = {
     "featurize": "Images to features",
-    "run": "The whole job: fit, and rows",
+    "run": "Whole job: fit and rows",
     "fit": "Images to a model",
-    "transform": "Images to rows, with a fitted model",
+    "transform": "Images to rows with a fitted model",
     "moments": "Features to a model",
     "plan": "Listing and planning",
     "csv": "Rows as CSV",
@@ -37,7 +37,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a ranked table."""
+    """A row of a ranked table."""
 
     rank: str
     name: str
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The sides of a group that do the same thing, the fastest first; and what was not ranked, with the reason."""
+    """The sides of a group with the same kind of work, the fastest first, and the unranked ones with their reasons."""
 
     title: str
     unit: str
@@ -69,7 +69,7 @@ class Table:
 
 
 def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
-    """Return the page, the Markdown, and the plots by name as SVG files."""
+    """Return the HTML page, the Markdown text, and the plots as SVG by name."""
     shown, files = [], {}
     for plot in plots(records):
         wide = drawn(plot.draw, WIDE, f"{plot.name}-wide")
@@ -86,7 +86,7 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
         )
     first = records[0]
     headline = _headline(records)
-    busy = Spread.of(record.busy for record in records if record.status != "not run")
+    busy = Spread.from_values(record.busy for record in records if record.status != "not run")
     context: dict[str, Any] = {
         "headline": headline[:1].upper() + headline[1:],
         "first": first,
@@ -94,15 +94,15 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
         "tables": _tables(records),
         "plots": shown,
         "goals": goals(records),
-        "words": MET,
+        "verdicts": MET,
         "palette": PALETTE,
         "largest": LARGEST,
         "cosine": COSINE,
         "noise": _percent(noise_of(records)),
-        "load": Spread.of(record.load for record in records),
+        "load": Spread.from_values(record.load for record in records),
         "busy": busy,
         "disturbed": busy.median > BUSY,
-        "steal": Spread.of(record.steal for record in records),
+        "steal": Spread.from_values(record.steal for record in records),
         "runs": sum(record.status != "not run" for record in records),
         "cold": any(record.cold for record in records),
         "versions": _versions(records),
@@ -130,7 +130,7 @@ def _tables(records: Sequence[Record]) -> list[Table]:
     return [
         _table(kind, images, found, noise_of(records, group), leads=group in controlled)
         for (group, kind, images), found in kinds.items()
-        if kind != "first-image"  # its figure is the start-up, which the goals tell
+        if kind != "first-image"  # measures start-up, which is shown among the goals
     ]
 
 
@@ -165,10 +165,10 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None, *
             )
         )
     others = [side for side in found if side not in ranked]
-    unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.trouble) for side in others]
+    unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.fault) for side in others]
     return Table(
         title=TITLES.get(kind, kind) + (", 1 worker" if kind == "featurize" and found[0].case.workers == 1 else ""),
-        unit=UNITS[load(found[0].case.scenario).DATA],
+        unit=UNITS[load(found[0].case.scenario).data],
         images=images,
         partition_size=found[0].case.partition_size,
         repeats=max(len(side.records) for side in found),
@@ -180,7 +180,7 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None, *
 
 
 def _answer(side: Side) -> str:
-    """Return in words how the answers of all runs agree with the reference."""
+    """Describe the agreement of all runs with the reference."""
     answers = [record.answer for record in side.done if record.answer is not None]
     if not answers:
         return "not checked"
@@ -191,32 +191,34 @@ def _answer(side: Side) -> str:
 
 
 def _headline(records: Sequence[Record]) -> str:
-    """Return the finding: how fast ours are, how near the ceiling, and how far ahead of the next."""
+    """Summarise throughput, distance to the ceiling and lead over the best peer in one sentence."""
     known = [side for side in sides(records) if side.ranked and side.done]
     group = next((side.group for side in known if side.case.scenario == "featurize"), None)
     ours = [side for side in known if side.group == group and side.case.scenario == "featurize"]
     if not ours:
         first = max(known, key=lambda side: side.rate.median, default=None)
-        return f"{name_of(first)} leads" if first is not None else "Nothing could be ranked"
+        return f"{name_of(first)} leads" if first is not None else "No run was ranked"
     cores = ours[0].case.workers
     ours = [side for side in ours if side.case.workers == cores]
     rates = [f"{side.rate.median:,.0f}" for side in ours]
-    words = f"{name_of(ours[0])} featurizes {rates[0]} images a second"
-    words += "".join(f" and {name_of(side)} {rate}" for side, rate in zip(ours[1:], rates[1:], strict=True))
-    words += f", on {cores} core{'s' if cores > 1 else ''}"
+    sentence = f"{name_of(ours[0])} processes {rates[0]} images per second"
+    sentence += "".join(f" and {name_of(side)} {rate}" for side, rate in zip(ours[1:], rates[1:], strict=True))
+    sentence += f", on {cores} core{'s' if cores > 1 else ''}"
     best = max(side.rate.median for side in ours)
     compared = [
-        f"{best / side.rate.median:.0%} of what the network alone can do"
+        f"{best / side.rate.median:.0%} of the network alone"
         for side in known
         if side.group == group and side.case.scenario == "ceiling" and side.case.workers == cores
     ]
     peers = [side for side in known if side.case.scenario.startswith("peer-") and side.case.workers == cores]
     if peers:
         peer = max(peers, key=lambda side: side.rate.median)
-        beside = [side.rate.median for side in known if (side.group, side.case.scenario) == (peer.group, "featurize")]
-        if beside:
-            compared.append(f"{max(beside) / peer.rate.median:.1f} times {name_of(peer)}")
-    return f"{words}: {', and '.join(compared)}" if compared else words
+        same_group = [
+            side.rate.median for side in known if (side.group, side.case.scenario) == (peer.group, "featurize")
+        ]
+        if same_group:
+            compared.append(f"{max(same_group) / peer.rate.median:.1f} times {name_of(peer)}")
+    return f"{sentence}: {' and '.join(compared)}" if compared else sentence
 
 
 def _versions(records: Sequence[Record]) -> str:
@@ -229,7 +231,7 @@ def _percent(share: float | None) -> str:
 
 
 def _figure(value: float) -> str:
-    """Return a figure in three digits or so."""
+    """Format a figure with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

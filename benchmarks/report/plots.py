@@ -1,4 +1,4 @@
-"""The plots of the report, each for any width: bars with their names above them, and lines named at their ends."""
+"""Drawing functions for any width: bars with their names above, and lines with their names at the end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from benchmarks.record import STAGES, Record
+from benchmarks.report.summary import Side, Spread
 from benchmarks.report.svg import INK, PALETTE, QUIET, RULE
-from benchmarks.summary import Side, Spread
 
 __all__ = ["Line", "bars", "colour", "lines", "name_of", "stages"]
 
-ROW = 0.5  # inches for a bar and its name
-NARROW = 5.0  # inches, below which there is little room for words
+ROW = 0.5  # inches per bar with its name
+NARROW = 5.0  # inches; narrower plots leave no room for text beside the bars
 NAMES = {
     "dask": "Dask",
     "spark": "Spark",
@@ -35,7 +35,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a plot: at each number of images, a spread."""
+    """A line of a plot: a spread for each number of images."""
 
     name: str
     role: str
@@ -44,7 +44,7 @@ class Line:
 
 
 def name_of(side: Side) -> str:
-    """Return what a side is called in plots and tables."""
+    """Return the name of a side for plots and tables."""
     scenario, backend = side.case.scenario, side.case.backend
     if scenario == "moments":
         return NAMES[backend] if backend not in ("dask", "spark", "local") else f"exact on {NAMES[backend]}"
@@ -52,7 +52,7 @@ def name_of(side: Side) -> str:
 
 
 def colour(side: Side) -> str:
-    """Return the colour of a side: our backends have their own, all else is grey."""
+    """Return the colour of a side: one per backend of this project, grey for others."""
     backend = side.case.backend
     role = backend if backend in ("dask", "spark", "local") else "plain" if backend == "processes" else "peer"
     return PALETTE[role][0]
@@ -62,28 +62,28 @@ def bars(
     rows: Sequence[tuple[str, Side]],
     width: float,
     *,
-    of: Callable[[Record], float],
+    figure: Callable[[Record], float],
     limit: tuple[str, Spread] | None = None,
 ) -> Figure:
-    """Return a plot of one bar a side, its name above, its figure at its end, and a dot for each of its runs.
+    """Draw one bar per side, with its name above, its figure at the end and a dot for each run.
 
     Parameters
     ----------
     rows : sequence of (str, Side)
-        From top to bottom, with their names.
+        Names and sides from top to bottom.
     width : float
-        Of the figure, in inches.
-    of : callable
-        The figure of a run.
+        Width in inches.
+    figure : callable
+        Figure of a run.
     limit : (str, Spread), optional
-        A line that no bar can cross, and its name.
+        Name and position of a vertical line, the upper bound of all bars.
     """
     made, axes = _rows([name for name, _ in rows], width)
-    longest = max([side.spread(of).most for _, side in rows] + ([limit[1].median] if limit else []))
+    longest = max([side.spread(figure).most for _, side in rows] + ([limit[1].median] if limit else []))
     for place, (_, side) in enumerate(rows):
-        spread = side.spread(of)
+        spread = side.spread(figure)
         axes.barh(place, spread.median, height=0.36, color=colour(side))
-        dots = [of(record) for record in side.done]
+        dots = [figure(record) for record in side.done]
         axes.plot(dots, [place] * len(dots), "o", markersize=2.6, color=INK, alpha=0.55, markeredgewidth=0)
         if width > NARROW:
             axes.text(spread.most + longest * 0.015, place, _number(spread.median), va="center", weight="bold")
@@ -91,14 +91,14 @@ def bars(
             _at_the_edge(axes, place, _number(spread.median))
     if limit is not None:
         axes.axvline(limit[1].median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        words = f"{limit[0]} {_number(limit[1].median)}"
-        axes.text(limit[1].median - longest * 0.012, -0.95, words, ha="right", va="center", color=INK)
+        label = f"{limit[0]} {_number(limit[1].median)}"
+        axes.text(limit[1].median - longest * 0.012, -0.95, label, ha="right", va="center", color=INK)
     axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.02 if limit is None else 1.2))
     return made
 
 
 def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
-    """Return a plot of stacked bars: the median seconds of each stage of each side."""
+    """Draw stacked bars: the median seconds of each stage of each side."""
     made, axes = _rows([name for name, _ in rows], width)
     longest, seen = 0.0, []
     for place, (_, side) in enumerate(rows):
@@ -124,7 +124,7 @@ def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
 
 
 def lines(drawn: Sequence[Line], width: float) -> Figure:
-    """Return a plot of figures against the number of images, from zero, with the range of the runs as a band."""
+    """Draw figures against the number of images, from zero, with the range of the runs as a band."""
     made, axes = _figure(width, min(3.4, 0.7 * width))
     counts = sorted({count for line in drawn for count, _ in line.points})
     top = max(spread.most for line in drawn for _, spread in line.points) * 1.12
@@ -157,20 +157,20 @@ def lines(drawn: Sequence[Line], width: float) -> Figure:
 
 
 def _name_ends(axes: Axes, drawn: Sequence[Line], top: float, width: float) -> None:
-    """Write the name of each line behind its end, moved up where it would touch the one below."""
+    """Write the name of each line at its end, moved up if it would touch the one below."""
     lowest = -1.0
     for line in sorted(drawn, key=lambda line: line.points[-1][1].median):
         count, spread = line.points[-1]
         height = max(spread.median, lowest + top * (0.075 if width > NARROW else 0.1))
         lowest = height
-        words = f"{line.name} {_number(spread.median)}"
+        label = f"{line.name} {_number(spread.median)}"
         axes.annotate(
-            words, (count, height), xytext=(7, 0), textcoords="offset points", va="center", color=PALETTE[line.role][0]
+            label, (count, height), xytext=(7, 0), textcoords="offset points", va="center", color=PALETTE[line.role][0]
         )
 
 
 def _rows(names: Sequence[str], width: float) -> tuple[Figure, Axes]:
-    """Return a figure with a row for each name, the first on top, the names above the place of the bars."""
+    """Return a figure with one row per name, the first on top, with space for a bar below each name."""
     made, axes = _figure(width, ROW * len(names) + 0.5)
     axes.set_ylim(len(names) - 0.55, -1.1)
     axes.set_yticks([])
@@ -186,10 +186,10 @@ def _rows(names: Sequence[str], width: float) -> tuple[Figure, Axes]:
     return made, axes
 
 
-def _at_the_edge(axes: Axes, place: int, words: str) -> None:
-    """Write a bar's figure above it, at the right edge: on a narrow plot there is no room behind it."""
+def _at_the_edge(axes: Axes, place: int, text: str) -> None:
+    """Write a bar's figure above it at the right edge, for narrow plots."""
     edge = axes.get_yaxis_transform()
-    axes.text(1, place - 0.27, words, ha="right", va="bottom", weight="bold", transform=edge)
+    axes.text(1, place - 0.27, text, ha="right", va="bottom", weight="bold", transform=edge)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -198,5 +198,5 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _number(value: float) -> str:
-    """Return a figure in three digits or so."""
+    """Format a figure with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

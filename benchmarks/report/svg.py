@@ -1,4 +1,4 @@
-"""Figures as SVG whose colours are those of the page around them, in light and in dark."""
+"""Figures as SVG, in the colours of the page, light or dark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 __all__ = ["INK", "PALETTE", "QUIET", "RULE", "drawn", "themed"]
 
 INK, QUIET, RULE = "#1b1f24", "#5d6672", "#dfe3e8"
-PALETTE = {  # role → the colour in light and in dark; no two roles share one, because they are told apart by it
+PALETTE = {  # role → light and dark colour; light colours are unique, because `themed` replaces them by role
     "ink": (INK, "#e8eaed"),
     "quiet": (QUIET, "#9aa4b1"),
     "rule": (RULE, "#2f353d"),
@@ -53,16 +53,16 @@ STYLE: dict[Any, Any] = {
 
 
 def drawn(draw: Callable[[float], Figure], width: float, name: str) -> str:
-    """Return a plot as an SVG file.
+    """Return a plot as the text of an SVG file.
 
     Parameters
     ----------
     draw : callable
-        Makes the figure of a width in inches.
+        Draws the figure for a width in inches.
     width : float
-        In inches.
+        Width in inches.
     name : str
-        No two SVGs in one page may have the same: their ids are made of it.
+        Unique within a page, because element ids are derived from it.
     """
     text = StringIO()
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
@@ -72,7 +72,7 @@ def drawn(draw: Callable[[float], Figure], width: float, name: str) -> str:
 
 
 def themed(svg: str, label: str) -> str:
-    """Return an SVG for inlining: it fills its place, and its colours are variables of the page."""
+    """Return an SVG for inlining: it fills its container and uses the CSS variables of the page as colours."""
     for role, (light, _) in PALETTE.items():
         svg = svg.replace(light, f"var(--{role})")
     box = re.search(r'viewBox="[^"]*"', svg)

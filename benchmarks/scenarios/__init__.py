@@ -1,77 +1,95 @@
-"""What is measured: every module here is one scenario, with
+"""The scenarios: one kind of work each, which several backends or tools can do.
 
-``BACKENDS``
-    what it can be run on, the first of which is taken where nothing is asked for;
-``DATA``
-    what it works on: ``images``, ``features`` (generated) or ``keys`` (that exist only while they are listed);
-``ANSWER``
-    what it leaves in its output folder to be checked: ``features``, ``model``, ``rows``, ``plan`` or ``csv``;
-``run(task)``
-    which does it, in a process of its own, and returns the seconds by stage.
-"""  # noqa: D400
+To add one, write a module with a function ``run(task)`` that does the work of a
+:class:`~benchmarks.scenarios.task.Task` and returns its :class:`~benchmarks.scenarios.task.Timings`, and add it to
+:data:`SCENARIOS`. Each run has its own process.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import Protocol, cast
+from dataclasses import dataclass
+from typing import Literal
 
 from benchmarks.cases import Case
-from benchmarks.child import Done, Task
+from benchmarks.scenarios.task import Task, Timings
 from fruits.errors import SettingsError
 
-__all__ = ["SCENARIOS", "Scenario", "load", "missing"]
+__all__ = ["PEERS", "SCENARIOS", "Scenario", "load", "missing"]
+
+ENGINES = ("dask", "spark", "local")
+SOLVERS = (*ENGINES, "dask-ml", "spark-ml", "scikit-learn")
+PROCESSES = ("processes",)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A kind of work that can be measured.
+
+    Attributes
+    ----------
+    module : str
+        Module of this package with its ``run``, imported on first use.
+    backends : tuple of str
+        Backends that can run it, the default first.
+    data : {"images", "features", "keys"}
+        Input: image files, generated features, or generated keys of an object store.
+    answer : {"features", "model", "rows", "plan", "csv"}
+        Output, which :mod:`benchmarks.answers.check` compares with the reference.
+    """
+
+    module: str
+    backends: tuple[str, ...]
+    data: Literal["images", "features", "keys"]
+    answer: Literal["features", "model", "rows", "plan", "csv"]
+
+    def run(self, task: Task) -> Timings:
+        """Do the work of a task and return its timings."""
+        timings: Timings = importlib.import_module(f"{__name__}.{self.module}").run(task)
+        return timings
+
 
 PEERS = {"peer-notebook": "notebook", "peer-tfdata": "tfdata", "peer-ray": "ray", "peer-daft": "daft"}
 SCENARIOS = {
-    "featurize": "featurize",
-    "fit": "fit",
-    "transform": "transform",
-    "run": "whole_run",
-    "first-image": "first_image",
-    "ceiling": "ceiling",
-    "bare-loop": "bare_loop",
-    "plan": "plan",
-    "moments": "moments",
-    "csv": "csv_rows",
-    **dict.fromkeys(PEERS, "peers"),
-    **{f"run-{peer}": "peers" for peer in PEERS},
+    "featurize": Scenario("featurize", ENGINES, "images", "features"),
+    "fit": Scenario("jobs", ENGINES, "images", "model"),
+    "transform": Scenario("jobs", ENGINES, "images", "rows"),
+    "run": Scenario("jobs", ENGINES, "images", "rows"),
+    "first-image": Scenario("first_image", ENGINES, "images", "features"),
+    "ceiling": Scenario("plain_loops", PROCESSES, "images", "features"),
+    "bare-loop": Scenario("plain_loops", PROCESSES, "images", "features"),
+    "plan": Scenario("plan", ("driver",), "keys", "plan"),
+    "moments": Scenario("moments", SOLVERS, "features", "model"),
+    "csv": Scenario("csv_rows", ("local",), "features", "csv"),
+    **{name: Scenario("peers", (peer,), "images", "features") for name, peer in PEERS.items()},
+    **{f"run-{name}": Scenario("peers", (peer,), "images", "features") for name, peer in PEERS.items()},
 }
 
 
-class Scenario(Protocol):
-    """What every module here offers."""
-
-    BACKENDS: tuple[str, ...]
-    DATA: str
-    ANSWER: str
-
-    def run(self, task: Task) -> Done:
-        """Do it, and return the seconds by stage."""
-        ...
-
-
 def load(name: str) -> Scenario:
-    """Return the module of the scenario `name`.
+    """Return the scenario called `name`, with its module imported.
 
     Raises
     ------
     SettingsError
-        There is no such scenario.
+        `name` is not a scenario.
     """
-    if name not in SCENARIOS:
-        raise SettingsError(f"--scenario {name}: not known. Allowed: {', '.join(SCENARIOS)}.")
-    return cast(Scenario, importlib.import_module(f"benchmarks.scenarios.{SCENARIOS[name]}"))
+    scenario = SCENARIOS.get(name)
+    if scenario is None:
+        raise SettingsError(f"--scenario {name}: unknown. Allowed: {', '.join(SCENARIOS)}.")
+    importlib.import_module(f"{__name__}.{scenario.module}")
+    return scenario
 
 
 def missing(case: Case) -> str:
-    """Return why a case cannot be run here, because a package is not installed; empty where it can."""
+    """Return which packages a case needs and this environment lacks, as a message; empty if the case can run."""
     from backends import BACKENDS
     from benchmarks.scenarios import moments, peers
 
     required: tuple[str | None, ...]
     if case.scenario.removeprefix("run-") in PEERS:
-        required = peers.module(case.scenario).REQUIRES
+        required = peers.load_peer(case.backend).REQUIRES
     elif case.scenario == "moments":
         required = moments.REQUIRES.get(case.backend, ())
     else:

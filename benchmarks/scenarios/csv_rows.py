@@ -1,4 +1,4 @@
-"""Rows as CSV: all columns, as a worker writes them, in one process."""
+"""Rows as CSV: encode and write all columns in one process, as a worker does."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import time
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from benchmarks.child import Done, Task
+from benchmarks.scenarios.task import Task, Timings
 from fruits.jobs.job import COLUMNS
 from fruits.model.rows import encode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder, part_name
 
-BACKENDS = ("local",)
-DATA = "features"
-ANSWER = "csv"
 
-
-def run(task: Task) -> Done:
+def run(task: Task) -> Timings:
     """Encode and write the rows, part by part."""
     begin = time.perf_counter()
     model = ScaledPCA.load(task.model)
@@ -28,4 +24,4 @@ def run(task: Task) -> Done:
     with threadpool_limits(1):  # as on a worker
         for index, table in enumerate(parts):
             out.write(part_name(index, "csv"), encode_rows(table, model, "csv", COLUMNS))
-    return Done(seconds={"start-up": started - begin, "write": time.perf_counter() - started})
+    return Timings(seconds={"start-up": started - begin, "write": time.perf_counter() - started})

@@ -1,4 +1,4 @@
-"""Images to stored features: the tasks of any job, on one backend, without what comes after them."""
+"""Images to stored features: the first stage of every job, alone."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import time
 from collections import Counter
 
 import backends
-from benchmarks.child import Done, Task
+from benchmarks.scenarios.task import Task, Timings
 from fruits.images.listing import Listing
 from fruits.images.plan import make_plan
 from fruits.jobs import tasks
 from fruits.network.featurizer import compile_network
 from fruits.storage.folder import Folder
 
-BACKENDS = ("dask", "spark", "local")
-DATA = "images"
-ANSWER = "features"
 
-
-def run(task: Task) -> Done:
+def run(task: Task) -> Timings:
     """Store the features of the images."""
     case = task.case
     out = Folder(task.out)
@@ -37,4 +33,4 @@ def run(task: Task) -> Done:
         assert isinstance(report, tasks.PartReport)
         steps.update(report.seconds)
     seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - listed}
-    return Done(seconds=seconds, worker_seconds=dict(steps))
+    return Timings(seconds=seconds, worker_seconds=dict(steps))

@@ -1,4 +1,4 @@
-"""Whole jobs, as ``fruits fit``, ``fruits run`` and ``fruits transform`` do them."""
+"""Whole jobs: the commands ``fruits fit``, ``fruits run`` and ``fruits transform``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable
 
 import backends
-from benchmarks.child import Done, Task
+from benchmarks.scenarios.task import Task, Timings
 from fruits.executor import Executor
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport
 
-__all__ = ["run_job"]
-
-STAGES = {  # of a job, and what they are called here
+COMMANDS: dict[str, Callable[[Job, Executor], Report | SliceReport]] = {
+    "fit": pipeline.fit,
+    "run": pipeline.run,
+    "transform": pipeline.transform,
+}
+STAGES = {  # a job's stages → those of a record
     "network": "start-up",
     "engine": "start-up",
     "listing": "listing",
@@ -26,25 +29,25 @@ STAGES = {  # of a job, and what they are called here
 }
 
 
-def run_job(task: Task, command: Callable[[Job, Executor], Report | SliceReport]) -> Done:
-    """Do a whole job with one of the three commands of :mod:`fruits.jobs.pipeline`."""
+def run(task: Task) -> Timings:
+    """Run the command that the scenario is named after."""
     case = task.case
     job = Job(
         images=task.data,
         out=task.out,
         components=case.components,
         partition_size=case.partition_size,
-        model=task.model if command is pipeline.transform else None,
+        model=task.model if case.scenario == "transform" else None,
     )
     begin = time.perf_counter()
     with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]
-        made = time.perf_counter()
-        report = command(job, executor)
+        created = time.perf_counter()
+        report = COMMANDS[case.scenario](job, executor)
         ended = time.perf_counter()
-    seconds = {"start-up": made - begin}
+    seconds = {"start-up": created - begin}
     for stage, taken in report.seconds.items():
         name = STAGES[stage]
         seconds[name] = seconds.get(name, 0.0) + taken
-    # What no stage claims (the model, job.json, report.json) is written by the driver.
-    seconds["write"] = seconds.get("write", 0.0) + max(0.0, ended - made - sum(report.seconds.values()))
-    return Done(seconds=seconds, worker_seconds=report.worker_seconds)
+    # The driver writes the model, job.json and report.json outside all stages.
+    seconds["write"] = seconds.get("write", 0.0) + max(0.0, ended - created - sum(report.seconds.values()))
+    return Timings(seconds=seconds, worker_seconds=report.worker_seconds)

@@ -1,35 +1,30 @@
-"""What users do today, by the name of the scenario: ``peer-daft`` featurizes, ``run-peer-daft`` does the whole job."""
+"""Other tools doing the same job: ``peer-daft`` computes features, ``run-peer-daft`` also fits and writes rows."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Protocol, cast
 
-from benchmarks.child import Done, Task
 from benchmarks.peers import Run
-
-BACKENDS = ("notebook", "tfdata", "ray", "daft")
-DATA = "images"
-ANSWER = "features"
+from benchmarks.scenarios.task import Task, Timings
 
 
 class Peer(Protocol):
-    """What every module of :mod:`benchmarks.peers` offers."""
+    """A module of :mod:`benchmarks.peers`."""
 
     REQUIRES: tuple[str, ...]
     run: Run
 
 
-def module(scenario: str) -> Peer:
-    """Return the module that a scenario runs."""
-    return cast(Peer, importlib.import_module(f"benchmarks.peers.{scenario.rpartition('-')[2]}"))
+def load_peer(name: str) -> Peer:
+    """Return the module of a peer."""
+    return cast(Peer, importlib.import_module(f"benchmarks.peers.{name}"))
 
 
-def run(task: Task) -> Done:
-    """Run the peer; with PCA and rows where the scenario is the whole job."""
+def run(task: Task) -> Timings:
+    """Run the peer; fit the PCA and write rows only in the whole-job scenarios."""
     case = task.case
-    whole = case.scenario.startswith("run-")
-    components = case.components if whole else None
-    seconds = module(case.scenario).run(task.data, task.out, workers=case.workers, components=components)
+    components = case.components if case.scenario.startswith("run-") else None
+    seconds = load_peer(case.backend).run(task.data, task.out, workers=case.workers, components=components)
     seconds["start-up"] = seconds.pop("start")
-    return Done(seconds=seconds)
+    return Timings(seconds=seconds)

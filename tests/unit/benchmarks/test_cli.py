@@ -10,9 +10,9 @@ from fruits.cli.main import main
 from tests.bench_records import WRONG, record, session
 
 
-def call(*words: str | Path) -> int:
+def call(*arguments: str | Path) -> int:
     with pytest.raises(SystemExit) as ended:
-        main(["bench", *map(str, words)])
+        main(["bench", *map(str, arguments)])
     return int(ended.value.code or 0)
 
 
@@ -23,7 +23,7 @@ def measured(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_without_the_source_it_says_where_the_benchmarks_are(
+def test_an_installed_package_refers_to_the_source_checkout(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("fruits.cli.tool_commands.find_spec", lambda name: None)
@@ -31,7 +31,7 @@ def test_without_the_source_it_says_where_the_benchmarks_are(
     assert "not part of the installed package" in capsys.readouterr().err
 
 
-def test_help_tells_the_three_commands(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--help") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("measure", "report", "compare"))
@@ -40,30 +40,30 @@ def test_help_tells_the_three_commands(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["nowhere"], "nowhere: no such folder"),
-        (["compar", "old", "new"], "fruits bench compar: no such command, and no such folder. Meant: compare?"),
-        (["--images", "3"], "--images 3: a set has its own. Name what to run with --scenario."),
-        (["--set", "nothing"], "--set nothing: not known. Allowed: standard, full, quick"),
-        (["--scenario", "nothing"], "--scenario nothing: not known"),
-        (["--scenario", "plan", "--backend", "ray"], "--backend ray: not for plan"),
+        (["compar", "old", "new"], "fruits bench compar: no such command or folder. Did you mean compare?"),
+        (["--images", "3"], "--images 3: only allowed with --scenario. A set has fixed values."),
+        (["--set", "nothing"], "--set nothing: unknown. Allowed: standard, full, quick"),
+        (["--scenario", "nothing"], "--scenario nothing: unknown"),
+        (["--scenario", "plan", "--backend", "ray"], "--backend ray: not supported by plan"),
         (["--scenario", "plan", "--images", "many"], "--images many: not allowed"),
         (["--scenario", "plan", "--workers", "0"], "--workers 0: not allowed"),
         (["--workers", "1,2"], "a set takes one count"),
         (["--scenario", "featurize", "--out", "{}"], "works on images. Give their folder"),
-        (["report", "nowhere"], "nowhere: no records.jsonl there"),
-        (["compare", "nowhere", "nowhere"], "nowhere: no records.jsonl there"),
+        (["report", "nowhere"], "nowhere: no records.jsonl."),
+        (["compare", "nowhere", "nowhere"], "nowhere: no records.jsonl."),
     ],
 )
-def test_what_cannot_be_done_is_told_in_words(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_input_is_reported(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(*(word.format(tmp_path) for word in words)) == 2
+    assert call(*(argument.format(tmp_path) for argument in arguments)) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_report_tells_what_was_wrong_and_fails(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_with_wrong_answers_exits_with_1(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("report", measured, "--json") == 1
     values = json.loads(capsys.readouterr().out)
     assert (values["failed"], values["wrong"]) == (0, 5)
@@ -71,10 +71,10 @@ def test_a_report_tells_what_was_wrong_and_fails(measured: Path, capsys: pytest.
     assert Path(values["text"]).is_file()
 
 
-def test_where_nothing_was_done_there_is_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_session_without_a_completed_run_has_no_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(tmp_path, record(status="failed", reason="died", answer=None))
     assert call("report", tmp_path) == 1
-    assert "none of the 1 runs came to an end" in capsys.readouterr().err
+    assert "none of the 1 runs finished" in capsys.readouterr().err
     assert not (tmp_path / "report.html").exists()
 
 

@@ -22,7 +22,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_plot_is_there_for_wide_and_narrow_with_its_command_and_versions(written: Path) -> None:
+def test_every_plot_has_a_wide_and_a_narrow_form_its_command_and_versions(written: Path) -> None:
     page = (written / "report.html").read_text()
     for name in PLOTS:
         section = page[page.index(f'<section id="{name}">') :].partition("</section>")[0]
@@ -33,13 +33,13 @@ def test_every_plot_is_there_for_wide_and_narrow_with_its_command_and_versions(w
     assert [path.stem for path in sorted((written / "plots").iterdir())] == sorted(PLOTS)
 
 
-def test_the_page_holds_everything_itself(written: Path) -> None:
+def test_the_page_is_self_contained(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.search(r"(src|href)=\"(?!#)", page)
     assert "@import" not in page
     assert "prefers-color-scheme: dark" in page
     ids = re.findall(r'<clipPath id="([^"]+)"', page)
-    assert len(ids) == len(set(ids))  # or one plot would be cut as another
+    assert len(ids) == len(set(ids))  # a shared id would clip one plot to the area of another
 
 
 def test_the_page_is_well_formed(written: Path) -> None:
@@ -64,29 +64,29 @@ def test_the_page_is_well_formed(written: Path) -> None:
         assert ElementTree.fromstring(path.read_text()).tag.endswith("svg")
 
 
-def test_the_ranking_and_the_marks_are_in_both(written: Path) -> None:
+def test_page_and_text_show_the_ranking_and_the_unranked(written: Path) -> None:
     for name in ("report.html", "report.md"):
         text = (written / name).read_text()
-        assert "Dask featurizes 352 images a second and Spark 346, on 2 cores: 86% of what the network" in text
+        assert "Dask processes 352 images per second and Spark 346, on 2 cores: 86% of the network alone" in text
         assert re.search(r"Daft \+ Keras, 2 workers.*wrong answer: a cosine of 0.9", text)
         assert re.search(r"Ray Data \+ Keras, 2 workers.*not run: not installed: ray", text)
         assert "the same (noise)" in text
         assert "within 1e-05" in text
-        assert "0.95 x" in text  # of the goals
+        assert "0.95 x" in text  # in the goals
         assert "Load average before the runs" in text or "the load average was" in text
     table = (written / "report.md").read_text().partition("## Images to features: 5,240 images")[2]
     names = re.findall(r"^\| (\d?) \| ([^|]+) \|", table.partition("##")[0], re.MULTILINE)
     assert names == [("", "network alone"), ("", "bare loop, no engine"), ("1", "Dask"), ("2", "Spark")]
 
 
-def test_a_disturbed_machine_is_told(written: Path, tmp_path: Path) -> None:
+def test_other_load_on_the_machine_is_reported(written: Path, tmp_path: Path) -> None:
     page, text = write_report(tmp_path, [replace(one, busy=0.9) for one in session(1)])
     for name, path in (("report.html", page), ("report.md", text)):
         assert "90 % of its processors were busy" in path.read_text()
-        assert "at other work" not in (written / name).read_text()
+        assert "under other load" not in (written / name).read_text()
 
 
-def test_text_from_records_cannot_break_the_page(tmp_path: Path) -> None:
+def test_text_from_records_is_escaped(tmp_path: Path) -> None:
     odd = replace(record(), command="fruits bench '<script>alert(1)</script>'")
     failed = record(backend="spark", status="failed", reason="<b>&", answer=None)
     page, _ = write_report(tmp_path, [odd, failed])
@@ -107,7 +107,7 @@ def test_text_from_records_cannot_break_the_page(tmp_path: Path) -> None:
     ],
     ids=["plan", "one", "wrong", "first-image", "moments", "peer", "failed"],
 )
-def test_any_part_of_a_session_can_be_reported(records: list[Record], tmp_path: Path) -> None:
+def test_a_partial_session_can_be_reported(records: list[Record], tmp_path: Path) -> None:
     page, text = write_report(tmp_path, records)
     assert "How this was measured" in page.read_text()
     assert "How this was measured" in text.read_text()

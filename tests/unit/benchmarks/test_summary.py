@@ -5,16 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.cases import Case, Group
-from benchmarks.changes import changes
+from benchmarks.measure.sets import SETS, named_groups, set_groups
+from benchmarks.report.changes import changes
+from benchmarks.report.goals import goals
+from benchmarks.report.summary import noise, noise_of, ranking, sides, verdict
 from benchmarks.scenarios import SCENARIOS, load
-from benchmarks.sets import SETS, asked_groups, set_groups
-from benchmarks.summary import noise, noise_of, ranking, sides, verdict
-from benchmarks.targets import goals
 from fruits.errors import SettingsError
 from tests.bench_records import WRONG, record, session
 
 
-def test_sides_take_turns_and_the_first_is_its_own_control() -> None:
+def test_cases_take_turns_and_the_first_is_its_own_control() -> None:
     a, b = (Case(scenario="featurize", backend=name, workers=2, images=10) for name in ("dask", "spark"))
     turns = Group("featurize", (a, b), repeats=2).turns()
     assert turns == [(a, 0, False), (b, 0, False), (a, 0, True), (a, 1, False), (b, 1, False), (a, 1, True)]
@@ -27,11 +27,11 @@ def test_sides_take_turns_and_the_first_is_its_own_control() -> None:
         ([10.0, 10.0, 10.0, 10.0], 0.0),
         ([10.0, 11.0], 1 / 10.5),
         ([10.0, 10.0, 11.0, 11.0], 1 / 10.5),  # the split {10, 10} and {11, 11}
-        ([10.0, 10.0, 10.0, 10.0, 10.0, 99.0], 0.0),  # one run that was disturbed moves no median
+        ([10.0, 10.0, 10.0, 10.0, 10.0, 99.0], 0.0),  # a single disturbed run does not move the median
         ([5.0], 0.0),
     ],
 )
-def test_noise_is_what_chance_can_do_to_a_median(values: list[float], expected: float) -> None:
+def test_noise_is_the_largest_difference_of_medians_by_chance(values: list[float], expected: float) -> None:
     assert noise(values) == pytest.approx(expected)
 
 
@@ -42,7 +42,7 @@ def test_noise_does_not_depend_on_order_or_unit(values: list[float]) -> None:
     assert 0 <= noise(values) <= (max(values) - min(values)) / min(values)
 
 
-def test_a_difference_inside_the_noise_is_called_so() -> None:
+def test_a_difference_within_the_noise_is_called_the_same() -> None:
     assert verdict(1.02, 0.03) == "the same (noise)"
     assert verdict(0.98, 0.03) == "the same (noise)"
     assert verdict(1.04, 0.03) == "1.04 x"
@@ -50,7 +50,7 @@ def test_a_difference_inside_the_noise_is_called_so() -> None:
     assert verdict(1.02, None) == "1.02 x (noise unknown)"
 
 
-def test_the_noise_of_a_group_is_that_of_its_control() -> None:
+def test_the_noise_of_a_group_comes_from_its_control() -> None:
     quiet = [record(rate=rate, group="a", control=control) for rate in (100, 101) for control in (False, True)]
     loud = [record(rate=rate, group="b", control=control) for rate in (100, 150) for control in (False, True)]
     without = [record(group="c")]
@@ -60,21 +60,21 @@ def test_the_noise_of_a_group_is_that_of_its_control() -> None:
     assert noise_of(without) is None
 
 
-def test_the_fastest_leads_and_a_fast_wrong_answer_is_not_ranked() -> None:
+def test_the_fastest_ranks_first_and_a_fast_wrong_answer_is_not_ranked() -> None:
     found = [side for side in sides(session()) if side.group == "other tools"]
     assert max(found, key=lambda side: side.rate.median if side.done else 0).case.scenario == "peer-daft"
     assert [side.case.scenario for side in ranking(found)] == ["featurize", "featurize", "peer-tfdata", "peer-notebook"]
-    trouble = {side.case.scenario: side.trouble for side in found if not side.ranked}
-    assert trouble == {"peer-daft": "wrong answer: a cosine of 0.9", "peer-ray": "not run: not installed: ray"}
+    faults = {side.case.scenario: side.fault for side in found if not side.ranked}
+    assert faults == {"peer-daft": "wrong answer: a cosine of 0.9", "peer-ray": "not run: not installed: ray"}
 
 
-def test_one_wrong_answer_among_many_runs_is_enough() -> None:
+def test_one_wrong_answer_excludes_a_case() -> None:
     (side,) = sides([record(repeat=0), record(repeat=1, answer=WRONG), record(repeat=2)])
     assert not side.ranked
     assert ranking([side]) == []
 
 
-def test_changes_are_told_beyond_the_noise_of_both() -> None:
+def test_only_changes_beyond_the_noise_are_reported() -> None:
     def measured(dask: float, spark: float) -> list[object]:
         return [
             record(backend=backend, rate=rate * shake, repeat=repeat, control=control)
@@ -93,13 +93,13 @@ def test_changes_are_told_beyond_the_noise_of_both() -> None:
     assert changes([record(images=10)], [record(images=20)]) == []
 
 
-def test_goals_are_computed_from_what_was_measured_and_judged_only_where_it_is_enough() -> None:
-    found = {goal.what: goal for goal in goals(session())}
+def test_goals_are_computed_and_judged_only_at_sufficient_sizes() -> None:
+    found = {goal.name: goal for goal in goals(session())}
     bare = found["featurize on dask ÷ bare-loop"]
     assert bare.measured == pytest.approx(352 / 371)
     assert (bare.met, bare.on) == ("met", "5,240")
     assert found["featurize on spark ÷ peer-tfdata"].measured == pytest.approx(338 / 122)
-    assert not any("daft" in what for what in found)  # its answer is wrong
+    assert not any("daft" in name for name in found)  # its answer is wrong
     assert found["run on dask ÷ run-peer-notebook, start-up included"].met == "fewer"
     assert found["from command to first image on spark"].met == "stretch"
     growth = found["seconds per 1,000 images on dask, growth"]
@@ -108,12 +108,12 @@ def test_goals_are_computed_from_what_was_measured_and_judged_only_where_it_is_e
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_set_is_made_of_scenarios_that_there_are(name: str) -> None:
+def test_every_set_consists_of_known_scenarios_and_backends(name: str) -> None:
     groups = set_groups(name, 2)
     assert len({group.name for group in groups}) == len(groups)
     for case in (case for group in groups for case in group.cases):
         assert case.scenario in SCENARIOS
-        assert case.backend in load(case.scenario).BACKENDS
+        assert case.backend in load(case.scenario).backends
     if name != "quick":
         assert {case.scenario for group in groups for case in group.cases} >= {
             "featurize",
@@ -123,8 +123,8 @@ def test_every_set_is_made_of_scenarios_that_there_are(name: str) -> None:
         }
 
 
-def test_asked_groups_are_one_for_each_number_of_images() -> None:
-    groups = asked_groups(
+def test_each_number_of_images_is_a_group() -> None:
+    groups = named_groups(
         scenarios=["featurize", "ceiling"],
         backends=["dask", "spark"],
         workers=[1, 2],
@@ -145,12 +145,12 @@ def test_asked_groups_are_one_for_each_number_of_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenarios", "backends", "words"),
+    ("scenarios", "backends", "message"),
     [(["nothing"], [], "--scenario nothing"), (["featurize"], ["ray"], "--backend ray"), (["peer-x"], [], "peer-x")],
 )
-def test_what_is_not_known_is_refused(scenarios: list[str], backends: list[str], words: str) -> None:
-    with pytest.raises(SettingsError, match=words):
-        asked_groups(
+def test_unknown_names_are_rejected(scenarios: list[str], backends: list[str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        named_groups(
             scenarios=scenarios, backends=backends, workers=[1], images=[], repeats=1, partition_size=1, components=1
         )
     with pytest.raises(SettingsError, match="--set nothing"):

@@ -1,4 +1,4 @@
-"""The figures that were set as goals, each computed from the records where they have what it takes."""
+"""Performance goals, computed from the records that have the needed cases."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.record import Record
-from benchmarks.summary import Side, sides
+from benchmarks.report.summary import Side, sides
 
 __all__ = ["Goal", "goals"]
 
 OURS = ("dask", "spark")
-LARGE = 5_000  # images, from which on a rate is one of work and not of beginnings, and growth is looked at
-GROWTH = 2.0  # times as many images, at least, or nothing can be said about growth
+LARGE = 5_000  # least images for judging rates and growth: below, the start of a run weighs too much
+GROWTH = 2.0  # least ratio of images for judging growth
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One goal, and what was measured.
+    """A goal and the measured figure.
 
     Attributes
     ----------
-    what : str
+    name : str
     measured, least, stretch : float
-        The figure; what it should be, and what would be better still.
+        The measured figure, the goal and the stretch goal.
     unit : str
         ``x``: a ratio; ``%``: a share; ``s``: seconds; ``GB``.
     at_most : bool
-        Whether the figure should be small.
+        True if a small figure is good.
     on : str
-        At how many images, rows or keys it was measured.
+        Number of images, rows or keys of the measurement.
     enough : bool
-        Whether those are as many as the goal was set for; else it is shown, and not judged.
+        False if the goal was set for a larger number; the figure is then shown without a judgement.
     """
 
-    what: str
+    name: str
     measured: float
     least: float
     stretch: float
@@ -45,7 +45,7 @@ class Goal:
 
     @property
     def met(self) -> str:
-        """``stretch``, ``met`` or ``short``; or ``fewer``, where it is not judged."""
+        """``stretch``, ``met`` or ``short``; ``fewer`` if the measurement is too small to be judged."""
         if not self.enough:
             return "fewer"
         for name, bound in (("stretch", self.stretch), ("met", self.least)):
@@ -55,7 +55,7 @@ class Goal:
 
 
 def goals(records: Sequence[Record]) -> list[Goal]:
-    """Return every goal for which there are records, on the largest number of images that both its sides have."""
+    """Return the goals that can be computed, each on the largest number of images that its sides share."""
     known = [side for side in sides(records) if side.ranked and side.done and not side.records[0].cold]
     return [
         *_speeds(known, "featurize", "bare-loop", 0.93, 0.98, least_images=LARGE),
@@ -86,7 +86,7 @@ def _wall(record: Record) -> float:
 
 
 def _pairs(known: Sequence[Side], first: str, second: str) -> Iterator[tuple[Side, Side]]:
-    """Yield, for each of our backends, its side of `first` with that of `second` of one group, as large as possible."""
+    """Yield, for Dask and Spark, the sides of scenarios `first` and `second` of one group, the largest such pair."""
     for backend in OURS:
         found = [
             (one, other)
@@ -114,9 +114,9 @@ def _speeds(
     figure = _wall if whole else _work
     for one, other in _pairs(known, ours, theirs):
         ratio = other.spread(figure).median / one.spread(figure).median
-        what = f"{ours} on {one.case.backend} ÷ {theirs}{', start-up included' if whole else ''}"
+        name = f"{ours} on {one.case.backend} ÷ {theirs}{', start-up included' if whole else ''}"
         images = one.case.images
-        yield Goal(what, ratio, least, stretch, "x", False, f"{images:,}", images >= least_images)
+        yield Goal(name, ratio, least, stretch, "x", False, f"{images:,}", images >= least_images)
 
 
 def _solvers(known: Sequence[Side]) -> Iterator[Goal]:
@@ -143,10 +143,10 @@ def _growth(known: Sequence[Side]) -> Iterator[Goal]:
         found.sort(key=lambda side: side.case.images)
         if found and found[-1].case.images >= GROWTH * found[0].case.images:
             on = f"{found[0].case.images:,} → {found[-1].case.images:,}"
-            for words, least, figure in figures:
+            for name, least, figure in figures:
                 small, large = (side.spread(figure).median for side in (found[0], found[-1]))
                 enough = found[-1].case.images >= 80_000
-                yield Goal(f"{words} on {backend}, growth", large / small - 1, least, least, "%", True, on, enough)
+                yield Goal(f"{name} on {backend}, growth", large / small - 1, least, least, "%", True, on, enough)
 
 
 def _most_workers(found: Sequence[Side]) -> int:
@@ -164,14 +164,14 @@ def _first_image(known: Sequence[Side]) -> Iterator[Goal]:
 def _beyond_featurize(known: Sequence[Side]) -> Iterator[Goal]:
     for one, other in _pairs(known, "featurize", "transform"):
         share = other.spread(_work).median / one.spread(_work).median - 1
-        what = f"transform on {one.case.backend}: time beyond featurize"
-        yield Goal(what, share, 0.10, 0.05, "%", True, f"{one.case.images:,}")
+        name = f"transform on {one.case.backend}: time beyond featurize"
+        yield Goal(name, share, 0.10, 0.05, "%", True, f"{one.case.images:,}")
 
 
 def _seconds(
     known: Sequence[Side],
     scenario: str,
-    words: str,
+    name: str,
     figure: Callable[[Record], float],
     least: float,
     stretch: float,
@@ -183,7 +183,7 @@ def _seconds(
         side = max(found, key=lambda side: side.case.images)
         on = f"{side.case.images:,}"
         yield Goal(
-            words.format(on=on),
+            name.format(on=on),
             side.spread(figure).median,
             least,
             stretch,

@@ -1,4 +1,4 @@
-"""What records say: medians with least and most, the noise, and who is ahead of whom beyond it."""
+"""Statistics of records: medians with their range, the noise, and the ranking."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ MOST_SPLITS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median, least and most of some figures."""
+    """Median, minimum and maximum."""
 
     median: float
     least: float
     most: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        """Return the spread of at least one value."""
-        known = list(values)
-        return cls(statistics.median(known), min(known), max(known))
+    def from_values(cls, values: Iterable[float]) -> Spread:
+        """Return the spread of one or more values."""
+        all_values = list(values)
+        return cls(statistics.median(all_values), min(all_values), max(all_values))
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One case of a group, and its runs.
+    """A case of a group with its runs.
 
     Attributes
     ----------
     group : str
     case : Case
     records : tuple of Record
-        In the order in which they were run; the control is not among them.
+        In the order of the runs, without the control.
     """
 
     group: str
@@ -48,17 +48,17 @@ class Side:
 
     @property
     def ranked(self) -> bool:
-        """Whether it may be ranked: all its runs were done, and none of their answers is wrong."""
+        """True if all runs finished and no answer is wrong."""
         return all(record.ranked for record in self.records)
 
     @property
     def done(self) -> tuple[Record, ...]:
-        """The runs that came to an end."""
+        """The finished runs."""
         return tuple(record for record in self.records if record.status == "done")
 
     @property
-    def trouble(self) -> str:
-        """Why it is not ranked, in words; empty where it is."""
+    def fault(self) -> str:
+        """Reason for not being ranked; empty if ranked."""
         for record in self.records:
             if record.status != "done":
                 return f"{record.status}: {record.reason}"
@@ -67,8 +67,8 @@ class Side:
         return ""
 
     def spread(self, figure: Callable[[Record], float]) -> Spread:
-        """Return the spread of a figure over the runs that came to an end."""
-        return Spread.of(figure(record) for record in self.done)
+        """Return the spread of a figure over the finished runs."""
+        return Spread.from_values(figure(record) for record in self.done)
 
     @property
     def rate(self) -> Spread:
@@ -77,19 +77,19 @@ class Side:
 
 
 def sides(records: Sequence[Record], *, control: bool = False) -> list[Side]:
-    """Return the sides of all groups, in the order in which they were first run; or the controls instead."""
-    found: dict[tuple[str, Case], list[Record]] = {}
+    """Return the sides of all groups in the order of their first runs; with `control`, the control runs instead."""
+    runs_of: dict[tuple[str, Case], list[Record]] = {}
     for record in records:
         if record.control is control:
-            found.setdefault((record.group, record.case), []).append(record)
-    return [Side(group, case, tuple(runs)) for (group, case), runs in found.items()]
+            runs_of.setdefault((record.group, record.case), []).append(record)
+    return [Side(group, case, tuple(runs)) for (group, case), runs in runs_of.items()]
 
 
 def noise(values: Sequence[float]) -> float:
-    """Return by how much, as a share, two medians of equal things can differ by chance.
+    """Return the largest relative difference of two medians that chance can produce.
 
-    The values are those of the same thing, measured twice as often as any other. They are split in two halves in
-    every way that there is, and the largest difference of the two medians is what chance can do.
+    The values are repeated measurements of one case. They are split into two halves in every possible way (at most
+    20,000); the noise is the largest difference between the medians of the halves.
     """
     half = len(values) // 2
     if half == 0:
@@ -104,35 +104,35 @@ def noise(values: Sequence[float]) -> float:
 
 
 def noise_of(records: Sequence[Record], group: str | None = None) -> float | None:
-    """Return the noise of a group; where it had no control, and for None, the largest of all groups that had one.
+    """Return the noise of a group; without a control in it, or for None, the largest noise of all groups.
 
-    None where no group had one: nothing can be said then about small differences.
+    None if no group has a control; small differences cannot be judged then.
     """
     controls = {side.group: side for side in sides(records, control=True) if side.done}
-    found = {}
+    measured = {}
     for side in sides(records):
         control = controls.get(side.group)
         if control is not None and control.case == side.case and side.done:
-            found[side.group] = noise([record.work for record in (*side.done, *control.done)])
-    if group in found:
-        return found[group]
-    return max(found.values(), default=None)
+            measured[side.group] = noise([record.work for record in (*side.done, *control.done)])
+    if group in measured:
+        return measured[group]
+    return max(measured.values(), default=None)
 
 
 def ranking(group: Sequence[Side]) -> list[Side]:
-    """Return the sides that may be ranked, the fastest first."""
+    """Return the ranked sides, the fastest first."""
     return sorted((side for side in group if side.ranked), key=lambda side: -side.rate.median)
 
 
 def verdict(ratio: float, noise: float | None) -> str:
-    """Return in words what a ratio of two medians means.
+    """Describe a ratio of two medians, given the noise.
 
     Parameters
     ----------
     ratio : float
-        How many times as fast.
+        Relative speed.
     noise : float or None
-        As :func:`noise_of` returns it.
+        Result of :func:`noise_of`.
     """
     if noise is not None and abs(ratio - 1) <= noise:
         return "the same (noise)"

@@ -1,7 +1,7 @@
-"""Sets of groups: ``quick`` takes minutes, ``standard`` half an hour on 2 cores, ``full`` an hour and a quarter.
+"""Sets of groups: ``quick`` takes minutes, ``standard`` about 30 minutes and ``full`` about 75 minutes on 2 cores.
 
-The budget, in minutes on 2 cores, checking answers included: of `standard` as it took on 2026-11-26, at 170 images/s of
-ours; of `full` reckoned from what each run takes at 230:
+Times in minutes on 2 cores, checks included. Those of `standard` were measured on 2026-11-26, at 170 images/s; those of
+`full` are estimates from the time per run at 230 images/s.
 
 =========== ============================================================================================== =======
 standard    runs                                                                                           minutes
@@ -16,8 +16,8 @@ solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn
 plan, csv   1,000,000 keys; 5,000 rows; 5 repeats                                                                1
 =========== ============================================================================================== =======
 
-``full`` has the numbers that the goals of :mod:`benchmarks.targets` were set for, and what takes many minutes less
-often; what is compared across groups comes one after the other:
+``full`` uses the sizes of :mod:`benchmarks.report.goals` and repeats long runs less often. Groups that are compared
+with each other are adjacent:
 
 =========== ============================================================================================== =======
 full        runs                                                                                           minutes
@@ -32,8 +32,8 @@ other tools 5,120 images: Dask twice, Spark, four peers; 3 repeats              
 whole jobs  21,504 images: run on Dask and Spark, run by peer-notebook; once                                    10
 =========== ============================================================================================== =======
 
-Numbers of images are multiples of 1,024, two partitions: on few images, the last partition of an odd number would
-leave one of two workers idle for a share of the time that says nothing about more images.
+Numbers of images are multiples of 1,024, which is two partitions: with an odd number of partitions, one of two workers
+would idle at the end, for a share of the time that larger jobs do not have.
 """
 
 from __future__ import annotations
@@ -44,12 +44,11 @@ from benchmarks.cases import Case, Group
 from benchmarks.scenarios import PEERS, load
 from fruits.errors import SettingsError
 
-__all__ = ["SETS", "asked_groups", "set_groups"]
+__all__ = ["SETS", "named_groups", "set_groups"]
 
 OURS = ("dask", "spark")
 SOLVERS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
 PLAIN = ("bare-loop", "ceiling")
-PEER = ("peer-", "run-peer-")
 DEFAULT_IMAGES = {"plan": 1_000_000, "moments": 20_000, "csv": 5_000, "first-image": 1}
 
 
@@ -58,7 +57,7 @@ def _both(scenario: str, workers: int, images: int) -> tuple[Case, ...]:
 
 
 def _alone(names: Sequence[str], workers: int, images: int) -> tuple[Case, ...]:
-    return tuple(Case(scenario=name, backend=backend_of(name), workers=workers, images=images) for name in names)
+    return tuple(Case(scenario=name, backend=load(name).backends[0], workers=workers, images=images) for name in names)
 
 
 def _solvers(workers: int, rows: int) -> tuple[Case, ...]:
@@ -116,25 +115,19 @@ SETS = {"standard": _standard, "full": _full, "quick": _quick}
 
 
 def set_groups(name: str, workers: int) -> tuple[Group, ...]:
-    """Return the groups of the set `name`, for so many workers.
+    """Return the groups of the set `name` for a number of workers.
 
     Raises
     ------
     SettingsError
-        There is no such set.
+        `name` is not a set.
     """
     if name not in SETS:
-        raise SettingsError(f"--set {name}: not known. Allowed: {', '.join(SETS)}.")
+        raise SettingsError(f"--set {name}: unknown. Allowed: {', '.join(SETS)}.")
     return SETS[name](workers)
 
 
-def backend_of(scenario: str) -> str:
-    """Return what a scenario runs on where nothing else is asked for."""
-    module = load(scenario)
-    return PEERS.get(scenario.removeprefix("run-"), module.BACKENDS[0])
-
-
-def asked_groups(
+def named_groups(
     *,
     scenarios: Sequence[str],
     backends: Sequence[str],
@@ -144,30 +137,33 @@ def asked_groups(
     partition_size: int,
     components: int,
 ) -> tuple[Group, ...]:
-    """Return a group for each number of images, of all that is asked for, in the order in which it is named.
+    """Return one group for each number of images, of the named scenarios on the named backends.
 
     Parameters
     ----------
     scenarios, backends : sequence of str
-        A scenario that knows none of them runs on its own default. Where none is given: Dask and Spark.
+        A scenario that supports none of the backends runs on its default. Without `backends`: Dask and Spark.
     workers, images : sequence of int
-        Where no number of images is given, a scenario has its own, and 5,240 if it works on images.
+        Without `images`, each scenario has its default, 5,240 for most of those on images.
     repeats, partition_size, components : int
         Of every case.
 
     Raises
     ------
     SettingsError
-        A scenario is not known, or a backend is known to none of them.
+        A scenario is unknown, or a backend is supported by none of the scenarios.
     """
-    known = {name: (backend_of(name),) if name.startswith(PEER) else load(name).BACKENDS for name in scenarios}
-    if strangers := [name for name in backends if not any(name in allowed for allowed in known.values())]:
-        allowed = ", ".join(sorted({name for names in known.values() for name in names}))
-        raise SettingsError(f"--backend {','.join(strangers)}: not for {', '.join(scenarios)}. Allowed: {allowed}.")
+    supported = {name: load(name).backends for name in scenarios}
+    if unsupported := [name for name in backends if not any(name in names for names in supported.values())]:
+        allowed = ", ".join(sorted({name for names in supported.values() for name in names}))
+        raise SettingsError(
+            f"--backend {','.join(unsupported)}: not supported by {', '.join(scenarios)}. Allowed: {allowed}."
+        )
     groups: dict[int, list[Case]] = {}
     for scenario in scenarios:
+        chosen = [name for name in backends or OURS if name in supported[scenario]] or supported[scenario][:1]
         for count in images or (DEFAULT_IMAGES.get(scenario, 5_240),):
-            for backend in [name for name in backends or OURS if name in known[scenario]] or [backend_of(scenario)]:
+            for backend in chosen:
                 for cores in workers:
                     case = Case(
                         scenario=scenario,
@@ -178,5 +174,5 @@ def asked_groups(
                         components=components,
                     )
                     groups.setdefault(count, []).append(case)
-    name = ", ".join(scenarios)
-    return tuple(Group(f"{name} {count:,}", tuple(cases), repeats) for count, cases in groups.items())
+    title = ", ".join(scenarios)
+    return tuple(Group(f"{title} {count:,}", tuple(cases), repeats) for count, cases in groups.items())

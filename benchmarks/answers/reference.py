@@ -1,4 +1,4 @@
-"""The answers that runs are held to: the local backend's features, and what the core makes of them in this process."""
+"""Reference answers: features from the local backend, and a model and rows computed from them in this process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-from benchmarks.images import original
+from benchmarks.inputs.images import original
 from fruits.images.listing import Listing
 from fruits.model.moments import FAN_IN, Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.storage.parquet import vectors
 
-__all__ = ["Reference", "model_of", "read_features", "read_parts"]
+__all__ = ["Reference", "fit_parts", "read_features", "read_parts"]
 
 Float32 = npt.NDArray[np.float32]
 
 
 class Reference:
-    """The right answers for every set of images made of one.
+    """Expected answers for image sets made from the same originals.
 
     Parameters
     ----------
     features : Path
-        Where the local backend stored the features of the original images.
+        Folder in which the local backend stored the features of the original images.
     """
 
     def __init__(self, features: Path) -> None:
@@ -38,21 +38,21 @@ class Reference:
         self._row = {path: row for row, path in enumerate(paths)}
 
     def features(self, images: Path) -> tuple[list[str], Float32]:
-        """Return the paths of an image set, in order, and the features that belong to them; what is rejected is out."""
-        names = [entry.path for entry in Listing(str(images)) if original(entry.path) in self._row]
+        """Return the sorted paths of an image set, without rejects, and their features."""
+        names = [image.path for image in Listing(str(images)) if original(image.path) in self._row]
         return names, self._values[[self._row[original(name)] for name in names]]
 
-    @lru_cache(maxsize=4)  # noqa: B019 - one reference lives as long as the session
+    @lru_cache(maxsize=4)  # noqa: B019 - a reference lives as long as the process
     def model(self, images: Path, partition_size: int, components: int) -> ScaledPCA:
-        """Return the model that a fit on an image set must find."""
+        """Return the model expected from a fit on an image set."""
         values = self.features(images)[1]
-        return model_of(
+        return fit_parts(
             [values[start : start + partition_size] for start in _starts(values, partition_size)], components
         )
 
     @lru_cache(maxsize=2)  # noqa: B019
     def rows(self, images: Path, partition_size: int, model: ScaledPCA) -> dict[str, Float32]:
-        """Return the columns that the rows of an image set must have, in the order of its paths."""
+        """Return the columns expected in the rows of an image set, in the order of its paths."""
         values = self.features(images)[1]
         scaled = np.empty_like(values)
         scores = np.empty((len(values), len(model.components)), np.float32)
@@ -63,8 +63,8 @@ class Reference:
         return {"features": values, "scaled_features": scaled, "pca_features": scores}
 
 
-def model_of(parts: list[Float32], components: int) -> ScaledPCA:
-    """Return the model of features that lie in parts: merged as a job merges them, in this process."""
+def fit_parts(parts: list[Float32], components: int) -> ScaledPCA:
+    """Fit a model to features in parts, merging moments in the order of a job."""
     with threadpool_limits(1):
         groups = [
             Moments.merged(Moments.of(part) for part in parts[start : start + FAN_IN])
@@ -76,14 +76,21 @@ def model_of(parts: list[Float32], components: int) -> ScaledPCA:
 
 
 def read_parts(folder: Path) -> list[Float32]:
-    """Return the features of each Parquet file of a folder, in the order in which they are stored."""
+    """Return the features of each Parquet file of a folder, in stored order."""
     return [vectors(pq.read_table(path, columns=["features"])["features"]) for path in sorted(folder.glob("*.parquet"))]
 
 
 def read_features(folder: Path) -> tuple[list[str], Float32, dict[str, Float32]]:
-    """Return what Parquet files hold, ordered by path: the paths, the features, and the other vectors by name.
+    """Read Parquet files of any of the compared tools, with vectors of fixed or variable size.
 
-    Whoever wrote them: a vector may be of a fixed size or not.
+    Returns
+    -------
+    paths : list of str
+        Sorted.
+    features : ndarray of float32, shape (n, features)
+        In the order of the paths.
+    others : dict of str to ndarray
+        Other columns of vectors, by name.
     """
     table = pq.read_table(folder, partitioning=None, use_threads=False)
     paths = table["path"].to_pylist()

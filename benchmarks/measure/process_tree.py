@@ -1,4 +1,4 @@
-"""Run a command in a process tree of its own, and tell what the whole tree used."""
+"""Run a command and measure the resources used by its whole process tree."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a tree of processes used; see the fields of the same names of :class:`benchmarks.record.Record`."""
+    """Resources used by a process tree, as in the fields of :class:`benchmarks.record.Record`."""
 
-    exit_code: int | None  # None: it took too long, and was ended
+    exit_code: int | None  # None after a timeout
     wall: float
     cpu_seconds: float
     steal: float
@@ -38,14 +38,14 @@ class Usage:
 
 
 def watch(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout: float) -> Usage:
-    """Run `command` in a session of its own until it ends, and return what it and all its descendants used.
+    """Run `command` in a new session and return the resources used by it and all its descendants.
 
-    Peaks are those that the kernel keeps for each process (``VmHWM``), looked up five times a second. Processes that
-    outlive the command are ended: nothing of one run is there during the next.
+    Peaks are the kernel's high-water marks (``VmHWM``), sampled five times a second. Processes that outlive the command
+    are killed, so that they cannot disturb the next run.
     """
     _adopt_orphans()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
-    used_before, times_before = _reaped_seconds(), psutil.cpu_times()
+    reaped_before, times_before = _reaped_seconds(), psutil.cpu_times()
     tree = _Tree()
     start = time.monotonic()
     with log.open("wb") as output:
@@ -65,45 +65,44 @@ def watch(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout:
             exit_code = process.poll()
             wall = time.monotonic() - start
         finally:
-            _end(process, before)
-    used = max(_reaped_seconds() - used_before, sum(tree.cpu.values()))
-    peaks = tree.peaks
-    others = {pid: peak for pid, peak in peaks.items() if pid != process.pid}
+            _terminate(process, before)
+    cpu_seconds = max(_reaped_seconds() - reaped_before, sum(tree.cpu.values()))
+    others = {pid: peak for pid, peak in tree.peaks.items() if pid != process.pid}
     return Usage(
         exit_code=exit_code,
         wall=wall,
-        cpu_seconds=used,
+        cpu_seconds=cpu_seconds,
         steal=_steal(times_before),
-        driver_peak=peaks.get(process.pid, 0),
+        driver_peak=tree.peaks.get(process.pid, 0),
         worker_peak=max((peak for pid, peak in others.items() if pid not in tree.java), default=0),
         java_peak=max((peak for pid, peak in others.items() if pid in tree.java), default=0),
-        tree_peak=tree.together,
+        tree_peak=tree.total_peak,
     )
 
 
 class _Tree:
-    """What is known of the processes of a run, from looking at them again and again."""
+    """Peaks and CPU times of the processes of a run, collected by repeated sampling."""
 
     def __init__(self) -> None:
         self.peaks: dict[int, int] = {}
         self.cpu: dict[int, float] = {}
         self.java: set[int] = set()
-        self.together = 0
+        self.total_peak = 0
 
     def sample(self, root: int, before: set[int]) -> None:
-        together = 0
+        total = 0
         for process in psutil.Process().children(recursive=True):
             if process.pid in before:
                 continue
             with suppress(psutil.Error, OSError), process.oneshot():
                 times, resident = process.cpu_times(), process.memory_info().rss
-                together += resident
+                total += resident
                 self.cpu[process.pid] = times.user + times.system
                 peak = max(resident, _high_water(process.pid))
                 self.peaks[process.pid] = max(self.peaks.get(process.pid, 0), peak)
                 if process.pid != root and process.name() == "java":
                     self.java.add(process.pid)
-        self.together = max(self.together, together)
+        self.total_peak = max(self.total_peak, total)
 
 
 def _high_water(pid: int) -> int:
@@ -116,7 +115,7 @@ def _high_water(pid: int) -> int:
 
 
 def _adopt_orphans() -> None:
-    """Make processes whose parent ends children of this one, so that they can be seen, counted and ended."""
+    """Become the parent of orphaned descendants, so that they can be measured and killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -132,14 +131,14 @@ def _steal(before: psutil._ntuples.scputimes) -> float:
     return (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / passed if passed else 0.0
 
 
-def _end(process: subprocess.Popen[bytes], before: set[int]) -> None:
-    """End what is left of a run, and reap it."""
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+def _terminate(process: subprocess.Popen[bytes], before: set[int]) -> None:
+    """Terminate the remaining processes of a run and reap them."""
+    remaining = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
-    _, left = psutil.wait_procs(left, timeout=GRACE_SECONDS if process.poll() is None else 2.0)
-    for child in left:
+    _, remaining = psutil.wait_procs(remaining, timeout=GRACE_SECONDS if process.poll() is None else 2.0)
+    for child in remaining:
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    psutil.wait_procs(left, timeout=GRACE_SECONDS)
+    psutil.wait_procs(remaining, timeout=GRACE_SECONDS)
     process.wait()

@@ -1,4 +1,4 @@
-"""Image sets of any size, made of the images that there are: the same request always gives the same set."""
+"""Image sets of any size, made deterministically from the images of a folder."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ COMPLETE = ".complete"
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """The images that sets are made of: those `*.jpg` below a folder that are used, evenly chosen over its listing.
+    """The ``*.jpg`` images from which image sets are made.
 
-    Only files ``*.jpg`` are used, because every tool that is compared reads those.
+    Other formats are excluded, because not all compared tools read them.
     """
 
     folder: str
@@ -31,26 +31,26 @@ class Originals:
 
     @classmethod
     def below(cls, folder: str, most: int) -> Originals:
-        """Return `most` of the images below a folder, or all of them.
+        """Choose up to `most` images below a folder, evenly over its listing.
 
         Raises
         ------
         DatasetError
-            The folder is missing, or holds no ``*.jpg``.
+            The folder is missing or has no ``*.jpg``.
         """
-        found = [entry for entry in Listing(folder) if entry.path.endswith(".jpg")]
-        if not found:
+        listed = [image for image in Listing(folder) if image.path.endswith(".jpg")]
+        if not listed:
             raise DatasetError(f"{folder}: no file *.jpg below it. Give a folder <label>/<file>.jpg on this machine.")
-        count = min(most, len(found))
-        chosen = [found[index * len(found) // count] for index in range(count)]
-        digest = hashlib.sha256("\0".join(f"{entry.path}\0{entry.size}" for entry in chosen).encode())
-        return cls(folder, tuple(entry.path for entry in chosen), digest.hexdigest())
+        count = min(most, len(listed))
+        chosen = [listed[index * len(listed) // count] for index in range(count)]
+        digest = hashlib.sha256("\0".join(f"{image.path}\0{image.size}" for image in chosen).encode())
+        return cls(folder, tuple(image.path for image in chosen), digest.hexdigest())
 
     def repeated(self, count: int, cache: Path) -> Path:
-        """Return a folder of `count` images: originals, repeated under other names where there are fewer.
+        """Return a folder of `count` images: the originals, repeated under other names if there are too few.
 
-        What is not a multiple of them is chosen evenly, so that every label is there. They are hard links where the
-        file system allows it. A folder that was made before is used again.
+        Images of an incomplete last round are chosen evenly, so that every label is present. The files are hard links
+        where the file system allows it. A complete folder is reused.
         """
         folder = cache / f"images-{count}-{self.digest[:8]}"
         if (folder / COMPLETE).exists():
@@ -68,18 +68,18 @@ class Originals:
 
 
 def original(name: str) -> str:
-    """Return the name that an image had before it was repeated."""
+    """Return the original name of a repeated image."""
     return COPY.sub("", name)
 
 
 def read_once(folder: Path) -> None:
-    """Bring the images of a folder into the system's page cache."""
+    """Load the images of a folder into the page cache."""
     for path in folder.rglob("*.jpg"):
         path.read_bytes()
 
 
 def drop_from_cache(folder: Path) -> None:
-    """Drop the images of a folder from the system's page cache."""
+    """Drop the images of a folder from the page cache."""
     for path in folder.rglob("*.jpg"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -88,5 +88,5 @@ def drop_from_cache(folder: Path) -> None:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)

@@ -1,7 +1,7 @@
-"""The forms of the network that `benchmarks.precision` compares: each a way to build it, and OpenVINO's precision.
+"""Forms of the network to compare: how to build each one, and OpenVINO's inference precision.
 
-MobileNetV2 has 52 convolutions, counted here from 0 in the order they run in: a first, 2 of the first block, 3 of each
-of the 16 other blocks (expanding, depthwise, projecting), and a last.
+MobileNetV2 has 52 convolutions, numbered here from 0 in execution order: the first one, 2 in the first block, 3 in each
+of the 16 other blocks (expanding, depthwise, projecting), and the last one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fruits.network.featurizer import NeuralNetwork
 __all__ = ["FORMS", "Build", "Form", "Layers", "alone", "convolutions", "plain", "to_bfloat16"]
 
 Float32 = npt.NDArray[np.float32]
-Layers = Callable[[list[openvino.Node]], Sequence[openvino.Node]]  # which of the convolutions
+Layers = Callable[[list[openvino.Node]], Sequence[openvino.Node]]  # a choice of convolutions
 Build = Callable[[NeuralNetwork, Sequence[Float32]], openvino.Model]
 
 EXPANDING = range(3, 51, 3)
-MOST_SENSITIVE = {9, 39, 48}  # of the expanding ones, by `benchmarks.precision.sensitivities`
+MOST_SENSITIVE = {9, 39, 48}  # of the expanding convolutions, as measured by `sensitivities`
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +38,17 @@ class Form:
 
     Attributes
     ----------
-    what : str
-        What is done, for the report.
+    description : str
+        Line of the report.
     build : callable
-        From the network in float32 and pictures to calibrate with to the model that is compiled.
+        Build the model to compile from the float32 network and images for calibration.
     hint : {"f32", "bf16"}
-        OpenVINO's precision of inference.
+        OpenVINO's inference precision.
     needs : tuple of str
-        Packages without which it is listed as not run.
+        Packages that must be installed; otherwise the form is reported as not run.
     """
 
-    what: str
+    description: str
     build: Build
     hint: str = "f32"
     needs: tuple[str, ...] = ()
@@ -60,34 +60,35 @@ def plain(network: NeuralNetwork, _: Sequence[Float32] = ()) -> openvino.Model:
 
 
 def _folded(network: NeuralNetwork) -> openvino.Model:
-    """Return the network with its batch normalisation folded into the convolutions, as compiling would do."""
+    """Return the network with its batch normalisation folded into the convolutions, as in compilation."""
     model = plain(network)
     apply_moc_transformations(model, cf=True)
     return model
 
 
 def convolutions(model: openvino.Model) -> list[openvino.Node]:
-    """Return the convolutions in the order they run in; the names of those that were folded differ from run to run."""
+    """Return the convolutions in execution order; the names of folded ones differ from run to run."""
     return [node for node in model.get_ordered_ops() if node.get_type_name() in ("Convolution", "GroupConvolution")]
 
 
-def _stored(model: openvino.Model) -> tuple[ElementTree.Element, bytes]:
-    """Return a model as OpenVINO stores it: its graph and its constants."""
+def _serialised(model: openvino.Model) -> tuple[ElementTree.Element, bytes]:
+    """Return the graph and the constants of a model as OpenVINO serialises them."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.xml")
         openvino.serialize(model, path)
-        graph = ElementTree.parse(path).getroot()  # nosec B314  # OpenVINO wrote it, just now
+        graph = ElementTree.parse(path).getroot()  # nosec B314  # just written by OpenVINO
         return graph, path.with_suffix(".bin").read_bytes()
 
 
 def _mixed(network: NeuralNetwork, low: Layers) -> openvino.Model:
-    """Return the network with all but the chosen convolutions kept in float32 whatever the precision of inference is.
+    """Return the network with all but the chosen convolutions pinned to float32.
 
-    OpenVINO reads the mark from a stored model; on an operation that is then folded into another it would be lost.
+    OpenVINO reads the `precise` attribute from a serialised model and loses it on operations folded later, so the
+    network is folded first.
     """
     model = _folded(network)
     chosen = {node.get_friendly_name() for node in low(convolutions(model))}
-    graph, constants = _stored(model)
+    graph, constants = _serialised(model)
     for layer in graph.iterfind("layers/layer"):
         if layer.get("type") not in ("Const", "Result", "Parameter") and layer.get("name") not in chosen:
             marks = layer.find("rt_info")
@@ -97,16 +98,16 @@ def _mixed(network: NeuralNetwork, low: Layers) -> openvino.Model:
 
 
 def _some(low: Layers) -> Build:
-    """Return how to build the network with the chosen convolutions left to bfloat16."""
+    """Build the network with the chosen convolutions left to bfloat16."""
     return lambda network, _: _mixed(network, low)
 
 
 def _rounded_weights(rounded: Callable[[Float32], Float32]) -> Build:
-    """Return how to build the network with the weights of its convolutions rounded, its arithmetic unchanged."""
+    """Build the network with the weights of its convolutions rounded and its arithmetic unchanged."""
 
     def build(network: NeuralNetwork, _: Sequence[Float32]) -> openvino.Model:
-        graph, stored = _stored(_folded(network))
-        constants = np.frombuffer(stored, np.uint8).copy()
+        graph, constants_bytes = _serialised(_folded(network))
+        constants = np.frombuffer(constants_bytes, np.uint8).copy()
         for data in graph.iterfind("layers/layer[@type='Const']/data"):
             if data.get("element_type") == "f32" and data.get("shape", "").count(",") >= 3:
                 start, size = int(data.get("offset", 0)), int(data.get("size", 0))
@@ -122,23 +123,23 @@ def _to_float16(values: Float32) -> Float32:
 
 
 def to_bfloat16(values: Float32) -> Float32:
-    """Return the nearest values that have 8 significant bits; of two as near the even one."""
+    """Round to the nearest values with 8 significant bits, ties to even."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 def _int8(*, preset: str = "MIXED", keep: Layers | None = None) -> Build:
-    """Return how to build the network quantised after training by NNCF, with some convolutions kept in float32."""
+    """Build the network quantised after training by NNCF, with the `keep` convolutions in float32."""
 
-    def build(network: NeuralNetwork, pictures: Sequence[Float32]) -> openvino.Model:
+    def build(network: NeuralNetwork, images: Sequence[Float32]) -> openvino.Model:
         nncf: Any = import_module("nncf")
         model = _folded(network)
         kept = [node.get_friendly_name() for node in keep(convolutions(model))] if keep else []
         quantised: openvino.Model = nncf.quantize(
             model,
-            nncf.Dataset(list(pictures)),
+            nncf.Dataset(list(images)),
             preset=nncf.QuantizationPreset[preset],
-            subset_size=len(pictures),
+            subset_size=len(images),
             fast_bias_correction=False,
             ignored_scope=nncf.IgnoredScope(names=kept) if kept else None,
         )
@@ -156,7 +157,7 @@ def _at(*places: int) -> Layers:
 
 
 def alone(place: int) -> Build:
-    """Return how to build the network with one convolution left to bfloat16."""
+    """Build the network with one convolution left to bfloat16."""
     return _some(_at(place))
 
 
@@ -164,7 +165,7 @@ FORMS: dict[str, Form] = {
     "f32": Form("float32, as in the product", plain),
     "weights-f16": Form("weights rounded to float16, arithmetic float32", _rounded_weights(_to_float16)),
     "weights-bf16": Form("weights rounded to bfloat16, arithmetic float32", _rounded_weights(to_bfloat16)),
-    "bf16": Form("bfloat16 throughout: OpenVINO's default on CPUs that have it", plain, "bf16"),
+    "bf16": Form("bfloat16 throughout: OpenVINO's default on CPUs with bfloat16", plain, "bf16"),
     "bf16-pointwise": Form("bfloat16, depthwise convolutions in float32", _some(_of_kind("Convolution")), "bf16"),
     "bf16-second-half": Form("bfloat16 from the 27th of 52 convolutions on", _some(itemgetter(slice(26, 52))), "bf16"),
     "bf16-expand-last": Form(

@@ -1,4 +1,10 @@
-"""A loop over images, in as many processes as there are cores, with nothing else around it."""
+"""One plain process per core, without an engine: the yardsticks of an engine's overhead.
+
+============ ==========================================================================================
+bare-loop    read, decode and run the network
+ceiling      run the network on images decoded in advance: an upper bound of any pipeline's throughput
+============ ==========================================================================================
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from benchmarks.child import Done, Task
+from benchmarks.scenarios.task import Task, Timings
 from fruits.images.decode import decode
 from fruits.images.listing import Listing
 from fruits.jobs.tasks import GROUP
@@ -17,31 +23,30 @@ from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 
-__all__ = ["run_processes"]
 
+def run(task: Task) -> Timings:
+    """Compute the features of the images.
 
-def run_processes(task: Task, *, decoded_before: bool) -> Done:
-    """Featurize the images; ``featurize`` is from the word to start until the last process is done.
-
-    Features stay in memory meanwhile, and are stored afterwards to be checked.
+    The features stay in memory while ``featurize`` is timed and are stored afterwards, to be checked.
     """
+    decode_first = task.case.scenario == "ceiling"
     begin = time.perf_counter()
     network = compile_network("MobileNetV2")
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for _ in range(task.case.workers):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_loop, args=(theirs, network, task.data, task.out, decoded_before))
+        process = context.Process(target=_loop, args=(theirs, network, task.data, task.out, decode_first))
         process.start()
         pipes.append(ours)
         processes.append(process)
     _wait(pipes)
     started = time.perf_counter()
-    paths = [entry.path for entry in Listing(task.data)]
+    paths = [image.path for image in Listing(task.data)]
     listed = time.perf_counter()
     for index, pipe in enumerate(pipes):
         pipe.send((index, paths[index :: len(pipes)]))
-    _wait(pipes)  # where pixels come first, they are there now
+    _wait(pipes)  # with `decode_first`, all images are decoded now
     ready = time.perf_counter()
     for pipe in pipes:
         pipe.send(None)
@@ -50,7 +55,7 @@ def run_processes(task: Task, *, decoded_before: bool) -> Done:
     for process in processes:
         process.join()
     seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - ready}
-    return Done(seconds=seconds, unmeasured=ready - listed + time.perf_counter() - ended)
+    return Timings(seconds=seconds, unmeasured=ready - listed + time.perf_counter() - ended)
 
 
 def _wait(pipes: list[Connection]) -> None:
@@ -58,17 +63,17 @@ def _wait(pipes: list[Connection]) -> None:
         pipe.recv()
 
 
-def _loop(pipe: Connection, network: NeuralNetwork, images: str, out: str, decoded_before: bool) -> None:
+def _loop(pipe: Connection, network: NeuralNetwork, images: str, out: str, decode_first: bool) -> None:
     featurizer = network.load()
     pipe.send("loaded")
     index, paths = pipe.recv()
-    pixels = [decode(_read(images, path)) for path in paths] if decoded_before else []
+    pixels = [decode(_read(images, path)) for path in paths] if decode_first else []
     features = np.empty((len(paths), network.features), np.float32)
     pipe.send("ready")
     pipe.recv()
-    if decoded_before:
-        for row, picture in zip(features, pixels, strict=True):
-            row[:] = featurizer(picture[np.newaxis])[0]
+    if decode_first:
+        for row, image in zip(features, pixels, strict=True):
+            row[:] = featurizer(image[np.newaxis])[0]
     else:
         for start in range(0, len(paths), GROUP):
             group = [decode(_read(images, path)) for path in paths[start : start + GROUP]]

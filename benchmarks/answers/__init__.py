@@ -1,0 +1,1 @@
+"""Checks of every run's answer against a reference."""

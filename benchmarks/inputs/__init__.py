@@ -1,0 +1,1 @@
+"""Inputs of the scenarios: images, generated features and generated object-store keys."""

@@ -1,0 +1,1 @@
+"""Measuring: sets of cases, run one by one in their own processes, one record each."""

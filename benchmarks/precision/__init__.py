@@ -1,0 +1,1 @@
+"""Speed, error and accuracy of the network in bfloat16 and int8: ``python -m benchmarks.precision``."""
