@@ -9,7 +9,7 @@ import backends
 from benchmarks.scenarios.task import Task, Timings
 from fruits.images.listing import Listing
 from fruits.images.plan import make_plan
-from fruits.jobs import tasks
+from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
 from fruits.network.featurizer import compile_network
 from fruits.storage.folder import Folder
 
@@ -25,12 +25,12 @@ def run(task: Task) -> Timings:
         started = time.perf_counter()
         plan = make_plan(Listing(task.data), case.partition_size, out / "plan")
         listed = time.perf_counter()
-        source = tasks.Source(Folder.at(task.data), out, network)
-        reports = executor.map(tasks.featurize, plan.partitions(), shared=source)
+        settings = FeaturizeSettings(Folder.at(task.data), out, network)
+        items = [PlannedPartition(partition) for partition in plan.partitions()]
+        reports = executor.map(featurize, items, shared=settings)
         ended = time.perf_counter()
     steps: Counter[str] = Counter()
     for report in reports:
-        assert isinstance(report, tasks.PartReport)
         steps.update(report.seconds)
     seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - listed}
     return Timings(seconds=seconds, worker_seconds=dict(steps))

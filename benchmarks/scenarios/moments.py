@@ -19,8 +19,7 @@ import pyarrow.parquet as pq
 
 import backends
 from benchmarks.scenarios.task import Task, Timings
-from fruits.errors import DamageError
-from fruits.jobs import tasks
+from fruits.jobs.tasks.moments import MergeItem, merge, moments_name
 from fruits.model.components import fix_signs
 from fruits.model.moments import Moments, levels
 from fruits.model.scaled_pca import ScaledPCA
@@ -60,10 +59,9 @@ def run(task: Task) -> Timings:
             Path(task.out, "features").symlink_to(Path(task.data, "features"))
             tree = levels(len(parts))
             for level in tree:
-                for merged in executor.map(tasks.merge, level, shared=out):
-                    if merged.damages:
-                        raise DamageError(str(merged.damages[0]))
-            model = solve(Moments.from_bytes(out.read(tasks.moments_name(len(tree), 0))), case.components)
+                items = [MergeItem(group, (None,) * (group.stop - group.start)) for group in level]
+                executor.map(merge, items, shared=out)
+            model = solve(Moments.from_bytes(out.read(moments_name(len(tree), 0))), case.components)
         return _save(model, out, begin, started)
 
 

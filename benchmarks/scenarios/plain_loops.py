@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.scenarios.task import Task, Timings
 from fruits.images.decode import decode
 from fruits.images.listing import Listing
-from fruits.jobs.tasks import GROUP
+from fruits.jobs.tasks.featurize import IMAGES_PER_GROUP
 from fruits.model.rows import features_table
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.storage.folder import Folder, part_name
@@ -75,9 +75,9 @@ def _loop(pipe: Connection, network: NeuralNetwork, images: str, out: str, decod
         for row, image in zip(features, pixels, strict=True):
             row[:] = featurizer(image[np.newaxis])[0]
     else:
-        for start in range(0, len(paths), GROUP):
-            group = [decode(_read(images, path)) for path in paths[start : start + GROUP]]
-            features[start : start + GROUP] = featurizer(np.stack(group))
+        for start in range(0, len(paths), IMAGES_PER_GROUP):
+            group = [decode(_read(images, path)) for path in paths[start : start + IMAGES_PER_GROUP]]
+            features[start : start + IMAGES_PER_GROUP] = featurizer(np.stack(group))
     pipe.send("done")
     table = features_table(paths, [None] * len(paths), features)
     (Folder(out) / "features").write(part_name(index, "parquet"), write_table(table))

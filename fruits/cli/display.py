@@ -102,13 +102,13 @@ def _activity(found: Status) -> str:
 
 def show_verification(console: Console, found: Verification) -> None:
     """Print each corrupt, missing or unexpected part, and the counts."""
-    for line in (*found.damages, *(f"{name}: not part of this job" for name in found.strangers)):
+    for line in (*found.corrupt, *(f"{name}: not part of this job" for name in found.unexpected)):
         console.print(str(line), markup=False, soft_wrap=True)
     summary = [f"{found.parts:,} parts, {found.bytes:,} bytes, intact"]
-    if found.damages:
-        summary.append(f"{len(found.damages):,} corrupt or missing: run the command of the job again")
-    if found.strangers:
-        summary.append(f"{len(found.strangers):,} unexpected: remove them")
+    if found.corrupt:
+        summary.append(f"{len(found.corrupt):,} corrupt or missing: run the command of the job again")
+    if found.unexpected:
+        summary.append(f"{len(found.unexpected):,} unexpected: remove them")
     console.print("; ".join(summary), soft_wrap=True)
 
 

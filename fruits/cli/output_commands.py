@@ -47,7 +47,7 @@ def verify(
     from fruits.jobs.verify import verify as verify_output
 
     found = verify_output(out, to_stderr(quiet=quiet))
-    exit_code = 0 if found.is_whole else 1
+    exit_code = 0 if found.is_intact else 1
     return CommandResult(dataclasses.asdict(found), lambda console: show_verification(console, found), exit_code)
 
 

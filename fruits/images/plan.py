@@ -43,13 +43,10 @@ class Partition:
         Its position in the plan; the part files that come of it bear this number.
     images : int
         How many images it holds.
-    inputs : tuple of bytes
-        The SHA-256 of the parts that a task is to read for it, as the driver knows them.
     """
 
     index: int
     images: int
-    inputs: tuple[bytes | None, ...] = ()
 
     def __str__(self) -> str:
         return f"partition {self.index} ({self.images:,} images)"

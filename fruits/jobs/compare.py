@@ -1,4 +1,4 @@
-"""Whether two outputs hold the same answer: to the last bit, or where and by how much they differ."""
+"""Comparison of two outputs, bit by bit: identical, or the place and size of each difference."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Columns = dict[str, list[str | None] | npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two outputs differ.
+    """A difference between two outputs.
 
     Attributes
     ----------
     name : str
         The column of the rows, or ``model.`` and the name of the array.
     values : int
-        How many values differ in at least one bit.
+        The number of values that differ in at least one bit.
     largest : float
-        The largest absolute difference; infinite where texts or shapes differ.
+        The largest absolute difference; infinite if texts or shapes differ.
     first : str
-        The first place at which they differ.
+        The place of the first difference.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes
     ----------
     rows : int
-        How many rows were compared.
+        The number of compared rows.
     model : bool
-        Whether both outputs hold a model; it was compared then.
+        Whether both outputs contain a model, which was then compared.
     differences : tuple of Difference
-        Empty where the two are identical to the last bit.
+        Empty if the outputs are identical to the last bit.
     """
 
     rows: int
@@ -62,37 +62,37 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether not one bit differs."""
+        """Whether every bit is the same."""
         return not self.differences
 
     @property
     def largest(self) -> float:
-        """The largest absolute difference anywhere; 0 where there is none."""
+        """The largest absolute difference; 0 if the outputs are identical."""
         return max((difference.largest for difference in self.differences), default=0.0)
 
 
 def compare(a: str, b: str) -> Comparison:
-    """Return how the outputs at two addresses differ, in their models and row by row.
+    """Compare the models and the rows of two finished outputs.
 
-    The rows may be cut into other partitions, and be Parquet on one side and CSV on the other.
+    The partitions may differ in size, and the rows may be Parquet on one side and CSV on the other.
 
     Raises
     ------
     OutputError
-        One of them is no finished output, or they hold different columns or different kinds of output.
+        One of them is not a finished output, or their columns or kinds of output differ.
     """
     left, right = finished(Folder.at(a)), finished(Folder.at(b))
     models = [side.exists("model/model.json") for side in (left, right)]
     parts = [(side / "rows").parts() for side in (left, right)]
     if models[0] != models[1] and not all(parts):
-        raise OutputError(f"{a} and {b} have nothing in common: one holds a model, the other rows only.")
+        raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")
     differences: dict[str, Difference] = {}
     if all(models):
         _compare_models(ScaledPCA.load(left), ScaledPCA.load(right), differences)
     rows = 0
     if any(parts):
         if not all(parts):
-            raise OutputError(f"{a if parts[1] else b} holds a model and no rows. Compare two runs, or two fits.")
+            raise OutputError(f"{a if parts[1] else b} contains a model and no rows. Compare two runs, or two fits.")
         rows = _compare_rows(left, right, differences)
     return Comparison(rows, all(models), tuple(differences.values()))
 
@@ -103,7 +103,7 @@ def _compare_models(a: ScaledPCA, b: ScaledPCA, differences: dict[str, Differenc
 
 
 def _compare_rows(a: Folder, b: Folder, differences: dict[str, Difference]) -> int:
-    """Compare two sets of rows, however each is cut into parts; only a part of each is held at a time."""
+    """Compare two sets of rows, one part of each in memory at a time, and return their number."""
     left, right = _parts(a), _parts(b)
     one: Columns | None = None
     two: Columns | None = None
@@ -138,7 +138,7 @@ def _compare_rows(a: Folder, b: Folder, differences: dict[str, Difference]) -> i
         two = {name: values[count:] for name, values in two.items()}
     rest = [side for side, left_over in ((a, one), (b, two)) if left_over is not None]
     if rest:
-        _note(differences, Difference("rows", 1, float("inf"), f"row {rows}: only {rest[0].address} goes on"))
+        _note(differences, Difference("rows", 1, float("inf"), f"row {rows}: only {rest[0].address} has more rows"))
     return rows
 
 
@@ -151,7 +151,7 @@ def _parts(side: Folder) -> Iterator[Columns]:
 
 
 def _next(columns: Columns | None, parts: Iterator[Columns]) -> Columns | None:
-    """Return the columns where rows are left in them, else those of the next part that has rows."""
+    """Return the columns if they have rows left, otherwise those of the next part with rows."""
     while columns is None or _length(columns) == 0:
         columns = next(parts, None)
         if columns is None:

@@ -1,4 +1,4 @@
-"""What ``job.json`` says, by which a folder is known to hold this job or another."""
+"""The identity of a job: the settings in ``job.json`` that determine every bit of its output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["JOB", "check_same", "describe", "is_same", "stored_plan", "versions"
 
 SCHEMA = "fruits.job/1"
 JOB = "job.json"
-SHOWN = 20  # differences; a job has fewer settings
+SHOWN = 20  # differences in a message; a job has fewer settings
 
 
 def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: ScaledPCA | None) -> dict[str, object]:
-    """Return what determines the bits of the output, for ``job.json``; the backend is not among it."""
-    about: dict[str, object] = {
+    """Return the content of ``job.json``: everything that determines the output, and thus not the backend."""
+    identity: dict[str, object] = {
         "schema": SCHEMA,
         "command": command,
         "images": Folder.at(job.images).address,
@@ -36,81 +36,92 @@ def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: 
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
     }
     if model is None:
-        about |= {"components": job.components, "solver": job.solver}
+        identity |= {"components": job.components, "solver": job.solver}
     else:
-        about |= {"model": model.digest()}
+        identity |= {"model": model.digest()}
     if command != "fit":
-        about |= {"format": job.format, "columns": list(job.columns)}
-    about["versions"] = versions() | {"engine": network.package}
-    return about
+        identity |= {"format": job.format, "columns": list(job.columns)}
+    identity["versions"] = versions() | {"engine": network.package}
+    return identity
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what turns images into numbers, but for the network's engine."""
+    """Return the versions of the packages that turn images into numbers, except the network's engine."""
     return {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
 
 
-def is_same(there: dict[str, object], asked: dict[str, object]) -> bool:
-    """Tell whether the job that a folder holds is the one that is asked."""
-    return not any(_differences(there, utf8(asked)))
+def is_same(stored: dict[str, object], requested: dict[str, object]) -> bool:
+    """Return whether a stored identity equals the requested one."""
+    return not any(_differences(stored, utf8(requested)))
 
 
-def check_same(out: Folder, there: dict[str, object], asked: dict[str, object], images: Iterable[ImageEntry]) -> None:
-    """Raise where the job that a folder holds is not the one that is asked; `images` is listed again to say more."""
-    if differences := list(_differences(there, utf8(asked))):
+def check_same(
+    out: Folder, stored: dict[str, object], requested: dict[str, object], images: Iterable[ImageEntry]
+) -> None:
+    """Raise an ``OutputError`` with all differences if a folder contains another job than the requested one.
+
+    Parameters
+    ----------
+    out : Folder
+    stored, requested : dict
+        Identities, as :func:`describe` returns them.
+    images : iterable of ImageEntry
+        The listing; iterated again to name changed images.
+    """
+    if differences := list(_differences(stored, utf8(requested))):
         keys = {key for key, _, _ in differences}
         changed = ""
-        if keys & {"images", "limit", "follow_links"}:  # what is listed is other images then, of course
+        if keys & {"images", "limit", "follow_links"}:  # these imply another plan
             differences = [each for each in differences if each[0] not in ("plan.images", "plan.digest")]
         elif "plan.digest" in keys:
-            changed = _changes(out, there, images)
+            changed = _changes(out, stored, images)
         lines = "".join(
-            f"\n  {brief(key)}: {_value(old)} there, {_value(new)} asked" for key, old, new in differences[:SHOWN]
+            f"\n  {brief(key)}: {_value(old)} stored, {_value(new)} requested" for key, old, new in differences[:SHOWN]
         )
         if len(differences) > SHOWN:
             lines += f"\n  and {len(differences) - SHOWN} more"
         raise OutputError(
-            f"{out.address} holds another job:{lines}{changed}\n"
-            "Give another --out, or --overwrite to throw that job away."
+            f"{out.address} contains another job:{lines}{changed}\n"
+            "Give another --out, or --overwrite to replace that job."
         )
 
 
+def stored_plan(out: Folder, identity: dict[str, Any]) -> Plan:
+    """Return the plan in the identity of a folder.
+
+    Raises
+    ------
+    OutputError
+        The identity contains no valid plan.
+    """
+    plan = identity.get("plan")
+    match plan:
+        case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
+            if images >= 0 and size >= 1 and not others:
+                return Plan(images, size, digest)
+    raise OutputError(f"{out.address}/{JOB} is corrupt: its plan is {brief(plan)}. Use --overwrite to start again.")
+
+
 def _value(value: object) -> str:
-    """Return a value of ``job.json`` in words."""
+    """Return a value of ``job.json`` as text."""
     if value is None:
         return "nothing"
     return ", ".join(map(brief, value)) if isinstance(value, list) else brief(value)
 
 
-def stored_plan(out: Folder, about: dict[str, Any]) -> Plan:
-    """Return the plan that the ``job.json`` of a folder, `about`, tells of.
-
-    Raises
-    ------
-    OutputError
-        It tells of none, or of one that no job has.
-    """
-    plan = about.get("plan")
-    match plan:
-        case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
-            if images >= 0 and size >= 1 and not others:
-                return Plan(images, size, digest)
-    raise OutputError(f"{out.address}/{JOB} is damaged: its plan is {brief(plan)}. Use --overwrite to begin anew.")
-
-
-def _changes(out: Folder, there: dict[str, Any], images: Iterable[ImageEntry]) -> str:
+def _changes(out: Folder, stored: dict[str, Any], images: Iterable[ImageEntry]) -> str:
     try:
-        return f"\n  images since then: {changes(out / 'plan', stored_plan(out, there), images)}"
-    except (OSError, FruitsError):  # what is stored there is damaged, and another job all the same
+        return f"\n  changed images: {changes(out / 'plan', stored_plan(out, stored), images)}"
+    except (OSError, FruitsError):  # the stored plan is corrupt; the other differences suffice
         return ""
 
 
 def _differences(
-    there: dict[str, Any], asked: dict[str, Any], prefix: str = ""
+    stored: dict[str, Any], requested: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, object, object]]:
-    """Yield what differs, by its keys; no deeper than what is asked goes."""
-    for key in sorted(there.keys() | asked.keys()):
-        old, new = there.get(key), asked.get(key)
+    """Yield the dotted key and both values of each difference, no deeper than `requested`."""
+    for key in sorted(stored.keys() | requested.keys()):
+        old, new = stored.get(key), requested.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{key}.")
         elif old != new:

@@ -1,4 +1,4 @@
-"""What a user asks for, as one frozen value."""
+"""The job: the request of a user as one frozen value."""
 
 from __future__ import annotations
 
@@ -16,61 +16,60 @@ ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
 SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
-# A worker holds a partition's rows and their copy as a file: at 1280 features 60 KB an image as Parquet, 80 KB as CSV,
-# and so, of a partition as large as this, 1.3 GB.
+# A worker holds the rows of a partition and their encoded copy: 60 KB an image as Parquet, 80 KB as CSV at 1280
+# features. The largest partition thus takes 1.3 GB.
 MOST_IN_A_PARTITION = 16_384
-MOST_IMAGES = 2**63 - 1  # a listing is counted in 64 bits
+MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job: which images, what is to become of them, and where it goes. Checked when it is made.
+    """The images, settings and output of one job. Validated on construction.
 
     Attributes
     ----------
     images : str
-        The folder of the images, ``<label>/<file>``: a local path or any fsspec address.
+        The folder of the images, ``<label>/<file>``: a local path or any fsspec URL.
     out : str
-        The folder of the output.
+        The output folder.
     components : int or float, default 0.95
-        How many components to keep: a count of at least 1, or the fraction of variance to reach, in (0, 1).
+        The number of components to keep, at least 1, or the fraction of variance to reach, in (0, 1).
     backbone : str, optional
-        The Keras application that the features come from: ``MobileNetV2`` where nothing is said; for a transform,
-        that of the model.
+        The Keras application that computes the features. Default: ``MobileNetV2``, or that of the model.
     engine : {"openvino", "tensorflow"}, optional
-        What runs the network: ``openvino`` where nothing is said; for a transform, that of the model.
+        The runtime of the network. Default: ``openvino``, or that of the model.
     weights : str, optional
         The address of the network's weights. Default: see :func:`fruits.network.weights.find_weights`.
     solver : {"exact", "native"}, default "exact"
-        ``exact``: the moments of this library, the same bits on every backend. ``native``: the estimators of the
-        engine, dask-ml or Spark ML.
+        ``exact``: the moments of this library, with the same bits on every backend. ``native``: the estimators of
+        dask-ml or Spark ML.
     format : {"parquet", "csv"}, default "parquet"
         The format of the rows.
     columns : tuple of str, default all of :data:`COLUMNS`
         The columns of the rows.
     partition_size : int, default 1024
-        Images per partition, up to 16,384: the unit of work, and of what is redone when a worker dies.
+        Images per partition, up to 16,384. A partition is the unit of work, and of repeated work when a worker dies.
     limit : int, optional
-        Use the first so many images of the listing only.
+        Use only the first images of the listing, up to this number.
     follow_links : bool, default False
-        Take links to files that lead out of the folder of the images for images too.
+        Include links to files outside the image folder.
     max_reject_fraction : float, default 0.1
-        The job fails when a larger share of the images cannot be used.
+        The job fails if a larger fraction of the images cannot be used.
     overwrite : bool, default False
-        Throw away what another job left in `out`.
+        Replace another job in `out`.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
     shards : str, optional
-        ``"i/n"``: run the network over the i-th of n contiguous slices of the partitions, and nothing more. The same
-        job without it finds what the slices did, does what is missing, and ends the job.
+        ``"i/n"``: only featurize the i-th of n contiguous slices of the partitions. The same job without it completes
+        the missing partitions and finishes the job.
     keep_plan : bool, default False
-        Go on with the plan that is stored in `out`, without listing the images again: of 100,000,000 that takes long.
-        What was removed or changed since is a reject all the same; what was added since is not seen.
+        Resume with the plan that is stored in `out`, without listing the images again. Images that were removed or
+        changed since become rejects; added images are not seen.
 
     Raises
     ------
     SettingsError
-        A setting has a value that is not allowed.
+        A value is not allowed.
     """
 
     images: str
@@ -132,8 +131,10 @@ class Job:
                 )
             if self.overwrite:
                 raise SettingsError(
-                    f"--overwrite with --shards {self.shards}: not allowed, because it would throw away what other "
-                    "slices have done. Leave --overwrite out, or give another --out."
+                    f"--overwrite with --shards {self.shards}: not allowed, because it would remove the parts of "
+                    "other slices. Leave --overwrite out, or give another --out."
                 )
         if self.keep_plan and self.overwrite:
-            raise SettingsError("--overwrite with --keep-plan: not allowed. What is thrown away has no plan to keep.")
+            raise SettingsError(
+                "--overwrite with --keep-plan: not allowed, because --overwrite removes the stored plan. Give one."
+            )

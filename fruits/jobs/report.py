@@ -1,4 +1,4 @@
-"""What a finished job did, which is the content of ``report.json``, and what a slice of a job did."""
+"""Reports: the content of ``report.json``, and the result of a slice."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fruits.errors import DamageError, OutputError
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
-__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_of"]
+__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_from_dict"]
 
-REPORT = "report.json"  # which means that everything is there
+REPORT = "report.json"  # the completion marker of an output
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a finished job did; also stored as ``report.json``.
+    """The result of a finished job, also stored as ``report.json``.
 
     Attributes
     ----------
@@ -26,29 +26,29 @@ class Report:
     out : str
         The output folder.
     images, rows : int
-        How many images were listed, and how many of them were used.
+        The number of listed images, and of usable ones.
     rejects : dict of str to int
-        How many were not used, by reason; ``images = rows + sum(rejects.values())``.
+        The number of unusable images by reason; ``images = rows + sum(rejects.values())``.
     ignored : int or None
-        Files below the images' folder that are no images, and links that lead out of it and were not to be followed;
-        None where the images were not listed (``keep_plan``).
+        Files below the image folder that are not images, and links to files outside it; None with ``keep_plan``,
+        which lists nothing.
     partitions, resumed : int
-        How many partitions there are, and how many of them were found done when this command started.
+        The number of partitions, and of those that an earlier command finished.
     seconds : dict of str to float
-        The time of each stage, as the driver saw it.
+        The duration of each stage on the driver.
     worker_seconds : dict of str to float
-        The time of each step, added up over the workers.
+        The duration of each step, summed over the workers.
     images_per_second : float
-        Images that went through the network in this command, per second of that stage; 0 when all were done before.
+        Images that this command featurized, per second of that stage; 0 if none.
     components : int
         The number of components of the model.
     explained_variance_ratio : list of float
-        Of each component.
+        The explained variance ratio of each component.
     components_reaching : dict of str to int
-        How many components, kept or not, reach 80, 90 and 95 % of the variance.
+        The number of components, kept or not, that reach 80, 90 and 95 % of the variance.
     slowest : list of dict
-        The three partitions of this command that took longest, where there are more than eight: ``stage``, ``index``,
-        ``host``, ``pid``, ``attempt``, ``seconds``, and the seconds of its ``steps``.
+        The three slowest partitions of this command, if there are more than eight: ``stage``, ``index``, ``host``,
+        ``pid``, ``attempt``, ``seconds``, and the seconds of its ``steps``.
     """
 
     command: str
@@ -69,12 +69,12 @@ class Report:
 
     @classmethod
     def of(cls, values: dict[str, object], origin: str) -> Report:
-        """Return the report that :meth:`to_dict` made these values of.
+        """Return the report that :meth:`to_dict` converted to these values.
 
         Raises
         ------
         DamageError
-            They are not what a report says; names `origin`.
+            The values are not a report; the message names `origin`.
         """
         from pydantic import TypeAdapter, ValidationError
 
@@ -84,27 +84,27 @@ class Report:
             problem = error.errors(include_url=False)[0]
             name = brief(".".join(map(str, problem["loc"])))
             raise DamageError(
-                f"{origin} is damaged: {name}: {problem['msg']}. Remove it, and start the same command again."
+                f"{origin} is corrupt: {name}: {problem['msg']}. Remove it, and start the same command again."
             ) from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as values that JSON knows."""
+        """Return the report as JSON-compatible values."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class SliceReport:
-    """What a slice of a job did, which ``--shards`` asks for; it is not stored.
+    """The result of a slice of a job (``--shards``); it is not stored.
 
     Attributes
     ----------
     command, out, images, rows, rejects, partitions, resumed, seconds, worker_seconds, images_per_second, slowest
-        As in :class:`Report`, of the slice alone.
+        As in :class:`Report`, for the slice alone.
     shards : str
-        Which slice of how many: ``2/4``.
+        The slice, such as ``2/4``.
     partitions_of_job, partitions_left : int
-        How many partitions the whole job has, and for how many of them the network had still to run when this slice
-        ended. When none is left, the same command without ``--shards`` finishes the job.
+        The number of partitions of the whole job, and of those that were not featurized when this slice ended. If none
+        is left, the same command without ``--shards`` finishes the job.
     """
 
     command: str
@@ -123,22 +123,22 @@ class SliceReport:
     slowest: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as values that JSON knows."""
+        """Return the report as JSON-compatible values."""
         return dataclasses.asdict(self)
 
 
-def report_of(values: dict[str, Any]) -> Report | SliceReport:
-    """Return the report that ``to_dict`` gave as these values."""
+def report_from_dict(values: dict[str, Any]) -> Report | SliceReport:
+    """Return the report that its ``to_dict`` converted to these values."""
     return SliceReport(**values) if "shards" in values else Report(**values)
 
 
 def finished(out: Folder) -> Folder:
-    """Return an output folder that a finished job has left.
+    """Return an output folder if it is complete.
 
     Raises
     ------
     OutputError
-        It cannot be read, or there is no report in it.
+        The folder cannot be read, or contains no report.
     """
     try:
         found = out.exists(REPORT)

@@ -1,26 +1,52 @@
-"""The stages of a job: each is timed, told to those who watch, and, where it is work for an engine, run on it."""
+"""Stages: each step of a job is timed, reported to the progress listener and, if it is work for an engine, mapped."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from heapq import nlargest
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fruits.executor import Executor, Outcome
-from fruits.jobs.tasks import Checked, PartReport
-from fruits.model.moments import Group
+from fruits.jobs.tasks.moments import MergeItem
+from fruits.jobs.tasks.reports import PartitionReport
 from fruits.progress.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.progress.reporter import Progress
 
-__all__ = ["StageRunner"]
+__all__ = ["Stage", "StageRunner"]
 
-SLOWEST = 3  # partitions that are named at the end
+SLOWEST = 3  # partitions that the report names
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[Item, Result]):
+    """A stage that maps a task over items.
+
+    Attributes
+    ----------
+    name : str
+        One word, for the progress listener.
+    task : callable
+        Takes an item and `shared`; see :meth:`fruits.executor.Executor.map`.
+    shared : object
+        The value that all items share.
+    unit : str
+        The unit of the progress count, in the plural.
+    size : callable
+        Returns the number of units of an item.
+    """
+
+    name: str
+    task: Callable[[Item, Any], Result]
+    shared: Any
+    unit: str
+    size: Callable[[Item], int]
 
 
 class StageRunner:
@@ -29,16 +55,16 @@ class StageRunner:
     Parameters
     ----------
     executor : Executor
-        Is started by the first stage that needs it.
+        Started by the first stage that has items.
     progress : Progress
-        Is told of every stage, of what each item of it came to, and that nothing has finished for a while.
+        The listener for stages, finished items and heartbeats.
 
     Attributes
     ----------
     seconds : dict of str to float
-        How long the stages of each name took.
+        The total duration of the stages of each name.
     slowest : list of dict
-        The partitions that took longest: stage, index, where and at which attempt, seconds, and those of each step.
+        The slowest partitions: stage, index, host, process, attempt, seconds, and the seconds of each step.
     """
 
     def __init__(self, executor: Executor, progress: Progress) -> None:
@@ -48,59 +74,47 @@ class StageRunner:
         self.slowest: list[dict[str, Any]] = []
 
     @contextmanager
-    def stage(
+    def timed(
         self,
         name: str,
         total: int | None = None,
         unit: str = "images",
         waiting: Callable[[], Waiting] | None = None,
     ) -> Iterator[Callable[[int], None]]:
-        """Return a context that lasts as long as the stage; what it yields is called with units that are done."""
+        """Time a stage that lasts as long as the context; yield a function that counts finished units."""
         start = time.perf_counter()
         with (
-            self.progress.stage(name, total=total, unit=unit) as stage,
+            self.progress.stage(name, total=total, unit=unit) as counter,
             heartbeat(name, self.progress, waiting) as finished,
         ):
 
             def advance(n: int) -> None:
-                stage.advance(n)
+                counter.advance(n)
                 finished()
 
             yield advance
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def start(self) -> None:
-        """Start the engine, unless it is."""
+        """Start the engine if it is not running yet."""
         if "engine" in self.seconds:
             return
-        with self.stage("engine"):
+        with self.timed("engine"):
             self.executor.start()
         dashboard = self.executor.dashboard
         text = f"dashboard: {dashboard}" if dashboard else None
         workers = self.executor.parallelism
         self.progress.event("engine", text, backend=self.executor.name, workers=workers, dashboard=dashboard)
 
-    def map(
-        self,
-        name: str,
-        task: Callable[[Item, Any], Result],
-        items: Sequence[Item],
-        *,
-        shared: Any,
-        total: int,
-        unit: str,
-        take: Callable[[Result], int],
-    ) -> None:
-        """Run a stage on the executor; nothing is started where nothing is to be done.
+    def run(self, stage: Stage[Item, Result], items: Sequence[Item], receive: Callable[[Result], object]) -> None:
+        """Map a stage over items on the executor; start nothing if there are no items.
 
         Parameters
         ----------
-        name, total, unit
-            As in :meth:`stage`.
-        task, items, shared
-            As in :meth:`fruits.executor.Executor.map`.
-        take : callable
-            Is given each result as it arrives, and returns for how many units it counts.
+        stage : Stage
+        items : sequence
+        receive : callable
+            Called with each result as it arrives.
         """
         if not items:
             return
@@ -109,26 +123,28 @@ class StageRunner:
 
         def arrived(index: int, outcome: Outcome[Result]) -> None:
             under_way.finish(index)
-            found = outcome.result()
-            advance(take(found))
-            self._tell(name, items[index], found, outcome)
+            result = outcome.result()
+            receive(result)
+            advance(stage.size(items[index]))
+            self._log(stage.name, items[index], result, outcome)
 
-        with self.stage(name, total, unit, under_way.waiting) as advance:
-            self.executor.map(task, items, shared=shared, progress=arrived)
+        total = sum(map(stage.size, items))
+        with self.timed(stage.name, total, stage.unit, under_way.waiting) as advance:
+            self.executor.map(stage.task, items, shared=stage.shared, progress=arrived)
 
-    def _tell(self, stage: str, item: object, found: object, outcome: Outcome[Any]) -> None:
-        """Log what became of a partition or a group, and where; keep a partition where it is among the slowest."""
-        ran: dict[str, Any] = {
+    def _log(self, stage: str, item: object, result: object, outcome: Outcome[Any]) -> None:
+        """Report a finished partition or merge as an event; keep the slowest partitions."""
+        origin: dict[str, Any] = {
             "host": outcome.host,
             "pid": outcome.pid,
             "attempt": outcome.attempt,
             "seconds": round(outcome.seconds, 3),
         }
-        if isinstance(found, PartReport):
-            ran["steps"] = {step: round(seconds, 3) for step, seconds in found.seconds.items()}
-            about: dict[str, Any] = {"stage": stage, "index": found.index}
-            counts: dict[str, Any] = {"images": found.images, "rows": found.rows, "rejects": dict(found.rejects)}
-            self.progress.event("partition", **about, **counts, **ran)
-            self.slowest = nlargest(SLOWEST, [*self.slowest, about | ran], key=itemgetter("seconds"))
-        elif isinstance(item, Group) and isinstance(found, Checked) and not found.damages:
-            self.progress.event("group", stage=stage, tree_level=item.level, index=item.index, **ran)
+        if isinstance(result, PartitionReport):
+            origin["steps"] = {step: round(seconds, 3) for step, seconds in result.seconds.items()}
+            identity: dict[str, Any] = {"stage": stage, "index": result.index}
+            counts: dict[str, Any] = {"images": result.images, "rows": result.rows, "rejects": dict(result.rejects)}
+            self.progress.event("partition", **identity, **counts, **origin)
+            self.slowest = nlargest(SLOWEST, [*self.slowest, identity | origin], key=itemgetter("seconds"))
+        elif isinstance(item, MergeItem):
+            self.progress.event("group", stage=stage, tree_level=item.group.level, index=item.group.index, **origin)

@@ -1,4 +1,4 @@
-"""How far a job is, told from what it has stored: from any machine, while it runs or after it was stopped."""
+"""The progress of a job, derived from its stored parts: from any machine, while it runs or after it was stopped."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ import pyarrow.parquet as pq
 from fruits.errors import OutputError
 from fruits.jobs.identity import JOB, stored_plan
 from fruits.jobs.report import REPORT
-from fruits.jobs.tasks import ACCOUNT
+from fruits.jobs.tasks.rejects import ACCOUNT
 from fruits.model.moments import levels
 from fruits.storage.folder import FileInfo, Folder, part_index
 
 __all__ = ["StageStatus", "Status", "status"]
 
-WINDOW = 64  # newest parts of a stage, by which its speed is told
-SURVEYED = 2000  # partitions at most whose rejects are read, which takes seconds
-STILL_SECONDS = 60.0  # a job that stored nothing for so long, and five times as long as it took before, does not move
+WINDOW = 64  # newest parts of a stage, from which its speed is estimated
+SURVEYED = 2000  # partitions whose rejects are read, at most; this takes seconds
+STILL_SECONDS = 60.0  # without a new part, and five usual intervals, before a job counts as stalled
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """How far a stage is.
+    """The progress of a stage.
 
     Attributes
     ----------
     name : str
-        As in the job's own progress.
+        The name in the job's progress.
     done, total : int
-        How many parts are stored, of how many.
+        The number of stored parts, and of all parts.
     unit : str
-        What a part is of: ``partitions``, ``groups`` or ``models``.
+        The unit of a part: ``partitions``, ``groups`` or ``models``.
     """
 
     name: str
@@ -50,34 +50,33 @@ class StageStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a job is.
+    """The progress of a job.
 
     Attributes
     ----------
     out, command : str
         The output folder, and ``fit``, ``run`` or ``transform``.
     complete : bool
-        Whether everything is there.
+        Whether the output is complete.
     images, partitions : int
-        How many images were listed, and in how many partitions.
+        The number of listed images, and of partitions.
     stages : list of StageStatus
-        In their order.
+        In the order of execution.
     images_done : int
-        The images that went through the network.
+        The number of featurized images.
     rejects : dict of str to int
-        How many of them could not be used, by reason, in the first `surveyed` partitions that are done.
+        The number of unusable images by reason, in the first `surveyed` finished partitions.
     surveyed : int
-        The partitions whose rejects were counted: all that are done, up to 2,000.
+        The number of partitions whose rejects were counted: all finished ones, up to 2,000.
     rows : int or None
-        The rows that come of `images_done`; None where not all rejects were counted.
+        The number of usable images; None if not all rejects were counted.
     seconds_since_newest : float or None
-        Since a part was stored last, by the clocks of the storage and of this machine; None where the storage does not
-        tell when a file was written.
+        Since the last part was stored, by the clocks of the storage and of this machine; None if the storage reports
+        no times.
     moves : bool
-        Whether that is no longer than was to be expected; False where the job is complete.
+        Whether parts are stored at the usual pace; False if the job is complete.
     images_per_second, seconds_left : float or None
-        Of the stage under way, where it counts partitions, by when its last parts were stored; None where it cannot be
-        told yet, and where the job does not move.
+        Estimates for the current stage, if it counts partitions; None if unknown or stalled.
     """
 
     out: str
@@ -97,24 +96,24 @@ class Status:
 
     @property
     def stage(self) -> StageStatus | None:
-        """The stage that is under way; None where all are done."""
+        """The current stage; None if all are complete."""
         return _under_way(self.stages)
 
 
 def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
-    """Return how far the job is whose output folder is at `out`; nothing is changed.
+    """Return the progress of the job in an output folder; nothing is changed.
 
     Parameters
     ----------
     out : str
-        A local path or any fsspec address.
+        A local path or any fsspec URL.
     now : callable, default ``time.time``
         Returns the seconds since the epoch.
 
     Raises
     ------
     OutputError
-        There is no job, or it cannot be read.
+        The folder contains no job, or cannot be read.
     """
     folder = Folder.at(out)
     try:
@@ -122,24 +121,24 @@ def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror or error}. Give the --out of a job that can be read.") from error
     except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
-        raise OutputError(f"{folder.address} is damaged: {type(error).__name__}: {error}.") from error
+        raise OutputError(f"{folder.address} is corrupt: {type(error).__name__}: {error}.") from error
 
 
 def _status(out: Folder, now: Callable[[], float]) -> Status:
-    there = out.stored()
-    if JOB not in there:
-        listing = " Images are being listed for one, or were." if "plan" in out.names() else ""
-        raise OutputError(f"{out.address}: no job is here, for there is no {JOB}.{listing} Give the --out of a job.")
+    files = out.stored()
+    if JOB not in files:
+        listing = " Its images are being listed, or listing was interrupted." if "plan" in out.names() else ""
+        raise OutputError(f"{out.address}: no job here ({JOB} is missing).{listing} Give the --out of a job.")
     job: Any = out.read_json(JOB)
     plan = stored_plan(out, job)
     partitions = len(range(0, plan.images, plan.partition_size))
     parts = _parts(out, job, partitions)
     stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]
-    complete = REPORT in there
+    complete = REPORT in files
     network = next(iter(parts.values()))[0]
     rejects, surveyed = _rejects(out, network)
     images_done = sum(min(plan.partition_size, plan.images - index * plan.partition_size) for index in network)
-    stored = [there[JOB].modified, *(file.modified for found, *_ in parts.values() for file in found.values())]
+    stored = [files[JOB].modified, *(file.modified for found, *_ in parts.values() for file in found.values())]
     idle = max(0.0, now() - max(stored)) if max(stored) else None
     under_way = next((found for found, total, _ in parts.values() if len(found) < total), {})
     interval = _interval(under_way)
@@ -171,7 +170,7 @@ def _under_way(stages: Sequence[StageStatus]) -> StageStatus | None:
 def _parts(
     out: Folder, job: Mapping[str, Any], partitions: int
 ) -> Mapping[str, tuple[Mapping[int, FileInfo], int, str]]:
-    """Return of each stage, in their order, the parts that are stored, how many there will be, and of what."""
+    """Return the stored parts, the number of parts and the unit of each stage, in the order of execution."""
     rows = _stored(out / "rows", partitions), partitions, "partitions"
     if job["command"] == "transform":
         return {"transform": rows}
@@ -189,13 +188,13 @@ def _parts(
 
 
 def _stored(folder: Folder, count: int) -> dict[int, FileInfo]:
-    """Return the parts of a folder, of which the job has `count`; others are not of it."""
+    """Return the stored parts of a folder with an index below `count`."""
     found = ((part_index(name), file) for name, file in folder.stored().items())
     return {index: file for index, file in found if index is not None and index < count}
 
 
 def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
-    """Return how many images of the partitions that are done were rejected, by reason, and of how many partitions."""
+    """Return the number of rejects by reason, and the number of partitions that were read for it."""
     stored = (out / "rejects").stored()
     names = [name for name in stored if part_index(name) in done]
     counts: Counter[str] = Counter()
@@ -210,6 +209,6 @@ def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], i
 
 
 def _interval(parts: Mapping[int, FileInfo]) -> float | None:
-    """Return the seconds from one part to the next, of the newest."""
+    """Return the mean interval between the newest parts, in seconds."""
     times: Sequence[float] = sorted(file.modified for file in parts.values())[-WINDOW:]
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else None

@@ -1,4 +1,4 @@
-"""Whether a finished output is whole: every part is there, and has the SHA-256 that its manifest states."""
+"""Verification of a finished output: every part exists and has the SHA-256 that the manifest lists."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from fruits.errors import ModelError, OutputError
 from fruits.images.plan import Plan, plan_file
 from fruits.jobs.identity import JOB, stored_plan
 from fruits.jobs.report import finished
+from fruits.jobs.tasks.moments import moments_name
 from fruits.model.moments import levels
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
-from fruits.storage.checksums import Damage, Manifest, PartError, read_part
+from fruits.storage.checksums import CorruptPart, CorruptPartError, Manifest, read_part
 from fruits.storage.folder import Folder, is_temporary, part_name
 
 __all__ = ["Verification", "verify"]
@@ -23,31 +24,38 @@ READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes
     ----------
     parts, bytes : int
-        How many parts are whole, and how many bytes they have.
-    damages : tuple of Damage
-        What is missing or damaged.
-    strangers : tuple of str
-        Parts that are there and are not of this job, by their names below the output folder.
+        The number of intact parts, and their size.
+    corrupt : tuple of CorruptPart
+        The missing and the corrupt parts.
+    unexpected : tuple of str
+        Files in the folders of the parts that do not belong to this job, by name below the output folder.
     """
 
     parts: int
     bytes: int
-    damages: tuple[Damage, ...]
-    strangers: tuple[str, ...]
+    corrupt: tuple[CorruptPart, ...]
+    unexpected: tuple[str, ...]
 
     @property
-    def is_whole(self) -> bool:
-        """Whether there is nothing to mend."""
-        return not (self.damages or self.strangers)
+    def is_intact(self) -> bool:
+        """Whether no part is corrupt, and no file unexpected."""
+        return not (self.corrupt or self.unexpected)
 
 
 def verify(address: str, progress: Progress) -> Verification:
-    """Read every part of a finished output, and return what is whole and what is not.
+    """Read every part of a finished output, and compare it with the manifest.
+
+    Parameters
+    ----------
+    address : str
+        The output folder.
+    progress : Progress
+        The listener for the count of parts.
 
     Raises
     ------
@@ -59,55 +67,57 @@ def verify(address: str, progress: Progress) -> Verification:
         raise OutputError(
             f"{out.address}: no finished output ({JOB} is missing). Give the --out of a finished command."
         )
-    about = out.read_json(JOB)
+    identity = out.read_json(JOB)
     try:
-        expected = list(_expected(about, stored_plan(out, about)))
+        expected = list(_part_names(identity, stored_plan(out, identity)))
     except (KeyError, ValueError) as error:
-        raise OutputError(f"{out.address}/{JOB} is damaged: {error!r}. Use --overwrite to begin anew.") from error
+        raise OutputError(f"{out.address}/{JOB} is corrupt: {error!r}. Use --overwrite to start again.") from error
     manifest = Manifest.load(out)
-    damages: list[Damage] = []
-    strangers: list[str] = []
-    whole = size = 0
+    corrupt: list[CorruptPart] = []
+    intact = size = 0
 
-    def look(name: str) -> int | Damage:
+    def check(name: str) -> int | CorruptPart:
         known = manifest.get(name)
         if known is None:
-            return Damage(name, "not in the manifest")
+            return CorruptPart(name, "not in the manifest")
         try:
             return len(read_part(out, name, known))
-        except PartError as error:
-            return error.damage
+        except CorruptPartError as error:
+            return error.part
 
     with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(look, expected):
-            if isinstance(found, Damage):
-                damages.append(found)
+        for found in pool.map(check, expected):
+            if isinstance(found, CorruptPart):
+                corrupt.append(found)
             else:
-                whole, size = whole + 1, size + found
+                intact, size = intact + 1, size + found
             stage.advance(1)
-    for folder in sorted({name.rpartition("/")[0] for name in expected}):
-        there = [f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)]
-        strangers += sorted(set(there) - set(expected))
-    if about["command"] != "transform":
+    if identity["command"] != "transform":
         try:
             ScaledPCA.load(out / "model")
         except ModelError as error:
-            damages.append(Damage("model", str(error)))
-    return Verification(whole, size, tuple(damages), tuple(strangers))
+            corrupt.append(CorruptPart("model", str(error)))
+    return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, expected)))
 
 
-def _expected(about: dict[str, object], plan: Plan) -> Iterator[str]:
-    """Yield the names of the parts that a finished job has."""
+def _unexpected_files(out: Folder, expected: list[str]) -> Iterator[str]:
+    """Yield the files in the folders of the parts that are not parts of the job."""
+    for folder in sorted({name.rpartition("/")[0] for name in expected}):
+        names = {f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)}
+        yield from sorted(names.difference(expected))
+
+
+def _part_names(identity: dict[str, object], plan: Plan) -> Iterator[str]:
+    """Yield the names of the parts of a finished job."""
     partitions = plan.partitions()
     yield from (f"plan/{name}" for name in sorted({plan_file(partition) for partition in partitions}))
     folders = [("rejects", "parquet")]
-    if about["command"] != "transform":
+    if identity["command"] != "transform":
         folders.append(("features", "parquet"))
-        if about["solver"] == "exact":
+        if identity["solver"] == "exact":
             for level in levels(len(partitions)):
-                folder = f"moments/level-{level[0].level}"
-                yield from (f"{folder}/{part_name(group.index, 'safetensors')}" for group in level)
-    if about["command"] != "fit":
-        folders.append(("rows", str(about["format"])))
+                yield from (moments_name(group.level, group.index) for group in level)
+    if identity["command"] != "fit":
+        folders.append(("rows", str(identity["format"])))
     for folder, suffix in folders:
         yield from (f"{folder}/{part_name(partition.index, suffix)}" for partition in partitions)

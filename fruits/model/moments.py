@@ -130,15 +130,12 @@ class Group:
         Its number within the level.
     start, stop : int
         The contiguous numbers of what it takes.
-    inputs : tuple of bytes
-        The SHA-256 of what it takes, as the driver knows it.
     """
 
     level: int
     index: int
     start: int
     stop: int
-    inputs: tuple[bytes | None, ...] = ()
 
     def __str__(self) -> str:
         return f"moments level {self.level}, group {self.index} ({self.start} to {self.stop - 1})"

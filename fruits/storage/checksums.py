@@ -1,9 +1,8 @@
-"""The SHA-256 of every stored part, by which a damaged one is known.
+"""Checksums: the SHA-256 of every stored part, and the manifest that lists them.
 
-Pages lie below ``manifest/``, a line for each part, as ``sha256sum`` writes and checks them: in the output folder,
-``cat manifest/* | sha256sum --check``. The driver keeps them, from what the tasks report. A page is written when its
-parts are complete and when a stage ends: what a killed driver had not written yet is found whole, or not, by
-the survey and check tasks, because parts tell of themselves whether they are whole.
+The manifest is a folder of pages in the format of ``sha256sum``. In the output folder, ``cat manifest/* | sha256sum
+--check`` verifies all parts. The driver writes a page when it is full and when a stage ends. A killed driver may leave
+finished partitions that no page lists; :func:`fruits.jobs.tasks.survey.survey` verifies those by their account.
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 
+from fruits.errors import DamageError
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["Damage", "Manifest", "PartError", "checksum", "read_part"]
+__all__ = ["CorruptPart", "CorruptPartError", "Manifest", "checksum", "read_part"]
 
 PAGE = 512  # parts of one folder: a page of 50 KB
 READERS = 16
@@ -25,22 +25,31 @@ LINE = re.compile(r"^(?P<checksum>[0-9a-f]{64})  (?P<name>.+)$")
 
 
 @dataclass(frozen=True, slots=True)
-class Damage:
-    """A part that is missing, or is not what was written: its name below the output folder, and how that shows."""
+class CorruptPart:
+    """A part that is missing or corrupt: its name below the output folder, and the problem."""
 
     name: str
-    how: str
+    problem: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.how}"
+        return f"{self.name}: {self.problem}"
 
 
-class PartError(Exception):
-    """A part cannot be used; what a task returns to the driver is its :class:`Damage`."""
+class CorruptPartError(DamageError):
+    """A stored part is missing or corrupt.
 
-    def __init__(self, name: str, how: str) -> None:
-        super().__init__(f"{name}: {how}")
-        self.damage = Damage(name, how)
+    Attributes
+    ----------
+    part : CorruptPart
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        # Both arguments, so that the error can be pickled from a worker to the driver.
+        super().__init__(name, problem)
+        self.part = CorruptPart(name, problem)
+
+    def __str__(self) -> str:
+        return f"{self.part}. Start the same command again: it verifies the stored parts and regenerates this one"
 
 
 def checksum(data: bytes) -> bytes:
@@ -49,33 +58,41 @@ def checksum(data: bytes) -> bytes:
 
 
 def read_part(out: Folder, name: str, expected: bytes | None) -> bytes:
-    """Return the bytes of a part; what is missing or differs is asked for once more.
+    """Return the bytes of a part. A missing or different part is read once more before it counts as corrupt.
+
+    Parameters
+    ----------
+    out : Folder
+    name : str
+        The name of the part below the output folder.
+    expected : bytes or None
+        Its SHA-256; None to accept any content.
 
     Raises
     ------
-    PartError
-        It is missing, or its checksum is not the expected one.
+    CorruptPartError
+        The part is missing, or its SHA-256 differs.
     """
     for _ in range(2):
         try:
             data = out.read(name)
         except FileNotFoundError:
-            how = "missing"
+            problem = "missing"
             continue
         found = checksum(data)
         if expected is None or found == expected:
             return data
-        how = f"its {len(data):,} bytes have the SHA-256 {found.hex()}; {expected.hex()} was written"
-    raise PartError(name, how)
+        problem = f"its {len(data):,} bytes have the SHA-256 {found.hex()}, expected {expected.hex()}"
+    raise CorruptPartError(name, problem)
 
 
 class Manifest:
-    """The checksums of the parts of one output, and the pages that keep them.
+    """The checksums of the parts of one output, stored as pages.
 
     Parameters
     ----------
     out : Folder
-        The output.
+        The output folder.
     """
 
     def __init__(self, out: Folder) -> None:
@@ -85,26 +102,31 @@ class Manifest:
 
     @classmethod
     def load(cls, out: Folder) -> Manifest:
-        """Return what the pages of an output say; a page that is not whole says nothing."""
+        """Return the stored manifest of an output; corrupt pages are ignored."""
         manifest = cls(out)
         pages = [name for name in manifest._folder.names() if not is_temporary(name)]
         with ThreadPoolExecutor(READERS) as pool:
             for data in pool.map(manifest._folder.read, pages):
-                for name, known in _parsed(data).items():
+                for name, known in _parse(data).items():
                     manifest._pages.setdefault(_page(name), {})[name] = known
         return manifest
 
     def get(self, name: str) -> bytes | None:
-        """Return the checksum of a part, or None where it is not known."""
+        """Return the checksum of a part, or None if the manifest does not list it."""
         return self._pages.get(_page(name), {}).get(name)
 
     def names(self) -> list[str]:
-        """Return the names of all parts that are known, in order."""
+        """Return the names of all listed parts, sorted."""
         return sorted(name for page in self._pages.values() for name in page)
 
-    def update(self, checksums: Mapping[str, bytes]) -> list[str]:
-        """Take in the checksums of parts, by name; return those that were known to be others."""
-        others = []
+    def add(self, checksums: Mapping[str, bytes]) -> None:
+        """Add the checksums of parts, by name, and write the pages that are full.
+
+        Raises
+        ------
+        DamageError
+            A part is listed with another checksum: it was regenerated with different content.
+        """
         for name, found in checksums.items():
             key = _page(name)
             page = self._pages.setdefault(key, {})
@@ -112,15 +134,17 @@ class Manifest:
             if known == found:
                 continue
             if known is not None:
-                others.append(name)
+                raise DamageError(
+                    f"{name} was regenerated and differs from the content that the manifest lists: the images, the CPU "
+                    "or the software changed since. Start the command with --overwrite, or give another --out."
+                )
             page[name] = found
             self._unwritten.add(key)
             if len(page) == PAGE:
                 self._write(key)
-        return others
 
     def flush(self) -> None:
-        """Write the pages that have changed."""
+        """Write the changed pages."""
         for key in sorted(self._unwritten):
             self._write(key)
 
@@ -133,13 +157,14 @@ class Manifest:
 
 
 def _page(name: str) -> str:
-    """Return the name of the page that a part belongs to."""
+    """Return the name of the page that lists a part."""
     match = NAME.match(name)
     assert match is not None
     return f"{match['folder'].replace('/', '.')}-{int(match['index']) // PAGE:05d}"
 
 
-def _parsed(data: bytes) -> dict[str, bytes]:
+def _parse(data: bytes) -> dict[str, bytes]:
+    """Return the checksums on a page; none if the page is corrupt."""
     lines, mark, own = data.rpartition(b"# ")
     if not mark or own != sha256(lines).hexdigest().encode() + b"\n":
         return {}

@@ -14,8 +14,7 @@ from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.images.plan import make_plan, read_partition
-from fruits.jobs import tasks
-from fruits.jobs.tasks import _whole
+from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import fetch
 from fruits.storage.stores import open_address
@@ -78,7 +77,7 @@ def test_links_that_lead_round_do_not(images: Path) -> None:
     assert found.pop("label/whole.png") == PICTURE
     for name, error in found.items():
         with pytest.raises(ImageError, match="unreadable: Too many levels of symbolic links"):
-            _whole(error)
+            image_bytes(error)
         assert name in ("label/self", "one.jpg", "two.jpg")
 
 
@@ -100,7 +99,7 @@ def test_links_that_lead_out_are_counted_and_said(fruits: Fruits, tmp_path: Path
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (tmp_path / "linked" / "label").mkdir(parents=True)
     (tmp_path / "linked" / "label" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert "1 are links that lead out of it, which --follow-links takes" in fruits("fit", "linked", "--out", "o").err
+    assert "1 are links to files outside it; --follow-links includes them" in fruits("fit", "linked", "--out", "o").err
     assert "1 usable image" in fruits("fit", "linked", "--out", "o", "--follow-links").err
 
 
@@ -158,7 +157,7 @@ def test_a_socket_in_place_of_a_file_that_was_listed_is_a_reject(images: Path, m
         place.bind("whole.png")
         (data,) = Folder.at(str(images)).fetch(entries)
     with pytest.raises(ImageError, match="unreadable"):
-        _whole(data)
+        image_bytes(data)
 
 
 def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
@@ -168,7 +167,7 @@ def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
         file.truncate(2**43)
     data = contents(images)["label/huge.jpg"]
     with pytest.raises(ImageError, match="too-large"):
-        _whole(data)
+        image_bytes(data)
 
 
 # -- names
@@ -220,7 +219,8 @@ def test_a_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Pat
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
     (partition,) = make_plan(entries, 2, out / "plan").partitions()
-    report = tasks.featurize(partition, tasks.Source(Folder(str(images)), out, Corner()))
+    settings = FeaturizeSettings(Folder(str(images)), out, Corner())
+    report = featurize(PlannedPartition(partition), settings)
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})
     assert out.read_table("rejects/part-00000.parquet")["path"].to_pylist() == [path]
 

@@ -40,7 +40,7 @@ def test_one_bad_image_in_twenty_costs_its_own_row_and_no_other(fruits: Fruits, 
 
     ended = fruits("run", folder, "--out", "out", "--backend", "local", "--components", "2", "--partition-size", "50")
     assert ended.code == 0, ended.err
-    assert "1 links lead out" in ended.err
+    assert "skipped 1 links to files outside" in ended.err
     report = json.loads(Path("out/report.json").read_bytes())
     reasons = Counter(reason for _, reason in bad.values()) + Counter(["too-large", "unreadable"])
     assert report["rejects"] == dict(reasons)

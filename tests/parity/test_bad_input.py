@@ -206,7 +206,7 @@ def test_nothing_but_bad_images_fails_with_the_counts(fruits: Fruits, tmp_path: 
         (tmp_path / "images" / "a" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff" * number)
     ended = fruits("run", "images", "--out", "out", "--backend", "local", "--components", "1")
     assert ended.code == 1
-    assert "3 of 3 images could not be used (1 empty, 2 " in ended.err
+    assert "3 of 3 images are rejects (1 empty, 2 " in ended.err
     assert "--max-reject-fraction" in ended.err
     assert not (tmp_path / "out" / "report.json").exists()
 
@@ -251,8 +251,8 @@ def test_an_output_of_another_job_is_refused_with_both_values(
     before = contents(tmp_path / "out")
     ended = fruits(*words, "--components", "4")
     assert ended.code == 2
-    assert "out holds another job" in ended.err
-    assert "components: 5 there, 4 asked" in ended.err
+    assert "out contains another job" in ended.err
+    assert "components: 5 stored, 4 requested" in ended.err
     assert "--overwrite" in ended.err
     assert contents(tmp_path / "out") == before
     assert fruits(*words, "--components", "4", "--overwrite", "--json").code == 0
@@ -266,7 +266,7 @@ def test_an_output_that_is_a_file_or_holds_other_files_is_refused(fruits: Fruits
     a_file = fruits("run", few, "--out", "file", "--overwrite")
     assert (a_file.code, "--out file is a file" in a_file.err) == (2, True)
     mine = fruits("run", few, "--out", "home", "--overwrite")
-    assert (mine.code, "holds other files (thesis.tex)" in mine.err) == (2, True)
+    assert (mine.code, "contains other files (thesis.tex)" in mine.err) == (2, True)
     assert (tmp_path / "file").read_text() == (tmp_path / "home" / "thesis.tex").read_text() == "mine"
 
 
@@ -335,7 +335,7 @@ def test_a_model_with_a_changed_byte_is_refused(
 def test_a_model_of_another_backbone_and_no_model_are_refused(fruits: Fruits, few: Path, fitted: Path) -> None:
     other = fruits("transform", few, "--model", fitted, "--out", "out", "--backbone", "ResNet50")
     assert other.code == 2
-    assert "was fitted on features of MobileNetV2, and --backbone ResNet50 was asked" in other.err
+    assert "was fitted on features of MobileNetV2, which contradicts --backbone ResNet50" in other.err
     missing = fruits("transform", few, "--model", "nowhere", "--out", "out")
     assert missing.code == 2
     assert "nowhere" in missing.err

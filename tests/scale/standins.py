@@ -12,9 +12,12 @@ import orjson
 
 from fruits.executor import Executor
 from fruits.images.listing import ImageEntry
-from fruits.jobs import tasks
+from fruits.jobs.tasks import moments as merging
+from fruits.jobs.tasks.rejects import ACCOUNT, write_partition
+from fruits.jobs.tasks.reports import MergeReport
+from fruits.jobs.tasks.rows import features_name
+from fruits.jobs.tasks.survey import survey, verify_parts
 from fruits.model.moments import Moments
-from fruits.model.rows import rejects_table
 from fruits.storage.checksums import checksum
 from fruits.storage.folder import part_name
 
@@ -49,33 +52,32 @@ class NeuralNetwork:
     weight: bytes = bytes(9_000_000)
 
 
-def featurize(partition, source):
-    count("featurize", source.out)
-    account = orjson.dumps({"images": partition.images, "rows": partition.images, "rejects": {}})
-    part = f"features/{part_name(partition.index, 'parquet')}"
-    report = tasks._write(partition, rejects_table([], {tasks.ACCOUNT: account}), part, b"", source.out)
+def featurize(item, settings):
+    count("featurize", settings.out)
+    report = write_partition(settings.out, item.partition, [], features_name(item.partition.index), b"")
     steps = dict.fromkeys(("load", "read", "decode", "network", "write"), 1e-9)
     return dataclasses.replace(report, seconds=steps)
 
 
-def merge(group, out):
+def merge(item, out):
     """Merge as the task does, but for the first level, whose features do not exist: each image has the same ones."""
     count("merge", out)
+    group = item.group
     if group.level > 1:
-        return tasks.merge(group, out)
+        return merging.merge(item, out)
     images = sum(_images(out, index) for index in range(group.start, group.stop))
     merged = Moments(images, np.arange(FEATURES, dtype=np.float64), images * np.diag(np.arange(1.0, FEATURES + 1)))
-    name, data = tasks.moments_name(1, group.index), merged.to_bytes()
+    name, data = merging.moments_name(1, group.index), merged.to_bytes()
     out.write(name, data)
-    return tasks.Checked({name: checksum(data)})
+    return MergeReport({name: checksum(data)})
 
 
 def _images(out, index):
     metadata = (out / "rejects").read_table(part_name(index, "parquet")).schema.metadata
-    return orjson.loads(metadata[tasks.ACCOUNT])["images"]
+    return orjson.loads(metadata[ACCOUNT])["images"]
 
 
-STAND_INS = {"featurize": featurize, "merge": merge, "survey": tasks.survey, "check": tasks.check}
+STAND_INS = {"featurize": featurize, "merge": merge, "survey": survey, "verify_parts": verify_parts}
 
 
 def count(name, out):

@@ -12,7 +12,7 @@ import pytest
 
 from backends.spark.executor import SparkExecutor
 from fruits.images.plan import Partition
-from fruits.jobs import tasks
+from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
 from fruits.storage.folder import Folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,11 +31,11 @@ def elsewhere(tmp_path_factory):
 def test_features_are_those_of_another_python(elsewhere, tmp_path):
     shutil.copytree(elsewhere / "out" / "plan", tmp_path / "plan")
     network = pickle.loads((elsewhere / "network.pickle").read_bytes())
-    source = tasks.Source(Folder(str(elsewhere / "images")), Folder(str(tmp_path)), network)
+    source = FeaturizeSettings(Folder(str(elsewhere / "images")), Folder(str(tmp_path)), network)
     starts = range(0, IMAGES, PARTITION_SIZE)
     partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
     with SparkExecutor() as executor:  # the session of the suite, where that ran before
-        reports = executor.map(tasks.featurize, partitions, shared=source)
+        reports = executor.map(featurize, [PlannedPartition(partition) for partition in partitions], shared=source)
     assert sum(report.rows for report in reports) == IMAGES - 3
     for kind in ("features", "rejects"):
         expected = sorted((elsewhere / "out" / kind).iterdir())

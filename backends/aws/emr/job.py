@@ -15,7 +15,7 @@ from fruits.clusters.cluster import Cluster
 from fruits.errors import DatasetError, SettingsError
 from fruits.images.listing import Listing
 from fruits.jobs.job import Job
-from fruits.jobs.report import Report, SliceReport, report_of
+from fruits.jobs.report import Report, SliceReport, report_from_dict
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
@@ -63,7 +63,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
     progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
     try:
-        return report_of(follow(account, step, tell=progress.note, log=log))
+        return report_from_dict(follow(account, step, tell=progress.note, log=log))
     except KeyboardInterrupt:
         if asked_to_leave(step):
             progress.note(f"left running; end it with: fruits cluster down {step.name}")

@@ -13,7 +13,7 @@ def test_a_job_is_frozen():
 
 
 @pytest.mark.parametrize("components", [1, 200, 0.5, 0.999])
-def test_components_that_are_allowed(components):
+def test_valid_components_are_accepted(components):
     assert Job(images="i", out="o", components=components).components == components
 
 
@@ -42,7 +42,7 @@ def test_components_that_are_allowed(components):
         *(("shards", value, f"--shards {value}: not allowed") for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")),
     ],
 )
-def test_what_is_not_allowed_is_said_with_what_is(setting, value, says):
+def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, says):
     with pytest.raises(SettingsError, match=says.replace(".", r"\.")) as caught:
         Job(images="i", out="o", **{setting: value})
     assert "llowed" in str(caught.value)

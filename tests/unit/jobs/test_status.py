@@ -1,4 +1,4 @@
-"""How far a job is, told from its folder: while it runs, after it was stopped, and where there is none."""
+"""The status of running, stopped, complete and missing jobs."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ NOW = 1_700_000_000.0  # long ago
 
 @pytest.fixture
 def stopped(job):  # noqa: F811
-    """Return the folder of a job that was stopped after five of eight partitions, one every 10 seconds."""
+    """Return the output of a job stopped after five of eight partitions, one every 10 seconds."""
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 5)))
     out = Folder.at(job.out)
@@ -35,7 +35,7 @@ def _files(folder):
     return (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
 
 
-def test_a_job_under_way_tells_how_far_it_is_how_fast_and_for_how_long(stopped):
+def test_a_running_job_reports_progress_speed_and_remaining_time(stopped):
     found = status.status(stopped, now=lambda: NOW + 12)
     assert [(stage.name, stage.done, stage.total, stage.unit) for stage in found.stages] == [
         ("featurize", 5, 8, "partitions"),
@@ -50,24 +50,24 @@ def test_a_job_under_way_tells_how_far_it_is_how_fast_and_for_how_long(stopped):
     assert (found.images_per_second, found.seconds_left) == (0.4, 30.0)
 
 
-def test_a_job_that_has_stored_nothing_for_long_does_not_move(stopped):
+def test_a_job_without_recent_parts_is_stalled(stopped):
     found = status.status(stopped, now=lambda: NOW + 61)
     assert (found.moves, found.seconds_since_newest) == (False, 61.0)
     assert (found.images_per_second, found.seconds_left) == (None, None)
 
 
-def test_a_clock_that_is_behind_that_of_the_storage_tells_no_negative_time(stopped):
+def test_clock_skew_gives_no_negative_time(stopped):
     assert status.status(stopped, now=lambda: NOW - 50).seconds_since_newest == 0.0
 
 
-def test_with_very_many_partitions_the_rejects_of_the_first_are_counted(stopped, monkeypatch):
+def test_only_the_first_rejects_are_read_for_many_partitions(stopped, monkeypatch):
     monkeypatch.setattr(status, "SURVEYED", 2)
     found = status.status(stopped)
     assert (found.surveyed, found.rows) == (2, None)
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
-def test_a_complete_job_has_all_the_stages_that_the_job_itself_had(job, place):  # noqa: F811
+def test_a_complete_job_lists_all_its_stages(job, place):  # noqa: F811
     if place == "memory":
         job = dataclasses.replace(job, out="memory://status-test/out")
     report = pipeline.run(job, LocalExecutor())
@@ -83,25 +83,25 @@ def test_a_complete_job_has_all_the_stages_that_the_job_itself_had(job, place): 
         assert {stage.name for stage in status.status(other.out).stages} == {"transform"} <= report.seconds.keys()
 
 
-def test_it_only_reads(stopped):
+def test_status_only_reads(stopped):
     times = {path: os.stat(path).st_mtime_ns for path in _files(stopped)}
     status.status(stopped)
     assert times == {path: os.stat(path).st_mtime_ns for path in _files(stopped)}
 
 
-def test_where_there_is_no_job_it_says_so(stopped, tmp_path):
-    with pytest.raises(OutputError, match=r"no job is here.*Give the --out"):
+def test_a_folder_without_a_job_is_refused(stopped, tmp_path):
+    with pytest.raises(OutputError, match=r"no job here.*Give the --out"):
         status.status(str(tmp_path / "nothing"))
     os.remove(f"{stopped}/job.json")
-    with pytest.raises(OutputError, match="Images are being listed for one"):
+    with pytest.raises(OutputError, match="Its images are being listed"):
         status.status(stopped)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"plan": {"images": "many"}}', b'{"plan": 3}'])
-def test_a_damaged_job_is_told_in_words(stopped, content):
+def test_a_corrupt_job_is_refused(stopped, content):
     with open(f"{stopped}/job.json", "wb") as file:
         file.write(content)
-    with pytest.raises(OutputError, match="is damaged"):
+    with pytest.raises(OutputError, match=r"is (corrupt|damaged)"):
         status.status(stopped)
 
 
@@ -111,7 +111,7 @@ def answer(capfd, *words):
     return ended.value.code, *capfd.readouterr()
 
 
-def test_the_command_tells_it_to_people_and_to_programs(capfd, stopped):
+def test_status_command_prints_text_and_json(capfd, stopped):
     code, out, err = answer(capfd, "status", stopped)
     assert (code, err) == (0, "")
     assert "run of 32 images in 8 partitions, incomplete" in out
@@ -125,4 +125,4 @@ def test_the_command_tells_it_to_people_and_to_programs(capfd, stopped):
     shutil.rmtree(stopped)
     code, out, err = answer(capfd, "status", stopped)
     assert (code, out) == (2, "")
-    assert "no job is here" in err
+    assert "no job here" in err

@@ -1,0 +1,88 @@
+"""The rejects part of a partition, which also carries the partition's account.
+
+The account is JSON in the Parquet metadata: the counts of images, rows and rejects, and the SHA-256 of the part that is
+written after the rejects. With it, a partition that no manifest lists can still be verified.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+import pyarrow as pa
+
+from fruits.images.plan import Partition
+from fruits.jobs.tasks.reports import PartitionReport
+from fruits.model.rows import rejects_table
+from fruits.storage.checksums import CorruptPartError, checksum
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.parquet import read_table, write_table
+
+__all__ = ["ACCOUNT", "Reject", "read_account", "rejects_name", "write_partition"]
+
+ACCOUNT = b"fruits.account"  # key in the metadata of a rejects part
+
+Reject = tuple[str, str | None, str, str]  # path, label, reason, detail
+
+
+def rejects_name(index: int) -> str:
+    """Return the name, below the output folder, of the rejects of a partition."""
+    return f"rejects/{part_name(index, 'parquet')}"
+
+
+def write_partition(
+    out: Folder, partition: Partition, rejects: Sequence[Reject], last: str, data: bytes
+) -> PartitionReport:
+    """Write the rejects of a partition, then its last part, which marks the partition as finished.
+
+    Parameters
+    ----------
+    out : Folder
+    partition : Partition
+    rejects : sequence of Reject
+    last : str
+        The name of the last part, in ``features/`` or ``rows/``.
+    data : bytes
+        Its content.
+    """
+    reasons = Counter(reason for _, _, reason, _ in rejects)
+    report = PartitionReport(
+        partition.index, partition.images, partition.images - len(rejects), dict(sorted(reasons.items()))
+    )
+    last_checksum = checksum(data)
+    account = {
+        "images": report.images,
+        "rows": report.rows,
+        "rejects": report.rejects,
+        "sha256": last_checksum.hex(),
+    }
+    name = rejects_name(partition.index)
+    stored = write_table(rejects_table(rejects, {ACCOUNT: orjson.dumps(account)}))
+    out.write(name, stored)
+    out.write(last, data)
+    return replace(report, checksums={name: checksum(stored), last: last_checksum})
+
+
+def read_account(partition: Partition, data: bytes) -> tuple[PartitionReport, bytes]:
+    """Return the report in a rejects part, and the SHA-256 of the part that was written after it.
+
+    Raises
+    ------
+    CorruptPartError
+        The part cannot be read, has no account, or its account does not add up.
+    """
+    name = rejects_name(partition.index)
+    try:
+        rejects = read_table(data)
+        account = orjson.loads((rejects.schema.metadata or {})[ACCOUNT])
+        report = PartitionReport(partition.index, account["images"], account["rows"], account["rejects"])
+        last_checksum = bytes.fromhex(account["sha256"])
+        rejected = sum(report.rejects.values())
+        adds_up = rejected == rejects.num_rows and report.rows + rejected == report.images == partition.images
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptPartError(name, f"no readable account of a partition: {error!r}") from error
+    if not adds_up:
+        raise CorruptPartError(name, f"its account does not add up to {partition.images} images")
+    return report, last_checksum

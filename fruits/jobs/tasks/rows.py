@@ -1,0 +1,60 @@
+"""Write the rows of a partition from its stored features."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from fruits.images.plan import Partition
+from fruits.jobs.tasks.reports import PartitionReport
+from fruits.model.rows import encode_rows
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.storage.checksums import checksum, read_part
+from fruits.storage.folder import Folder, part_name
+from fruits.storage.parquet import read_table
+
+__all__ = ["FeaturizedPartition", "RowSettings", "features_name", "rows_name", "write_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturizedPartition:
+    """A partition with stored features, and their SHA-256."""
+
+    partition: Partition
+    features_checksum: bytes
+
+    def __str__(self) -> str:
+        return str(self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSettings:
+    """The output folder, the model, and the format and columns of the rows."""
+
+    out: Folder
+    model: ScaledPCA
+    format: str
+    columns: tuple[str, ...]
+
+
+def features_name(index: int) -> str:
+    """Return the name, below the output folder, of the features of a partition."""
+    return f"features/{part_name(index, 'parquet')}"
+
+
+def rows_name(index: int, format: str) -> str:
+    """Return the name, below the output folder, of the rows of a partition."""
+    return f"rows/{part_name(index, format)}"
+
+
+def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionReport:
+    """Write ``rows/`` of a partition from its stored features."""
+    partition = item.partition
+    start = time.perf_counter()
+    features = read_table(read_part(settings.out, features_name(partition.index), item.features_checksum))
+    read = time.perf_counter()
+    data = encode_rows(features, settings.model, settings.format, settings.columns)
+    name = rows_name(partition.index, settings.format)
+    settings.out.write(name, data)
+    seconds = {"read": read - start, "write": time.perf_counter() - read}
+    return PartitionReport(partition.index, partition.images, features.num_rows, {}, seconds, {name: checksum(data)})

@@ -1,0 +1,88 @@
+"""Verify finished parts when a job is resumed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fruits.images.plan import Partition
+from fruits.jobs.tasks.rejects import read_account, rejects_name
+from fruits.jobs.tasks.reports import PartitionReport, SurveyReport
+from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
+from fruits.storage.folder import Folder, part_name
+
+__all__ = ["FinishedPartition", "PartBatch", "PartitionBatch", "survey", "verify_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedPartition:
+    """A finished partition, with the SHA-256 of its two parts if the manifest lists them."""
+
+    partition: Partition
+    rejects_checksum: bytes | None
+    last_checksum: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionBatch:
+    """Finished partitions that one task verifies.
+
+    Attributes
+    ----------
+    partitions : tuple of FinishedPartition
+    folder, suffix : str
+        The folder and the suffix of the part that marks a partition as finished: ``features`` or ``rows``.
+    """
+
+    partitions: tuple[FinishedPartition, ...]
+    folder: str
+    suffix: str
+
+    def __len__(self) -> int:
+        return len(self.partitions)
+
+    def __str__(self) -> str:
+        first, last = self.partitions[0].partition, self.partitions[-1].partition
+        return f"partitions {first.index} to {last.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartBatch:
+    """Parts that one task verifies: their names and checksums."""
+
+    checksums: tuple[tuple[str, bytes], ...]
+
+    def __len__(self) -> int:
+        return len(self.checksums)
+
+    def __str__(self) -> str:
+        return f"{self.checksums[0][0]} to {self.checksums[-1][0]}"
+
+
+def survey(batch: PartitionBatch, out: Folder) -> SurveyReport:
+    """Return the reports of finished partitions from their rejects parts, and the corrupt parts among them."""
+    reports: list[PartitionReport] = []
+    corrupt: list[CorruptPart] = []
+    for finished in batch.partitions:
+        name = rejects_name(finished.partition.index)
+        last = f"{batch.folder}/{part_name(finished.partition.index, batch.suffix)}"
+        try:
+            data = read_part(out, name, finished.rejects_checksum)
+            report, stated = read_account(finished.partition, data)
+            last_checksum = finished.last_checksum or stated
+            read_part(out, last, last_checksum)
+        except CorruptPartError as error:
+            corrupt.append(error.part)
+        else:
+            reports.append(replace(report, checksums={name: checksum(data), last: last_checksum}))
+    return SurveyReport(tuple(reports), tuple(corrupt))
+
+
+def verify_parts(batch: PartBatch, out: Folder) -> SurveyReport:
+    """Return the parts of a batch that are missing or corrupt."""
+    corrupt: list[CorruptPart] = []
+    for name, expected in batch.checksums:
+        try:
+            read_part(out, name, expected)
+        except CorruptPartError as error:
+            corrupt.append(error.part)
+    return SurveyReport(corrupt=tuple(corrupt))
