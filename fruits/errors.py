@@ -1,21 +1,22 @@
-"""What can go wrong, as one tree.
+"""The tree of errors.
 
 ::
 
     FruitsError
-    ├── InputError            what was given cannot be used          exit code 2
-    │   ├── DatasetError      the images: missing, empty, no image, not readable
+    ├── InputError            the input is invalid                   exit code 2
+    │   ├── DatasetError      the images: missing, empty, unreadable
     │   ├── SettingsError     an option, cluster.yaml, a backend, a missing extra
-    │   ├── WeightsError      the weights: not found, not the verified tensors
-    │   ├── ModelError        a fitted model: damaged, of another backbone
-    │   └── OutputError       --out: another job, a file, not writable
-    └── JobError              the job could not be finished          exit code 1
-        ├── TaskError         a task failed for good; names its partition
+    │   ├── WeightsError      the weights: missing, or not the verified tensors
+    │   ├── ModelError        a fitted model: corrupt, or of another backbone
+    │   └── OutputError       --out: contains another job, is a file, is not writable
+    └── JobError              the job failed                         exit code 1
+        ├── TaskError         a task failed permanently; names its partition
         ├── RejectsError      more images were rejected than allowed
-        ├── StorageError      the output folder cannot be read or written: full, gone, forbidden
-        └── DamageError       stored parts contradict each other or the plan
+        ├── StorageError      the output folder cannot be read or written: full, missing, forbidden
+        └── DamageError       stored parts are corrupt or contradict the plan
 
-Every message says what was given, what is allowed and what to do. ``exit_code`` is what the command line ends with.
+Every message states the given value, the allowed values and the remedy. ``exit_code`` is the exit code of the command
+line.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ __all__ = [
 
 
 class FruitsError(Exception):
-    """The root of everything that this library raises on purpose."""
+    """The base class of all errors of this library."""
 
     exit_code = 1
 
 
 class InputError(FruitsError):
-    """What was given cannot be used; the same call will fail again."""
+    """The input is invalid; the same call will fail again."""
 
     exit_code = 2
 
@@ -53,27 +54,27 @@ class DatasetError(InputError):
 
 
 class SettingsError(InputError):
-    """An option, a configuration file, or the name of a backend is wrong, or an extra is not installed."""
+    """An option, a configuration file or the name of a backend is invalid, or an extra is not installed."""
 
 
 class WeightsError(InputError):
-    """The weights were not found, or are not the tensors that they should be."""
+    """The weights are missing, or differ from the verified tensors."""
 
 
 class ModelError(InputError):
-    """A fitted model is damaged, of an unknown schema, or does not belong to this job."""
+    """A fitted model is corrupt, has an unknown schema, or does not fit this job."""
 
 
 class OutputError(InputError):
-    """The output folder holds another job, is a file, or cannot be written."""
+    """The output folder contains another job, is a file, or cannot be written."""
 
 
 class JobError(FruitsError):
-    """The job could not be finished; what is done stays done, and the same call goes on from there."""
+    """The job failed; completed work is kept, and the same call resumes it."""
 
 
 class TaskError(JobError):
-    """A task failed for good on a worker; the message names its partition and the cause."""
+    """A task failed permanently on a worker; the message names its partition and the cause."""
 
 
 class RejectsError(JobError):
@@ -85,4 +86,4 @@ class StorageError(JobError):
 
 
 class DamageError(JobError):
-    """Stored parts contradict each other or the plan."""
+    """Stored parts are corrupt, or contradict each other or the plan."""

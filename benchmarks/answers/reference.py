@@ -67,11 +67,11 @@ def fit_parts(parts: list[Float32], components: int) -> ScaledPCA:
     """Fit a model to features in parts, merging moments in the order of a job."""
     with threadpool_limits(1):
         groups = [
-            Moments.merged(Moments.of(part) for part in parts[start : start + FAN_IN])
+            Moments.merge_all(Moments.from_features(part) for part in parts[start : start + FAN_IN])
             for start in range(0, len(parts), FAN_IN)
         ]
         while len(groups) > 1:
-            groups = [Moments.merged(groups[start : start + FAN_IN]) for start in range(0, len(groups), FAN_IN)]
+            groups = [Moments.merge_all(groups[start : start + FAN_IN]) for start in range(0, len(groups), FAN_IN)]
         return solve(groups[0], components)
 
 

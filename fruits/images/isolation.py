@@ -1,8 +1,8 @@
-"""Decoding in a process of its own, which a picture can end without ending the worker.
+"""Decoding in a child process, so that a crash of the decoder does not kill the worker.
 
-A decoder is native code, and one that crashes takes its process with it: that is the only way to find out which
-picture does it. It costs a copy of every picture between two processes, so it is done where a worker has died already.
-The process is started anew, and not forked: forks of a process with many threads, as workers have, may lock up.
+Decoders are native code: a crash ends the process, and only a separate one identifies the image that caused it. Every
+image is copied between two processes, so this is used only for partitions whose worker died before. The child is
+spawned, not forked: a fork of a process with many threads, such as a worker, can deadlock.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["IsolatedDecoder"]
 
-ASKED = struct.Struct("<QI")  # the bytes of the file that follows; the size of the pixels
-ANSWERED = struct.Struct("<?Q")  # whether pixels follow, or reason and detail of an ImageError; how many bytes
-READY = b"!"  # what a process says first: one that dies before has not died of a picture
-DEATHS = 2  # at one picture: a process may be killed by something else, but hardly at the same picture again
+REQUEST = struct.Struct("<QI")  # the number of bytes of the file, which follows, and the size of the result
+RESPONSE = struct.Struct("<?Q")  # True for pixels, False for reason and detail of an ImageError; the number of bytes
+READY = b"!"  # the first byte of a child; if it is missing, the start failed and no image is to blame
+ATTEMPTS = 2  # per image: a process killed by something else is hardly killed at the same image again
 
 
 class IsolatedDecoder:
-    """:func:`fruits.images.decode.decode` in a process of its own. A context manager that ends that process."""
+    """:func:`fruits.images.decode.decode` in a child process; a context manager that stops the child."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,21 +44,23 @@ class IsolatedDecoder:
         Raises
         ------
         ImageError
-            As there; and ``crashed`` where the process died of the picture, twice.
+            The image cannot be used; the reason is ``crashed`` if it killed the child twice.
         ChildProcessError
-            The process did not start, for want of memory, say.
+            The child did not start, for example because memory is exhausted.
         """
-        for _ in range(DEATHS):
+        for _ in range(ATTEMPTS):
             try:
-                whole, answer = self._ask(data, size)
+                decoded, response = self._request(data, size)
             except (BrokenPipeError, EOFError):
-                died = self._end()
+                exit_code = self._wait()
                 continue
-            if whole:
-                return np.frombuffer(answer, np.uint8).reshape(size, size, 3)
-            raise ImageError(*json.loads(answer))
-        words = f"was ended by {signal.Signals(-died).name}" if died < 0 else f"ended with exit code {died}"
-        raise ImageError("crashed", f"the process that decoded it {words}, {DEATHS} times")
+            if decoded:
+                return np.frombuffer(response, np.uint8).reshape(size, size, 3)
+            raise ImageError(*json.loads(response))
+        end = (
+            f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        )
+        raise ImageError("crashed", f"the process that decoded it {end}, {ATTEMPTS} times")
 
     def __enter__(self) -> Self:
         return self
@@ -68,9 +70,9 @@ class IsolatedDecoder:
     ) -> None:
         if self._process is not None:
             self._process.kill()
-            self._end()
+            self._wait()
 
-    def _ask(self, data: bytes, size: int) -> tuple[bool, bytes]:
+    def _request(self, data: bytes, size: int) -> tuple[bool, bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fruits.images.isolation"],
@@ -81,30 +83,30 @@ class IsolatedDecoder:
             )
             assert self._process.stdout is not None
             if self._process.stdout.read(len(READY)) != READY:
-                raise ChildProcessError(f"the process that decodes pictures did not start: exit code {self._end()}")
+                raise ChildProcessError(f"the process that decodes images did not start: exit code {self._wait()}")
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None
         assert sink is not None
-        sink.write(ASKED.pack(len(data), size))
+        sink.write(REQUEST.pack(len(data), size))
         sink.write(data)
         sink.flush()
-        whole, length = ANSWERED.unpack(_exactly(source, ANSWERED.size))
-        return whole, _exactly(source, length)
+        decoded, length = RESPONSE.unpack(_read_exactly(source, RESPONSE.size))
+        return decoded, _read_exactly(source, length)
 
-    def _end(self) -> int:
-        """Wait for the end of the process, which is dead or dying, and return its exit code."""
+    def _wait(self) -> int:
+        """Wait for the child, which is exiting, and return its exit code."""
         assert self._process is not None
         process, self._process = self._process, None
         for pipe in (process.stdin, process.stdout):
             assert pipe is not None
             try:
                 pipe.close()
-            except BrokenPipeError:  # what was still to be written
+            except BrokenPipeError:  # unsent data in the buffer
                 continue
         return process.wait()
 
 
-def _exactly(source: IO[bytes], length: int) -> bytes:
+def _read_exactly(source: IO[bytes], length: int) -> bytes:
     data = source.read(length)
     if len(data) != length:
         raise EOFError
@@ -112,21 +114,21 @@ def _exactly(source: IO[bytes], length: int) -> bytes:
 
 
 def main() -> None:
-    """Decode what comes on the standard input, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to answer
+    """Decode images from stdin until it is closed, and write the results to stdout."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the responses
     sink.write(READY)
     sink.flush()
-    while header := source.read(ASKED.size):
-        length, size = ASKED.unpack(header)
-        data = _exactly(source, length)
+    while header := source.read(REQUEST.size):
+        length, size = REQUEST.unpack(header)
+        data = _read_exactly(source, length)
         try:
-            whole, answer = True, decode(data, size).tobytes()
+            decoded, response = True, decode(data, size).tobytes()
         except ImageError as error:
-            whole, answer = False, json.dumps([error.reason, error.detail]).encode()
-        sink.write(ANSWERED.pack(whole, len(answer)))
-        sink.write(answer)
+            decoded, response = False, json.dumps([error.reason, error.detail]).encode()
+        sink.write(RESPONSE.pack(decoded, len(response)))
+        sink.write(response)
         sink.flush()
 
 

@@ -1,7 +1,7 @@
-"""Plans: an ordered listing of images, cut into partitions.
+"""Plans: an ordered listing of images, split into partitions.
 
-The plan goes to storage as it is made, and an item that is sent to a worker is two numbers: the driver's memory does
-not grow with the number of images.
+A plan is written to storage while the images are listed, and workers receive the number of a partition, not its paths:
+the memory of the driver does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from fruits.images.listing import ImageEntry
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import number_array, text_array
 
-__all__ = ["Partition", "Plan", "Store", "make_plan", "plan_file", "planned", "read_partition"]
+__all__ = ["Partition", "Plan", "Store", "decode_partition", "make_plan", "plan_file", "read_partition"]
 
-PARTITIONS_PER_FILE = 64  # a plan file of 64 row groups of 1,024 images is one to two megabytes: one request to S3
+PARTITIONS_PER_FILE = 64  # 64 row groups of 1,024 images are 1 to 2 MB: one request on S3
 SCHEMA = pa.schema(
     [
-        pa.field("path", pa.binary(), nullable=False),  # bytes, because a file's name need not be UTF-8
+        pa.field("path", pa.binary(), nullable=False),  # file names need not be UTF-8
         pa.field("size", pa.int64(), nullable=False),
         pa.field("version", pa.string(), nullable=False),
     ]
@@ -35,14 +35,14 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A contiguous slice of the ordered listing: the unit of work.
+    """A contiguous slice of the listing: the unit of work.
 
     Attributes
     ----------
     index : int
-        Its position in the plan; the part files that come of it bear this number.
+        Position in the plan, and the number of all parts made from it.
     images : int
-        How many images it holds.
+        Number of images.
     """
 
     index: int
@@ -54,16 +54,16 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A listing, cut into partitions.
+    """A listing, split into partitions.
 
     Attributes
     ----------
     images : int
-        How many images were listed.
+        Number of images listed.
     partition_size : int
-        Images per partition; the last may hold fewer.
+        Images per partition; the last one may have fewer.
     digest : str
-        SHA-256 over the ordered paths, sizes and versions: two plans with one digest mean the same images.
+        SHA-256 of the paths, sizes and versions, in order: plans with equal digests contain the same images.
     """
 
     images: int
@@ -77,14 +77,14 @@ class Plan:
 
 
 class Store(Protocol):
-    """Takes the files of a plan; a :class:`fruits.storage.folder.Folder` does."""
+    """A writer of files, such as :class:`fruits.storage.folder.Folder`."""
 
     def write(self, name: str, data: bytes) -> object:
-        """Store the bytes of a file."""
+        """Write a file."""
 
 
 def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | None = None) -> Plan:
-    """Return the plan of an ordered listing, cut into partitions.
+    """Return the plan of an ordered listing, and store it if `out` is given.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | N
     partition_size : int
         Images per partition.
     out : Store, optional
-        Where the plan is stored, for :func:`read_partition`; without it the plan is only measured.
+        Destination of the plan, for :func:`read_partition`.
     """
     digest = hashlib.sha256()
     images = 0
@@ -103,7 +103,7 @@ def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | N
         paths = [entry.path.encode("utf-8", "surrogateescape") for entry in batch]
         sizes = [entry.size for entry in batch]
         versions = [entry.version.encode() for entry in batch]
-        # Paths and versions hold no NUL and a size is a number, so the text can be read in one way only.
+        # Unambiguous: paths and versions contain no NUL, and sizes are numbers.
         digest.update(b"".join(b"%b\0%d\0%b\0" % image for image in zip(paths, sizes, versions, strict=True)))
         images += len(batch)
         if stored is not None:
@@ -123,7 +123,7 @@ def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | N
 
 
 class _PlanWriter:
-    """Writes partitions as row groups, :data:`PARTITIONS_PER_FILE` to a file."""
+    """Writer of partitions as row groups, :data:`PARTITIONS_PER_FILE` to a file."""
 
     def __init__(self, out: Store) -> None:
         self.out = out
@@ -156,35 +156,35 @@ class _PlanWriter:
 
 
 def plan_file(partition: Partition) -> str:
-    """Return the name of the file of a stored plan that holds a partition."""
+    """Return the name of the plan file that contains a partition."""
     return part_name(partition.index // PARTITIONS_PER_FILE, "parquet")
 
 
 def read_partition(plan: Folder, partition: Partition) -> list[ImageEntry]:
     """Return the images of a partition, in order, from a stored plan."""
-    return planned(plan.read(plan_file(partition)), partition)
+    return decode_partition(plan.read(plan_file(partition)), partition)
 
 
-def planned(data: bytes, partition: Partition) -> list[ImageEntry]:
-    """Return the images of a partition, in order, from the bytes of the file of a plan that holds it.
+def decode_partition(data: bytes, partition: Partition) -> list[ImageEntry]:
+    """Return the images of a partition, in order, from the content of its plan file.
 
     Raises
     ------
     DamageError
-        The file cannot be read, or holds another partition.
+        The file is corrupt or contains another partition.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         table = file.read_row_group(partition.index % PARTITIONS_PER_FILE, use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DamageError(
-            f"{partition} cannot be read from the stored plan: {error}. Start the command again with --overwrite."
+            f"{partition} cannot be read from the stored plan: {error}. Run the command again with --overwrite."
         ) from error
     paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
     others = (table[name].to_pylist() for name in ("size", "version"))
     entries = [ImageEntry(*image) for image in zip(paths, *others, strict=True)]
     if len(entries) != partition.images:
         raise DamageError(
-            f"{partition} has {len(entries):,} images in the stored plan. Start the command again with --overwrite."
+            f"{partition} has {len(entries):,} images in the stored plan. Run the command again with --overwrite."
         )
     return entries

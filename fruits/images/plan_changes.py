@@ -1,4 +1,4 @@
-"""What has become of the images since their plan was stored: which were added, removed, or written again."""
+"""Differences between a stored plan and the current listing: images added, removed or replaced."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from fruits.storage.folder import Folder
 
 __all__ = ["changes"]
 
-SHOWN = 3  # images of each kind
+EXAMPLES = 3  # images named for each kind of change
 
 
 def changes(stored: Folder, plan: Plan, entries: Iterable[ImageEntry]) -> str:
-    """Return how a listing differs from a stored plan, in words: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
+    """Return the differences as text: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
 
-    Both are gone through once, in the order of their paths, and neither is held.
+    Both are streamed once, in the order of their paths, so memory does not grow with the number of images.
 
     Raises
     ------
     DamageError
         The stored plan cannot be read.
     """
-    found: dict[str, list[str]] = {"replaced": [], "added": [], "removed": []}
-    counts = dict.fromkeys(found, 0)
+    examples: dict[str, list[str]] = {"replaced": [], "added": [], "removed": []}
+    counts = dict.fromkeys(examples, 0)
     planned = (entry for partition in plan.partitions() for entry in read_partition(stored, partition))
     for before, now in _side_by_side(planned, iter(entries)):
         if before == now:
             continue
         kind = "added" if before is None else "removed" if now is None else "replaced"
         counts[kind] += 1
-        if counts[kind] <= SHOWN:
-            found[kind].append((before or now).path)  # type: ignore[union-attr]  # one of them is there
+        if counts[kind] <= EXAMPLES:
+            examples[kind].append((before or now).path)  # type: ignore[union-attr]  # one of them is not None
     return ", ".join(
-        f"{count:,} {kind} ({', '.join(found[kind])}{', …' * (count > SHOWN)})"
+        f"{count:,} {kind} ({', '.join(examples[kind])}{', …' * (count > EXAMPLES)})"
         for kind, count in counts.items()
         if count
     )
@@ -43,7 +43,7 @@ def changes(stored: Folder, plan: Plan, entries: Iterable[ImageEntry]) -> str:
 def _side_by_side(
     left: Iterator[ImageEntry], right: Iterator[ImageEntry]
 ) -> Iterator[tuple[ImageEntry | None, ImageEntry | None]]:
-    """Yield the entries of two ordered listings, those of one path together."""
+    """Merge two ordered listings: yield pairs of equal paths, with None for a path in one listing only."""
     one, two = next(left, None), next(right, None)
     while one is not None or two is not None:
         if two is None or (one is not None and one.path < two.path):

@@ -1,4 +1,4 @@
-"""Drawn pictures of fruit, labelled by folder like Fruits-360, for the demo and for trying things out."""
+"""Generation of a labelled sample dataset of drawn fruit, in the layout of Fruits-360."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["generate"]
 
 SIZE = 100  # pixels, as in Fruits-360
 OVERSAMPLING = 2
-LIGHT = np.array([-0.48, -0.60, 0.64])  # from the upper left, towards the viewer; HALFWAY between it and the viewer
+LIGHT = np.array([-0.48, -0.60, 0.64])  # unit vector from the upper left; HALFWAY is between it and the viewer
 HALFWAY = np.array([-0.265, -0.331, 0.906])
 STEM, LEAF, SEED = (104, 74, 44), ((70, 130, 50), (120, 170, 70)), (250, 215, 110)
 
@@ -27,11 +27,11 @@ Points = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One fruit, in units of half the picture: x to the right, y down, (0, 0) in the middle.
+    """Parameters of one fruit, in units of half the image: x to the right, y down, (0, 0) in the centre.
 
-    `bumps` are what the outline gains (or loses) at its top and its bottom; `taper` narrows the top, `bend` bends the
-    body. `berries` are the places of the bodies. Stems lead from `stems`, hidden in the bodies, to `tip`, where leaves
-    grow too; `leaves` are their directions in degrees, clockwise from the right.
+    `bumps` are added to the outline at its top and bottom; `taper` narrows the top, `bend` bends the body. `berries`
+    are the centres of the bodies. Stems lead from `stems`, inside the bodies, to `tip`, the base of the leaves.
+    `leaves` are the directions of the leaves in degrees, clockwise from the right.
     """
 
     label: str
@@ -70,24 +70,24 @@ BROKEN = ("truncated", "empty", "text")
 
 
 def generate(folder: str | Path, *, images: int = 240, labels: int = len(KINDS), seed: int = 0, broken: int = 0) -> int:
-    """Draw labelled pictures into `folder`/<label>/ and return the number of files.
+    """Write labelled images to `folder`/<label>/ and return the number of files.
 
-    They are 100 x 100 JPEG on white, in turn of each label; every tenth is something else that occurs in practice: PNG
-    with transparency, WebP, GIF, 16-bit grey, CMYK. The same arguments give the same bytes, with the same NumPy
-    and Pillow.
+    The images are 100 x 100 JPEG on white, one label after the other. Every tenth has another format that occurs in
+    practice: PNG with transparency, WebP, GIF, 16-bit grey or CMYK. Equal arguments give equal bytes, with the same
+    versions of NumPy and Pillow.
 
     Parameters
     ----------
     folder : str or Path
-        A local folder; created where it is missing.
+        A local folder, new or empty; created if missing.
     images : int, default 240
-        How many pictures.
+        Number of images.
     labels : int, default 8
-        How many kinds of fruit, in the order of the alphabet.
+        Number of labels (fruits), in alphabetical order.
     seed : int, default 0
-        Another seed, other pictures.
+        Random seed.
     broken : int, default 0
-        How many files more that are no pictures: truncated, empty, and text, in turn.
+        Number of additional corrupt files: truncated, empty and text, in turn.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def generate(folder: str | Path, *, images: int = 240, labels: int = len(KINDS),
     root = Path(folder)
     try:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise OutputError(f"{folder}: is not an empty folder. Give a new folder, or empty this one.")
+            raise OutputError(f"{folder}: not an empty folder. Give a new or empty folder.")
         for index in range(images + broken):
             kind = KINDS[index % labels]
             picture = _draw(kind, np.random.default_rng([seed, index]))
@@ -113,12 +113,12 @@ def generate(folder: str | Path, *, images: int = 240, labels: int = len(KINDS),
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{index:05d}{name}").write_bytes(data)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Give a folder that can.") from error
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}). Give a writable folder.") from error
     return images + broken
 
 
 def _encode(picture: Image.Image, index: int) -> tuple[str, bytes]:
-    """Return the end of the file's name and its content: nearly always a JPEG."""
+    """Return the suffix of the file name and the content; nine of ten are JPEG."""
     flat = Image.new("RGB", picture.size, "white")
     flat.paste(picture, mask=picture)
     if index % 10 != 9:
@@ -148,7 +148,7 @@ def _saved(picture: Image.Image, kind: str, **options: int) -> bytes:
 
 
 def _draw(kind: Kind, rng: np.random.Generator) -> Image.Image:
-    """Return one fruit of its kind, RGBA on nothing, in its own size, place, turn and tint."""
+    """Return one fruit, RGBA on a transparent background, with random size, position, rotation and tint."""
     side = SIZE * OVERSAMPLING
     scale = side / 2 * rng.uniform(0.8, 0.98)
     angle = rng.normal(0, 0.35)
@@ -202,8 +202,8 @@ def _paint(
     tint: Points,
     rng: np.random.Generator,
 ) -> None:
-    """Paint a round body: its outline, blurred, is its relief, which is then lit."""
-    reach = round(radius)  # around the body, for the blur
+    """Paint a shaded body: the blurred outline is its height map."""
+    reach = round(radius)  # margin for the blur
     left, top = (int(edge) - reach for edge in np.min(outline, axis=0))
     width, height = (int(edge) + 2 * reach + 2 for edge in np.ptp(outline, axis=0))
     mask = Image.new("L", (width, height))

@@ -1,8 +1,8 @@
-"""Count, mean and scatter of features, computed centred and merged pairwise, so that nothing cancels.
+"""Count, mean and scatter of features, centred before summation and merged pairwise to avoid cancellation.
 
-One :class:`Moments` is all that the model needs to know of any number of rows. Partial moments are merged in a fixed
-tree of fan-in :data:`FAN_IN` over contiguous shard numbers: the order of the additions depends on the shards alone,
-never on the engine, and so do the bits of the result.
+The model is solved from one :class:`Moments`, for any number of rows. Partial moments are merged in a fixed tree with
+fan-in :data:`FAN_IN` over contiguous shard numbers. The order of additions, and so every bit of the result, depends on
+the shards only, not on the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FAN_IN", "Group", "Moments", "levels"]
 
 FAN_IN = 8
-BLOCK = 16  # rows of a scatter that are merged together: with all that is added to them, they stay in the cache
+BLOCK = 16  # rows of a scatter matrix merged at a time, so that all operands fit into the CPU cache
 
 Float64 = npt.NDArray[np.float64]
 
@@ -37,9 +37,9 @@ class Moments:
     count : int
         The number of rows.
     mean : ndarray of shape (d,), float64
-        The mean of each feature; zeros where there are no rows.
+        The mean of each feature; zeros for an empty set.
     scatter : ndarray of shape (d, d), float64
-        The sum over the rows of the outer product of the centred row with itself.
+        The sum of the outer products of each centred row with itself.
 
     Notes
     -----
@@ -52,7 +52,7 @@ class Moments:
     scatter: Float64
 
     @classmethod
-    def of(cls, features: npt.NDArray[np.float32]) -> Self:
+    def from_features(cls, features: npt.NDArray[np.float32]) -> Self:
         """Return the moments of features of shape (n, d); n may be 0."""
         count, dimension = features.shape
         if count == 0:
@@ -63,7 +63,7 @@ class Moments:
         return cls(count, mean, rows.T @ rows)
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of the rows of both, these first."""
+        """Return the moments of the union, with `self` as the first operand of every addition."""
         if other.count == 0:
             return self
         if self.count == 0:
@@ -74,41 +74,41 @@ class Moments:
         scatter = np.empty_like(self.scatter)
         for start in range(0, len(delta), BLOCK):
             rows = slice(start, start + BLOCK)
-            block = np.multiply.outer(delta[rows], delta)  # symmetric to the last bit, and stays so below
+            block = np.multiply.outer(delta[rows], delta)  # exactly symmetric, like the sums below
             block *= self.count * other.count / count
             block += self.scatter[rows]
             np.add(block, other.scatter[rows], out=scatter[rows])
         return Moments(count, mean, scatter)
 
     @staticmethod
-    def merged(parts: Iterable[Moments]) -> Moments:
-        """Return the moments of all parts, merged from left to right; at least one part is needed."""
+    def merge_all(parts: Iterable[Moments]) -> Moments:
+        """Return the moments of all parts, merged from left to right; at least one part is required."""
         return reduce(Moments.merge, parts)
 
     def to_bytes(self) -> bytes:
-        """Return the moments in the safetensors format; of the symmetric scatter, the upper triangle only."""
+        """Return the moments in the safetensors format, with the upper triangle of the symmetric scatter only."""
         upper = np.concatenate([row[index:] for index, row in enumerate(self.scatter)])
         arrays = {"count": np.array([self.count], np.int64), "mean": self.mean, "scatter_upper": upper}
         return safetensors.numpy.save(arrays | {"sha256": _checksum(arrays)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
-        """Return the moments that :meth:`to_bytes` stored.
+        """Return the moments encoded by :meth:`to_bytes`.
 
         Raises
         ------
         ValueError
-            These are not the bytes that it gave.
+            The data are corrupt.
         """
         try:
             arrays = safetensors.numpy.load(data)
             if not np.array_equal(arrays.pop("sha256"), _checksum(arrays)):
-                raise ValueError("its arrays do not have the SHA-256 that it states")
+                raise ValueError("the SHA-256 of its arrays differs from the stated one")
         except (safetensors.SafetensorError, KeyError) as error:
-            raise ValueError(f"no moments: {error}") from error
+            raise ValueError(f"not moments: {error}") from error
         mean, upper = arrays["mean"], arrays["scatter_upper"]
         if len(upper) != len(mean) * (len(mean) + 1) // 2:
-            raise ValueError(f"no moments: {len(upper)} numbers of the scatter of {len(mean)} features")
+            raise ValueError(f"not moments: {len(upper)} numbers for the scatter of {len(mean)} features")
         scatter = np.empty((len(mean), len(mean)))
         place = 0
         for index in range(len(mean)):
@@ -120,16 +120,16 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One node of the merge tree: it takes the partials `start` to `stop - 1` of the level below.
+    """One node of the merge tree: it merges the nodes `start` to `stop - 1` of the level below.
 
     Attributes
     ----------
     level : int
-        1 for a node that takes shards of features, 2 for one that takes nodes of level 1, and so on.
+        1 for a node that merges shards of features, 2 for one that merges nodes of level 1, and so on.
     index : int
-        Its number within the level.
+        Number within the level.
     start, stop : int
-        The contiguous numbers of what it takes.
+        Range of the merged shards or nodes.
     """
 
     level: int

@@ -1,4 +1,4 @@
-"""The tables that a job stores, features, rejects and rows, and how rows are encoded as Parquet or CSV."""
+"""Tables of features, rejects and rows, and the encoding of rows as Parquet or CSV."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ REJECTS = pa.schema(
     ]
 )
 
-# What a spreadsheet would run is kept from it by an apostrophe in front, and so is what has one already: read back,
-# one is taken away. Tab and line ends are skipped by spreadsheets, the last four are the wide forms of the first.
+# Texts that a spreadsheet would run as a formula are escaped by a leading apostrophe. Texts that already have one are
+# escaped too, so that unescaping is unambiguous. Spreadsheets skip tabs and line ends; the last four are full-width.
 FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 Float32 = npt.NDArray[np.float32]
 
 
 def features_table(paths: Sequence[str], labels: Sequence[str | None], features: Float32) -> pa.Table:
-    """Return the table of ``path, label, features`` of n images; `features` has the shape (n, d)."""
+    """Return the table ``path, label, features`` of n images; `features` has shape (n, d)."""
     return _table({"path": list(paths), "label": list(labels), "features": features})
 
 
 def rejects_table(rejects: Sequence[tuple[str, str | None, str, str]], metadata: dict[bytes, bytes]) -> pa.Table:
-    """Return the table of ``path, label, reason, detail`` of the images that could not be used."""
+    """Return the table ``path, label, reason, detail`` of the images that cannot be used."""
     columns = zip(*rejects, strict=True) if rejects else ((), (), (), ())
     arrays = [_texts(column) for column in columns]
     return pa.table(arrays, schema=REJECTS.with_metadata(metadata))
 
 
 def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequence[str]) -> bytes:
-    """Return a table of features, with what the model makes of them, as the bytes of a file.
+    """Return the rows of a table of features, transformed by the model, as the content of a file.
 
     Parameters
     ----------
     table : pyarrow.Table
-        Of ``path, label, features``.
+        Columns ``path, label, features``.
     model : ScaledPCA
-        Applied in float64; the rows are float32.
+        The model; applied in float64, and the result rounded to float32.
     format : {"parquet", "csv"}
-        In CSV a vector is one cell, ``[a,b,…]``, each number in the fewest digits that give its float32 back; a text
-        that a spreadsheet would run as a formula has an apostrophe in front, which :func:`decode_rows` takes away.
+        In CSV a vector is one JSON cell, ``[a,b,…]``, with the fewest digits that give each float32 back. A text that
+        a spreadsheet would run as a formula has a leading apostrophe, which :func:`decode_rows` removes.
     columns : sequence of str
-        Which columns, in this order.
+        The columns, in this order.
     """
     features = vectors(table["features"])
     values: dict[str, Sequence[str | None] | Float32] = {}
@@ -73,12 +73,12 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
 
 
 def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]:
-    """Return the columns of a file of rows, by name; its format is told by the end of `name`.
+    """Return the columns of a file of rows by name; the suffix of `name` selects the format.
 
     Raises
     ------
     OutputError
-        The file cannot be read as rows.
+        The file is corrupt.
     """
     try:
         if name.endswith(".csv"):
@@ -90,8 +90,8 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
         }
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise OutputError(
-            f"{name} is damaged: {error}. `fruits verify` tells what else is, and the command that made it, started "
-            "again, makes it again."
+            f"{name} is damaged: {error}. Check the other parts with `fruits verify`, and run the command of the job "
+            "again to regenerate the part."
         ) from error
 
 
@@ -106,12 +106,12 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
 
 
 def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:
-    """Return RFC 4180 CSV; written by hand, because a general writer looks at every digit of the vectors."""
+    """Return RFC 4180 CSV; Python's csv module would scan every digit of the vectors for quotes."""
     cells = [
         _vector_cells(values) if isinstance(values, np.ndarray) else map(_text_cell, values)
         for values in columns.values()
     ]
-    if len(cells) == 1:  # an empty line is no row to those who read it
+    if len(cells) == 1:  # CSV readers skip empty lines
         cells = [(cell or b'""' for cell in cells[0])]
     lines = [",".join(columns).encode(), *(b",".join(row) for row in zip(*cells, strict=True)), b""]
     return b"\r\n".join(lines)

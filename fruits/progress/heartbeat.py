@@ -1,4 +1,4 @@
-"""A sign of life where nothing has finished for a while: that a stage is under way, and what it is waiting for."""
+"""Heartbeats: report the items that a stage is waiting for when no item has finished for a while."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from fruits.text import duration
 
 __all__ = ["SECONDS", "UnderWay", "Waiting", "heartbeat"]
 
-SECONDS = 30.0  # without anything that finished, until the first beat and from one to the next
-NAMED = 3  # items that are named in a beat
+SECONDS = 30.0  # without a finished item, before the first heartbeat and between heartbeats
+MAX_NAMED = 3  # items named in a heartbeat
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a stage is waiting for.
+    """The unfinished items of a stage.
 
     Attributes
     ----------
     under_way, to_come : int
-        How many items are on workers, and how many come after them.
+        Number of items running on workers, and number of items after them.
     workers : int or None
-        How many there are; None where the engine cannot be asked.
+        Number of workers; None if the engine does not respond.
     lowest : sequence of (str, float)
-        The first items under way, each with the seconds since it was given to a worker.
+        The first running items, each with the seconds since a worker received it.
     why : str, default ""
-        Why the engine cannot be asked.
+        The error, if the engine does not respond.
     """
 
     under_way: int
@@ -43,22 +43,22 @@ class Waiting:
     why: str = ""
 
     def __str__(self) -> str:
-        there = f" on {self.workers:,} worker{'s' * (self.workers != 1)}" if self.workers is not None else ""
+        workers = f" on {self.workers:,} worker{'s' * (self.workers != 1)}" if self.workers is not None else ""
         named = "".join(f", {name} for {duration(seconds)}" for name, seconds in self.lowest)
         more = self.under_way - len(self.lowest)
         rest = (f", and {more:,} more" if more else "") + (f"; {self.to_come:,} to come" if self.to_come else "")
-        return f"waiting{there} for {named.removeprefix(', ')}{rest}" + (f". {self.why}" if self.why else "")
+        return f"waiting{workers} for {named.removeprefix(', ')}{rest}" + (f". {self.why}" if self.why else "")
 
 
 class UnderWay:
-    """The items of a map that are on workers, as far as the driver can tell: every engine takes them in order.
+    """The running items of a map, estimated on the driver: every engine starts items in order.
 
     Parameters
     ----------
     items : sequence
-        What is mapped; ``str(item)`` names an item.
+        The mapped items; ``str(item)`` names an item.
     workers : callable
-        Returns how many tasks run at the same time; may raise a ``JobError``.
+        Returns the number of parallel tasks; may raise a ``JobError``.
     clock : callable, default ``time.monotonic``
         Returns seconds.
     """
@@ -74,12 +74,12 @@ class UnderWay:
         self._times: list[float] = []
 
     def finish(self, index: int) -> None:
-        """Take note that the item at this position is done."""
+        """Mark the item at this position as done."""
         self._finished.add(index)
         self._times.append(self._clock())
 
     def waiting(self) -> Waiting:
-        """Return what there is to wait for now; it may be asked from another thread."""
+        """Return the unfinished items; may be called from another thread."""
         try:
             workers, why = self._workers(), ""
         except JobError as error:
@@ -87,12 +87,14 @@ class UnderWay:
         now, width = self._clock(), workers or 1
         left = len(self._items) - len(self._finished)
         open_items = (index for index in range(len(self._items)) if index not in self._finished)
-        lowest = [(str(self._items[i]), now - self._given(i, width)) for i in islice(open_items, min(NAMED, width))]
+        lowest = [
+            (str(self._items[i]), now - self._start_time(i, width)) for i in islice(open_items, min(MAX_NAMED, width))
+        ]
         under_way = min(width, left)
         return Waiting(under_way, left - under_way, workers, lowest, why)
 
-    def _given(self, index: int, width: int) -> float:
-        """Return when an item was given to a worker: at the start, or when so many before it were done."""
+    def _start_time(self, index: int, width: int) -> float:
+        """Return the start time of an item: at once for the first `width` items, else when a worker became free."""
         return self._started if index < width else self._times[min(index - width, len(self._times) - 1)]
 
 
@@ -105,25 +107,25 @@ def heartbeat(
     clock: Callable[[], float] = time.monotonic,
     ended: threading.Event | None = None,
 ) -> Iterator[Callable[[], None]]:
-    """Tell `progress` of a stage each time that nothing has finished for :data:`SECONDS`, while the context lasts.
+    """Report a heartbeat to the progress listener whenever nothing has finished for :data:`SECONDS`.
 
     Parameters
     ----------
     stage : str
-        Its name.
+        Name of the stage.
     progress : Progress
-        Is told, from a thread of its own, which ends with the context.
+        The listener; called from a background thread, which ends with the context.
     waiting : callable, optional
-        Returns what the stage is waiting for.
+        Returns the unfinished items of the stage.
     clock : callable, default ``time.monotonic``
         Returns seconds.
     ended : threading.Event, optional
-        Waited on from beat to beat, and set at the end.
+        Set at the end; the background thread waits on it between heartbeats.
 
     Yields
     ------
     callable
-        To be called whenever something has finished.
+        Must be called whenever an item has finished.
     """
     ended = threading.Event() if ended is None else ended
     last = clock()
@@ -133,19 +135,18 @@ def heartbeat(
         last = clock()
 
     def beat() -> None:
-        told = last
-        while not ended.wait(max(0.0, max(last, told) + SECONDS - clock())):
+        reported = last
+        while not ended.wait(max(0.0, max(last, reported) + SECONDS - clock())):
             now = clock()
-            if now < max(last, told) + SECONDS:
+            if now < max(last, reported) + SECONDS:
                 continue
-            told, idle = now, now - last
-            found = waiting() if waiting is not None else None
+            reported, idle = now, now - last
+            unfinished = waiting() if waiting is not None else None
             if ended.is_set():
                 return
-            fields = {} if found is None else _fields(found)
-            text = f"{stage}: nothing has finished for {duration(idle)}; {found}"
-            if found is None:
-                text = f"{stage}: still at it, and nothing new for {duration(idle)}"
+            fields = {} if unfinished is None else _fields(unfinished)
+            items = "" if unfinished is None else f"; {unfinished}"
+            text = f"{stage}: still running; no progress for {duration(idle)}{items}"
             progress.event("heartbeat", text, stage=stage, idle_seconds=round(idle, 1), **fields)
 
     thread = threading.Thread(target=beat, name=f"fruits-heartbeat-{stage}", daemon=True)
@@ -157,10 +158,10 @@ def heartbeat(
         thread.join()
 
 
-def _fields(found: Waiting) -> dict[str, Any]:
+def _fields(unfinished: Waiting) -> dict[str, Any]:
     return {
-        "under_way": found.under_way,
-        "to_come": found.to_come,
-        "workers": found.workers,
-        "waiting_for": [{"item": name, "seconds": round(seconds, 1)} for name, seconds in found.lowest],
+        "under_way": unfinished.under_way,
+        "to_come": unfinished.to_come,
+        "workers": unfinished.workers,
+        "waiting_for": [{"item": name, "seconds": round(seconds, 1)} for name, seconds in unfinished.lowest],
     }

@@ -1,4 +1,4 @@
-"""What happens in a job as JSON lines, one object for each event; docs/logs.md names the events and their fields."""
+"""The JSON log: one object per line and event; docs/logs.md lists the events and their fields."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fruits.text import without_secrets
 
 __all__ = ["JsonLog"]
 
-LEVELS = {"heartbeat": "warning", "error": "error"}  # of the events that are more than information
+LEVELS = {"heartbeat": "warning", "error": "error"}  # all other events have the level info
 
 
 class JsonLog:
-    """A reporter for programs: each event is a JSON object on a line of its own.
+    """A progress listener that writes each event as a JSON object on one line.
 
     Parameters
     ----------
     stream : text file, default ``sys.stderr``
-        Where the lines go.
+        The destination.
     clock : callable, default ``time.monotonic``
         Returns seconds.
     now : callable
-        Returns the time of day; default: that of this machine, in UTC.
+        Returns the current time; default: the system time in UTC.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class JsonLog:
 
     @contextmanager
     def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
-        """Return a stage whose start and end are events."""
+        """Return a stage whose start and end are written as events."""
         started = self._clock()
         counter = _Counter()
         self.event("stage_start", stage=name, total=total, unit=unit)
@@ -59,18 +59,18 @@ class JsonLog:
             self.event("stage_end", stage=name, status=status, done=counter.done, unit=unit, seconds=seconds)
 
     def note(self, text: str) -> None:
-        """Write the text as an event."""
+        """Write an event of the name ``note``."""
         self.event("note", text)
 
     def event(self, name: str, text: str | None = None, **fields: Any) -> None:
-        """Write one line: the time, the level, the event, its message for people, and its fields."""
+        """Write one line: time, level, event, message for people, and the fields of the event."""
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = {} if text is None else {"message": text}
-        first = {"time": time, "level": LEVELS.get(name, "info"), "event": name} | message
-        self._write(json.dumps(first | fields | first))  # no field takes the place of these
+        header = {"time": time, "level": LEVELS.get(name, "info"), "event": name} | message
+        self._write(json.dumps(header | fields | header))  # the header stays first, and no field replaces its values
 
     def relay(self, line: str) -> None:
-        """Write a line of a log that was written elsewhere: an event as it is, anything else as a note."""
+        """Write a line from another log: an event unchanged, any other text as a note."""
         if line.startswith("{"):
             self._write(line)
         else:
@@ -83,7 +83,7 @@ class JsonLog:
 
 
 class _Counter:
-    """A stage that counts."""
+    """The counter of a stage."""
 
     def __init__(self) -> None:
         self.done = 0

@@ -15,12 +15,12 @@ from fruits.text import duration, without_secrets
 
 __all__ = ["Lines", "Meter"]
 
-LINE_EVERY_SECONDS = 10.0  # between two plain lines of one stage; a log of an hour stays readable
+LINE_EVERY_SECONDS = 10.0  # per stage: at most 360 lines in the log of an hour
 
 
 @dataclass(slots=True)
 class Meter:
-    """The count of one stage, and what follows from it. Times are in seconds on the clock of the reporter."""
+    """Count, speed and time left of one stage. Times are in seconds, on the clock of the reporter."""
 
     name: str
     total: int | None
@@ -31,22 +31,22 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units per second up to the last that was counted: between two partitions it stands still."""
+        """Units per second until the last count; constant between two counts."""
         return self.done / (self.last - self.started) if self.last > self.started else 0.0
 
     def left(self, now: float) -> float | None:
-        """Return the seconds to go, or None where nothing is known yet."""
+        """Return the estimated seconds left, or None if unknown."""
         if self.total is None or not self.rate:
             return None
         return max(0.0, (self.total - self.done) / self.rate - (now - self.last))
 
     def count(self) -> str:
-        """Return what was counted; nothing for a stage that counts nothing."""
+        """Return the count with its unit: ``3,000 of 4,000 images``; empty for a stage without units."""
         if not self.done and self.total is None:
             return ""
-        of = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
-        unit = self.unit.removesuffix("s") if self.done == 1 and not of else self.unit
-        return f"{self.done:,}{of} {unit}"
+        total = "" if self.total is None or self.done == self.total else f" of {self.total:,}"
+        unit = self.unit.removesuffix("s") if self.done == 1 and not total else self.unit
+        return f"{self.done:,}{total} {unit}"
 
     def speed(self) -> str:
         """Return the speed with its unit: ``226 images/s``."""
@@ -54,12 +54,12 @@ class Meter:
 
 
 class Lines:
-    """Plain lines: where a stage starts and ends, and at most every ten seconds in between.
+    """A progress listener that writes a line when a stage starts and ends, and at most every ten seconds between.
 
     Parameters
     ----------
     stream : text file, default ``sys.stderr``
-        Where the lines go.
+        The destination.
     clock : callable, default ``time.monotonic``
         Returns seconds.
     """
@@ -70,11 +70,11 @@ class Lines:
 
     @contextmanager
     def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
-        """Return a stage whose lines carry the count, the speed and the time to go."""
+        """Return a stage whose lines contain count, speed and time left."""
         now = self._clock()
         meter = Meter(name, total, unit, started=now, last=now)
         try:
-            with self._shown(meter) as advanced:
+            with self._display(meter) as advanced:
                 yield _Counter(meter, self._clock, advanced)
         except BaseException:
             self._end(f"stopped {meter.count() and 'at '}{meter.count()}".rstrip(), meter, finished=False)
@@ -83,17 +83,17 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write the text as a line."""
-        self._stream.write(without_secrets(text) + "\n")  # at once: heartbeats come from another thread
+        self._stream.write(without_secrets(text) + "\n")  # one call, because heartbeats write from another thread
         self._stream.flush()
 
     def event(self, name: str, text: str | None = None, **fields: Any) -> None:
-        """Write the text of an event that has one."""
+        """Write the text of an event, if it has one."""
         if text is not None:
             self.note(text)
 
     @contextmanager
-    def _shown(self, meter: Meter) -> Iterator[Callable[[], None]]:
-        """Show the stage while it lasts; what comes out is called, under a lock, after each advance."""
+    def _display(self, meter: Meter) -> Iterator[Callable[[], None]]:
+        """Display a running stage; the yielded function is called after each advance, under a lock."""
         if meter.total != 0:
             self.note(meter.name + ("" if meter.total is None else f": {meter.total:,} to do"))
         written = meter.started
@@ -120,7 +120,7 @@ class Lines:
 
 
 class _Counter:
-    """The stage that the core sees."""
+    """A counter that updates the meter of its stage."""
 
     def __init__(self, meter: Meter, clock: Callable[[], float], advanced: Callable[[], None]) -> None:
         self._meter = meter

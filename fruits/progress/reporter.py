@@ -10,48 +10,48 @@ __all__ = ["Progress", "Silent", "StageCounter"]
 
 
 class StageCounter(Protocol):
-    """A stage that is under way."""
+    """The counter of a running stage."""
 
     def advance(self, n: int = 1) -> None:
-        """Count `n` more units as done; may be called from any thread."""
+        """Count `n` more units as done; thread-safe."""
 
 
 class Progress(Protocol):
-    """What the core tells about a job. One stage is under way at a time."""
+    """A progress listener. Stages, notes and events of a job are reported to it; one stage runs at a time."""
 
     def stage(self, name: str, *, total: int | None, unit: str = "images") -> AbstractContextManager[StageCounter]:
-        """Return a context that lasts as long as the stage.
+        """Return a context manager that is open while the stage runs.
 
         Parameters
         ----------
         name : str
             One word: ``list``, ``featurize``, ``moments``, ...
         total : int or None
-            How many units there are to do now; None where that is not known before the end.
+            Number of units to process; None if unknown in advance.
         unit : str, default "images"
-            What is counted, in the plural.
+            Name of the units, in the plural.
         """
 
     def note(self, text: str) -> None:
-        """Tell one fact in a line."""
+        """Report one line of text."""
 
     def event(self, name: str, text: str | None = None, **fields: Any) -> None:
-        """Tell what happened: in a line to people, where there is a `text`, and with all its fields to programs."""
+        """Report an event: `text` is shown to people, if given; name and fields go to the JSON log."""
 
 
 class Silent:
-    """Tells nothing; what the Python API does unless it is asked for more."""
+    """A listener that ignores everything; the default of the Python API."""
 
     @contextmanager
     def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
-        """Return a stage that counts nothing."""
+        """Return a counter that does not count."""
         yield self
 
     def advance(self, n: int = 1) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Take no notice."""
+        """Do nothing."""
 
     def event(self, name: str, text: str | None = None, **fields: Any) -> None:
-        """Take no notice."""
+        """Do nothing."""

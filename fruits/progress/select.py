@@ -13,7 +13,7 @@ __all__ = ["to_stderr"]
 
 
 def to_stderr(*, quiet: bool = False, log_json: bool = False) -> Progress:
-    """Return what suits this process: JSON lines or nothing if asked, a bar on a terminal, and else plain lines."""
+    """Return the listener for stderr: the JSON log or none as requested, else a bar on a terminal, else lines."""
     if log_json:
         return JsonLog()
     if quiet:

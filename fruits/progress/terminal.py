@@ -17,7 +17,7 @@ __all__ = ["Terminal"]
 
 
 class Terminal(Lines):
-    """A live bar for the stage that is under way; each finished stage leaves a line.
+    """A progress listener that shows a live bar for the running stage and a line for each finished one.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Terminal(Lines):
         self._console.print(f"  {without_secrets(text)}", markup=False, style="dim")
 
     @contextmanager
-    def _shown(self, meter: Meter) -> Iterator[Callable[[], None]]:
+    def _display(self, meter: Meter) -> Iterator[Callable[[], None]]:
         from rich.live import Live
 
         with Live(

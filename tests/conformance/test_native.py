@@ -49,7 +49,7 @@ def generated(rows, width):
 @pytest.mark.parametrize(("rows", "components"), [(300, 10), (300, 0.6), (20, 5)])
 def test_it_fits_what_the_exact_solver_fits(native, store, rows, components):
     features = generated(rows, 40)
-    exact = solve(Moments.of(features), components)
+    exact = solve(Moments.from_features(features), components)
     fitted = native.fit_native(*store(features), components)
     assert fitted.components.shape == exact.components.shape
     assert fitted.rows == rows

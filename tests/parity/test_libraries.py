@@ -24,9 +24,9 @@ def features():
 @pytest.fixture(scope="module")
 def model(features):
     """Fitted by the tree of moments, over shards of unequal size."""
-    moments = [Moments.of(shard) for shard in np.split(features, range(100, 1500, 100))]
+    moments = [Moments.from_features(shard) for shard in np.split(features, range(100, 1500, 100))]
     for level in levels(len(moments)):
-        moments = [Moments.merged(moments[group.start : group.stop]) for group in level]
+        moments = [Moments.merge_all(moments[group.start : group.stop]) for group in level]
     return solve(moments[0], KEPT)
 
 

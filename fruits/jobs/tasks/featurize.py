@@ -16,7 +16,7 @@ from fruits.errors import DamageError
 from fruits.images.decode import ImageError, decode
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Partition, plan_file, planned
+from fruits.images.plan import Partition, decode_partition, plan_file
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings, features_name, rows_name
@@ -178,7 +178,7 @@ def _entries(item: PlannedPartition, out: Folder) -> list[ImageEntry]:
     name = f"plan/{plan_file(item.partition)}"
     data = read_part(out, name, item.plan_checksum)
     try:
-        return planned(data, item.partition)
+        return decode_partition(data, item.partition)
     except DamageError as error:
         raise CorruptPartError(name, str(error)) from error
 

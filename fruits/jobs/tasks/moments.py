@@ -36,10 +36,10 @@ def merge(item: MergeItem, out: Folder) -> MergeReport:
     inputs = zip(range(group.start, group.stop), item.input_checksums, strict=True)
     if group.level == 1:
         features = (read_part(out, features_name(index), expected) for index, expected in inputs)
-        partials = (Moments.of(vectors(read_table(data, ["features"])["features"])) for data in features)
+        partials = (Moments.from_features(vectors(read_table(data, ["features"])["features"])) for data in features)
     else:
         nodes = (read_part(out, moments_name(group.level - 1, index), expected) for index, expected in inputs)
         partials = (Moments.from_bytes(data) for data in nodes)
-    name, data = moments_name(group.level, group.index), Moments.merged(partials).to_bytes()
+    name, data = moments_name(group.level, group.index), Moments.merge_all(partials).to_bytes()
     out.write(name, data)
     return MergeReport({name: checksum(data)})

@@ -10,7 +10,7 @@ from fruits.model.solver import solve
 from fruits.storage.folder import Folder, part_name
 
 FEATURES = np.random.default_rng(0).uniform(0, 6, (20, 6)).astype(np.float32)
-MODEL = solve(Moments.of(FEATURES), 3)
+MODEL = solve(Moments.from_features(FEATURES), 3)
 
 
 def output(folder, features=FEATURES, *, size=8, format="parquet", columns=COLUMNS, model=MODEL, label="a"):
@@ -65,7 +65,7 @@ def test_other_labels_missing_rows_and_other_models_are_found(tmp_path):
     assert [(difference.name, difference.first) for difference in shorter.differences] == [
         ("rows", f"row 17: only {a} has more rows")
     ]
-    model = compare(a, output(tmp_path / "d", model=solve(Moments.of(FEATURES[:19]), 2)))
+    model = compare(a, output(tmp_path / "d", model=solve(Moments.from_features(FEATURES[:19]), 2)))
     assert {difference.name for difference in model.differences} >= {"model.mean", "model.components"}
 
 

@@ -19,9 +19,9 @@ shards = st.lists(
 
 def tree_of(parts):
     """Merge as a job does: level by level, each group from left to right."""
-    nodes = [Moments.of(part) for part in parts]
+    nodes = [Moments.from_features(part) for part in parts]
     for level in levels(len(parts)):
-        nodes = [Moments.merged(nodes[group.start : group.stop]) for group in level]
+        nodes = [Moments.merge_all(nodes[group.start : group.stop]) for group in level]
     (whole,) = nodes
     return whole
 
@@ -55,7 +55,7 @@ def test_what_is_stored_comes_back_bit_for_bit(parts):
 def test_a_scatter_of_another_size_is_refused(numbers):
     arrays = {"count": np.array([9]), "mean": np.zeros(3), "scatter_upper": np.zeros(numbers)}
     stored = save(arrays | {"sha256": moments._checksum(arrays)})
-    with pytest.raises(ValueError, match=f"no moments: {numbers} numbers of the scatter of 3 features"):
+    with pytest.raises(ValueError, match=f"not moments: {numbers} numbers for the scatter of 3 features"):
         Moments.from_bytes(stored)
 
 
@@ -78,8 +78,8 @@ def test_a_constant_feature_has_a_scatter_of_exactly_zero(value, sizes):
 
 def test_an_empty_shard_changes_no_bit():
     rng = np.random.default_rng(1)
-    part = Moments.of(rng.standard_normal((9, 4)).astype(np.float32))
-    empty = Moments.of(np.empty((0, 4), np.float32))
+    part = Moments.from_features(rng.standard_normal((9, 4)).astype(np.float32))
+    empty = Moments.from_features(np.empty((0, 4), np.float32))
     for merged in (part.merge(empty), empty.merge(part)):
         assert merged.count == 9
         assert merged.scatter.tobytes() == part.scatter.tobytes()

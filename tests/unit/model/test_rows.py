@@ -22,7 +22,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 @pytest.fixture(scope="module")
 def model():
     rng = np.random.default_rng(0)
-    return solve(Moments.of(rng.uniform(0, 6, (50, 6)).astype(np.float32)), 2)
+    return solve(Moments.from_features(rng.uniform(0, 6, (50, 6)).astype(np.float32)), 2)
 
 
 @given(features=floats, data=st.data(), format=st.sampled_from(["parquet", "csv"]))

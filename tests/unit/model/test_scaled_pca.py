@@ -27,7 +27,7 @@ def features():
 
 @pytest.fixture
 def model(features):
-    return solve(Moments.of(features), 5, network={"backbone": "MobileNetV2"})
+    return solve(Moments.from_features(features), 5, network={"backbone": "MobileNetV2"})
 
 
 def test_scores_are_those_of_a_singular_value_decomposition(features, model):
@@ -50,7 +50,7 @@ def test_scaled_training_rows_have_mean_zero_and_variance_one(features, model):
 
 def test_a_feature_that_does_not_vary_scales_to_zero_even_where_it_varies_later(features):
     features[:, 3] = 7.25
-    model = solve(Moments.of(features), 5)
+    model = solve(Moments.from_features(features), 5)
     other = features.copy()
     other[:, 3] = 100.0
     scaled, scores = model.transform(other)
@@ -76,18 +76,18 @@ def test_components_are_a_count_or_the_fewest_that_reach_a_fraction(asked, kept)
 
 
 def test_more_components_than_there_can_be_are_refused(features):
-    solve(Moments.of(features[:6]), 5)
+    solve(Moments.from_features(features[:6]), 5)
     with pytest.raises(SettingsError, match=r"components 6: 6 images .* at most 5"):
-        solve(Moments.of(features[:6]), 6)
+        solve(Moments.from_features(features[:6]), 6)
     with pytest.raises(SettingsError, match="at most 12"):
-        solve(Moments.of(features), 13)
+        solve(Moments.from_features(features), 13)
 
 
 def test_one_row_or_equal_rows_cannot_be_reduced(features):
     with pytest.raises(DatasetError, match="at least 2"):
-        solve(Moments.of(features[:1]), 1)
+        solve(Moments.from_features(features[:1]), 1)
     with pytest.raises(DatasetError, match="no feature varies"):
-        solve(Moments.of(np.repeat(features[:1], 9, axis=0)), 1)
+        solve(Moments.from_features(np.repeat(features[:1], 9, axis=0)), 1)
 
 
 def test_features_of_another_length_are_refused(model):

@@ -72,8 +72,8 @@ def test_it_beats_where_nothing_has_finished_for_so_long_and_ends_with_the_stage
     assert beating() == []
     words = "waiting on 2 workers for partition 3 (8 images) for 45.0 s, partition 4 (8 images) for 31.0 s; 5 to come"
     assert [text for _, text, _ in told.events] == [
-        f"featurize: nothing has finished for 30.0 s; {words}",
-        f"featurize: nothing has finished for 1 min 00 s; {words}",
+        f"featurize: still running; no progress for 30.0 s; {words}",
+        f"featurize: still running; no progress for 1 min 00 s; {words}",
     ]
     name, _, fields = told.events[0]
     assert name == "heartbeat"
@@ -99,7 +99,7 @@ def test_a_stage_without_items_says_that_it_is_still_at_it():
     assert told.events == [
         (
             "heartbeat",
-            "solve: still at it, and nothing new for 30.0 s",
+            "solve: still running; no progress for 30.0 s",
             {"stage": "solve", "idle_seconds": 30.0},
         )
     ]
