@@ -1,4 +1,4 @@
-"""What these tests share: examples that are the same in every run, a command in this process, and watched FIFOs."""
+"""Shared fixtures: reproducible examples, commands run in this process, and watched FIFOs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from fruits.cli import main as cli
 from fruits.storage.s3.settings import ENDPOINT_VARIABLE
 
-LONG = "FRUITS_LONG" in os.environ  # as `make test-hostile` sets it: every length, every bomb, more of all else
+LONG = "FRUITS_LONG" in os.environ  # set by `make test-hostile`: every length, every bomb, more examples
 EXAMPLES = settings(
     max_examples=2_000 if LONG else 60,
     deadline=None,
@@ -23,11 +23,11 @@ EXAMPLES = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-PATIENCE = 0.4  # seconds, after which what still waits for a FIFO hangs
+HANG_SECONDS = 0.4  # a reader that waits longer for a FIFO hangs
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -35,11 +35,12 @@ class Ended(NamedTuple):
 
     @property
     def refused(self) -> bool:
-        """Whether it said in words of its own what is wrong, and ended as bad input or a failed job does."""
-        return self.code in (1, 2) and bool(self.err.strip()) and self.foreseen
+        """True for exit code 1 or 2 with a message that is not a traceback or an unexpected error."""
+        return self.code in (1, 2) and bool(self.err.strip()) and self.expected
 
     @property
-    def foreseen(self) -> bool:
+    def expected(self) -> bool:
+        """True if the output has neither a traceback nor an unexpected error."""
         return "Traceback" not in self.err and "Unexpected error" not in self.err
 
 
@@ -48,15 +49,15 @@ Fruits = Callable[..., Ended]
 
 @pytest.fixture
 def fruits(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fruits:
-    """Return a function that runs a command in this process, in a folder of its own."""
+    """Return a function that runs a command in this process, in a temporary folder."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:9")  # an option writes there
+    monkeypatch.setenv(ENDPOINT_VARIABLE, "http://127.0.0.1:9")  # restored after the test; --s3-endpoint sets it
 
-    def run(*words: object) -> Ended:
+    def run(*argv: object) -> Ended:
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
+            cli.main([str(argument) for argument in argv])
         assert isinstance(ended.value.code, int)
         return Ended(ended.value.code, *capfd.readouterr())
 
@@ -65,15 +66,15 @@ def fruits(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, t
 
 @contextmanager
 def watched(fifo: Path) -> Iterator[list[str]]:
-    """Give a list that names the FIFO once something has hung on it; what hangs is set free, so that the test ends."""
+    """Yield a list that receives the name of the FIFO if a reader hangs on it; then release the reader."""
     hung: list[str] = []
     done = threading.Event()
 
     def watch() -> None:
-        waited = PATIENCE
+        waited = HANG_SECONDS
         while not done.wait(waited):
             try:
-                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)  # possible only where somebody reads
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)  # fails unless a reader has opened it
             except OSError:
                 waited = 0.05
             else:

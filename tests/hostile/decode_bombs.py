@@ -1,4 +1,4 @@
-"""Decode every bomb in a process of its own: ``python -m tests.hostile.decode_bombs``."""
+"""Decode all bombs in a child process: ``python -m tests.hostile.decode_bombs``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import partial
 
 from fruits.images.decode import decode
 from tests.hostile import pictures
-from tests.hostile.measure import say
+from tests.hostile.measure import print_measurements
 
-SIDE = 7_071  # squared, just below 50 megapixels
+SIDE = 7_071  # pixels; the square is just below 50 megapixels
 
 BOMBS: dict[str, Callable[[], bytes]] = {
     "png-rgb": lambda: pictures.png(SIDE, SIDE),
@@ -37,4 +37,4 @@ def shape(data: bytes) -> tuple[int, ...]:
 
 if __name__ == "__main__":
     made = {name: BOMBS[name]() for name in sys.argv[1:] or BOMBS}
-    say([(name, partial(shape, data)) for name, data in made.items()])
+    print_measurements([(name, partial(shape, data)) for name, data in made.items()])

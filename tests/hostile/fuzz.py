@@ -1,8 +1,8 @@
-"""Fuzz one reader, led by coverage: ``python -m tests.hostile.fuzz READER CORPUS [options of libFuzzer]``.
+"""Fuzz one reader, guided by coverage: ``python -m tests.hostile.fuzz READER CORPUS [options of libFuzzer]``.
 
-CORPUS is a folder, made and sown where it is missing. It needs atheris, and ends where a reader raises what it is not
-to raise, takes a gigabyte more than its libraries do, or more than 20 seconds; what did it is then in ``crash-…``,
-``oom-…`` or ``timeout-…``, and is tried again when that file is given as CORPUS.
+Requires atheris. CORPUS is a folder, created with seeds if it is missing. Fuzzing stops when a reader raises an
+undocumented exception, allocates a gigabyte more than its libraries, or takes more than 20 seconds. The input is then
+in ``crash-…``, ``oom-…`` or ``timeout-…``; give that file as CORPUS to reproduce.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]
     from fruits.storage.folder import Folder
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fruits-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
-WRITTEN = {  # by format, the modes that Pillow writes
+WRITTEN = {  # modes that Pillow writes, by format
     "JPEG": ("L", "RGB", "CMYK"),
     "PNG": ("L", "RGB", "RGBA", "P", "I;16"),
     "WEBP": ("RGB", "RGBA"),
@@ -77,11 +77,11 @@ def weights(data: bytes) -> None:
 
 
 def model(data: bytes) -> None:
-    """Cut at the first NUL into model.json and the arrays, each with the digest that it has to have."""
-    from tests.hostile.test_model import give
+    """Split at the first NUL into model.json and the arrays, with correct digests."""
+    from tests.hostile.test_model import write_model
 
     try:
-        give(FOLDER / "model", *data.partition(b"\0")[::2])
+        write_model(FOLDER / "model", *data.partition(b"\0")[::2])
         ScaledPCA.load(str(FOLDER / "model"))
     except ModelError:
         return
@@ -107,7 +107,7 @@ READERS: dict[str, Callable[[bytes], None]] = {
 
 
 def seeds(reader: str) -> list[bytes]:
-    """Return what a reader is given where all is well."""
+    """Return valid inputs of a reader."""
     from tests.hostile import pictures, test_model, test_spreadsheets
 
     if reader == "image":
@@ -137,6 +137,6 @@ if __name__ == "__main__":
         corpus.mkdir(parents=True)
         for number, seed in enumerate(seeds(reader)):
             (corpus / f"seed-{number}").write_bytes(seed)
-    warnings.simplefilter("ignore")  # Pillow's, on odd metadata
+    warnings.simplefilter("ignore")  # Pillow's warnings about metadata
     atheris.Setup([sys.argv[0], *LIMITS, str(corpus), *sys.argv[3:]], READERS[reader])
     atheris.Fuzz()

@@ -1,4 +1,4 @@
-"""Pictures that somebody made to do harm: small files that claim, or unpack to, very much more."""
+"""Malicious images: small files that state or decompress to very large sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def zeros(count: int) -> bytes:
-    """Return `count` zero bytes, deflated, without ever holding them."""
+    """Return `count` zero bytes, deflated in chunks to save memory."""
     deflate = zlib.compressobj(1)
     whole, rest = divmod(count, CHUNK)
     return b"".join(
@@ -27,7 +27,7 @@ def zeros(count: int) -> bytes:
 
 
 def png(width: int, height: int, *, bits: int = 8, colour: int = 2, rows: bytes | None = None) -> bytes:
-    """Return a PNG of zeros, or with other rows, deflated already; colour 0 is grey, 2 RGB, 6 RGBA."""
+    """Return a PNG of zeros or of deflated `rows`; colour 0 is grey, 2 RGB, 6 RGBA."""
     if rows is None:
         rows = zeros(height * (1 + (width * bits * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
@@ -49,9 +49,9 @@ def tiff(
     tile: int | None = None,
     more: bytes = b"",
 ) -> bytes:
-    """Return a TIFF of one strip, or of one tile of `tile` x `tile` pixels; form 1 are whole numbers, 3 floats.
+    """Return a TIFF of one strip, or of one tile of `tile` x `tile` pixels; form 1 is integers, 3 floats.
 
-    Behind its own tags come `more`.
+    `more` is appended to its tags.
     """
     tags: dict[int, tuple[int, ...]] = {
         256: (width,),
@@ -85,21 +85,21 @@ def tiff(
 
 
 def png_of_chunks(count: int) -> bytes:
-    """Return a PNG with empty chunks that only their maker knows."""
+    """Return a PNG with empty private chunks."""
     small = png(4, 4)
     chunk = struct.pack(">I", 0) + b"fruT" + struct.pack(">I", zlib.crc32(b"fruT"))
     return small[:33] + chunk * count + small[33:]
 
 
 def gif_of_blocks(count: int) -> bytes:
-    """Return a GIF with a comment of blocks of two bytes."""
+    """Return a GIF with a comment of `count` blocks of two bytes."""
     small = gif(4, 4)
     place = small.index(b",", 13 + 3 * 2 ** ((small[10] & 7) + 1))
     return small[:place] + b"!\xfe" + b"\2to" * count + b"\0" + small[place:]
 
 
 def tiff_of_tags(count: int) -> bytes:
-    """Return a BigTIFF with tags of one value."""
+    """Return a BigTIFF with `count` additional tags of one value."""
     small = encoded(Image.new("RGB", (4, 4)), "TIFF", big_tiff=True)
     (start,) = struct.unpack_from("<Q", small, 8)
     (own,) = struct.unpack_from("<Q", small, start)
@@ -108,7 +108,7 @@ def tiff_of_tags(count: int) -> bytes:
 
 
 def webp(width: int, height: int) -> bytes:
-    """Return a lossless WebP of one colour: each pixel takes no bit at all."""
+    """Return a lossless WebP of one colour, which takes 0 bits per pixel."""
     header = width - 1 | height - 1 << 14 | 1 << 28
     codes = sum(1 << 3 + 4 * index for index in range(5))  # five prefix codes of one symbol each
     body = b"\x2f" + struct.pack("<I", header) + codes.to_bytes(3, "little") + bytes(4)
@@ -116,7 +116,7 @@ def webp(width: int, height: int) -> bytes:
 
 
 def webp_canvas(width: int, height: int) -> bytes:
-    """Return an extended WebP whose canvas is far larger than its picture."""
+    """Return an extended WebP whose canvas is far larger than its image."""
     canvas = struct.pack("<I", 0) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return riff(b"VP8X" + struct.pack("<I", len(canvas)) + canvas + webp(4, 4)[12:])
 
@@ -126,12 +126,12 @@ def riff(chunks: bytes) -> bytes:
 
 
 def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
-    """Return a progressive JPEG of many scans of ten bytes, each of which passes over the whole picture."""
+    """Return a progressive JPEG of many scans of ten bytes, each of which covers the whole image."""
 
     def segment(marker: int, body: bytes) -> bytes:
         return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
-    table = bytes([1]) + bytes(15) + b"\0"  # one code, of one bit, for the symbol 0
+    table = bytes([1]) + bytes(15) + b"\0"  # one code of one bit, for the symbol 0
     refine = segment(0xDA, bytes([1, 1, 0, 1, 63, 0]))
     return b"".join(
         [
@@ -148,7 +148,7 @@ def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
 
 
 def gif(width: int, height: int, frames: int = 1) -> bytes:
-    """Return a GIF whose screen is of that size, and its frames 4 x 4."""
+    """Return a GIF with that screen size and frames of 4 x 4 pixels."""
     small = encoded(Image.new("P", (4, 4)), "GIF")
     colours = small[10] & 7
     palette = small[13 : 13 + 3 * 2 ** (colours + 1)]
@@ -157,7 +157,7 @@ def gif(width: int, height: int, frames: int = 1) -> bytes:
 
 
 def bmp(width: int, height: int, *, runs: bytes | None = None) -> bytes:
-    """Return a BMP with no pixels behind its header; with `runs`, 8-bit and run-length encoded."""
+    """Return a BMP without pixels; with `runs`, an 8-bit run-length encoded BMP."""
     palette = bytes(4 * 256) if runs is not None else b""
     bits, compression = (8, 1) if runs is not None else (24, 0)
     start = 54 + len(palette)

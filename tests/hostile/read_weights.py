@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from fruits.network.build import _read, _refusing
-from tests.hostile.measure import say
+from tests.hostile.measure import print_measurements
 
 
 def read(path: Path) -> int:
@@ -15,4 +15,4 @@ def read(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    say([(Path(name).name, lambda path=Path(name): read(path)) for name in sys.argv[1:]])
+    print_measurements([(Path(name).name, lambda path=Path(name): read(path)) for name in sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Every value of the command line, however absurd: words and exit code 2 or 1, and never a traceback."""
+"""Invalid values of every option: a message and exit code 2 or 1, never a traceback."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tests.hostile import pictures
 from tests.hostile.conftest import EXAMPLES, Fruits
 
-# One image is too few for a model: a command that takes all its options for good ends there, before the network.
+# A command that accepts all its options fails here, before the network runs: one image is too few for a model.
 ENOUGH = "1 usable image: a model needs at least 2"
-ABSURD = (
+INVALID = (
     "",
     "-",
     "-1",
@@ -59,7 +59,7 @@ PLACES = (
     "tar://x",
     "libarchive://x",
 )
-BREAK = ("http://[", "github://x", "reference://x", "dir://x")  # what each says is not meant for the one who gave it
+BREAK = ("http://[", "github://x", "reference://x", "dir://x")  # file systems whose own errors are not helpful
 VALUED = (
     "--components",
     "--backbone",
@@ -88,18 +88,18 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("option", VALUED)
-def test_absurd_values_of_each_option(fruits: Fruits, images: Path, option: str) -> None:
-    found = {value: fruits("run", images, "--out", "out", option, value) for value in ABSURD}
-    assert {value: ended.err for value, ended in found.items() if not ended.refused} == {}
+def test_invalid_values_of_each_option_are_rejected(fruits: Fruits, images: Path, option: str) -> None:
+    results = {value: fruits("run", images, "--out", "out", option, value) for value in INVALID}
+    assert {value: ended.err for value, ended in results.items() if not ended.refused} == {}
     assert not Path("out").exists()
 
 
 @pytest.mark.parametrize("option", ["--limit", "--partition-size"])
-def test_counts_beyond_64_bits_are_refused_or_served(fruits: Fruits, images: Path, option: str) -> None:
+def test_counts_beyond_64_bits_are_rejected(fruits: Fruits, images: Path, option: str) -> None:
     assert fruits("run", images, "--out", "out", option, "9" * 30).refused
 
 
-def test_a_partition_of_more_images_than_memory_holds_is_refused(fruits: Fruits, images: Path) -> None:
+def test_partition_larger_than_memory_is_rejected(fruits: Fruits, images: Path) -> None:
     assert "--partition-size" in fruits("run", images, "--out", "out", "--partition-size", "100000000").err
 
 
@@ -107,19 +107,19 @@ def test_a_partition_of_more_images_than_memory_holds_is_refused(fruits: Fruits,
 @given(
     option=st.sampled_from(VALUED), value=st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)
 )
-def test_any_text_for_any_option(fruits: Fruits, images: Path, option: str, value: str) -> None:
+def test_any_text_for_any_option_is_rejected(fruits: Fruits, images: Path, option: str, value: str) -> None:
     ended = fruits("run", images, "--out", "out", f"{option}={value}")
     assert ended.refused, ended.err
 
 
 @pytest.mark.parametrize("address", [*PLACES, *BREAK])
-def test_absurd_places_of_images(fruits: Fruits, address: str) -> None:
+def test_invalid_image_folders_are_rejected(fruits: Fruits, address: str) -> None:
     ended = fruits("run", "--out", "out", "--", address)
     assert ended.refused, ended.err
 
 
 @pytest.mark.parametrize(
-    "words",
+    "argv",
     [
         ("--images", "-1"),
         ("--images", "0"),
@@ -131,12 +131,12 @@ def test_absurd_places_of_images(fruits: Fruits, address: str) -> None:
         ("--seed", "1e3"),
     ],
 )
-def test_absurd_samples(fruits: Fruits, words: tuple[str, str]) -> None:
-    assert fruits("sample", "drawn", *words).refused
+def test_invalid_sample_options_are_rejected(fruits: Fruits, argv: tuple[str, str]) -> None:
+    assert fruits("sample", "drawn", *argv).refused
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf", "x", "-1"])
-def test_absurd_tolerances(fruits: Fruits, value: str) -> None:
+def test_invalid_tolerances_are_rejected(fruits: Fruits, value: str) -> None:
     assert fruits("compare", "a", "b", "--tolerance", value).refused
 
 
@@ -154,38 +154,36 @@ def test_absurd_tolerances(fruits: Fruits, value: str) -> None:
         ("compare", "github://x"),
     ],
 )
-def test_absurd_outputs_to_read(fruits: Fruits, images: Path, command: str, value: str) -> None:
-    words = (value, value) if command == "compare" else (images, "--out", "out", "--model", value)
-    assert fruits(command, *words).refused
+def test_invalid_outputs_to_read_are_rejected(fruits: Fruits, images: Path, command: str, value: str) -> None:
+    argv = (value, value) if command == "compare" else (images, "--out", "out", "--model", value)
+    assert fruits(command, *argv).refused
 
 
 @pytest.mark.parametrize(
     "value",
     ["/dev/null", "/dev/null/x", "/proc/self/x", "x" * 300, "nowhere://x", "http://["],
 )
-def test_absurd_places_of_the_output(fruits: Fruits, images: Path, value: str) -> None:
+def test_invalid_output_folders_are_rejected(fruits: Fruits, images: Path, value: str) -> None:
     assert fruits("run", images, "--out", value).refused
 
 
-def test_an_empty_out_as_of_a_variable_that_is_not_set_is_refused(
-    fruits: Fruits, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_out_is_rejected(fruits: Fruits, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert "--out" in fruits("run", images, "--out", "").err
 
 
-def test_what_a_message_names_does_not_steer_the_terminal(fruits: Fruits) -> None:
+def test_control_characters_are_escaped_in_messages(fruits: Fruits) -> None:
     assert "\x1b" not in fruits("run", "\x1b]0;owned\x07", "--out", "out").err
 
 
-def apart(*words: str | bytes) -> subprocess.CompletedProcess[bytes]:
-    """Run a command as a shell does: in this process a word that is not UTF-8 is not what it is there."""
+def run_child(*argv: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    """Run a command in a child process, because arguments that are not UTF-8 cannot be passed within this one."""
     environ = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
-    return subprocess.run([sys.executable, "-m", "fruits", *words], capture_output=True, env=environ, timeout=60)
+    return subprocess.run([sys.executable, "-m", "fruits", *argv], capture_output=True, env=environ, timeout=60)
 
 
-def test_a_folder_whose_name_is_not_utf_8_is_no_traceback(tmp_path: Path) -> None:
-    done = apart("sample", os.fsencode(tmp_path) + b"/\xff", "--images", "1", "--json")
+def test_folder_name_that_is_not_utf_8_gives_no_traceback(tmp_path: Path) -> None:
+    done = run_child("sample", os.fsencode(tmp_path) + b"/\xff", "--images", "1", "--json")
     assert b"Traceback" not in done.stderr
     assert done.returncode in (0, 1, 2)

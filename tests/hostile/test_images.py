@@ -1,4 +1,4 @@
-"""Pictures that are made to do harm: a reason or pixels, soon, and in bounded memory."""
+"""Malicious images: pixels or a reason, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from PIL import Image
 from fruits.images.decode import REASONS, ImageError, decode
 from tests.hostile import decode_bombs, pictures
 from tests.hostile.conftest import EXAMPLES, LONG
-from tests.hostile.measure import Taken, apart
+from tests.hostile.measure import Measurement, run_module
 
-MEMORY = 10**9  # bytes, of the whole process
-SECONDS = 20  # for what takes one or two, on a machine that others use too
+MEMORY = 10**9  # bytes of the whole process
+SECONDS = 20  # 10 times the usual time, for a loaded machine
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 QUICK = ("bmp-runs", "gif-frames", "tiff-tile", "tiff-tile-beyond", "webp", "webp-canvas", "line", "side")
 BOMBS = tuple(decode_bombs.BOMBS) if LONG else QUICK
-PIECES = {"png": pictures.png_of_chunks, "gif": pictures.gif_of_blocks, "tiff": pictures.tiff_of_tags}
-CUTS = 60  # lengths that a file is cut at; in the long form all
+SEGMENTS = {"png": pictures.png_of_chunks, "gif": pictures.gif_of_blocks, "tiff": pictures.tiff_of_tags}
+CUTS = 60  # lengths per file; all lengths with FRUITS_LONG
 
 
 def check(data: bytes) -> str:
-    """Return the reason for a reject, or ``"pixels"``; any other exception is a failure."""
+    """Return the reason of the reject, or ``"pixels"``; any other exception is a failure."""
     try:
         pixels = decode(data, 8)
-    except ImageError as refused:
-        found = refused
+    except ImageError as error:
+        rejected = error
     else:
         assert pixels.shape == (8, 8, 3)
         return "pixels"
-    assert found.reason in REASONS
-    assert found.detail.encode()
-    return found.reason
+    assert rejected.reason in REASONS
+    assert rejected.detail.encode()
+    return rejected.reason
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def seeds(fruits360: Path) -> list[bytes]:
     return originals + [pictures.encoded(Image.open(file), kind) for file, kind in zip(files, KINDS[1:], strict=False)]
 
 
-def test_real_images_cut_at_lengths_all_over(seeds: list[bytes]) -> None:
+def test_truncated_real_images_give_pixels_or_a_reason(seeds: list[bytes]) -> None:
     strides = (1 if LONG else max(1, len(seed) // CUTS) for seed in seeds)
     found = {
         check(seed[:cut]) for seed, stride in zip(seeds, strides, strict=True) for cut in range(0, len(seed), stride)
@@ -57,7 +57,7 @@ def test_real_images_cut_at_lengths_all_over(seeds: list[bytes]) -> None:
 
 @EXAMPLES
 @given(draw=st.data())
-def test_real_images_with_changed_bytes(seeds: list[bytes], draw: st.DataObject) -> None:
+def test_real_images_with_changed_bytes_give_pixels_or_a_reason(seeds: list[bytes], draw: st.DataObject) -> None:
     data = bytearray(draw.draw(st.sampled_from(seeds)))
     places = st.one_of(st.integers(0, min(len(data), 200) - 1), st.integers(0, len(data) - 1))
     for place, value in draw.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=12)).items():
@@ -67,7 +67,7 @@ def test_real_images_with_changed_bytes(seeds: list[bytes], draw: st.DataObject)
 
 @EXAMPLES
 @given(draw=st.data())
-def test_real_images_spliced(seeds: list[bytes], draw: st.DataObject) -> None:
+def test_spliced_real_images_give_pixels_or_a_reason(seeds: list[bytes], draw: st.DataObject) -> None:
     one, two = (draw.draw(st.sampled_from(seeds)) for _ in range(2))
     check(one[: draw.draw(st.integers(0, len(one)))] + two[draw.draw(st.integers(0, len(two))) :])
 
@@ -85,62 +85,62 @@ def test_real_images_spliced(seeds: list[bytes], draw: st.DataObject) -> None:
     ],
     ids=["jpeg", "png", "tiff", "gif", "bmp", "webp-canvas", "webp"],
 )
-def test_a_header_that_claims_four_gigapixels_is_refused_by_it(data: bytes) -> None:
+def test_header_of_four_gigapixels_is_rejected(data: bytes) -> None:
     assert check(data) == "too-large"
 
 
 @pytest.fixture(scope="module")
-def taken() -> dict[str, Taken]:
-    """What decoding the bombs took, all in one process."""
-    return apart("tests.hostile.decode_bombs", *BOMBS)
+def measurements() -> dict[str, Measurement]:
+    """Return the measurements of decoding all bombs in one process."""
+    return run_module("tests.hostile.decode_bombs", *BOMBS)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_takes_neither_a_gigabyte_nor_long(taken: dict[str, Taken], bomb: str) -> None:
-    seconds, memory, answer = taken[bomb]
-    assert "224, 224, 3" in answer or answer.startswith("ImageError")
+def test_bomb_is_decoded_in_bounded_time_and_memory(measurements: dict[str, Measurement], bomb: str) -> None:
+    seconds, memory, result = measurements[bomb]
+    assert "224, 224, 3" in result or result.startswith("ImageError")
     assert memory < MEMORY
     assert seconds < SECONDS
 
 
-def test_a_gif_of_ten_thousand_frames_costs_as_much_as_its_first(taken: dict[str, Taken]) -> None:
-    assert taken["gif-frames"].answer == "(224, 224, 3)"
-    assert taken["gif-frames"].seconds < 1
+def test_gif_of_ten_thousand_frames_takes_the_time_of_one(measurements: dict[str, Measurement]) -> None:
+    assert measurements["gif-frames"].result == "(224, 224, 3)"
+    assert measurements["gif-frames"].seconds < 1
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
-    """Ten bytes a scan: a megabyte of them would keep a worker busy for a quarter of an hour."""
+def test_jpeg_of_thousands_of_scans_is_rejected() -> None:
+    """A megabyte of scans of ten bytes would occupy a worker for a quarter of an hour."""
     assert check(pictures.jpeg_of_scans(64, 64, 5_000)) == "too-large"
 
 
-def test_a_jpeg_of_as_many_scans_as_cameras_write_is_decoded() -> None:
+def test_jpeg_of_twenty_scans_is_decoded() -> None:
     assert check(pictures.jpeg_of_scans(64, 64, 20)) == "pixels"
 
 
-def test_what_looks_like_a_scan_in_a_comment_or_behind_the_picture_is_none() -> None:
+def test_scan_markers_in_a_comment_or_after_the_image_are_not_counted() -> None:
     data = pictures.jpeg_of_scans(64, 64, 20)
     comment = b"\xff\xfe" + (2 + 20_000).to_bytes(2, "big") + b"\xff\xda" * 10_000
     assert check(data[:2] + comment + data[2:] + b"\xff\xda" * 10_000) == "pixels"
 
 
 @pytest.mark.parametrize("place", [2, -2], ids=["before", "after"])
-def test_segments_without_end_are_refused_soon(place: int) -> None:
+def test_a_million_segments_are_rejected(place: int) -> None:
     data = pictures.jpeg_of_scans(64, 64, 1)
     assert check(data[:place] + b"\xff\xfe\0\2" * 10**6 + b"\xff\xda" * 200 + data[place:]) == "too-large"
 
 
 @pytest.mark.parametrize("many", [10, 200_000], ids=["few", "many"])
-@pytest.mark.parametrize("form", PIECES)
-def test_pieces_without_end_are_refused_before_they_are_read(form: str, many: int) -> None:
-    assert check(PIECES[form](many)) == ("pixels" if many == 10 else "too-large")
+@pytest.mark.parametrize("form", SEGMENTS)
+def test_too_many_chunks_blocks_or_tags_are_rejected(form: str, many: int) -> None:
+    assert check(SEGMENTS[form](many)) == ("pixels" if many == 10 else "too-large")
 
 
-def test_a_tag_of_millions_of_numbers_is_refused_before_it_is_read() -> None:
-    for kind, found in ((3, "too-large"), (7, "pixels")):  # as numbers, and as bytes
+def test_tag_of_two_million_numbers_is_rejected() -> None:
+    for kind, expected in ((3, "too-large"), (7, "pixels")):  # as numbers, and as bytes
         tag = struct.pack("<HHII", 50_000, kind, 2_000_000, 0)
-        assert check(pictures.tiff(4, 4, strip=pictures.zeros(48), more=tag)) == found
+        assert check(pictures.tiff(4, 4, strip=pictures.zeros(48), more=tag)) == expected
 
 
-def test_a_picture_as_long_as_allowed_is_decoded() -> None:
+def test_image_of_the_longest_side_is_decoded() -> None:
     assert check(pictures.png(1_000_000, 3, bits=1, colour=0)) == "pixels"
     assert check(pictures.png(1_000_001, 3, bits=1, colour=0)) == "too-large"

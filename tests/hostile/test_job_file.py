@@ -1,4 +1,4 @@
-"""job.json and report.json, changed by somebody: another job or a damaged one, in words; never a traceback."""
+"""Modified job.json and report.json: reported as another job or as corrupt, never with a traceback."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fruits.jobs.identity import check_same
 from fruits.storage.folder import Folder
 from tests.hostile.conftest import EXAMPLES, Ended, Fruits, watched
 
-ASKED: dict[str, object] = {"schema": "fruits.job/1", "command": "fit", "limit": None, "plan": {"images": 6}}
+JOB: dict[str, object] = {"schema": "fruits.job/1", "command": "fit", "limit": None, "plan": {"images": 6}}
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.recursive(
     st.none()
@@ -29,7 +29,7 @@ values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | texts,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(texts | st.sampled_from(sorted(ASKED)), inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(texts | st.sampled_from(sorted(JOB)), inner, max_size=3)
     ),
     max_leaves=10,
 )
@@ -38,29 +38,29 @@ values = st.recursive(
 def checked(out: Path, data: bytes) -> None:
     (out / "job.json").write_bytes(data)
     folder = Folder(str(out))
-    check_same(folder, folder.read_json("job.json"), ASKED, ())
+    check_same(folder, folder.read_json("job.json"), JOB, ())
 
 
-def test_the_same_job_passes(tmp_path: Path) -> None:
-    checked(tmp_path, orjson.dumps(ASKED))
+def test_equal_job_is_accepted(tmp_path: Path) -> None:
+    checked(tmp_path, orjson.dumps(JOB))
 
 
-def said(value: object) -> object:
-    """Return what a value says: to say null, or an object of nothing, is to say nothing."""
+def without_nulls(value: object) -> object:
+    """Remove keys of null and of empty objects, which have no meaning."""
     if not isinstance(value, dict):
         return value
-    return {key: inner for key, held in value.items() if (inner := said(held)) not in (None, {})}
+    return {key: inner for key, item in value.items() if (inner := without_nulls(item)) not in (None, {})}
 
 
 @EXAMPLES
 @given(
     data=st.binary(max_size=40)
     | values.map(orjson.dumps)
-    | st.dictionaries(st.sampled_from(sorted(ASKED)), values).map(lambda changes: orjson.dumps(ASKED | changes))
+    | st.dictionaries(st.sampled_from(sorted(JOB)), values).map(lambda changes: orjson.dumps(JOB | changes))
 )
-def test_any_other_content_is_another_job_or_damaged(tmp_path: Path, data: bytes) -> None:
+def test_any_other_content_is_another_job_or_corrupt(tmp_path: Path, data: bytes) -> None:
     with suppress(orjson.JSONDecodeError):
-        assume(not isinstance(there := orjson.loads(data), dict) or said(there) != said(ASKED))
+        assume(not isinstance(job := orjson.loads(data), dict) or without_nulls(job) != without_nulls(JOB))
     with pytest.raises(OutputError, match=r"contains another job|is (damaged|corrupt)"):
         checked(tmp_path, data)
 
@@ -82,35 +82,35 @@ def test_any_other_content_is_another_job_or_damaged(tmp_path: Path, data: bytes
         b"null",
     ],
 )
-def test_json_that_is_made_to_break_its_reader_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_malicious_json_is_rejected(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(OutputError):
         checked(tmp_path, data)
 
 
-def test_an_empty_object_is_not_nothing(tmp_path: Path) -> None:
+def test_empty_object_differs_from_null(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
-        checked(tmp_path, orjson.dumps(ASKED | {"limit": {}}))
+        checked(tmp_path, orjson.dumps(JOB | {"limit": {}}))
 
 
-def test_a_thousand_objects_in_each_other_are_refused(tmp_path: Path) -> None:
+def test_deeply_nested_objects_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         checked(tmp_path, b'{"a":' * 1_020 + b"1" + b"}" * 1_020)
 
 
-def test_a_value_of_a_megabyte_is_not_written_out(tmp_path: Path) -> None:
+def test_value_of_a_megabyte_is_truncated_in_the_message(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
-        checked(tmp_path, orjson.dumps(ASKED | {"command": "x" * 10**6}))
+        checked(tmp_path, orjson.dumps(JOB | {"command": "x" * 10**6}))
     assert len(str(caught.value)) < 10_000
 
 
-def test_a_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
+def test_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "job.json")
     with watched(tmp_path / "job.json") as hung, pytest.raises((FruitsError, OSError)):
         Folder(str(tmp_path)).read_json("job.json")
     assert hung == []
 
 
-# -- in a whole job
+# -- complete jobs
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def again(fruits: Fruits, images: Path, tmp_path: Path) -> Callable[[], Ended]:
-    """Return the command of a job that is finished in ``out``, to be given once more."""
+    """Return a function that runs the command of the completed job in ``out`` again."""
 
     def command() -> Ended:
         return fruits("fit", images, "--out", tmp_path / "out", "--backend", "local", "--components", "2", "--quiet")
@@ -131,11 +131,11 @@ def again(fruits: Fruits, images: Path, tmp_path: Path) -> Callable[[], Ended]:
     return command
 
 
-def test_changed_job_files_of_a_finished_job(again: Callable[[], Ended], tmp_path: Path) -> None:
+def test_modified_job_file_of_a_completed_job_is_rejected(again: Callable[[], Ended], tmp_path: Path) -> None:
     path = tmp_path / "out" / "job.json"
-    there = json.loads(path.read_bytes())
+    job = json.loads(path.read_bytes())
     for change in ({"plan": None}, {"plan": {"digest": 7}}, {"limit": 10**19}, {"images": ["x"]}, {"network": "x"}):
-        path.write_bytes(orjson.dumps(there | change))
+        path.write_bytes(orjson.dumps(job | change))
         ended = again()
         assert ended.refused, ended.err
         assert "contains another job" in ended.err
@@ -146,10 +146,10 @@ def test_changed_job_files_of_a_finished_job(again: Callable[[], Ended], tmp_pat
         assert "is damaged" in ended.err or "is corrupt" in ended.err
 
 
-def test_changed_reports_of_a_finished_job(again: Callable[[], Ended], tmp_path: Path) -> None:
+def test_modified_report_of_a_completed_job_is_rejected_or_replaced(again: Callable[[], Ended], tmp_path: Path) -> None:
     path = tmp_path / "out" / "report.json"
-    there: dict[str, Any] = json.loads(path.read_bytes())
+    report: dict[str, Any] = json.loads(path.read_bytes())
     for change in ({"images": "x"}, {"rows": None}, {"seconds": []}, {"rejects": {"a": "b"}}, {"unknown": 1}):
-        path.write_bytes(orjson.dumps(there | change))
+        path.write_bytes(orjson.dumps(report | change))
         ended = again()
         assert ended.code == 0 or ended.refused, ended.err

@@ -1,6 +1,6 @@
-"""A fitted model from somebody else: used where it is whole, refused in words where it is not.
+"""Models from untrusted sources: loaded if valid, else rejected with a message.
 
-A digest that the model states itself keeps accidents out and not intent: here it always fits.
+The digest in a model detects accidents, not attacks; in these tests it is always correct.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WHOLE = ScaledPCA(
 
 
 def signed(about: dict[str, Any]) -> bytes:
-    """Return model.json with the digest that it has to have."""
+    """Return model.json with its correct digest."""
     about = {key: value for key, value in about.items() if key != "sha256"}
     digest = hashlib.sha256(orjson.dumps(about, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return orjson.dumps(about | {"sha256": digest})
@@ -49,27 +49,27 @@ def model(tmp_path: Path) -> Path:
 
 
 def change(model: Path, **values: object) -> None:
-    """Change what model.json says; None leaves a key out."""
+    """Change values in model.json; None removes a key."""
     about = orjson.loads((model / JSON_NAME).read_bytes()) | values
     (model / JSON_NAME).write_bytes(signed({key: value for key, value in about.items() if value is not None}))
 
 
 def put(model: Path, data: bytes) -> None:
-    """Put other arrays in, with the digest that model.json has to state."""
+    """Replace the arrays, and update their digest in model.json."""
     (model / ARRAYS_NAME).write_bytes(data)
     change(model, arrays={"file": ARRAYS_NAME, "sha256": hashlib.sha256(data).hexdigest()})
 
 
-def give(model: Path, about: bytes, data: bytes) -> None:
-    """Make a model of any two files, with the digests that it has to have where the first is an object."""
+def write_model(model: Path, about: bytes, data: bytes) -> None:
+    """Write a model of any two files; if the first is a JSON object, with correct digests."""
     model.mkdir(exist_ok=True)
     (model / ARRAYS_NAME).write_bytes(data)
     try:
-        said = orjson.loads(about)
+        values = orjson.loads(about)
     except orjson.JSONDecodeError:
-        said = None
-    if isinstance(said, dict):
-        about = signed(said | {"arrays": {"file": ARRAYS_NAME, "sha256": hashlib.sha256(data).hexdigest()}})
+        values = None
+    if isinstance(values, dict):
+        about = signed(values | {"arrays": {"file": ARRAYS_NAME, "sha256": hashlib.sha256(data).hexdigest()}})
     (model / JSON_NAME).write_bytes(about)
 
 
@@ -78,24 +78,24 @@ def arrays(**values: np.ndarray | None) -> bytes:
     return safetensors.numpy.save({name: array for name, array in given.items() if array is not None})
 
 
-def refused(model: Path) -> None:
+def assert_rejected(model: Path) -> None:
     with pytest.raises(ModelError, match="model"):
         ScaledPCA.load(str(model))
 
 
-def test_the_helpers_make_a_model_that_is_read(model: Path) -> None:
+def test_helpers_write_a_valid_model(model: Path) -> None:
     put(model, arrays())
     assert ScaledPCA.load(str(model)).digest() == WHOLE.digest()
 
 
 @EXAMPLES
 @given(name=st.sampled_from([JSON_NAME, ARRAYS_NAME]), data=st.data())
-def test_a_model_cut_anywhere_is_refused(model: Path, name: str, data: st.DataObject) -> None:
+def test_truncated_model_is_rejected(model: Path, name: str, data: st.DataObject) -> None:
     WHOLE.save(str(model))
     path = model / name
     content = path.read_bytes()
     path.write_bytes(content[: data.draw(st.integers(0, len(content) - 2))])
-    refused(model)
+    assert_rejected(model)
 
 
 @EXAMPLES
@@ -111,22 +111,22 @@ def test_a_model_cut_anywhere_is_refused(model: Path, name: str, data: st.DataOb
         max_leaves=8,
     ).map(orjson.dumps)
 )
-def test_anything_else_in_its_json_is_refused(model: Path, content: bytes) -> None:
+def test_any_other_json_is_rejected(model: Path, content: bytes) -> None:
     (model / JSON_NAME).write_bytes(content)
-    refused(model)
+    assert_rejected(model)
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"\xff\xfe", b"NaN", b"1e999", b"9" * 5_000])
-def test_json_that_is_made_to_break_its_reader_is_refused(model: Path, content: bytes) -> None:
+def test_malicious_json_is_rejected(model: Path, content: bytes) -> None:
     (model / JSON_NAME).write_bytes(content)
-    refused(model)
+    assert_rejected(model)
 
 
 @pytest.mark.parametrize(
     "values",
     [
         {"arrays": None},
-        {"arrays": "words"},
+        {"arrays": "text"},
         {"arrays": {}},
         {"rows": None},
         {"rows": "many"},
@@ -140,9 +140,9 @@ def test_json_that_is_made_to_break_its_reader_is_refused(model: Path, content: 
     ],
     ids=str,
 )
-def test_what_model_json_says_has_to_be_of_its_kind_and_fit_the_arrays(model: Path, values: dict[str, object]) -> None:
+def test_invalid_values_in_model_json_are_rejected(model: Path, values: dict[str, object]) -> None:
     change(model, **values)
-    refused(model)
+    assert_rejected(model)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_what_model_json_says_has_to_be_of_its_kind_and_fit_the_arrays(model: Pa
     ],
     ids=lambda values: "-".join(f"{name}-{None if array is None else array.shape}" for name, array in values.items()),
 )
-def test_arrays_that_do_not_fit_are_refused(model: Path, values: Arrays) -> None:
+def test_arrays_of_wrong_shape_dtype_or_value_are_rejected(model: Path, values: Arrays) -> None:
     put(model, arrays(**values))
-    refused(model)
+    assert_rejected(model)
 
 
 def header(text: bytes, length: int | None = None) -> bytes:
@@ -186,12 +186,12 @@ def header(text: bytes, length: int | None = None) -> bytes:
     ],
     ids=["empty", "no-header", "2^63", "99-million", "terabytes", "overflow", "short", "nested"],
 )
-def test_sizes_that_arrays_claim_are_checked_before_memory_is_taken(model: Path, data: bytes) -> None:
+def test_stated_sizes_are_checked_before_memory_is_allocated(model: Path, data: bytes) -> None:
     put(model, data)
-    refused(model)
+    assert_rejected(model)
 
 
-def test_a_pickle_is_never_opened(model: Path, tmp_path: Path) -> None:
+def test_pickle_is_never_loaded(model: Path, tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -199,11 +199,11 @@ def test_a_pickle_is_never_opened(model: Path, tmp_path: Path) -> None:
     import pickle
 
     put(model, pickle.dumps({"mean": Evil()}))
-    refused(model)
+    assert_rejected(model)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_fifo_in_place_of_the_arrays_does_not_hang(model: Path) -> None:
+def test_fifo_in_place_of_the_arrays_does_not_hang(model: Path) -> None:
     (model / ARRAYS_NAME).unlink()
     os.mkfifo(model / ARRAYS_NAME)
     with watched(model / ARRAYS_NAME) as hung, pytest.raises((ModelError, OSError)):

@@ -1,4 +1,4 @@
-"""Rows as CSV, opened in a spreadsheet: a file's name must not become a formula."""
+"""Rows in CSV, opened in a spreadsheet: file names must not become formulas."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ def encoded(paths: list[str], labels: list[str | None]) -> bytes:
 
 
 def cells(data: bytes) -> list[list[str]]:
-    """Return what a spreadsheet reads."""
+    """Return the cells that a spreadsheet reads."""
     return list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))[1:]
 
 
 @EXAMPLES
 @example(rows=[("'", "''"), ("'=1", None), ("=1", "'"), ('"', "\r\n")])
 @given(rows=st.lists(st.tuples(names, st.none() | names), min_size=1, max_size=6))
-def test_any_name_comes_back_as_it_was(rows: list[tuple[str, str | None]]) -> None:
+def test_any_name_is_read_back_unchanged(rows: list[tuple[str, str | None]]) -> None:
     paths, labels = [path for path, _ in rows], [label for _, label in rows]
     found = decode_rows(encoded(paths, labels), "part-00000.csv")
     assert (found["path"], found["label"]) == (paths, labels)
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_no_cell_begins_as_a_formula_does(start: str) -> None:
+def test_no_cell_starts_like_a_formula(start: str) -> None:
     name = f"{start}cmd|' /C calc'!A0"
     assert not [cell for row in cells(encoded([f"{name}/1.jpg"], [name])) for cell in row if cell.startswith(STARTS)]
 
 
 @EXAMPLES
 @given(values=st.lists(st.floats(width=32), min_size=2, max_size=2))
-def test_vectors_begin_with_a_bracket_whatever_their_sign(values: list[float]) -> None:
+def test_vector_cells_start_with_a_bracket(values: list[float]) -> None:
     table = features_table(["a/b.jpg"], ["a"], np.array([values], np.float32))
     data = encode_rows(table, MODEL, "csv", ("features",))
     assert data.splitlines()[1].startswith(b'"[')
 
 
-def test_a_name_is_no_path_of_the_output(tmp_path: pathlib.Path) -> None:
-    """The names of images are cells; the names of files come of the numbers of parts alone."""
+def test_image_names_do_not_become_output_paths(tmp_path: pathlib.Path) -> None:
+    """Image names are cells only; part files are named by number."""
     data = encoded(["../../escape/1.jpg"], [".."])
     assert cells(data)[0][:2] == ["../../escape/1.jpg", ".."]
     assert not list(tmp_path.iterdir())

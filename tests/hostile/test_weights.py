@@ -21,7 +21,7 @@ from fruits.network.backbones import backbone
 from fruits.network.build import _read, _refusing
 from fruits.network.weights import find_weights
 from tests.hostile.conftest import EXAMPLES
-from tests.hostile.measure import apart
+from tests.hostile.measure import run_module
 
 MEMORY = 10**9
 
@@ -125,7 +125,7 @@ def test_hdf5_with_changed_bytes_costs_its_process_no_gigabyte(tmp_path: Path) -
         for place in random.integers(8, len(whole), random.integers(1, 6)):
             data[place] = random.choice([0, 1, 0x7F, 0xFF, int(random.integers(256))])
         (folder / f"{number:03d}").write_bytes(data if number % 3 else data[: random.integers(len(data))])
-    taken = apart("tests.hostile.read_weights", *sorted(folder.iterdir()))
+    taken = run_module("tests.hostile.read_weights", *sorted(folder.iterdir()))
     assert len(taken) == 150
     assert max(each.memory for each in taken.values()) < MEMORY
     assert max(each.seconds for each in taken.values()) < 5

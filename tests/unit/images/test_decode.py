@@ -1,4 +1,4 @@
-"""Pixels: what Pillow would give for the plain picture, something sensible for the odd one, a reason for the rest."""
+"""Decoding: plain images equal Pillow's result, unusual ones are converted, all others are rejected with a reason."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def bare(image: Image.Image | bytes, size: int = 224) -> NDArray[np.uint8]:
-    """Return what the public notebooks of this job compute."""
+    """Return the pixels that the original notebook of this job computes."""
     opened = Image.open(BytesIO(image)) if isinstance(image, bytes) else image
     return np.asarray(opened.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 
 def grey(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return the three equal channels of 8-bit values; decoded at its own size a picture is not resampled."""
+    """Return three equal channels of 8-bit values, the result of decoding grey values at their own size."""
     return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"", **chunks: bytes) -> bytes:
-    """Return a PNG, for what Pillow does not write: 16-bit RGB, a transparent 16-bit grey, a size without pixels."""
+    """Return a PNG that Pillow cannot write: 16-bit RGB, transparent 16-bit grey, or a size without pixels."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     named = {"IHDR": header, **chunks, "IDAT": zlib.compress(rows), "IEND": b""}
     parts = [
@@ -77,10 +77,10 @@ def reason_of(data: bytes) -> str:
     return caught.value.reason
 
 
-# The plain picture
+# Plain images
 
 
-def test_real_images_are_what_pillow_gives_bit_for_bit(fruits360: Path) -> None:
+def test_real_images_equal_pillow_bit_for_bit(fruits360: Path) -> None:
     files = sorted(fruits360.glob("*/*/*.jpg"))[::10]
     assert files
     unequal = [str(file) for file in files if not np.array_equal(decode(data := file.read_bytes()), bare(data))]
@@ -89,7 +89,7 @@ def test_real_images_are_what_pillow_gives_bit_for_bit(fruits360: Path) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("shape", [(24, 20), (300, 10), (1, 1), (224, 224), (640, 480)])
-def test_an_rgb_picture_is_what_pillow_gives_bit_for_bit(kind: str, shape: tuple[int, int]) -> None:
+def test_rgb_image_equals_pillow_bit_for_bit(kind: str, shape: tuple[int, int]) -> None:
     data = encode(photo(*shape), kind)
     pixels = decode(data)
     assert pixels.dtype == np.uint8
@@ -98,19 +98,19 @@ def test_an_rgb_picture_is_what_pillow_gives_bit_for_bit(kind: str, shape: tuple
     assert np.array_equal(pixels, bare(data))
 
 
-def test_the_size_is_a_choice() -> None:
+def test_size_is_a_parameter() -> None:
     data = encode(photo(), "PNG")
     assert np.array_equal(decode(data, 97), bare(data, 97))
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 2}])
-def test_variants_of_jpeg(options: dict[str, Any]) -> None:
+def test_jpeg_variants_are_decoded(options: dict[str, Any]) -> None:
     data = encode(photo(100, 100), "JPEG", **options)
     assert np.array_equal(decode(data), bare(data))
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
-def test_variants_of_tiff(compression: str) -> None:
+def test_tiff_variants_are_decoded(compression: str) -> None:
     data = encode(photo(), "TIFF", compression=compression)
     assert np.array_equal(decode(data), bare(data))
 
@@ -120,12 +120,12 @@ def test_variants_of_tiff(compression: str) -> None:
     [(mode, kind) for mode in ("1", "L", "P") for kind in ("PNG", "BMP", "TIFF", "GIF")]
     + [("L", "JPEG"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("YCbCr", "TIFF"), ("LAB", "TIFF")],
 )
-def test_other_modes_are_converted_as_pillow_does(mode: str, kind: str) -> None:
+def test_other_modes_are_converted_like_pillow(mode: str, kind: str) -> None:
     data = encode(photo().convert(mode), kind)
     assert np.array_equal(decode(data), bare(data))
 
 
-def test_colours_of_cmyk_are_not_inverted() -> None:
+def test_cmyk_colours_are_not_inverted() -> None:
     red = Image.new("RGB", (16, 16), (220, 30, 30)).convert("CMYK")
     for data in (encode(red, "JPEG", quality=95), encode(red, "TIFF")):
         assert np.abs(decode(data, 4).astype(int) - (220, 30, 30)).max() <= 3
@@ -136,7 +136,7 @@ def test_colours_of_cmyk_are_not_inverted() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_orientation_is_honoured(kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(kind: str, orientation: int) -> None:
     upright = photo()
     undo = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
     stored = upright if undo == 1 else upright.transpose(images.TRANSPOSE[undo])
@@ -146,7 +146,7 @@ def test_orientation_is_honoured(kind: str, orientation: int) -> None:
     assert np.array_equal(decode(data), bare(upright))
 
 
-def test_orientation_of_jpeg_turns_the_pixels_before_they_are_resized() -> None:
+def test_jpeg_is_rotated_before_it_is_resized() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encode(photo(), "JPEG", exif=exif)
@@ -157,13 +157,13 @@ def test_orientation_of_jpeg_turns_the_pixels_before_they_are_resized() -> None:
     "exif",
     [
         b"Exif\0\0garbage",
-        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",  # 65,535 tags, and none of them there
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",  # 65,535 tags, all missing
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x63\0\0\0\0\0\0\0",  # orientation 99
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x09\0\0\0\xff\xff\xff\x7f\0\0\0\0",  # text, beyond the end
         b"Exif\0\0" + bytes(60_000),
     ],
 )
-def test_damaged_metadata_cost_no_picture(exif: bytes) -> None:
+def test_corrupt_metadata_does_not_reject_an_image(exif: bytes) -> None:
     plain = encode(photo(), "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
     assert np.array_equal(decode(plain[:2] + segment + plain[2:]), bare(plain))
@@ -172,8 +172,8 @@ def test_damaged_metadata_cost_no_picture(exif: bytes) -> None:
 # Transparency
 
 
-def see_through(mode: str) -> tuple[Image.Image, NDArray[np.uint8]]:
-    """Return a picture whose left half is clear, and what it looks like on white."""
+def half_clear(mode: str) -> tuple[Image.Image, NDArray[np.uint8]]:
+    """Return an image whose left half is transparent, and its pixels on white."""
     alpha = np.full((8, 8), 255, np.uint8)
     alpha[:, :4] = 0
     image = Image.new("RGB", (8, 8), (10, 200, 30)) if mode == "RGBA" else Image.new("L", (8, 8), 77)
@@ -194,21 +194,21 @@ def see_through(mode: str) -> tuple[Image.Image, NDArray[np.uint8]]:
         ("LA", "TIFF", {}),
     ],
 )
-def test_alpha_is_laid_onto_white(mode: str, kind: str, options: dict[str, Any]) -> None:
-    image, seen = see_through(mode)
+def test_alpha_is_composited_onto_white(mode: str, kind: str, options: dict[str, Any]) -> None:
+    image, seen = half_clear(mode)
     assert np.array_equal(decode(encode(image, kind, **options), 8), seen)
 
 
-def test_half_transparent_is_half_white() -> None:
+def test_half_transparent_becomes_half_white() -> None:
     data = encode(Image.new("RGBA", (4, 4), (0, 100, 200, 128)), "PNG")
     assert np.abs(decode(data, 4).astype(int) - (127, 177, 227)).max() <= 1
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
 @pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_transparent_colours_of_a_palette(kind: str, transparency: int | bytes) -> None:
+def test_transparent_palette_colours_become_white(kind: str, transparency: int | bytes) -> None:
     if kind == "GIF" and isinstance(transparency, bytes):
-        transparency = 1  # GIF knows one colour only
+        transparency = 1  # GIF supports one transparent colour
     image = Image.new("P", (4, 4), 2)
     image.putpalette([0, 0, 0, 250, 0, 0, 0, 0, 250])
     image.paste(1, (0, 0, 2, 4))
@@ -225,7 +225,7 @@ def test_transparent_colours_of_a_palette(kind: str, transparency: int | bytes) 
         (8, 2, (1, 2, 3), (1, 2, 90)),
     ],
 )
-def test_one_transparent_colour_without_a_palette(
+def test_transparent_colour_without_palette_becomes_white(
     bits: int, colour: int, clear: tuple[int, ...], solid: tuple[int, ...]
 ) -> None:
     sample = ">" + ("H" if bits == 16 else "B") * len(clear)
@@ -241,18 +241,18 @@ def test_one_transparent_colour_without_a_palette(
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
 
 
-def test_sixteen_bits_keep_the_high_byte() -> None:
+def test_16_bit_samples_keep_the_high_byte() -> None:
     for image in (Image.fromarray(RAMP), Image.fromarray(RAMP.astype(">u2"))):
         for kind in ("PNG", "TIFF") if image.mode == "I;16" else ("TIFF",):
             assert np.array_equal(decode(encode(image, kind), 16), grey(RAMP >> 8))
 
 
-def test_sixteen_bits_are_the_same_picture_in_grey_and_in_rgb() -> None:
+def test_16_bit_grey_and_16_bit_rgb_give_equal_pixels() -> None:
     rows = b"".join(b"\0" + np.repeat(row, 3).astype(">u2").tobytes() for row in RAMP)
     assert np.array_equal(decode(png(16, 16, 16, 2, rows), 16), decode(encode(Image.fromarray(RAMP), "PNG"), 16))
 
 
-def test_twelve_bits_are_not_dark() -> None:
+def test_12_bit_samples_are_scaled_to_full_range() -> None:
     values = RAMP >> 4
     packed = b"".join(struct.pack(">I", a << 12 | b)[1:] for a, b in values.reshape(-1, 2).tolist())
     assert np.array_equal(decode(tiff(16, 16, 12, packed), 16), grey(values >> 4))
@@ -271,26 +271,26 @@ def test_twelve_bits_are_not_dark() -> None:
         (np.array([[5.0, 5.0], [5.0, 5.0]], np.float32), [[0, 0], [0, 0]]),
     ],
 )
-def test_integers_and_floats_of_32_bits(values: NDArray[Any], expected: list[list[int]]) -> None:
+def test_32_bit_integers_and_floats_are_scaled(values: NDArray[Any], expected: list[list[int]]) -> None:
     pixels = decode(encode(Image.fromarray(values), "TIFF"), len(values))
     assert np.array_equal(pixels, grey(np.array(expected)))
 
 
-# More than one frame
+# Multiple frames
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
-def test_the_first_frame_counts(kind: str) -> None:
+def test_first_frame_is_used(kind: str) -> None:
     first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))
     data = encode(first, kind, save_all=True, append_images=[second])
     assert np.array_equal(decode(data), bare(data))
     assert np.abs(decode(data, 4).astype(int) - (200, 0, 0)).max() <= 3
 
 
-# What cannot be used
+# Rejects
 
 
-def test_every_reason_is_explained() -> None:
+def test_every_reason_is_documented() -> None:
     assert re.findall(r"^``([a-z-]+)`` +the ", images.__doc__ or "", re.MULTILINE) == list(REASONS)
 
 
@@ -311,24 +311,24 @@ def test_every_reason_is_explained() -> None:
         (png(4, 4, 8, 5, bytes(20)), "undecodable"),
     ],
 )
-def test_what_is_no_usable_picture_has_a_reason(data: bytes, reason: str) -> None:
+def test_unusable_file_has_a_reason(data: bytes, reason: str) -> None:
     assert reason_of(data) == reason
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_half_a_file_is_truncated(kind: str) -> None:
+def test_half_a_file_is_rejected_as_truncated(kind: str) -> None:
     data = encode(photo(), kind)
     assert reason_of(data[: len(data) // 2]) == "truncated"
 
 
-def test_a_damaged_picture_is_told_from_a_truncated_one() -> None:
+def test_corrupt_image_is_undecodable_not_truncated() -> None:
     data = bytearray(encode(photo(), "WEBP"))
     data[20:60] = bytes(40)
     assert reason_of(bytes(data)) == "undecodable"
 
 
 def patched(kind: str, width: int, height: int) -> bytes:
-    """Return a small picture whose header claims another size."""
+    """Return a small image whose header states another size."""
     data = bytearray(encode(photo(), kind, **({"lossless": True} if kind == "WEBP" else {})))
     if kind == "WEBP":
         at = data.index(b"VP8L") + 9
@@ -347,14 +347,14 @@ def patched(kind: str, width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("side", [7_072, 10_000, 16_000])  # just beyond ours; where Pillow warns; where Pillow raises
-def test_more_than_50_megapixels_are_refused_by_the_header(kind: str, side: int) -> None:
+@pytest.mark.parametrize("side", [7_072, 10_000, 16_000])  # just above our limit; Pillow warns; Pillow raises
+def test_more_than_50_megapixels_are_rejected_by_the_header(kind: str, side: int) -> None:
     data = patched(kind, side, side)
     with pytest.raises(ImageError, match=r"too-large: .*pixels"):  # decoded, it would be truncated or undecodable
         decode(data)
 
 
-def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_at_the_pixel_limit_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(photo(30, 20), "PNG")
     monkeypatch.setattr(images, "MAX_PIXELS", 600)
     assert decode(data).shape == (224, 224, 3)
@@ -362,16 +362,16 @@ def test_the_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason_of(data) == "too-large"
 
 
-def test_an_error_crosses_a_process_whole() -> None:
-    error = pickle.loads(pickle.dumps(ImageError("truncated", "OSError: words")))
-    assert (error.reason, error.detail, str(error)) == ("truncated", "OSError: words", "truncated: OSError: words")
+def test_image_error_survives_pickling() -> None:
+    error = pickle.loads(pickle.dumps(ImageError("truncated", "OSError: message")))
+    assert (error.reason, error.detail, str(error)) == ("truncated", "OSError: message", "truncated: OSError: message")
 
 
 SAMPLES = [
     *(encode(photo(), kind) for kind in FORMATS),
     encode(photo(), "JPEG", progressive=True),
     encode(photo().convert("CMYK"), "JPEG"),
-    encode(see_through("RGBA")[0], "PNG"),
+    encode(half_clear("RGBA")[0], "PNG"),
     encode(Image.fromarray(RAMP), "PNG"),
     encode(photo().convert("P"), "PNG", transparency=bytes(range(256))),
     encode(photo(), "WEBP", lossless=True),
@@ -383,7 +383,7 @@ SAMPLES = [
 
 
 def check_hostile(data: bytes) -> None:
-    """Whatever the bytes: pixels or a reason, the same each time."""
+    """Assert that any bytes give pixels or a reproducible reason."""
     try:
         pixels = decode(data, 8)
     except ImageError as error:
@@ -397,14 +397,14 @@ def check_hostile(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", SAMPLES)
-def test_pictures_cut_anywhere(data: bytes) -> None:
+def test_file_truncated_anywhere_gives_pixels_or_a_reason(data: bytes) -> None:
     for length in range(len(data)):
         check_hostile(data[:length])
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
-def test_pictures_with_changed_bytes(draw: st.DataObject) -> None:
+def test_file_with_changed_bytes_gives_pixels_or_a_reason(draw: st.DataObject) -> None:
     data = bytearray(draw.draw(st.sampled_from(SAMPLES)))
     places = st.one_of(st.integers(0, min(len(data), 120) - 1), st.integers(0, len(data) - 1))
     for place, value in draw.draw(st.dictionaries(places, st.integers(0, 255), min_size=1, max_size=8)).items():
@@ -413,11 +413,11 @@ def test_pictures_with_changed_bytes(draw: st.DataObject) -> None:
 
 
 @given(st.sampled_from([data[:16] for data in SAMPLES]), st.binary(max_size=200))
-def test_headers_with_any_bytes_behind_them(head: bytes, tail: bytes) -> None:
+def test_signature_followed_by_any_bytes_gives_pixels_or_a_reason(head: bytes, tail: bytes) -> None:
     check_hostile(head + tail)
 
 
-def test_threads_and_filters_of_warnings_do_not_change_the_answer() -> None:
+def test_threads_and_warning_filters_do_not_change_the_pixels() -> None:
     corrupt = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\xff\0\0\0\xff\xff\xff\x7f\0\0\0\0"  # Pillow warns about it
     plain = encode(photo(), "JPEG")
     odd = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(corrupt) + 2) + corrupt + plain[2:]
@@ -431,23 +431,23 @@ def test_threads_and_filters_of_warnings_do_not_change_the_answer() -> None:
     assert np.array_equal(loud, bare(plain))
 
 
-# What is listed
+# Detection
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_picture_is_known_by_its_first_bytes(kind: str) -> None:
+def test_image_is_detected_by_its_first_bytes(kind: str) -> None:
     data = encode(photo(), kind)
     assert is_image(data[:32])
     assert not is_image(data[1:33])
     assert EXTENSION_OF[kind] in EXTENSIONS
 
 
-def test_extensions_are_those_that_pillow_knows() -> None:
+def test_extensions_are_known_to_pillow() -> None:
     Image.init()
     known = {extension for extension, kind in Image.registered_extensions().items() if kind in FORMATS}
     assert EXTENSIONS <= known | {".dib"}
     assert known - EXTENSIONS <= {".apng"}
 
 
-def test_pillow_was_built_for_all_formats() -> None:
+def test_pillow_supports_all_formats() -> None:
     assert all(features.check(name) for name in ("jpg", "zlib", "webp", "libtiff"))

@@ -1,4 +1,4 @@
-"""Decoding in a process of its own."""
+"""Decoding in a child process."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from fruits.images.isolation import IsolatedDecoder
 
 
 @pytest.fixture(scope="module")
-def picture():
+def image():
     file = BytesIO()
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     Image.fromarray(pixels).save(file, "JPEG")
@@ -33,27 +33,27 @@ def children():
 
 
 @pytest.mark.parametrize("size", [224, 299])
-def test_the_pixels_are_the_same(decoder, picture, size):
-    np.testing.assert_array_equal(decoder(picture, size), decode(picture, size))
+def test_pixels_equal_those_of_decode(decoder, image, size):
+    np.testing.assert_array_equal(decoder(image, size), decode(image, size))
 
 
 @pytest.mark.parametrize("end", [0, 8, -40])
-def test_a_picture_that_cannot_be_used_is_the_same_error(decoder, picture, end):
-    with pytest.raises(ImageError) as told:
-        decoder(picture[:end])
+def test_reject_has_the_same_error_as_decode(decoder, image, end):
+    with pytest.raises(ImageError) as raised:
+        decoder(image[:end])
     with pytest.raises(ImageError) as expected:
-        decode(picture[:end])
-    assert str(told.value) == str(expected.value)
+        decode(image[:end])
+    assert str(raised.value) == str(expected.value)
 
 
-def test_a_process_that_is_killed_once_costs_nothing(decoder, picture):
-    decoder(picture)
+def test_child_killed_once_is_restarted(decoder, image):
+    decoder(image)
     (child,) = children()
     os.kill(child.pid, signal.SIGKILL)
-    np.testing.assert_array_equal(decoder(picture), decode(picture))
+    np.testing.assert_array_equal(decoder(image), decode(image))
 
 
-def test_a_picture_at_which_it_dies_again_is_named_with_what_ended_it(picture, tmp_path, monkeypatch):
+def test_image_that_crashes_the_child_twice_is_rejected_with_the_signal(image, tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(
         "import os\nfrom PIL.JpegImagePlugin import JpegImageFile\nJpegImageFile.load = lambda _: os.abort()\n"
     )
@@ -61,12 +61,12 @@ def test_a_picture_at_which_it_dies_again_is_named_with_what_ended_it(picture, t
     with IsolatedDecoder() as decoder:
         for _ in range(2):
             with pytest.raises(ImageError, match=r"^crashed: .*SIGABRT, 2 times"):
-                decoder(picture)
+                decoder(image)
         with pytest.raises(ImageError, match=r"^empty"):
             decoder(b"")
 
 
-def test_a_process_that_does_not_start_has_not_died_of_a_picture(picture, monkeypatch):
+def test_child_that_does_not_start_raises_an_error(image, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with IsolatedDecoder() as decoder, pytest.raises(ChildProcessError, match=r"did not start: exit code 1$"):
-        decoder(picture)
+        decoder(image)

@@ -69,7 +69,7 @@ def test_names_with_odd_characters_are_listed_and_can_be_read(tmp_path, folder):
     assert all(source.read(entry.path) == JPEG for entry in again)
 
 
-def test_a_name_that_is_not_utf_8_survives_the_plan(tmp_path):
+def test_name_that_is_not_utf_8_is_preserved_by_the_plan(tmp_path):
     name = os.fsdecode(b"label/\xff\xfe.jpg")
     write(tmp_path / "images", name)
     entries = list(Listing(str(tmp_path / "images")))
@@ -175,7 +175,7 @@ entries = st.lists(
 
 
 @given(entries, st.integers(1, 40))
-def test_the_digest_does_not_depend_on_the_partition_size(entries, size):
+def test_digest_does_not_depend_on_the_partition_size(entries, size):
     plan = make_plan(entries, size)
     assert plan.digest == make_plan(entries, 7).digest
     assert [partition.index for partition in plan.partitions()] == list(range(-(-len(entries) // size)))
@@ -196,7 +196,7 @@ def test_any_change_of_the_listing_changes_the_digest(entries, data):
         assert make_plan(entries[:place] + changed + entries[place + 1 :], 8).digest != digest
 
 
-def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
+def test_plan_of_several_files_is_read_by_partition(tmp_path):
     entries = [ImageEntry(f"label/{number:06d}.jpg", number) for number in range(2 * PARTITIONS_PER_FILE + 5)]
     folder = Folder(str(tmp_path))
     plan = make_plan(iter(entries), 2, folder)
@@ -206,7 +206,7 @@ def test_a_plan_of_several_files_is_read_back_partition_by_partition(tmp_path):
         assert read_partition(folder, plan.partitions()[index]) == entries[2 * index : 2 * index + 2]
 
 
-def test_a_stored_plan_that_does_not_fit_is_damage(tmp_path):
+def test_plan_of_other_partitions_is_a_damage_error(tmp_path):
     make_plan([ImageEntry("a/1.jpg", 1)], 4, Folder(str(tmp_path)))
     with pytest.raises(DamageError, match="partition 0"):
         read_partition(Folder(str(tmp_path)), Partition(0, 4))

@@ -1,4 +1,4 @@
-"""The drawn sample: labelled, varied, the same for a seed, and never poured over someone's files."""
+"""The sample dataset: labelled, varied, reproducible, and never written over existing files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return contents(folder)
 
 
-def test_pictures_lie_in_a_folder_per_label(sample: dict[str, bytes]) -> None:
+def test_each_label_has_a_folder(sample: dict[str, bytes]) -> None:
     assert len(sample) == 86
     labels = [name.split("/")[0] for name in sample if "broken" not in name]
     assert sorted(set(labels)) == [kind.label for kind in KINDS]
 
 
-def test_a_few_labels_can_be_asked_for(tmp_path: Path) -> None:
+def test_number_of_labels_is_a_parameter(tmp_path: Path) -> None:
     assert generate(tmp_path / "new" / "folder", images=5, labels=2) == 5
     assert [folder.name for folder in sorted((tmp_path / "new" / "folder").iterdir())] == ["Apple", "Banana"]
 
 
-def test_what_is_whole_decodes_and_what_is_broken_has_a_reason(sample: dict[str, bytes]) -> None:
+def test_images_are_decodable_and_corrupt_files_are_rejected(sample: dict[str, bytes]) -> None:
     reasons = []
     for name, data in sample.items():
         assert Path(name).suffix in EXTENSIONS
@@ -50,7 +50,7 @@ def test_what_is_whole_decodes_and_what_is_broken_has_a_reason(sample: dict[str,
     assert sorted(reasons) == ["empty"] * 2 + ["not-an-image"] * 2 + ["truncated"] * 2
 
 
-def test_most_are_jpeg_of_100_pixels_and_some_are_not(tmp_path: Path) -> None:
+def test_images_have_100_pixels_and_several_formats(tmp_path: Path) -> None:
     generate(tmp_path, images=50)
     seen = set()
     for file in tmp_path.rglob("*.*"):
@@ -62,16 +62,16 @@ def test_most_are_jpeg_of_100_pixels_and_some_are_not(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_seed_is_a_sample(tmp_path: Path, sample: dict[str, bytes]) -> None:
+def test_seed_determines_all_bytes(tmp_path: Path, sample: dict[str, bytes]) -> None:
     generate(tmp_path / "again", images=80, broken=6)
     generate(tmp_path / "other", images=80, broken=6, seed=1)
     assert contents(tmp_path / "again") == sample
     other = contents(tmp_path / "other")
     assert other.keys() == sample.keys()
-    assert sum(other[name] == sample[name] for name in sample) == 4  # those that are empty or text
+    assert sum(other[name] == sample[name] for name in sample) == 4  # the empty files and the texts
 
 
-def test_labels_look_different(sample: dict[str, bytes]) -> None:
+def test_labels_differ_visibly(sample: dict[str, bytes]) -> None:
     by_label: dict[str, list[np.ndarray[Any, Any]]] = {}
     for name, data in sample.items():
         if name.endswith(".jpg") and "_" not in name:
@@ -82,7 +82,7 @@ def test_labels_look_different(sample: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("occupied", ["file", "folder"])
-def test_what_is_there_is_left_alone(tmp_path: Path, occupied: str) -> None:
+def test_existing_files_are_not_overwritten(tmp_path: Path, occupied: str) -> None:
     mine = tmp_path / "mine"
     mine.write_text("precious")
     with pytest.raises(OutputError, match="not an empty folder"):
@@ -90,14 +90,14 @@ def test_what_is_there_is_left_alone(tmp_path: Path, occupied: str) -> None:
     assert contents(tmp_path) == {"mine": b"precious"}
 
 
-def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         generate(tmp_path / "file" / "below", images=1)
 
 
 @pytest.mark.parametrize("wrong", [{"images": 0}, {"labels": 0}, {"labels": 9}, {"seed": -1}, {"broken": -1}])
-def test_numbers_out_of_range_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_numbers_out_of_range_are_rejected(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="Allowed: images from 1, labels 1 to 8"):
         generate(tmp_path / "new", **wrong)
     assert not (tmp_path / "new").exists()

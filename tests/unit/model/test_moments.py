@@ -18,7 +18,7 @@ shards = st.lists(
 
 
 def tree_of(parts):
-    """Merge as a job does: level by level, each group from left to right."""
+    """Merge like a job: level by level, each group from left to right."""
     nodes = [Moments.from_features(part) for part in parts]
     for level in levels(len(parts)):
         nodes = [Moments.merge_all(nodes[group.start : group.stop]) for group in level]
@@ -27,7 +27,7 @@ def tree_of(parts):
 
 
 @given(shards)
-def test_the_tree_agrees_with_numpy_on_all_rows(parts):
+def test_tree_agrees_with_numpy_on_all_rows(parts):
     rows = np.concatenate(parts).astype(np.float64)
     whole = tree_of(parts)
     assert whole.count == len(rows)
@@ -37,13 +37,13 @@ def test_the_tree_agrees_with_numpy_on_all_rows(parts):
 
 
 @given(shards)
-def test_the_scatter_is_symmetric_to_the_last_bit(parts):
+def test_scatter_is_exactly_symmetric(parts):
     scatter = tree_of(parts).scatter
     assert np.array_equal(scatter, scatter.T)
 
 
 @given(shards)
-def test_what_is_stored_comes_back_bit_for_bit(parts):
+def test_stored_moments_are_read_back_bit_for_bit(parts):
     whole = tree_of(parts)
     again = Moments.from_bytes(whole.to_bytes())
     assert again.count == whole.count
@@ -52,15 +52,15 @@ def test_what_is_stored_comes_back_bit_for_bit(parts):
 
 
 @pytest.mark.parametrize("numbers", [0, 1, 5, 7])
-def test_a_scatter_of_another_size_is_refused(numbers):
+def test_scatter_of_wrong_size_is_rejected(numbers):
     arrays = {"count": np.array([9]), "mean": np.zeros(3), "scatter_upper": np.zeros(numbers)}
     stored = save(arrays | {"sha256": moments._checksum(arrays)})
     with pytest.raises(ValueError, match=f"not moments: {numbers} numbers for the scatter of 3 features"):
         Moments.from_bytes(stored)
 
 
-def test_a_large_offset_does_not_cancel():
-    # E[xy] - E[x]E[y] in float64 would be off by 1e-4 here.
+def test_large_offset_causes_no_cancellation():
+    # E[xy] - E[x]E[y] in float64 would have an error of 1e-4 here.
     rng = np.random.default_rng(0)
     rows = (1e6 + rng.integers(0, 8, (4096, 3)) / 8).astype(np.float32)
     whole = tree_of(np.split(rows, 16))
@@ -69,14 +69,14 @@ def test_a_large_offset_does_not_cancel():
 
 
 @given(st.floats(-1e6, 1e6, width=32), st.lists(st.integers(0, 300), min_size=1, max_size=12))
-def test_a_constant_feature_has_a_scatter_of_exactly_zero(value, sizes):
+def test_constant_feature_has_a_scatter_of_exactly_zero(value, sizes):
     whole = tree_of([np.full((size, 2), value, np.float32) for size in sizes])
     assert not whole.scatter.any()
     if whole.count:
         assert (whole.mean == np.float64(np.float32(value))).all()
 
 
-def test_an_empty_shard_changes_no_bit():
+def test_empty_shard_changes_no_bit():
     rng = np.random.default_rng(1)
     part = Moments.from_features(rng.standard_normal((9, 4)).astype(np.float32))
     empty = Moments.from_features(np.empty((0, 4), np.float32))
@@ -86,7 +86,7 @@ def test_an_empty_shard_changes_no_bit():
 
 
 @pytest.mark.parametrize("shards", [1, 2, 7, 8, 9, 63, 64, 65, 4097, 100_000])
-def test_every_level_takes_each_node_below_once(shards):
+def test_every_level_merges_each_lower_node_once(shards):
     below = shards
     for number, level in enumerate(levels(shards), start=1):
         taken = [index for group in level for index in range(group.start, group.stop)]

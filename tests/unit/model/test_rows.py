@@ -26,7 +26,7 @@ def model():
 
 
 @given(features=floats, data=st.data(), format=st.sampled_from(["parquet", "csv"]))
-def test_rows_come_back_bit_for_bit_in_either_format(model, features, data, format):
+def test_rows_are_read_back_bit_for_bit_in_both_formats(model, features, data, format):
     count = len(features)
     paths = data.draw(st.lists(names, min_size=count, max_size=count))
     labels = data.draw(st.lists(st.none() | names, min_size=count, max_size=count))
@@ -41,23 +41,23 @@ def test_rows_come_back_bit_for_bit_in_either_format(model, features, data, form
         assert rows["pca_features"].tobytes() == scores.astype(np.float32).tobytes()
 
 
-def test_columns_are_those_that_were_asked_in_that_order(model):
+def test_columns_are_written_in_the_given_order(model):
     table = features_table(["a/1"], ["a"], np.ones((1, 6), np.float32))
     for format in ("parquet", "csv"):
         data = encode_rows(table, model, format, ("pca_features", "label"))
         assert list(decode_rows(data, f"x.{format}")) == ["pca_features", "label"]
 
 
-def test_csv_is_what_any_reader_of_csv_and_json_understands(model):
+def test_csv_is_readable_with_standard_csv_and_json(model):
     features = np.array([[0.1, 1e-8, 3, 6, 0, 2.5]], np.float32)
     data = encode_rows(features_table(['a, "b"\n/1'], [None], features), model, "csv", ("path", "label", "features"))
     (row,) = csv.DictReader(io.StringIO(data.decode(), newline=""))
     assert row["path"] == 'a, "b"\n/1'
     assert row["label"] == ""
-    assert json.loads(row["features"]) == [0.1, 1e-8, 3, 6, 0, 2.5]  # the fewest digits that give the float32 back
+    assert json.loads(row["features"]) == [0.1, 1e-8, 3, 6, 0, 2.5]  # the shortest digits that give the float32 back
 
 
-def test_vectors_of_several_chunks_are_joined():
+def test_vectors_of_several_chunks_are_concatenated():
     import pyarrow as pa
 
     parts = [features_table(["a"], ["b"], np.full((1, 3), value, np.float32)) for value in (1, 2)]
@@ -65,6 +65,6 @@ def test_vectors_of_several_chunks_are_joined():
 
 
 @pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
-def test_a_damaged_file_is_named(name):
+def test_error_names_the_corrupt_file(name):
     with pytest.raises(OutputError, match=name):
         decode_rows(b'"a\xff', name)

@@ -30,7 +30,7 @@ def model(features):
     return solve(Moments.from_features(features), 5, network={"backbone": "MobileNetV2"})
 
 
-def test_scores_are_those_of_a_singular_value_decomposition(features, model):
+def test_scores_equal_those_of_a_singular_value_decomposition(features, model):
     rows = features.astype(np.float64)
     scaled = (rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1)
     _, values, axes = np.linalg.svd(scaled, full_matrices=False)
@@ -48,7 +48,7 @@ def test_scaled_training_rows_have_mean_zero_and_variance_one(features, model):
     np.testing.assert_allclose(model.eigenvalues.sum(), 12, rtol=1e-12)
 
 
-def test_a_feature_that_does_not_vary_scales_to_zero_even_where_it_varies_later(features):
+def test_constant_training_feature_scales_to_zero_on_varying_data(features):
     features[:, 3] = 7.25
     model = solve(Moments.from_features(features), 5)
     other = features.copy()
@@ -60,7 +60,7 @@ def test_a_feature_that_does_not_vary_scales_to_zero_even_where_it_varies_later(
 
 
 @given(hnp.arrays(np.float64, (4, 6), elements=st.floats(-1, 1)))
-def test_the_loading_of_largest_magnitude_is_positive(components):
+def test_largest_magnitude_loading_is_positive(components):
     fixed = fix_signs(components)
     assert np.array_equal(np.abs(fixed), np.abs(components))
     for row in fixed:
@@ -69,13 +69,13 @@ def test_the_loading_of_largest_magnitude_is_positive(components):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [(1, 1), (3, 3), (0.4, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.9, 3), (0.999999, 4)]
+    ("components", "kept"), [(1, 1), (3, 3), (0.4, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.9, 3), (0.999999, 4)]
 )
-def test_components_are_a_count_or_the_fewest_that_reach_a_fraction(asked, kept):
-    assert choose_components(np.array([0.5, 0.3, 0.15, 0.05]), asked) == kept
+def test_components_are_a_count_or_the_fewest_that_reach_a_fraction(components, kept):
+    assert choose_components(np.array([0.5, 0.3, 0.15, 0.05]), components) == kept
 
 
-def test_more_components_than_there_can_be_are_refused(features):
+def test_too_many_components_are_rejected(features):
     solve(Moments.from_features(features[:6]), 5)
     with pytest.raises(SettingsError, match=r"components 6: 6 images .* at most 5"):
         solve(Moments.from_features(features[:6]), 6)
@@ -83,19 +83,19 @@ def test_more_components_than_there_can_be_are_refused(features):
         solve(Moments.from_features(features), 13)
 
 
-def test_one_row_or_equal_rows_cannot_be_reduced(features):
+def test_one_row_or_equal_rows_are_rejected(features):
     with pytest.raises(DatasetError, match="at least 2"):
         solve(Moments.from_features(features[:1]), 1)
     with pytest.raises(DatasetError, match="no feature varies"):
         solve(Moments.from_features(np.repeat(features[:1], 9, axis=0)), 1)
 
 
-def test_features_of_another_length_are_refused(model):
+def test_features_of_another_length_are_rejected(model):
     with pytest.raises(ModelError, match="12 features"):
         model.transform(np.zeros((3, 11), np.float32))
 
 
-def test_a_stored_model_comes_back_bit_for_bit(model, tmp_path):
+def test_stored_model_is_read_back_bit_for_bit(model, tmp_path):
     model.save(str(tmp_path))
     again = ScaledPCA.load(str(tmp_path))
     for name in ("mean", "scale", "components", "eigenvalues"):
@@ -104,14 +104,14 @@ def test_a_stored_model_comes_back_bit_for_bit(model, tmp_path):
     assert again.digest() == model.digest()
 
 
-def test_storing_twice_gives_the_same_bytes(model, tmp_path):
+def test_storing_twice_writes_equal_bytes(model, tmp_path):
     for name in "ab":
         model.save(str(tmp_path / name))
     for file in ("model.json", "scaled_pca.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_any_changed_byte_is_refused(model, tmp_path):
+def test_any_changed_byte_is_rejected(model, tmp_path):
     model.save(str(tmp_path / "model"))
     rng = np.random.default_rng(0)
     for file in ("model.json", "scaled_pca.safetensors"):
@@ -125,12 +125,12 @@ def test_any_changed_byte_is_refused(model, tmp_path):
                 loaded = ScaledPCA.load(str(tmp_path / "changed"))
             except ModelError:
                 continue
-            # Only white space between the members of model.json carries no meaning.
+            # Only white space in model.json may change without effect.
             assert file == "model.json"
             assert loaded.digest() == model.digest()
 
 
-def test_an_unknown_schema_is_refused(model, tmp_path):
+def test_unknown_schema_is_rejected(model, tmp_path):
     model.save(str(tmp_path))
     about = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps(about | {"schema": "fruits.scaled_pca/9"}))
@@ -138,6 +138,6 @@ def test_an_unknown_schema_is_refused(model, tmp_path):
         ScaledPCA.load(str(tmp_path))
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path):
+def test_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(ModelError, match="no model found"):
         ScaledPCA.load(str(tmp_path))

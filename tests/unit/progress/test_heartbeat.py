@@ -1,4 +1,4 @@
-"""The sign of life, on a clock and a condition of the test's own."""
+"""Heartbeats, with a simulated clock and event."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from fruits.images.plan import Partition
 from fruits.progress.heartbeat import SECONDS, UnderWay, Waiting, heartbeat
 from fruits.progress.reporter import Silent
 
-PATIENCE = 60  # seconds, for what happens at once
+TIMEOUT = 60  # seconds
 
 
 class Clock:
@@ -21,30 +21,30 @@ class Clock:
 
 
 class Ended(threading.Event):
-    """An end that is waited for until the test lets so many seconds pass."""
+    """An event whose wait ends when the test lets time pass."""
 
     def __init__(self, clock):
         super().__init__()
         self.clock = clock
-        self.asked = queue.Queue()
-        self.passing = queue.Queue()
+        self.timeouts = queue.Queue()
+        self.elapsed = queue.Queue()
 
     def wait(self, timeout=None):
-        self.asked.put(timeout)
-        self.clock.now += self.passing.get(timeout=PATIENCE)
+        self.timeouts.put(timeout)
+        self.clock.now += self.elapsed.get(timeout=TIMEOUT)
         return self.is_set()
 
     def set(self):
         super().set()
-        self.passing.put(0.0)
+        self.elapsed.put(0.0)
 
     def let_pass(self, seconds):
-        """Let seconds pass, and return for how many the thread waits then."""
-        self.passing.put(seconds)
-        return self.asked.get(timeout=PATIENCE)
+        """Let seconds pass, and return the timeout of the next wait."""
+        self.elapsed.put(seconds)
+        return self.timeouts.get(timeout=TIMEOUT)
 
 
-class Told(Silent):
+class Recorder(Silent):
     def __init__(self):
         self.events = []
 
@@ -52,30 +52,32 @@ class Told(Silent):
         self.events.append((name, text, fields))
 
 
-def beating():
+def heartbeat_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("fruits-heartbeat")]
 
 
-def test_it_beats_where_nothing_has_finished_for_so_long_and_ends_with_the_stage():
-    clock, told = Clock(), Told()
+def test_heartbeat_is_reported_when_idle_and_its_thread_ends_with_the_stage():
+    clock, listener = Clock(), Recorder()
     ended = Ended(clock)
     waiting = Waiting(2, 5, 2, [("partition 3 (8 images)", 45.0), ("partition 4 (8 images)", 31.0)])
-    with heartbeat("featurize", told, lambda: waiting, clock=clock, ended=ended) as finished:
-        assert ended.asked.get(timeout=PATIENCE) == SECONDS
-        assert ended.let_pass(20) == SECONDS - 20  # woken too early
+    with heartbeat("featurize", listener, lambda: waiting, clock=clock, ended=ended) as finished:
+        assert ended.timeouts.get(timeout=TIMEOUT) == SECONDS
+        assert ended.let_pass(20) == SECONDS - 20  # woken early
         finished()
-        assert ended.let_pass(SECONDS - 20) == 20  # something has finished meanwhile
-        assert told.events == []
+        assert ended.let_pass(SECONDS - 20) == 20  # an item has finished since
+        assert listener.events == []
         assert ended.let_pass(20) == SECONDS
         assert ended.let_pass(SECONDS) == SECONDS
-        assert len(beating()) == 1
-    assert beating() == []
-    words = "waiting on 2 workers for partition 3 (8 images) for 45.0 s, partition 4 (8 images) for 31.0 s; 5 to come"
-    assert [text for _, text, _ in told.events] == [
-        f"featurize: still running; no progress for 30.0 s; {words}",
-        f"featurize: still running; no progress for 1 min 00 s; {words}",
+        assert len(heartbeat_threads()) == 1
+    assert heartbeat_threads() == []
+    unfinished = (
+        "waiting on 2 workers for partition 3 (8 images) for 45.0 s, partition 4 (8 images) for 31.0 s; 5 to come"
+    )
+    assert [text for _, text, _ in listener.events] == [
+        f"featurize: still running; no progress for 30.0 s; {unfinished}",
+        f"featurize: still running; no progress for 1 min 00 s; {unfinished}",
     ]
-    name, _, fields = told.events[0]
+    name, _, fields = listener.events[0]
     assert name == "heartbeat"
     assert fields == {
         "stage": "featurize",
@@ -90,13 +92,13 @@ def test_it_beats_where_nothing_has_finished_for_so_long_and_ends_with_the_stage
     }
 
 
-def test_a_stage_without_items_says_that_it_is_still_at_it():
-    clock, told = Clock(), Told()
+def test_heartbeat_of_a_stage_without_items():
+    clock, listener = Clock(), Recorder()
     ended = Ended(clock)
-    with heartbeat("solve", told, clock=clock, ended=ended):
-        ended.asked.get(timeout=PATIENCE)
+    with heartbeat("solve", listener, clock=clock, ended=ended):
+        ended.timeouts.get(timeout=TIMEOUT)
         ended.let_pass(SECONDS)
-    assert told.events == [
+    assert listener.events == [
         (
             "heartbeat",
             "solve: still running; no progress for 30.0 s",
@@ -105,13 +107,13 @@ def test_a_stage_without_items_says_that_it_is_still_at_it():
     ]
 
 
-def test_no_thread_is_left_where_the_stage_fails():
-    with pytest.raises(KeyboardInterrupt), heartbeat("featurize", Told()):
+def test_thread_ends_when_the_stage_fails():
+    with pytest.raises(KeyboardInterrupt), heartbeat("featurize", Recorder()):
         raise KeyboardInterrupt
-    assert beating() == []
+    assert heartbeat_threads() == []
 
 
-def test_what_is_under_way_are_the_lowest_that_are_not_done_since_there_was_room_for_them():
+def test_running_items_are_the_first_unfinished_ones_since_a_worker_was_free():
     clock = Clock()
     under_way = UnderWay([Partition(index, 8) for index in range(6)], lambda: 2, clock=clock)
     assert under_way.waiting() == Waiting(2, 4, 2, [("partition 0 (8 images)", 0.0), ("partition 1 (8 images)", 0.0)])
@@ -126,14 +128,14 @@ def test_what_is_under_way_are_the_lowest_that_are_not_done_since_there_was_room
     assert under_way.waiting() == Waiting(1, 0, 2, [("partition 5 (8 images)", 0.0)])
 
 
-def test_many_are_counted_and_the_first_are_named():
+def test_first_items_are_named_and_the_rest_counted():
     waiting = UnderWay(range(20), lambda: 8, clock=Clock()).waiting()
     assert str(waiting) == "waiting on 8 workers for 0 for 0.0 s, 1 for 0.0 s, 2 for 0.0 s, and 5 more; 12 to come"
 
 
-def test_an_engine_that_cannot_be_asked_is_no_reason_to_say_nothing():
+def test_heartbeat_is_reported_even_if_the_engine_does_not_respond():
     def gone():
         raise JobError("The Dask scheduler is gone.")
 
-    words = str(UnderWay(range(3), gone, clock=Clock()).waiting())
-    assert words == "waiting for 0 for 0.0 s; 2 to come. The Dask scheduler is gone."
+    text = str(UnderWay(range(3), gone, clock=Clock()).waiting())
+    assert text == "waiting for 0 for 0.0 s; 2 to come. The Dask scheduler is gone."

@@ -1,4 +1,4 @@
-"""JSON lines: what a job tells to programs, and that no secret is among it."""
+"""The JSON log: its format, and that it contains no secrets."""
 
 import io
 import json
@@ -21,10 +21,10 @@ def lines_of(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_each_event_is_an_object_on_a_line_with_the_time_in_utc():
+def test_each_event_is_one_line_with_the_time_in_utc():
     stream = io.StringIO()
-    there = datetime(2026, 2, 3, 4, 5, 6, 7000, timezone(timedelta(hours=2))).astimezone(UTC)
-    log = JsonLog(stream, now=lambda: there)
+    now = datetime(2026, 2, 3, 4, 5, 6, 7000, timezone(timedelta(hours=2))).astimezone(UTC)
+    log = JsonLog(stream, now=lambda: now)
     log.note("two\nlines, \udcff and 梨")
     log.event("heartbeat", "waiting", stage="featurize", workers=None)
     assert lines_of(stream) == [
@@ -40,7 +40,7 @@ def test_each_event_is_an_object_on_a_line_with_the_time_in_utc():
     ]
 
 
-def test_a_stage_has_a_start_and_an_end_with_its_seconds_also_where_it_fails():
+def test_stage_start_and_end_are_logged_even_if_it_fails():
     stream, now = io.StringIO(), iter([10.0, 14.5, 20.0, 21.0])
     log = JsonLog(stream, clock=lambda: next(now))
     with log.stage("featurize", total=40) as stage:
@@ -56,7 +56,7 @@ def test_a_stage_has_a_start_and_an_end_with_its_seconds_also_where_it_fails():
     ]
 
 
-def test_lines_from_many_threads_do_not_mix():
+def test_lines_of_concurrent_threads_do_not_mix():
     stream = io.StringIO()
     log = JsonLog(stream)
     with ThreadPoolExecutor(8) as pool:
@@ -74,7 +74,7 @@ def test_lines_from_many_threads_do_not_mix():
         ("s3://bucket/a@b and http://127.0.0.1:8787/status", "s3://bucket/a@b and http://127.0.0.1:8787/status"),
     ],
 )
-def test_secrets_in_addresses_are_asterisks(given, written):
+def test_secrets_in_urls_are_masked(given, written):
     stream = io.StringIO()
     JsonLog(stream).event("job_start", given, settings={"images": given, "list": [given]})
     (line,) = lines_of(stream)
@@ -82,27 +82,27 @@ def test_secrets_in_addresses_are_asterisks(given, written):
     assert line["message"] == written
 
 
-def told(capfd, *words):
+def logged(capfd, *argv):
     with pytest.raises(SystemExit) as ended:
-        main(words)
+        main(argv)
     out, err = capfd.readouterr()
     return ended.value.code, out, [json.loads(line) for line in err.splitlines()]
 
 
-def test_an_error_is_the_last_event(capfd, tmp_path):
-    code, out, lines = told(capfd, "run", str(tmp_path / "no\nsuch"), "--out", str(tmp_path / "out"), "--log-json")
+def test_error_is_the_last_event(capfd, tmp_path):
+    code, out, lines = logged(capfd, "run", str(tmp_path / "no\nsuch"), "--out", str(tmp_path / "out"), "--log-json")
     assert (code, out) == (2, "")
     assert lines[-1]["event"] == lines[-1]["level"] == "error"
     assert lines[-1]["type"] == "DatasetError"
     assert lines[-1]["exit_code"] == 2
     assert "no such folder" in lines[-1]["message"]
-    code, out, lines = told(capfd, "run", "--log-json", "--nonsuch")
+    code, out, lines = logged(capfd, "run", "--log-json", "--nonsuch")
     assert (code, out, [line["event"] for line in lines]) == (2, "", ["error"])
 
 
 @pytest.mark.parametrize("option", ["--log-json", "--json", "--debug"])
 @pytest.mark.parametrize("place", ["images", "out"])
-def test_a_secret_that_was_given_in_an_address_is_told_to_nobody(option, place, tmp_path):
+def test_secret_in_a_url_is_never_printed(option, place, tmp_path):
     address = f"s3://AKIDEXAMPLE:{SECRET}@bucket/photos"
     (tmp_path / "photos").mkdir()
     images, out = (address, "out") if place == "images" else ("photos", address)

@@ -1,4 +1,4 @@
-"""Progress: what a job tells, as lines and on a terminal."""
+"""Progress as lines and on a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fruits.text import duration
 
 
 class Clock:
-    """Seconds that pass only when the test says so."""
+    """A clock that the test advances."""
 
     now = 100.0
 
@@ -29,7 +29,7 @@ class Clock:
         return self.now
 
 
-def test_lines_tell_the_start_the_end_and_the_way_at_most_every_ten_seconds() -> None:
+def test_lines_are_written_at_start_and_end_and_at_most_every_ten_seconds() -> None:
     clock, stream = Clock(), io.StringIO()
     with Lines(stream, clock=clock).stage("featurize", total=4000) as stage:
         for seconds in (4.0, 5.0, 2.0, 9.0):
@@ -42,7 +42,7 @@ def test_lines_tell_the_start_the_end_and_the_way_at_most_every_ten_seconds() ->
     ]
 
 
-def test_a_stage_of_unknown_size_tells_what_was_counted() -> None:
+def test_stage_of_unknown_size_shows_the_count() -> None:
     clock, stream = Clock(), io.StringIO()
     with Lines(stream, clock=clock).stage("list", total=None) as stage:
         stage.advance(12)
@@ -56,14 +56,14 @@ def test_a_stage_of_unknown_size_tells_what_was_counted() -> None:
     ]
 
 
-def test_a_stage_that_is_done_already_says_so_in_one_line() -> None:
+def test_stage_without_work_writes_one_line() -> None:
     stream = io.StringIO()
     with Lines(stream, clock=Clock()).stage("moments", total=0, unit="shards"):
         pass
     assert stream.getvalue() == "moments: nothing left to do in 0.0 s\n"
 
 
-def test_a_stage_that_counts_nothing_or_one_thing_says_no_more() -> None:
+def test_stage_without_units_or_with_one_unit() -> None:
     stream = io.StringIO()
     lines = Lines(stream, clock=Clock())
     with lines.stage("solve", total=None):
@@ -78,7 +78,7 @@ def test_a_stage_that_counts_nothing_or_one_thing_says_no_more() -> None:
     ]
 
 
-def test_a_stage_that_fails_says_how_far_it_came_and_hides_nothing() -> None:
+def test_failed_stage_shows_its_count_and_raises() -> None:
     clock, stream = Clock(), io.StringIO()
 
     def interrupted() -> None:
@@ -92,14 +92,14 @@ def test_a_stage_that_fails_says_how_far_it_came_and_hides_nothing() -> None:
     assert stream.getvalue().splitlines()[-1] == "featurize: stopped at 4 of 10 images in 2.0 s, 2 images/s"
 
 
-def test_notes_are_lines() -> None:
+def test_note_is_one_line() -> None:
     stream = io.StringIO()
     Lines(stream).note("dashboard: http://127.0.0.1:8787")
     assert stream.getvalue() == "dashboard: http://127.0.0.1:8787\n"
 
 
 @pytest.mark.parametrize("reporter", [Silent(), Lines(io.StringIO()), Terminal(io.StringIO())])
-def test_advances_from_many_threads_are_all_counted(reporter: Progress) -> None:
+def test_advances_of_concurrent_threads_are_all_counted(reporter: Progress) -> None:
     with reporter.stage("featurize", total=None) as stage, ThreadPoolExecutor(8) as pool:
         for advanced in [pool.submit(stage.advance) for _ in range(1000)]:
             advanced.result()
@@ -107,7 +107,7 @@ def test_advances_from_many_threads_are_all_counted(reporter: Progress) -> None:
     assert stream is None or "1,000 images" in stream.getvalue()
 
 
-def test_silent_tells_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+def test_silent_listener_writes_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     silent: Progress = Silent()
     with silent.stage("featurize", total=3) as stage:
         stage.advance(3)
@@ -116,7 +116,7 @@ def test_silent_tells_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-def test_a_terminal_shows_a_bar_that_fits_and_leaves_a_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_shows_a_bar_of_its_width_and_leaves_a_line(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm-256color")
     clock = Clock()
@@ -136,7 +136,7 @@ def test_a_terminal_shows_a_bar_that_fits_and_leaves_a_line(columns: int, monkey
 
 
 def _read_until(seen: io.RawIOBase, text: str) -> str:
-    """Return what the terminal shows up to `text`, without colours and the moves of the cursor."""
+    """Return the terminal output up to `text`, without escape sequences."""
     data, plain = b"", ""
     while text not in plain:
         data += seen.read(65_536) or b""
@@ -144,7 +144,7 @@ def _read_until(seen: io.RawIOBase, text: str) -> str:
     return plain
 
 
-def test_what_suits_the_process_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listener_is_selected_by_stream_and_options(monkeypatch: pytest.MonkeyPatch) -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -178,5 +178,5 @@ def test_rich_is_imported_only_for_a_terminal() -> None:
         (100_000, "27 h 46 min"),
     ],
 )
-def test_seconds_are_told_as_people_say_them(seconds: float, text: str) -> None:
+def test_durations_are_formatted_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
