@@ -44,79 +44,79 @@ def show_report(console: Console, report: Report | SliceReport) -> None:
     _facts(console, _files(report))
 
 
-def show_comparison(console: Console, found: Comparison, tolerance: float | None = None) -> None:
+def show_comparison(console: Console, comparison: Comparison, tolerance: float | None = None) -> None:
     """Print the differences between two outputs, and whether they are within the tolerance."""
-    compared = ([f"{found.rows:,} rows"] if found.rows else []) + (["model"] if found.model else [])
-    if found.identical:
+    compared = ([f"{comparison.rows:,} rows"] if comparison.rows else []) + (["model"] if comparison.model else [])
+    if comparison.identical:
         console.print(Text.assemble(("identical to the last bit: ", "bold green"), " and ".join(compared)))
         return
-    if tolerance is not None and found.largest <= tolerance:
+    if tolerance is not None and comparison.largest <= tolerance:
         verdict = (f"the same within {tolerance:g}: ", "bold green")
     else:
         verdict = ("different: ", "bold red")
     console.print(Text.assemble(verdict, f"{' and '.join(compared)} compared"))
     lines = [
         (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", printable(difference.first))
-        for difference in found.differences
+        for difference in comparison.differences
     ]
     _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
 
 
-def show_status(console: Console, found: Status) -> None:
+def show_status(console: Console, status: Status) -> None:
     """Print the progress of a job, stage by stage."""
     facts = {
-        "job": f"{found.command} of {found.images:,} images in {found.partitions:,} "
-        f"partition{'s' * (found.partitions != 1)}, {'complete' if found.complete else 'incomplete'}"
+        "job": f"{status.command} of {status.images:,} images in {status.partitions:,} "
+        f"partition{'s' * (status.partitions != 1)}, {'complete' if status.complete else 'incomplete'}"
     }
-    for stage in found.stages:
+    for stage in status.stages:
         if stage.unit == "models":
             facts[stage.name] = "done" if stage.done else "not done"
         else:
             facts[stage.name] = f"{stage.done:,} of {stage.total:,} {stage.unit}"
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in found.rejects.items())
-    rejected = f"{sum(found.rejects.values()):,} rejected" + (f" ({reasons})" if reasons else "")
-    rows = f"{found.rows:,} rows, " if found.rows is not None else f"in the first {found.surveyed:,} partitions "
-    facts["images"] = f"{found.images_done:,} of {found.images:,} featurized: {rows}{rejected}"
-    if not found.complete:
-        facts["now"] = _activity(found)
-    facts["files"] = f"{printable(found.out)}/"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.rejects.items())
+    rejected = f"{sum(status.rejects.values()):,} rejected" + (f" ({reasons})" if reasons else "")
+    rows = f"{status.rows:,} rows, " if status.rows is not None else f"in the first {status.surveyed:,} partitions "
+    facts["images"] = f"{status.images_done:,} of {status.images:,} featurized: {rows}{rejected}"
+    if not status.complete:
+        facts["now"] = _activity(status)
+    facts["files"] = f"{printable(status.out)}/"
     _facts(console, facts)
 
 
-def _activity(found: Status) -> str:
+def _activity(status: Status) -> str:
     """Describe the latest progress: the speed and time left, or the time since the last stored part."""
-    if found.seconds_since_newest is None:
+    if status.seconds_since_newest is None:
         return "unknown: this storage reports no modification times"
-    since = duration(found.seconds_since_newest)
-    if not any(stage.done for stage in found.stages):
+    since = duration(status.seconds_since_newest)
+    if not any(stage.done for stage in status.stages):
         return f"started {since} ago, no part stored yet"
-    if not found.moves:
+    if not status.moves:
         return f"no part stored for {since}: waiting or stopped. Run the same command again to resume"
     running = f"running or just stopped: last part stored {since} ago"
-    if found.images_per_second is None or found.seconds_left is None or found.stage is None:
+    if status.images_per_second is None or status.seconds_left is None or status.stage is None:
         return running
-    digits = 0 if found.images_per_second >= 10 else 1
-    speed = f"{found.images_per_second:,.{digits}f} images/s"
-    return f"{running}; {speed}, {duration(found.seconds_left)} left of {found.stage.name}"
+    digits = 0 if status.images_per_second >= 10 else 1
+    speed = f"{status.images_per_second:,.{digits}f} images/s"
+    return f"{running}; {speed}, {duration(status.seconds_left)} left of {status.stage.name}"
 
 
-def show_verification(console: Console, found: Verification) -> None:
+def show_verification(console: Console, verification: Verification) -> None:
     """Print each corrupt, missing or unexpected part, and the counts."""
-    for line in (*found.corrupt, *(f"{name}: not part of this job" for name in found.unexpected)):
+    for line in (*verification.corrupt, *(f"{name}: not part of this job" for name in verification.unexpected)):
         console.print(str(line), markup=False, soft_wrap=True)
-    summary = [f"{found.parts:,} parts, {found.bytes:,} bytes, intact"]
-    if found.corrupt:
-        summary.append(f"{len(found.corrupt):,} corrupt or missing: run the command of the job again")
-    if found.unexpected:
-        summary.append(f"{len(found.unexpected):,} unexpected: remove them")
+    summary = [f"{verification.parts:,} parts, {verification.bytes:,} bytes, intact"]
+    if verification.corrupt:
+        summary.append(f"{len(verification.corrupt):,} corrupt or missing: run the command of the job again")
+    if verification.unexpected:
+        summary.append(f"{len(verification.unexpected):,} unexpected: remove them")
     console.print("; ".join(summary), soft_wrap=True)
 
 
-def show_weights(console: Console, found: Mapping[str, Any]) -> None:
+def show_weights(console: Console, weights: Mapping[str, Any]) -> None:
     """Print the source, digest and cached file of the weights."""
-    verified = "verified: the ImageNet weights" if found["verified"] else "not verified: no reference digest"
-    facts = {"weights of": found["backbone"], "from": found["source"], "digest": found["digest"], "": verified}
-    _facts(console, facts | {"file": found["path"]})
+    verified = "verified: the ImageNet weights" if weights["verified"] else "not verified: no reference digest"
+    facts = {"weights of": weights["backbone"], "from": weights["source"], "digest": weights["digest"], "": verified}
+    _facts(console, facts | {"file": weights["path"]})
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:

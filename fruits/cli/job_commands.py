@@ -11,6 +11,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.cli.streams import escape_lines
+from fruits.cli.values import local_path, parse_columns, parse_components, reject_empty
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 from fruits.progress.select import to_stderr
@@ -29,7 +30,7 @@ def demo(
             "--out",
             metavar="FOLDER",
             help="The folder for images and output; default: a new temporary folder.",
-            callback=options.reject_empty,
+            callback=reject_empty,
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of generated images.")] = 240,
@@ -44,12 +45,12 @@ def demo(
     debug: options.Debug = False,
 ) -> CommandResult:
     """Run a complete job on a small generated dataset, including a few corrupt files."""
-    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else options.local_path(out))
+    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else local_path(out))
     # The job and the cluster are validated before anything is written.
     job = Job(
         images=str(folder / "images"),
         out=str(folder / "output"),
-        components=options.parse_components(components),
+        components=parse_components(components),
         partition_size=32,
     )
     place = _resolve(cluster, backend, workers, cluster_file)
@@ -104,13 +105,13 @@ def run(
     job = Job(
         images=images,
         out=out,
-        components=options.parse_components(components),
+        components=parse_components(components),
         backbone=backbone,
         engine=engine,
         weights=weights,
         solver=solver,
         format=format,
-        columns=options.parse_columns(columns),
+        columns=parse_columns(columns),
         partition_size=partition_size,
         limit=limit,
         follow_links=follow_links,
@@ -152,7 +153,7 @@ def fit(
     job = Job(
         images=images,
         out=out,
-        components=options.parse_components(components),
+        components=parse_components(components),
         backbone=backbone,
         engine=engine,
         weights=weights,
@@ -203,7 +204,7 @@ def transform(
         engine=engine,
         weights=weights,
         format=format,
-        columns=options.parse_columns(columns),
+        columns=parse_columns(columns),
         partition_size=partition_size,
         limit=limit,
         follow_links=follow_links,

@@ -1,4 +1,4 @@
-"""Options shared by several commands, each with its help, panel and shell completion; and their parsers."""
+"""Options shared by several commands, each with its help, panel and shell completion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from fruits.errors import FruitsError, SettingsError
+from fruits.cli.values import reject_empty
+from fruits.errors import FruitsError
 
 __all__ = [
     "ALL_COLUMNS",
@@ -38,10 +39,6 @@ __all__ = [
     "Solver",
     "Weights",
     "Workers",
-    "local_path",
-    "parse_columns",
-    "parse_components",
-    "reject_empty",
 ]
 
 COMPUTATION, EXECUTION, OUTPUT, DISPLAY = "Computation", "Execution", "Output", "Display"
@@ -65,41 +62,6 @@ def _set_endpoint(endpoint: str | None) -> str | None:
 
         os.environ[ENDPOINT_VARIABLE] = S3Settings(endpoint=endpoint).endpoint or ""
     return endpoint
-
-
-def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Reject an empty path, which would mean the current folder."""
-    if value == "":
-        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
-        raise SettingsError(f"{name}: empty path (unset shell variable?). Give a path or a URL.")
-    return value
-
-
-def local_path(folder: str) -> str:
-    """Return a folder of this machine; a URL is an error."""
-    if "://" in folder:
-        raise SettingsError(f"{folder}: sample images are generated on this machine. Give a local folder.")
-    return folder
-
-
-def parse_components(text: str) -> int | float:
-    """Return ``--components`` as a count if it is an integer, else as a fraction of variance."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(
-            f"--components {text}: not a number. "
-            "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
-        ) from None
-
-
-def parse_columns(text: str) -> tuple[str, ...]:
-    """Return ``--columns`` as a tuple of names."""
-    return tuple(name.strip() for name in text.split(","))
 
 
 def _one_of(*names: str) -> Callable[[str], list[str]]:

@@ -27,8 +27,8 @@ def status(
     from fruits.cli.display import show_status
     from fruits.jobs.status import status as read_status
 
-    found = read_status(out)
-    return CommandResult(dataclasses.asdict(found), lambda console: show_status(console, found))
+    progress = read_status(out)
+    return CommandResult(dataclasses.asdict(progress), lambda console: show_status(console, progress))
 
 
 def verify(
@@ -40,8 +40,9 @@ def verify(
 ) -> CommandResult:
     """Check every part of an output against its checksum.
 
-    Exits with 0 if all parts are present and intact, and with 1 otherwise. To regenerate missing and corrupt parts, run
-    the command of the job again.
+    Exits with 0 if all parts are present and intact, and with 1 otherwise.
+
+    Run the command of the job again to regenerate missing and corrupt parts.
     """
     from fruits.cli.display import show_verification
     from fruits.jobs.verify import verify as verify_output
@@ -69,7 +70,8 @@ def compare(
     from fruits.cli.display import show_comparison
     from fruits.jobs.compare import compare as compare_outputs
 
-    found = compare_outputs(a, b)
-    same = found.identical or (tolerance is not None and found.largest <= tolerance)
-    values = dataclasses.asdict(found) | {"identical": found.identical, "largest": found.largest, "same": same}
-    return CommandResult(values, lambda console: show_comparison(console, found, tolerance), 0 if same else 1)
+    comparison = compare_outputs(a, b)
+    identical, largest = comparison.identical, comparison.largest
+    same = identical or (tolerance is not None and largest <= tolerance)
+    values = dataclasses.asdict(comparison) | {"identical": identical, "largest": largest, "same": same}
+    return CommandResult(values, lambda console: show_comparison(console, comparison, tolerance), 0 if same else 1)

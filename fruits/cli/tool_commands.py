@@ -12,6 +12,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.cli.streams import escape_lines
+from fruits.cli.values import local_path, reject_empty
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
 
@@ -25,7 +26,7 @@ def sample(
             metavar="DIR",
             help="A new or empty folder on this machine.",
             show_default=False,
-            callback=options.reject_empty,
+            callback=reject_empty,
         ),
     ],
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of images.")] = 240,
@@ -38,7 +39,7 @@ def sample(
     """Generate a labelled dataset of drawn fruit."""
     from fruits.images.sample import generate
 
-    files = generate(options.local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
+    files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
     text = f"Wrote {files:,} files to {escape_lines(folder)}"
     return CommandResult(
         {"folder": os.path.abspath(folder), "files": files},

@@ -1,0 +1,44 @@
+"""Conversion and checks of option values."""
+
+from __future__ import annotations
+
+import typer
+
+from fruits.errors import SettingsError
+
+__all__ = ["local_path", "parse_columns", "parse_components", "reject_empty"]
+
+
+def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+    """Reject an empty path, which would mean the current folder."""
+    if value == "":
+        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
+        raise SettingsError(f"{name}: empty path (unset shell variable?). Give a path or a URL.")
+    return value
+
+
+def local_path(folder: str) -> str:
+    """Return a folder of this machine; a URL is an error."""
+    if "://" in folder:
+        raise SettingsError(f"{folder}: sample images are generated on this machine. Give a local folder.")
+    return folder
+
+
+def parse_components(text: str) -> int | float:
+    """Return ``--components`` as a count if it is an integer, else as a fraction of variance."""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(
+            f"--components {text}: not a number. "
+            "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
+        ) from None
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """Return ``--columns`` as a tuple of names."""
+    return tuple(name.strip() for name in text.split(","))
