@@ -47,9 +47,12 @@ def verify(
     from fruits.cli.display import show_verification
     from fruits.jobs.verify import verify as verify_output
 
-    found = verify_output(out, to_stderr(quiet=quiet))
-    exit_code = 0 if found.is_intact else 1
-    return CommandResult(dataclasses.asdict(found), lambda console: show_verification(console, found), exit_code)
+    verification = verify_output(out, to_stderr(quiet=quiet))
+    return CommandResult(
+        dataclasses.asdict(verification),
+        lambda console: show_verification(console, verification),
+        0 if verification.is_intact else 1,
+    )
 
 
 def compare(

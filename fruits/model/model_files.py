@@ -138,4 +138,4 @@ def _arrays_bytes(metadata: Mapping[str, int]) -> int:
 
 
 def _corrupt(source: Folder, name: str, reason: str) -> ModelError:
-    return ModelError(f"{source.address}/{name} is damaged: {reason}. Copy the model again, or fit it again.")
+    return ModelError(f"{source.address}/{name} is corrupt: {reason}. Copy the model again, or fit it again.")

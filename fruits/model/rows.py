@@ -90,7 +90,7 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
         }
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise OutputError(
-            f"{name} is damaged: {error}. Check the other parts with `fruits verify`, and run the command of the job "
+            f"{name} is corrupt: {error}. Check the other parts with `fruits verify`, and run the command of the job "
             "again to regenerate the part."
         ) from error
 
