@@ -1,4 +1,4 @@
-"""Records as a session of runs would leave them, made up, for the tests of what is made of records."""
+"""Invented records of a benchmark session, for tests of reports, statistics and goals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record(
     session: str = "20260101T000000Z",
     **others: object,
 ) -> Record:
-    """Return a record of a run that did so many images per second of work."""
+    """Return the record of a run with `rate` images per second of work."""
     seconds = stages or {"listing": 0.01 * images / rate, "featurize": 0.99 * images / rate}
     seconds = {"start-up": 2.5 if backend == "dask" else 5.0, **seconds, "shutdown": 0.4}
     return Record(
@@ -55,18 +55,18 @@ def record(
 
 
 def _add(
-    found: list[Record], repeat: int, shake: float, scenario: str, backend: str, rate: float, **more: object
+    records: list[Record], repeat: int, shake: float, scenario: str, backend: str, rate: float, **more: object
 ) -> None:
-    found.append(record(scenario, backend, rate=rate * shake, repeat=repeat, **more))  # type: ignore[arg-type]
+    records.append(record(scenario, backend, rate=rate * shake, repeat=repeat, **more))  # type: ignore[arg-type]
 
 
 def session(repeats: int = 5) -> list[Record]:
-    """Return the records of a whole session: every group of the standard set, one peer wrong, one not installed."""
-    found: list[Record] = []
+    """Return the records of a session with all groups of the standard set, one wrong peer and one not installed."""
+    records: list[Record] = []
     for repeat in range(repeats):
         shake = 1 + 0.01 * ((repeat * 7) % 5 - 2)
 
-        add = partial(_add, found, repeat, shake)
+        add = partial(_add, records, repeat, shake)
 
         for scenario, backend, rate in (
             ("featurize", "dask", 352),
@@ -97,4 +97,4 @@ def session(repeats: int = 5) -> list[Record]:
             add("moments", backend, 1, group="solvers 5,000", images=5_000, stages={"fit": taken * shake})
         add("plan", "driver", 250_000, group="plan", workers=1, images=1_000_000)
     absent = record("peer-ray", "ray", group="other tools", images=1_048, status="not run", reason="not installed: ray")
-    return [*found, absent]
+    return [*records, absent]

@@ -1,4 +1,4 @@
-"""What every test stands on: pinned threads, caches of their own, and the real images where they are present."""
+"""Set-up of all tests: one thread per library, separate caches, and the real images if available."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ THREADS = (
     "TF_NUM_INTEROP_THREADS",
 )
 
-# Read when numpy and TensorFlow are first imported: by the tests' modules, after this one.
+# Set before numpy and TensorFlow are imported, which read them on import.
 os.environ.update(dict.fromkeys(THREADS, "1"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests and their processes a cache folder that lasts from run to run; the user's is only read."""
-    # A shell without job control starts what it puts into the background with Ctrl-C ignored, and so would we.
+    """Give the tests and their processes a persistent cache folder, separate from the user's."""
+    # A shell without job control starts background processes with Ctrl-C ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    # platformdirs and hypothesis are imported here, so that no module of theirs precedes the threads above.
+    # Imported here, so that none of their modules is imported before the variables above are set.
     from hypothesis import settings
     from platformdirs import user_cache_path
 
@@ -38,21 +38,21 @@ def pytest_configure(config: pytest.Config) -> None:
     if tests is not None:
         if (users / "fruits").is_dir() and not (tests / "fruits").exists():
             shutil.copytree(users / "fruits", tests / "fruits")
-        os.environ.setdefault("UV_CACHE_DIR", str(users / "uv"))  # the installer's own: what `make` has fetched
+        os.environ.setdefault("UV_CACHE_DIR", str(users / "uv"))  # the packages that `make` has downloaded
         os.environ["XDG_CACHE_HOME"] = str(tests)
         os.environ["KERAS_HOME"] = str(tests / "keras")
 
-    settings.register_profile("fruits", deadline=None)  # the machine may be shared
+    settings.register_profile("fruits", deadline=None)  # timings vary on a shared machine
     settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
     settings.load_profile("ci" if "CI" in os.environ else "fruits")
 
 
 @pytest.fixture(scope="session")
 def fruits360() -> Path:
-    """Return the folder of the real images, with ``Training`` and ``Test``; FRUITS360 says where else it is."""
+    """Return the folder of the real images, with ``Training`` and ``Test``: FRUITS360, or a default."""
     folder = Path(os.environ.get("FRUITS360") or ROOT.parent / "shared" / "fruits360")
     if not (folder / "Training").is_dir():
         pytest.skip(
-            f"no real images: {folder}/Training is not there; set FRUITS360 to the folder that holds Training and Test"
+            f"no real images: {folder}/Training does not exist. Set FRUITS360 to the folder with Training and Test."
         )
     return folder

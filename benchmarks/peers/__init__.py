@@ -1,30 +1,27 @@
-"""The ways of doing the job that users have today, written as a competent user of each tool would write them.
+"""The same job in other tools, written as a competent user of each tool would write it.
 
 =========== ==============================================================================================
-notebook    Spark as the public notebooks of this job have it: a pandas UDF with Keras, then Spark ML
+notebook    Spark as in public notebooks of this job: a pandas UDF with Keras, then Spark ML
 tfdata      tf.data and Keras in one process
 ray         Ray Data, with actors that hold a Keras model
 daft        Daft, with a class UDF that holds a Keras model
 =========== ==============================================================================================
 
-Each is a module with ``REQUIRES``, the names that have to be importable, and::
-
-    run(images, out, *, workers=2, components=None) -> seconds by stage
-
-It takes every ``*.jpg`` below the folder `images`, and stores ``path, label, features`` in ``out/features/*.parquet``
-and, where `components` are asked for, also ``scaled_features, pca_features`` in ``out/rows/*.parquet``. The stages:
+Each module has ``REQUIRES``, the names of the packages that it imports, and a function :class:`Run`. It reads every
+``*.jpg`` below the folder `images` and writes ``path, label, features`` to ``out/features/*.parquet``. With
+`components`, it also writes ``scaled_features, pca_features`` to ``out/rows/*.parquet``. Stages:
 
 ``start``
-    until the first network stands in the process that will run it: imports, engine, worker processes, weights.
+    until the first network is built in the process that runs it: imports, engine, worker processes, weights
 ``featurize``
-    from there until all features are stored.
+    from there until all features are stored
 ``fit``, ``write``
-    standardisation and PCA, from the stored features; and the rows.
+    standardisation and PCA of the stored features, then the rows
 
-All see the same pixels (Pillow's bicubic filter, ``x / 127.5 - 1``) and have the same weights, so that their features
-agree with those of Fruits. None of them knows what to do with a picture that cannot be used: it ends the run.
+All peers use the same pixels (Pillow's bicubic filter, ``x / 127.5 - 1``) and weights, so that their features agree
+with those of Fruits. None of them handles corrupt images: one ends the run.
 
-A run sets environment variables and leaves thread pools behind; give each a process of its own::
+A run sets environment variables and leaves thread pools behind, so give each run its own process::
 
     python -m benchmarks.peers.tfdata IMAGES --out OUT --workers 2 --components 200
 """
@@ -51,7 +48,7 @@ PEERS = ("notebook", "tfdata", "ray", "daft")
 
 SIZE = (224, 224)  # width and height of the network's input, in pixels
 FEATURES = 1280
-BATCH = 32  # pictures a call of the network: Keras' default
+BATCH = 32  # images per call of the network: Keras' default
 ROWS_PER_GROUP = 4096
 
 ENVIRONMENT = {
@@ -60,30 +57,30 @@ ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "DAFT_ANALYTICS_ENABLED": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: Ray keeps to this machine, and listens on loopback only
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: keeps Ray on the loopback interface
 }
 
 
 class Run(Protocol):
-    """What every peer offers."""
+    """The function ``run`` of every peer."""
 
     def __call__(self, images: str, out: str, *, workers: int = 2, components: int | None = None) -> dict[str, float]:
-        """Do the job, and return the seconds that each stage took."""
+        """Do the job and return the seconds of each stage."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a run; goes to its workers, too.
+    """The start of a run; pickled to its workers.
 
     Attributes
     ----------
     weights : str
-        The path of the network's verified weights.
+        Path of the verified weights of the network.
     mark : Path
-        The file in which the first network that stands, in whichever process, writes the time.
+        File that receives the time at which the first process has built the network.
     time : float
-        When the run began, in seconds since the epoch.
+        Start of the run, in seconds since the epoch.
     """
 
     weights: str
@@ -92,15 +89,15 @@ class Start:
 
     @classmethod
     def now(cls, out: str) -> Start:
-        """Begin a run: make the folder `out`, which must not be there yet, and set the environment of its processes."""
+        """Start a run: create the folder `out`, which must not exist, and set the environment variables."""
         begin = time.time()
         os.environ.update(ENVIRONMENT)
         folder = Path(out).absolute()
         folder.mkdir(parents=True)
         return cls(str(find_weights(backbone("MobileNetV2")).path), folder / "started", begin)
 
-    def network_stands(self) -> None:
-        """Note the time, for the first network alone."""
+    def mark_network(self) -> None:
+        """Record the time at which the network is built; only the first call has an effect."""
         try:
             with self.mark.open("x") as file:
                 file.write(repr(time.time()))
@@ -108,9 +105,9 @@ class Start:
             return
 
     def stages(self) -> dict[str, float]:
-        """Return the seconds of ``start``, and of ``featurize`` as it ends now."""
-        stood = float(self.mark.read_text())
-        return {"start": stood - self.time, "featurize": time.time() - stood}
+        """Return the seconds of ``start`` and ``featurize``, which ends now."""
+        built = float(self.mark.read_text())
+        return {"start": built - self.time, "featurize": time.time() - built}
 
 
 def build_network(weights: str, *, threads: int) -> Any:
@@ -119,10 +116,9 @@ def build_network(weights: str, *, threads: int) -> Any:
     Parameters
     ----------
     weights : str
-        The path of its weights.
+        Path of its weights.
     threads : int
-        How many TensorFlow computes with. Its default, one for each core in each of several processes, makes these
-        fight over the cores.
+        Threads of TensorFlow. Its default of one per core oversubscribes the cores if several processes run.
     """
     import keras
     import tensorflow as tf
@@ -138,9 +134,9 @@ def build_network(weights: str, *, threads: int) -> Any:
 
 
 def write_rows(out: str, components: int) -> dict[str, float]:
-    """Fit scikit-learn's standardisation and PCA to the stored features, and write the rows; return the seconds.
+    """Fit scikit-learn's scaler and PCA to the stored features, write the rows, and return the seconds.
 
-    For the tools that have no PCA of their own.
+    Used by tools without their own PCA.
     """
     import numpy as np
     import pyarrow as pa
@@ -152,7 +148,7 @@ def write_rows(out: str, components: int) -> dict[str, float]:
     table = pq.read_table(Path(out, "features"))
     features = table["features"].combine_chunks().flatten().to_numpy().reshape(-1, FEATURES)
     scaled = StandardScaler().fit_transform(features.astype(np.float64))
-    pca = PCA(components, svd_solver="covariance_eigh")  # for more rows than columns the fastest that is exact
+    pca = PCA(components, svd_solver="covariance_eigh")  # the fastest exact solver for more rows than columns
     scores = pca.fit_transform(scaled)
     fitted = time.perf_counter()
     for name, values in (("scaled_features", scaled), ("pca_features", scores)):
@@ -165,24 +161,26 @@ def write_rows(out: str, components: int) -> dict[str, float]:
 
 
 def command_line(run: Run) -> None:
-    """Run a peer with the arguments of its command, and print the seconds by stage as JSON."""
+    """Run a peer with command-line arguments and print the seconds by stage as JSON."""
     about = inspect.getdoc(inspect.getmodule(run))
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", help="a folder of folders of *.jpg")
-    parser.add_argument("--out", required=True, help="a folder that is not there yet")
+    parser.add_argument("images", help="folder <label>/<file>.jpg")
+    parser.add_argument("--out", required=True, help="output folder, which must not exist")
     parser.add_argument("--workers", type=int, default=2, help="cores to use (default: 2)")
-    parser.add_argument("--components", type=int, help="also fit standardisation and PCA, and write rows")
-    parser.add_argument("--limit", type=int, help="take the first N images only")
-    given = parser.parse_args()
+    parser.add_argument("--components", type=int, help="fit standardisation and PCA too, and write rows")
+    parser.add_argument("--limit", type=int, help="use only the first N images")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if given.limit is not None:
-            _link(Path(given.images), Path(folder), given.limit)
-            given.images = folder
-        print(json.dumps(run(given.images, given.out, workers=given.workers, components=given.components)))
+        if arguments.limit is not None:
+            _link(Path(arguments.images), Path(folder), arguments.limit)
+            arguments.images = folder
+        print(
+            json.dumps(run(arguments.images, arguments.out, workers=arguments.workers, components=arguments.components))
+        )
 
 
 def _link(images: Path, folder: Path, limit: int) -> None:
-    """Make the first images, in the order of their paths, stand in a folder of their own."""
+    """Link the first images, in the order of their paths, into a folder."""
     for source in islice(sorted(images.rglob("*.jpg")), limit):
         target = folder / source.relative_to(images)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -27,13 +27,13 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
     class Featurizer:
         def __init__(self, start: Start) -> None:
             self.network = build_network(start.weights, threads=1)
-            start.network_stands()
+            start.mark_network()
 
         @daft.method.batch(return_dtype=vector, batch_size=BATCH)
         def features(self, contents: Any) -> Any:
             from keras.applications.mobilenet_v2 import preprocess_input
 
-            # Daft decodes and resizes, too, but with the bilinear filter.
+            # Daft's own resize is bilinear, which gives other pixels.
             pixels = [_decode(content) for content in contents.to_pylist()]
             return self.network.predict_on_batch(preprocess_input(np.stack(pixels).astype(np.float32)))
 

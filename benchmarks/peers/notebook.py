@@ -1,9 +1,9 @@
-"""Spark as the public notebooks of this job have it: a pandas UDF with Keras, then Spark ML's StandardScaler and PCA.
+"""Spark as in public notebooks of this job: a pandas UDF with Keras, then Spark ML's StandardScaler and PCA.
 
-``binaryFile``, ``repartition(20)``, and a pandas UDF over an iterator of batches, which builds the network once a
-partition from weights that are broadcast, and calls ``predict`` on each batch. Of what such notebooks differ in, the
-faster way is taken here: the features are stored before the estimators are fitted, or Spark would run the network
-again for each of them; batches are small enough for memory; TensorFlow uses one thread in each Python worker.
+The images are read as ``binaryFile`` and repartitioned to 20 partitions. A pandas UDF over an iterator of batches builds
+the network once per partition from broadcast weights and calls ``predict`` on each batch. Where such notebooks differ,
+this one takes the faster way: the features are stored before the estimators are fitted, because Spark would run the
+network again for each estimator; batches fit into memory; TensorFlow uses one thread per Python worker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REQUIRES = ("pyspark", "tensorflow")
 
 PARTITIONS = 20
-ARROW_BATCH = 256  # pictures: 154 MB of float32; Spark's default of 10,000 would be 6 GB
+ARROW_BATCH = 256  # images: 154 MB of float32; Spark's default of 10,000 would need 6 GB
 
 
 def run(images: str, out: str, *, workers: int = 2, components: int | None = None) -> dict[str, float]:
@@ -72,7 +72,9 @@ def _featurize(session: SparkSession, start: Start, images: Path, out: str) -> N
         import tensorflow as tf
         from keras.applications import MobileNetV2
 
-        if tf.config.threading.get_intra_op_parallelism_threads() != 1:  # once in a process, before the first network
+        if (
+            tf.config.threading.get_intra_op_parallelism_threads() != 1
+        ):  # only possible before the first network of a process
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
         model = MobileNetV2(input_shape=(*SIZE, 3), weights=None, include_top=False, pooling="avg")
@@ -90,7 +92,7 @@ def _featurize(session: SparkSession, start: Start, images: Path, out: str) -> N
             return preprocess_input(img_to_array(Image.open(io.BytesIO(content)).convert("RGB").resize(SIZE)))
 
         model = model_fn()
-        start.network_stands()
+        start.mark_network()
         for contents in batches:
             pixels = np.stack(contents.map(preprocess))
             yield pd.Series(list(model.predict(pixels, verbose=0)))

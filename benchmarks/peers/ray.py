@@ -15,27 +15,27 @@ from benchmarks.peers import BATCH, FEATURES, SIZE, Start, build_network, comman
 
 REQUIRES = ("ray", "tensorflow", "sklearn")
 
-SHARE = 0.1  # of a core, for each task that reads or writes: with a core each they would wait for the actors to end
-OBJECT_STORE = 2**30  # bytes; Ray's default is a third of the machine's memory
+SHARE = 0.1  # of a core per read or write task; with a whole core, they would wait until the actors end
+OBJECT_STORE = 2**30  # bytes; the default is a third of the machine's memory
 
 
 class Predictor:
-    """An actor: builds the network once, and gives the features of batches."""
+    """An actor that builds the network once and computes the features of batches."""
 
     def __init__(self, start: Start, root: Path) -> None:
         self.network = build_network(start.weights, threads=1)
         self.root = root
-        start.network_stands()
+        start.mark_network()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
-        """Return the columns ``path, label, features`` for ``image, path``."""
+        """Return the columns ``path, label, features`` for the columns ``image, path``."""
         from keras.applications.mobilenet_v2 import preprocess_input
 
-        # Ray resizes with the bilinear filter, so that is done here.
+        # Ray's own resize is bilinear, which gives other pixels.
         pixels = [_resize(image) for image in batch["image"]]
         features = self.network.predict_on_batch(preprocess_input(np.stack(pixels).astype(np.float32)))
         paths = [Path(path) for path in batch["path"]]
-        # An array would be stored as a type that only Ray can read.
+        # Ray stores a NumPy array as a type that only Ray can read.
         return pa.table(
             {
                 "path": [path.relative_to(self.root).as_posix() for path in paths],
@@ -62,10 +62,10 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         root = Path(images).absolute()
-        pictures = ray.data.read_images(
+        dataset = ray.data.read_images(
             str(root), mode="RGB", include_paths=True, file_extensions=["jpg"], num_cpus=SHARE
         )
-        pictures.map_batches(
+        dataset.map_batches(
             Predictor,
             fn_constructor_args=(start, root),
             batch_size=BATCH,

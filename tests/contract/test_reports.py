@@ -1,4 +1,4 @@
-"""The reports that are kept: every run ended well with the right answer, and the report is of these records."""
+"""The published reports: every run finished with a correct answer, and the report matches its records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchmarks.report.page import render
 REPORTS = sorted(path.parent for path in (Path(__file__).parents[2] / "benchmarks" / "reports").glob("*/records.jsonl"))
 
 
-def test_there_is_one_of_a_full_run() -> None:
+def test_a_report_of_the_full_set_is_published() -> None:
     assert any("--set full" in record.command for folder in REPORTS for record in read_records(folder))
 
 
 @pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
-def test_a_kept_report_says_what_its_records_say(folder: Path) -> None:
+def test_a_published_report_matches_its_records(folder: Path) -> None:
     records = read_records(folder)
     assert {record.status for record in records} == {"done"}
     assert all(record.answer is None or record.answer.verdict != "wrong" for record in records)

@@ -1,4 +1,4 @@
-"""The harness itself, end to end, in a minute: two of our backends and one peer on a drawn sample."""
+"""The benchmark harness end to end: two backends and one peer on a generated sample."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
-def bench(*words: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fruits", "bench", *map(str, words)]
+def bench(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fruits", "bench", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the output of a session on a drawn sample; its images lie beside it."""
+    """Return the output folder of a session on generated images, which are in the same folder."""
     folder = tmp_path_factory.mktemp("bench")
     generate(folder / "images", images=32)
     out = folder / "out"
@@ -39,7 +39,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_every_run_is_a_whole_record_and_its_answer_was_checked(measured: Path) -> None:
+def test_every_run_has_a_complete_record_and_a_checked_answer(measured: Path) -> None:
     records = read_records(measured)
     sides = [(record.case.scenario, record.case.backend, record.control) for record in records]
     assert sides == [
@@ -68,16 +68,16 @@ def test_every_run_is_a_whole_record_and_its_answer_was_checked(measured: Path) 
     assert len(digests) == 1
 
 
-def test_the_report_ranks_them_and_has_its_plots(measured: Path) -> None:
+def test_the_report_ranks_the_cases_and_has_plots(measured: Path) -> None:
     page, text = (measured / "report.html").read_text(), (measured / "report.md").read_text()
     assert (measured / "plots" / "throughput.svg").is_file()
     for name in ("Dask", "one process, threads", "bare loop, no engine", "tf.data + Keras"):
         assert name in page
         assert f"| {name} |" in text
-    assert str(measured) in page  # the command
+    assert str(measured) in page  # in the command
 
 
-def test_a_wrong_answer_is_marked_and_not_ranked(measured: Path) -> None:
+def test_a_wrong_answer_is_reported_and_not_ranked(measured: Path) -> None:
     (part, *_) = sorted(measured.glob("cache/reference-*/features/*.parquet"))
     table = pq.read_table(part)
     features = vectors(table["features"]).copy()
@@ -92,7 +92,7 @@ def test_a_wrong_answer_is_marked_and_not_ranked(measured: Path) -> None:
     assert "wrong answer: must be bit-identical; differ by up to 1" in (measured / "report.md").read_text()
 
 
-def test_the_exact_solver_is_measured_below_a_relative_address(tmp_path: Path) -> None:
+def test_the_exact_solver_runs_with_a_relative_output_folder(tmp_path: Path) -> None:
     options = ["--images", "600", "--components", "8", "--workers", "1", "--repeat", "1", "--out", "bench"]
     done = bench("--scenario", "moments", "--backend", "local", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The model against scikit-learn and Spark ML: what they fit, and what they make of the model that we fitted."""
+"""The model against scikit-learn and Spark ML: their fits, and their transforms with an exported model."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ KEPT = 60
 
 @pytest.fixture(scope="module")
 def features():
-    """Features with the look of a network's: not negative, many small, a few that never vary."""
+    """Features like those of a network: non-negative, many small, two constant."""
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((80, 320)) * np.geomspace(1, 0.02, 80)[:, None]
     rows = rng.standard_normal((1500, 80)) @ factors + 0.2 * rng.standard_normal((1500, 320))
@@ -23,7 +23,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def model(features):
-    """Fitted by the tree of moments, over shards of unequal size."""
+    """Model fitted by the tree of moments over 15 parts."""
     moments = [Moments.from_features(shard) for shard in np.split(features, range(100, 1500, 100))]
     for level in levels(len(moments)):
         moments = [Moments.merge_all(moments[group.start : group.stop]) for group in level]
@@ -34,12 +34,12 @@ def relative(ours, theirs):
     return np.abs(ours - theirs).max() / np.abs(theirs).max()
 
 
-def test_scikit_learn_fits_the_same(features, model):
+def test_scikit_learn_fits_the_same_model(features, model):
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
     rows = features.astype(np.float64)
-    # scikit-learn scales with n, and this library with n - 1; the scores differ by that factor alone.
+    # scikit-learn divides by n and ScaledPCA by n - 1, so that the scores differ by a constant factor.
     scores = PCA(n_components=KEPT, svd_solver="full").fit_transform(StandardScaler().fit_transform(rows))
     scores *= np.sqrt((len(rows) - 1) / len(rows))
     ours = model.transform(features)[1]
@@ -47,13 +47,12 @@ def test_scikit_learn_fits_the_same(features, model):
     assert relative(ours, scores) <= 1e-9
 
 
-def test_our_model_in_scikit_learn_gives_our_scores(features, model):
+def test_the_model_exported_to_scikit_learn_gives_the_same_scores(features, model):
     scaled, scores = model.transform(features)
     pipeline = model.to_sklearn()
     rows = features.astype(np.float64)
     assert relative(pipeline.transform(rows), scores) <= 1e-9
     assert np.array_equal(pipeline[:1].transform(rows), scaled)
-    # What a fitted PCA can do besides: the way back, and its shape.
     back = pipeline["pca"].inverse_transform(scores)
     assert back.shape == scaled.shape
     np.testing.assert_allclose(pipeline["pca"].explained_variance_ratio_, model.explained_variance_ratio)
@@ -62,13 +61,13 @@ def test_our_model_in_scikit_learn_gives_our_scores(features, model):
 @pytest.fixture(scope="module")
 def spark():
     with backends.load("spark")(workers=2) as executor:
-        executor.map(divmod, [7], shared=2)  # it starts when it is needed
+        executor.map(divmod, [7], shared=2)  # starts Spark
         from pyspark.sql import SparkSession
 
         yield SparkSession.getActiveSession()
 
 
-def test_our_model_in_spark_gives_our_scores(features, model, spark, tmp_path):
+def test_the_model_exported_to_spark_gives_the_same_scores(features, model, spark, tmp_path):
     from pyspark.ml import PipelineModel
     from pyspark.ml.linalg import Vectors
 
@@ -76,7 +75,7 @@ def test_our_model_in_spark_gives_our_scores(features, model, spark, tmp_path):
     frame = spark.createDataFrame([(Vectors.dense(row.astype(float)),) for row in some], ["features"])
     scaled, scores = model.transform(some)
     pipeline = model.to_spark()
-    pipeline.write().overwrite().save(str(tmp_path / "pipeline"))  # a Spark job may load it later
+    pipeline.write().overwrite().save(str(tmp_path / "pipeline"))  # a later Spark job may load it
     for fitted in (pipeline, PipelineModel.load(str(tmp_path / "pipeline"))):
         rows = fitted.transform(frame).collect()
         assert relative(np.array([row["pca_features"].toArray() for row in rows]), scores) <= 1e-9

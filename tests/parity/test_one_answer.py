@@ -1,4 +1,4 @@
-"""Whole jobs on every backend, compared to the last bit, on real images where they are there and on generated ones."""
+"""Whole jobs on every backend, compared bit by bit, on real images (if available) and generated ones."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from fruits.jobs.compare import compare
 from fruits.jobs.job import Job
 
 WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 2, 3)}
-assert set(WORKERS) == set(backends.BACKENDS)  # a new backend has to be added here
+assert set(WORKERS) == set(backends.BACKENDS)  # add new backends here
 SOME = [(name, count) for name, counts in WORKERS.items() for count in counts]
 
 
 @pytest.fixture(scope="module", params=["real", "generated"])
 def images(request, tmp_path_factory):
-    """280 images of many labels, and three that cannot be used."""
+    """280 images of many labels and three rejects."""
     folder = tmp_path_factory.mktemp(request.param) / "images"
     if request.param == "real":
         for source in sorted(request.getfixturevalue("fruits360").glob("Training/*/*.jpg"))[::14]:
@@ -33,7 +33,7 @@ def images(request, tmp_path_factory):
         generate(folder, images=280, labels=6)
     some = next(folder.iterdir())
     (some / "zero.jpg").touch()
-    (some / "words.jpg").write_text("not a picture")
+    (some / "text.jpg").write_text("not an image")
     whole = next(some.glob("*.jpg")).read_bytes()
     (some / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     return folder
@@ -41,11 +41,11 @@ def images(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reference(images, tmp_path_factory):
-    """A run on the local backend, by the size of its partitions."""
-    made = {}
+    """Return a function that runs a job on the local backend, once for each partition size."""
+    jobs = {}
 
-    def of(size):
-        if size not in made:
+    def reference_job(size):
+        if size not in jobs:
             job = Job(
                 images=str(images),
                 out=str(tmp_path_factory.mktemp("reference") / "out"),
@@ -53,14 +53,14 @@ def reference(images, tmp_path_factory):
                 partition_size=size,
             )
             with backends.load("local")(workers=1) as executor:
-                made[size] = job, pipeline.run(job, executor)
-        return made[size]
+                jobs[size] = job, pipeline.run(job, executor)
+        return jobs[size]
 
-    return of
+    return reference_job
 
 
 def stored(out):
-    """Every file that holds a part of the answer, with its bytes."""
+    """Return the contents of every output file except the report: name → bytes."""
     root = Path(out)
     return {
         str(path.relative_to(root)): path.read_bytes()
@@ -82,15 +82,15 @@ def test_run_gives_the_same_bytes_on_every_backend(images, reference, tmp_path, 
 
 
 @pytest.mark.parametrize("images", ["generated"], indirect=True)
-def test_slices_on_several_backends_two_of_them_at_once_give_the_same_bytes(images, tmp_path):
-    # Twenty partitions are three groups of the tree of moments, of at most eight.
+def test_slices_on_several_backends_two_at_once_give_the_same_bytes(images, tmp_path):
+    # Twenty partitions form three groups of at most eight in the tree of moments.
     options = {"components": 10, "limit": 20, "partition_size": 1}
     job = Job(images=str(images), out=str(tmp_path / "out"), **options)
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    arguments = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
     def start(shards, backend):
         where = [job.images, "--out", job.out, "--shards", shards, "--backend", backend, "--workers", "1", "--json"]
-        command = [sys.executable, "-m", "fruits", "run", *where, *words]
+        command = [sys.executable, "-m", "fruits", "run", *where, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     together = [start("3/3", "local"), start("1/3", "dask")]
@@ -114,7 +114,7 @@ def test_transform_gives_the_rows_of_run_on_every_backend(images, reference, tmp
     assert compare(expected.out, job.out).identical
 
 
-def test_partitions_of_another_size_agree_to_a_millionth(reference):
+def test_other_partition_sizes_agree_to_a_millionth(reference):
     small, _ = reference(32)
     large, _ = reference(1024)
     found = compare(small.out, large.out)
@@ -123,7 +123,7 @@ def test_partitions_of_another_size_agree_to_a_millionth(reference):
 
 
 @pytest.mark.parametrize("name", [name for name in backends.BACKENDS if name != "local"])
-def test_the_estimators_of_the_engine_agree(reference, tmp_path, name):
+def test_native_estimators_agree_with_the_exact_solver(reference, tmp_path, name):
     import numpy as np
 
     from fruits.model.scaled_pca import ScaledPCA

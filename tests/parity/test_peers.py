@@ -1,4 +1,4 @@
-"""The peers of the benchmarks do the same work: their features are those of Fruits, and their components, too."""
+"""The benchmark peers do the same work: their features and PCA scores agree with those of Fruits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from fruits.jobs.job import Job
 
 IMAGES = 24
 COMPONENTS = 3
-SHORTER = {"notebook": "peer.PARTITIONS = 2; "}  # it builds a network for each
+SHORTER = {"notebook": "peer.PARTITIONS = 2; "}  # one network is built per partition
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def read(folder: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
-    """Return path and label of the rows of Parquet files, ordered by path, and their vectors as float64."""
+    """Return the paths and labels of Parquet rows, sorted by path, and their vectors as float64."""
     table = pq.read_table(folder).sort_by("path").to_pydict()
     keys = list(zip(table.pop("path"), table.pop("label"), strict=True))
     return keys, {name: np.array(values, np.float64) for name, values in table.items()}
@@ -42,7 +42,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("peers") / "images of fruit"
     generate(folder, images=IMAGES, labels=4)
     for file in folder.rglob("*.*"):
-        if file.suffix != ".jpg":  # all that a peer takes
+        if file.suffix != ".jpg":  # peers read no other format
             file.unlink()
     return folder
 
@@ -57,7 +57,7 @@ def reference(images: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer_gives_the_features_and_the_components_of_fruits(
+def test_a_peer_gives_the_features_and_scores_of_fruits(
     name: str, images: Path, reference: Path, tmp_path: Path
 ) -> None:
     module = f"benchmarks.peers.{name}"
@@ -83,7 +83,7 @@ def test_a_peer_gives_the_features_and_the_components_of_fruits(
     assert np.abs(found["features"] - expected["features"]).max() <= 1e-3
     assert cosines(found["features"], expected["features"]).min() >= 0.9999
 
-    # Signs, and n or n - 1 in the standard deviation, are conventions in which the libraries differ.
+    # Signs, and n or n - 1 in the standard deviation, differ between libraries; the cosine ignores both.
     row_keys, rows = read(tmp_path / "out" / "rows")
     assert row_keys == expected_keys
     assert list(rows) == ["features", "scaled_features", "pca_features"]
