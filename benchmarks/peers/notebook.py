@@ -1,9 +1,9 @@
 """Spark as in public notebooks of this job: a pandas UDF with Keras, then Spark ML's StandardScaler and PCA.
 
-The images are read as ``binaryFile`` and repartitioned to 20 partitions. A pandas UDF over an iterator of batches builds
-the network once per partition from broadcast weights and calls ``predict`` on each batch. Where such notebooks differ,
-this one takes the faster way: the features are stored before the estimators are fitted, because Spark would run the
-network again for each estimator; batches fit into memory; TensorFlow uses one thread per Python worker.
+The images are read as ``binaryFile`` and repartitioned to 20 partitions. A pandas UDF over an iterator of batches
+builds the network once per partition from broadcast weights and calls ``predict`` on each batch. Where such notebooks
+differ, this one takes the faster way: the features are stored before the estimators are fitted, because Spark would run
+the network again for each estimator; batches fit into memory; TensorFlow uses one thread per Python worker.
 """
 
 from __future__ import annotations

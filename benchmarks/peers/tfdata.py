@@ -1,6 +1,6 @@
 """tf.data and Keras in one process: ``Dataset.map`` on all cores, then ``predict``; scikit-learn for the PCA.
 
-Images are decoded and resized by Pillow in a ``tf.numpy_function``. With ``tf.image.resize`` and its bicubic filter, the
+Pillow decodes and resizes the images, in a ``tf.numpy_function``. With ``tf.image.resize`` and its bicubic filter, the
 features of real images have a cosine of 0.967 with those of Pillow's pixels, and of 0.998 with the exact JPEG decoder
 and rounded pixels.
 """

@@ -1,4 +1,4 @@
-"""The table of campaigns, and how one is held: job after job, until so many faults have been injected."""
+"""The campaigns, and a function that runs one: job after job until enough faults are injected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from tests.chaos import clock, driver, inputs, scheduler, storage, twins, workers
 from tests.chaos.site import Site, Tally, Violation
 
-CAMPAIGNS = {  # with the faults of the long form on each backend
+CAMPAIGNS = {  # name → module, number of faults of the long form by backend
     "driver": (driver, {"dask": 60, "local": 30, "spark": 10}),
     "workers": (workers, {"dask": 140, "spark": 60}),
     "scheduler": (scheduler, {"dask": 20, "spark": 10}),
@@ -19,17 +19,19 @@ CAMPAIGNS = {  # with the faults of the long form on each backend
 }
 
 
-def hold(name: str, site: Site, backend: str, seed: int, count: int) -> Tally:
-    """Inject `count` faults, print the line of counts, and return them.
+def run_campaign(name: str, site: Site, backend: str, seed: int, count: int) -> Tally:
+    """Inject `count` faults, print a line of counts and return the tally.
 
-    Every job has a seed of its own, which is printed with what it violated.
+    Each job derives its random numbers from the seed and its own number, which are printed with every violation.
     """
     module, _ = CAMPAIGNS[name]
     tally = Tally()
     started = time.monotonic()
     jobs = 0
     try:
-        while tally.faults.total() < count and jobs < 3 * count:  # a moment may be missed, but not for ever
+        while (
+            tally.faults.total() < count and jobs < 3 * count
+        ):  # some jobs end before their fault; limit the number of tries
             jobs += 1
             random = Random(f"{seed} {name} {backend} {jobs}")
             try:
@@ -37,7 +39,7 @@ def hold(name: str, site: Site, backend: str, seed: int, count: int) -> Tally:
             except Violation as violation:
                 tally.violations.append(str(violation))
                 print(f"VIOLATION in {name} on {backend}, seed {seed}, job {jobs}: {violation}", flush=True)
-    finally:  # also of a campaign that is ended early: its last job is not counted as finished
+    finally:  # print the counts of an interrupted campaign, too
         seconds = time.monotonic() - started
         print(f"{name} on {backend}, seed {seed}: {jobs} jobs in {seconds:.0f} s, {tally}", flush=True)
     return tally

@@ -1,4 +1,4 @@
-"""The clock is set an hour forward or back in mid-job: nothing comes of it."""
+"""Set the clock an hour forward or back during a job; the result must not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE = Path(__file__).with_name("set_clock.c")
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Finish one job under which the clock of all its processes is set once."""
+    """Finish one job during which the clock of all its processes is set once."""
     step = random.choice((HOUR, -HOUR))
     clock = site.root / "clock"
     _set(clock, 0)
@@ -39,11 +39,13 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 
 def _library(site: Site) -> str:
-    """Return what is preloaded to set a clock for one job alone, compiled, and tried on one process."""
+    """Compile and try the library that is preloaded to set the clock of one job; return its path."""
     library = site.root / "set_clock.so"
     if not library.exists():
         if COMPILER is None:
-            raise SystemExit("the clock of one job alone is set by a small library in C: this needs a compiler, cc")
+            raise SystemExit(
+                "the clock campaign needs a C compiler (cc) for the library that sets the clock of one job"
+            )
         subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
         _set(site.root / "clock", HOUR)
         environ = {"LD_PRELOAD": str(library), "FRUITS_CLOCK": str(site.root / "clock")}
@@ -55,6 +57,6 @@ def _library(site: Site) -> str:
 
 
 def _set(clock: Path, seconds: int) -> None:
-    """Set the clock of every process that reads this file."""
+    """Set the clock of every process that reads the file `clock`."""
     with clock.open("r+b" if clock.exists() else "wb") as file:
         file.write(struct.pack("@i", seconds))

@@ -1,4 +1,4 @@
-"""The command is killed at random moments, alone or with all its processes, and started again."""
+"""Kill the command at random moments, alone or with all its processes, and restart it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 from tests.chaos.site import REPORT, Command, Site, Tally, Violation, finished
 
 BACKENDS = ("dask", "local", "spark")
-KILLS = 4  # of one job, at most
+KILLS = 4  # most per job
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
@@ -29,7 +29,7 @@ def _job(site: Site, backend: str, random: Random, kills: int, tally: Tally, out
             tally.seen[f"at {moment.stage}"] += 1
             site.check_unfinished(out)
             _check_kept(kept, finished(out), tally)
-            _job(site, backend, random, kills - 1, tally, out)  # while what was left may still be running
+            _job(site, backend, random, kills - 1, tally, out)  # processes left by the killed command may still run
             _check_left(command, tally)
             return
         report = command.done()
@@ -38,7 +38,7 @@ def _job(site: Site, backend: str, random: Random, kills: int, tally: Tally, out
     now = finished(out)
     _check_kept(kept, now, tally)
     tally.seen["parts done after a restart"] += len(now) - len(kept) if kept else 0
-    # Of a job that is complete, the report of the command that finished it is returned.
+    # For a job that was already complete, the command returns the stored report.
     if not complete and report["resumed"] < sum(name.startswith("features/") for name in kept):
         raise Violation(f"{out.name}: {report['resumed']} partitions resumed of {sorted(kept)}")
     site.check(out, tally)
@@ -47,9 +47,9 @@ def _job(site: Site, backend: str, random: Random, kills: int, tally: Tally, out
 def _check_kept(before: dict[str, tuple[int, int]], now: dict[str, tuple[int, int]], tally: Tally) -> None:
     again = [name for name, identity in before.items() if now.get(name) != identity]
     tally.seen["finished parts kept"] += len(before) - len(again)
-    tally.seen["finished parts done again"] += len(again)
+    tally.seen["finished parts written again"] += len(again)
     if again:
-        raise Violation(f"done again, or gone: {again[:5]}")
+        raise Violation(f"written again or missing: {again[:5]}")
 
 
 def _check_left(command: Command, tally: Tally) -> None:

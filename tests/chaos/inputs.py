@@ -1,4 +1,4 @@
-"""Images are added, removed or replaced: between a run and its restart, or between the plan and the reading."""
+"""Add, remove or replace images between a run and its restart, or between planning and reading."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fruits.storage.parquet import vectors
 from tests.chaos.site import Site, Tally, Violation, paths
 
 BACKENDS = ("local", "dask")
-CHANGED = 3  # images
+CHANGED = 3  # images per fault
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Change the images of one job at a random moment, and start it again."""
+    """Change the images of one job at a random moment, with or without a restart."""
     where = site.where(backend)
     kind = random.choice(sorted(KINDS))
     restart = random.random() < 0.5
@@ -43,21 +43,21 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
             with site.command(out, *where, images=copy) as command:
                 answer = command.wait()
             if command.process.returncode != 2 or "another job" not in answer["error"]["message"]:
-                raise Violation(f"{out.name}: {kind} at {moment}, and not refused as another job: {answer}")
-            tally.seen["refused as another job"] += 1
+                raise Violation(f"{out.name}: {kind} at {moment}, not rejected as another job: {answer}")
+            tally.seen["rejected as another job"] += 1
         else:
             _check_mixed(site, out, names, tally)
 
 
 def _check_mixed(site: Site, out: Path, names: set[str], tally: Tally) -> None:
-    """Every image is there once, what has changed as a reject or as it was listed, and the others with their bits."""
+    """Check that every image is accounted for once, changed images as rejects or with their listed version."""
     accounted = sorted(path for name in ("rows", "rejects") for path in paths(out / name))
     if accounted != sorted(site.listed):
         raise Violation(f"{out.name}: listed {len(site.listed)} images, accounted for {len(accounted)}")
-    before, now = _features(site.undisturbed), _features(out)
-    if wrong := [path for path in now if not np.array_equal(now[path], before[path])]:
-        raise Violation(f"{out.name}: other features of {wrong}")
-    lost = before.keys() - now.keys()
+    before, after = _features(site.undisturbed), _features(out)
+    if wrong := [path for path in after if not np.array_equal(after[path], before[path])]:
+        raise Violation(f"{out.name}: different features of {wrong}")
+    lost = before.keys() - after.keys()
     if not lost <= names:
         raise Violation(f"{out.name}: rejected without a change: {sorted(lost - names)}")
     tally.seen["changed images rejected"] += len(lost)
@@ -89,7 +89,7 @@ def _remove(folder: Path, random: Random) -> set[str]:
 def _replace(folder: Path, random: Random) -> set[str]:
     chosen = _some(folder, random)
     for image in chosen:
-        image.write_bytes(image.read_bytes() + b"\0")  # the same picture, and another file
+        image.write_bytes(image.read_bytes() + b"\0")  # the same pixels in a different file
     return {str(image.relative_to(folder)) for image in chosen}
 
 
@@ -106,5 +106,5 @@ KINDS: dict[str, Callable[[Path, Random], set[str]]] = {
     "added": _add,
     "removed": _remove,
     "replaced": _replace,
-    "replaced by as many bytes": _replace_alike,
+    "replaced by the same size": _replace_alike,
 }

@@ -1,4 +1,4 @@
-"""Dask's scheduler, or the Java of Spark's driver, is killed: a clear error within a minute, and the job goes on."""
+"""Kill Dask's scheduler or the Java process of Spark's driver: a clear error within a minute, and a resumable job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
     with site.out() as out:
         moment = site.moment(random, out, STAGES[2:])
         assert moment is not None
-        with _place(site, backend) as (where, scheduler), site.command(out, *where) as command:
+        with _cluster(site, backend) as (where, scheduler), site.command(out, *where) as command:
             if command.reaches(moment):
                 victim = scheduler or next(iter(command.named("java")))
                 victim.send_signal(signal.SIGKILL)
@@ -42,7 +42,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
                     raise Violation(f"{out.name}: exit {command.process.returncode}: {answer}")
                 if "error" in answer and answer["error"]["type"] not in ("JobError", "TaskError"):
                     raise Violation(f"{out.name}: at {moment}: not a clear error: {answer}")
-                tally.seen["errors" if "error" in answer else "finished all the same"] += 1
+                tally.seen["errors" if "error" in answer else "finished without an error"] += 1
             else:
                 tally.seen["moments missed"] += 1
                 command.wait()
@@ -53,8 +53,8 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 
 @contextmanager
-def _place(site: Site, backend: str) -> Iterator[tuple[tuple[str, ...], psutil.Process | None]]:
-    """Yield the words that choose the cluster, and its scheduler where that is not of the command's family."""
+def _cluster(site: Site, backend: str) -> Iterator[tuple[tuple[str, ...], psutil.Process | None]]:
+    """Yield the arguments that choose the cluster, and its scheduler unless the command starts it."""
     if backend == "spark":
         yield site.where("spark"), None
         return
@@ -73,17 +73,17 @@ def _place(site: Site, backend: str) -> Iterator[tuple[tuple[str, ...], psutil.P
         for _ in range(2):
             own = ("--nthreads", "1", "--host", "127.0.0.1", "--local-directory", str(folder))
             started.append(_start(folder, "worker", *own, *options))
-        places = folder / "cluster.yaml"
-        places.write_text(f"clusters: {{chaos: {{backend: dask, address: '{address}'}}}}\n")
-        yield ("--cluster", "chaos", "--cluster-file", str(places)), psutil.Process(started[0].pid)
+        cluster_file = folder / "cluster.yaml"
+        cluster_file.write_text(f"clusters: {{chaos: {{backend: dask, address: '{address}'}}}}\n")
+        yield ("--cluster", "chaos", "--cluster-file", str(cluster_file)), psutil.Process(started[0].pid)
     finally:
         for process in started:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
-def _start(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+def _start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [BIN / "dask", *words], stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
+            [BIN / "dask", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
         )

@@ -1,5 +1,5 @@
-/* Preloaded, it sets the wall clock of a process by the seconds that the file FRUITS_CLOCK holds: one int, at any time
-   another. The monotonic clock and the times of files stay as they are, as when a machine's clock is set. */
+/* Preloaded library: shift the wall clock of a process by the seconds in the file FRUITS_CLOCK (one int, which may change
+   at any time). The monotonic clock and file times are not shifted, as when a machine's clock is set. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-"""What campaigns work on: a small set of images, the undisturbed answer to it, and jobs of the real command line."""
+"""The test bed of the campaigns: a small image set, its undisturbed output, and jobs on the real command line."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ from fruits.images.sample import generate
 from fruits.jobs.compare import compare
 
 BIN = Path(sys.executable).parent
-MARK = "FRUITS_CHAOS"  # an environment variable by which every process that comes of a command is known
-STAGES = ("plan", "job.json", "rejects", "features", "moments/level-1", "model", "rows")  # as they are first written
+MARK = "FRUITS_CHAOS"  # environment variable that marks all processes of a command
+STAGES = (
+    "plan",
+    "job.json",
+    "rejects",
+    "features",
+    "moments/level-1",
+    "model",
+    "rows",
+)  # in the order of their first files
 REPORT = "report.json"
-LIMIT_SECONDS = 180  # for a whole job, which takes ten
-END_SECONDS = 60  # for what a killed command leaves running
-START_SECONDS = 4.0  # how far into a command's start a random moment lies at most
-JITTER_SECONDS = 0.02  # how long after a file appears a random moment lies at most
+LIMIT_SECONDS = 180  # for a whole job, which takes about 10 s
+END_SECONDS = 60  # for processes left by a killed command
+START_SECONDS = 4.0  # latest random moment within the start of a command
+JITTER_SECONDS = 0.02  # latest random moment after a file appears
 POLL_SECONDS = 0.001
 
 Stored = dict[str, bytes]
@@ -39,12 +47,12 @@ Identity = tuple[int, int]
 
 
 class Violation(AssertionError):
-    """Something that must hold, every time, does not."""
+    """A violated invariant."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a campaign did and saw, as counts."""
+    """Counts of a campaign's faults and observations."""
 
     faults: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
@@ -52,13 +60,13 @@ class Tally:
 
     def __str__(self) -> str:
         faults = ", ".join(f"{kind} {count}" for kind, count in sorted(self.faults.items()))
-        seen = "".join(f", {what} {count}" for what, count in sorted(self.seen.items()))
+        seen = "".join(f", {name} {count}" for name, count in sorted(self.seen.items()))
         return f"faults {self.faults.total()} ({faults}){seen}, violations {len(self.violations)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point of a job that can be watched from outside: so many files of a stage are there, or being written."""
+    """A point of a job, defined by the number of files of a stage that are stored or being written."""
 
     stage: str  # one of STAGES, or "start": before anything is written
     files: int
@@ -69,14 +77,14 @@ class Moment:
 
 
 class Site:
-    """A folder with images and the undisturbed answer, in which jobs are run.
+    """A folder with images and an undisturbed output, in which jobs are run.
 
     Parameters
     ----------
     root : Path
-        A folder to fill.
+        Folder to create everything in.
     images : int
-        How many images are drawn; three broken ones come in addition.
+        Number of generated images; three corrupt ones are added.
     partition_size : int, default 8
     """
 
@@ -94,27 +102,37 @@ class Site:
 
     @staticmethod
     def where(backend: str) -> tuple[str, ...]:
-        """Return the words that choose a backend: one thread, or two processes."""
+        """Return the arguments that choose a backend: one thread, or two processes."""
         return ("--backend", backend, "--workers", "1" if backend == "local" else "2")
 
     @contextmanager
     def out(self) -> Iterator[Path]:
-        """Yield the address of an output folder, which is removed in the end."""
+        """Yield the path of a new output folder and delete the folder at the end."""
         out = self.root / f"out-{uuid4().hex[:8]}"
         try:
             yield out
         finally:
-            shutil.rmtree(out, ignore_errors=True)  # what a killed command left may still write there
+            shutil.rmtree(out, ignore_errors=True)  # processes left by a killed command may still write to it
 
     @contextmanager
     def command(
         self, out: Path, *where: str, images: Path | None = None, through: tuple[str, ...] = (), **environ: str
     ) -> Iterator[Command]:
-        """Start the job on `out`, with these images or others, perhaps through another command that starts it.
+        """Start the job on `out` and kill all its processes at the end.
 
-        Whatever comes of it is ended in the end.
+        Parameters
+        ----------
+        out : Path
+        *where : str
+            Arguments that choose the backend or cluster.
+        images : Path, optional
+            Other images than those of the site.
+        through : tuple of str
+            Command that starts the job's command.
+        **environ : str
+            Additional environment variables.
         """
-        words = [
+        argv = [
             *through,
             str(BIN / "fruits"),
             "run",
@@ -126,33 +144,33 @@ class Site:
             "--json",
             "--quiet",
         ]
-        words += ["--partition-size", str(self.partition_size), *where]
-        command = Command(words, out, self.root / "said", environ)
+        argv += ["--partition-size", str(self.partition_size), *where]
+        command = Command(argv, out, self.root / "output", environ)
         try:
             yield command
         finally:
             command.end()
 
     def moment(self, random: Random, out: Path, stages: tuple[str, ...] = ("start", *STAGES)) -> Moment | None:
-        """Return a random moment of a random stage, of those that the job on `out` has still before it."""
-        there = {stage: len(entries(out, stage)) for stage in STAGES}
-        ahead = [stage for stage in stages if stage == "start" or there[stage] < self.files[stage]]
+        """Return a random moment of a random stage that the job on `out` has not finished; None if all are finished."""
+        counts = {stage: len(entries(out, stage)) for stage in STAGES}
+        ahead = [stage for stage in stages if stage == "start" or counts[stage] < self.files[stage]]
         if not ahead:
             return None
         stage = random.choice(ahead)
         if stage == "start":
             return Moment(stage, 0, random.uniform(0, START_SECONDS))
-        # Half of them at once, where a file may be half written.
+        # Half of the moments are immediate: the file may be half written.
         after = random.choice((0.0, random.uniform(0, JITTER_SECONDS)))
-        return Moment(stage, random.randint(there[stage] + 1, self.files[stage]), after)
+        return Moment(stage, random.randint(counts[stage] + 1, self.files[stage]), after)
 
     def check_unfinished(self, out: Path) -> None:
-        """Raise where a folder says that it is complete, and is not."""
+        """Raise if a folder has a report and is incomplete."""
         if (out / REPORT).exists() and stored(out) != self.answer:
-            raise Violation(f"{out.name}: {REPORT} is there and the job is not complete")
+            raise Violation(f"{out.name}: {REPORT} exists and the job is incomplete")
 
     def check(self, out: Path, tally: Tally) -> None:
-        """Raise where a finished job differs in anything from the undisturbed one; count what was compared."""
+        """Raise if a finished job differs from the undisturbed one; count the compared images and files."""
         accounted = Counter(path for name in ("rows", "rejects") for path in paths(out / name))
         missing, extra = self.listed - accounted, accounted - self.listed
         tally.seen["images compared"] += accounted.total()
@@ -160,30 +178,30 @@ class Site:
         tally.seen["images twice"] += extra.total()
         if missing or extra:
             raise Violation(f"{out.name}: missing {sorted(missing)[:3]}, twice {sorted(extra)[:3]}")
-        found = compare(str(self.undisturbed), str(out))
-        if not found.identical:
-            raise Violation(f"{out.name}: {found.differences}")
+        comparison = compare(str(self.undisturbed), str(out))
+        if not comparison.identical:
+            raise Violation(f"{out.name}: {comparison.differences}")
         files = stored(out)
         if wrong := sorted(
             name for name in files.keys() | self.answer.keys() if files.get(name) != self.answer.get(name)
         ):
-            raise Violation(f"{out.name}: stored otherwise: {wrong[:3]}")
+            raise Violation(f"{out.name}: different contents: {wrong[:3]}")
         tally.seen["files compared"] += len(files)
         tally.seen["temporary files left"] += sum(name.endswith(".tmp") for name in all_files(out))
         tally.seen["jobs finished"] += 1
 
 
 class Command:
-    """The command line in a process group of its own, and every process that comes of it."""
+    """A command in a new process group, with all processes that it starts."""
 
-    def __init__(self, words: list[str], out: Path, said: Path, environ: dict[str, str]) -> None:
+    def __init__(self, argv: list[str], out: Path, logs: Path, environ: dict[str, str]) -> None:
         self.out = out
         self.mark = uuid4().hex
-        said.mkdir(exist_ok=True)
-        self._answer, self._errors = said / f"{self.mark}.json", said / f"{self.mark}.err"
+        logs.mkdir(exist_ok=True)
+        self._answer, self._errors = logs / f"{self.mark}.json", logs / f"{self.mark}.err"
         with self._answer.open("wb") as answer, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                words,
+                argv,
                 env=os.environ | {MARK: self.mark} | environ,
                 stdin=subprocess.DEVNULL,
                 stdout=answer,
@@ -192,7 +210,7 @@ class Command:
             )
 
     def reaches(self, moment: Moment) -> bool:
-        """Return at a moment, or False when the command has ended before."""
+        """Wait for a moment; return False if the command ends before it."""
         deadline = time.monotonic() + LIMIT_SECONDS
         while moment.files and len(entries(self.out, moment.stage)) < moment.files:
             if self.process.poll() is not None:
@@ -207,19 +225,19 @@ class Command:
         return False
 
     def family(self) -> list[psutil.Process]:
-        """Return the processes that came of this command and run now, the command included."""
+        """Return the running processes of this command, itself included."""
         entry = f"{MARK}={self.mark}".encode()
         found = []
         for pid in psutil.pids():
             try:
                 if entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     found.append(psutil.Process(pid))
-            except (OSError, psutil.NoSuchProcess):  # it has ended, or is not ours
+            except (OSError, psutil.NoSuchProcess):  # ended, or owned by another user
                 continue
         return found
 
     def named(self, *words: str) -> list[psutil.Process]:
-        """Return the processes of the family, the command aside, whose command lines hold one of the words."""
+        """Return the processes of the family, without the command, whose command line contains one of the words."""
         found = []
         for process in self.family():
             try:
@@ -231,22 +249,22 @@ class Command:
         return found
 
     def kill(self, *, group: bool) -> None:
-        """Kill the command, as the kernel does it, alone or with the other processes of its group."""
+        """Kill the command with SIGKILL, alone or with its process group."""
         (os.killpg if group else os.kill)(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def wait(self, seconds: float = LIMIT_SECONDS) -> dict[str, Any]:
-        """Return what the command answered.
+        """Return the JSON object that the command printed.
 
         Raises
         ------
         Violation
-            It did not end in time, or did not answer with one JSON object.
+            The command did not end in time, or printed no JSON object.
         """
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise Violation(f"{self.out.name}: it has not ended within {seconds:.0f} s") from None
+            raise Violation(f"{self.out.name}: still running after {seconds:.0f} s") from None
         try:
             answer: dict[str, Any] = orjson.loads(self._answer.read_bytes())
         except orjson.JSONDecodeError:
@@ -254,7 +272,7 @@ class Command:
         return answer
 
     def done(self) -> dict[str, Any]:
-        """Return the report of a command that has to succeed."""
+        """Return the report of a command that must succeed."""
         answer = self.wait()
         if self.process.returncode:
             raise Violation(f"{self.out.name}: exit {self.process.returncode}: {answer}")
@@ -262,34 +280,34 @@ class Command:
 
     @property
     def errors(self) -> str:
-        """The end of what it said on stderr."""
+        """The last 2,000 characters of stderr."""
         return self._errors.read_text(errors="replace")[-2000:]
 
     def leaves_nothing(self) -> bool:
-        """Tell whether every process of a killed command ends of itself."""
+        """Return True if all processes of a killed command end without help."""
         _, alive = psutil.wait_procs(self.family(), timeout=END_SECONDS)
         return not alive
 
     def end(self) -> None:
-        """Kill what is left of the family."""
-        while left := self.family():
-            for process in left:
+        """Kill the remaining processes of the family."""
+        while remaining := self.family():
+            for process in remaining:
                 try:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
-            psutil.wait_procs(left, timeout=1)
+            psutil.wait_procs(remaining, timeout=1)
             self.process.poll()
 
 
 def entries(out: Path, stage: str) -> set[str]:
-    """Return the names of the files of a stage that are there or being written: a temporary name counts as its own."""
+    """Return the names of a stage's files, stored or being written under a temporary name."""
     folder, name = (out, stage) if stage.endswith(".json") else (out / stage, "")
     try:
-        there = os.listdir(folder)
+        listed = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    names = {".".join(entry[1:].split(".")[:2]) if entry.endswith(".tmp") else entry for entry in there}
+    names = {".".join(entry[1:].split(".")[:2]) if entry.endswith(".tmp") else entry for entry in listed}
     return {entry for entry in names if not name or entry == name}
 
 
@@ -299,14 +317,14 @@ def all_files(out: Path) -> list[str]:
 
 
 def stored(out: Path) -> Stored:
-    """Return every file that holds a part of the answer, with its bytes."""
+    """Return the contents of every output file except the report and temporary files: name → bytes."""
     return {name: (out / name).read_bytes() for name in all_files(out) if name != REPORT and not name.endswith(".tmp")}
 
 
 def finished(out: Path) -> dict[str, Identity]:
-    """Return the parts that are done, each with its inode and time: another where it was written again.
+    """Return the finished parts, each with its inode and modification time, which change when it is written again.
 
-    The rejects of a partition count when its features, which are written after them, are there.
+    The rejects of a partition are finished when its features, which are written after them, are stored.
     """
     found = {}
     for name in all_files(out):
@@ -321,6 +339,6 @@ def finished(out: Path) -> dict[str, Identity]:
 
 
 def paths(folder: Path) -> Iterator[str]:
-    """Yield the paths that the Parquet parts in a folder list."""
+    """Yield the column `path` of all Parquet parts of a folder."""
     for part in sorted(folder.glob("part-*.parquet")):
         yield from pq.read_table(part, columns=["path"])["path"].to_pylist()

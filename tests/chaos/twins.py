@@ -1,7 +1,7 @@
-"""Two commands work on one --out at once, or two workers on one partition: one wins, or both agree; nothing is torn.
+"""Run two commands on one --out, or two workers on one partition, at once; the output must be that of one.
 
-On Spark it is two workers: one is stopped in the middle of a partition, the speculative execution of Spark starts a
-twin, and the first goes on while the twin works, or when it has finished.
+On Spark, two workers: one is stopped during a partition, speculative execution starts a second attempt, and the first
+continues during or after the second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.chaos.site import Site, Tally, Violation
 
 BACKENDS = ("local", "dask", "spark")
 PAUSE_SECONDS = (1.0, 8.0)
-SPECULATION = {  # Spark has none on one machine, but on a cluster that it makes there
+SPECULATION = {  # not supported with local[n]; hence local-cluster
     "spark.speculation": "true",
     "spark.speculation.interval": "100ms",
     "spark.speculation.minTaskRuntime": "100ms",
@@ -33,7 +33,7 @@ SPECULATION = {  # Spark has none on one machine, but on a cluster that it makes
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Run one pair of commands, the second from a random moment of the first on; or one job with pairs of workers."""
+    """Run a pair of commands, the second started at a random moment of the first; or one job with twin workers."""
     if backend == "spark":
         _speculate(site, random, tally)
         return
@@ -55,7 +55,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
                         "StorageError",
                     ):
                         raise Violation(f"{out.name}: at {moment}: not a clear error: {answer}")
-                    tally.seen["refused or failed" if "error" in answer else "twins that finished"] += 1
+                    tally.seen["rejected or failed" if "error" in answer else "twins that finished"] += 1
                     site.check_unfinished(out)
         with site.command(out, *where) as last:
             last.done()
@@ -63,16 +63,16 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 
 def _speculate(site: Site, random: Random, tally: Tally) -> None:
-    places = site.root / "speculation.yaml"
+    cluster_file = site.root / "speculation.yaml"
     conf = "".join(f"      {name}: '{value}'\n" for name, value in SPECULATION.items())
-    places.write_text(
+    cluster_file.write_text(
         f"clusters:\n  chaos:\n    backend: spark\n    address: 'local-cluster[2,1,1024]'\n    conf:\n{conf}"
     )
     with site.out() as out:
         moment = site.moment(random, out, ("rejects", "features", "rows"))
         assert moment is not None
         environ = {"SPARK_LOCAL_IP": "127.0.0.1", "SPARK_WORKER_DIR": str(site.root / "work")}
-        with site.command(out, "--cluster", "chaos", "--cluster-file", str(places), **environ) as command:
+        with site.command(out, "--cluster", "chaos", "--cluster-file", str(cluster_file), **environ) as command:
             workers = [
                 process
                 for process in (command.named("pyspark.daemon") if command.reaches(moment) else [])
@@ -86,7 +86,7 @@ def _speculate(site: Site, random: Random, tally: Tally) -> None:
                 time.sleep(random.uniform(*PAUSE_SECONDS))
                 with suppress(psutil.NoSuchProcess):
                     victim.send_signal(signal.SIGCONT)
-                    tally.seen["stopped ones that went on"] += 1
+                    tally.seen["stopped workers continued"] += 1
             else:
                 tally.seen["moments missed"] += 1
             command.done()

@@ -1,4 +1,4 @@
-"""Workers are killed, stopped for longer than the engine waits, or refused memory, at random moments of every stage."""
+"""Kill workers, stop them for longer than the engine waits, or limit their memory, at random moments of every stage."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import psutil
 from tests.chaos.site import LIMIT_SECONDS, STAGES, Command, Site, Tally, Violation
 
 BACKENDS = ("dask", "spark")
-FAULTS = 4  # of one job, at most
+FAULTS = 4  # most per job
 LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark.daemon",)}
-STOPPED_SECONDS = {"dask": 90, "spark": 30}  # after so long, a worker that is stopped has been replaced
+STOPPED_SECONDS = {"dask": 90, "spark": 30}  # until a stopped worker is replaced
 KINDS = ("killed", "stopped", "without memory")
 MEMORY_SECONDS = 0.5
 RETRIES_USED_UP = ("3 of 3 times", "after 3 attempts")
 
 
 def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally) -> None:
-    """Finish one job whose workers meet up to `faults` faults."""
+    """Finish one job with up to `faults` faults in its workers."""
     where = site.where(backend)
     with site.out() as out:
         stages = [random.choice(STAGES[2:]) for _ in range(min(faults, random.randint(1, FAULTS)))]
@@ -44,7 +44,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
             answer = command.wait(LIMIT_SECONDS + stopped * STOPPED_SECONDS[backend])
             for timer in timers:
                 timer.cancel()
-        if "error" in answer:  # a partition that met three faults; the same command goes on from there
+        if "error" in answer:  # a partition failed three times; the same command resumes
             if not any(words in answer["error"]["message"] for words in RETRIES_USED_UP):
                 raise Violation(f"{out.name}: {answer}")
             tally.seen["jobs failed with retries used up, and resumed"] += 1
@@ -55,7 +55,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 
 def _inject(kind: str, command: Command, backend: str, random: Random) -> threading.Timer | None:
-    """Do it to a random worker, and return what will undo it; None where no worker is there."""
+    """Inject a fault into a random worker; return the timer that undoes it, or None without a worker."""
     workers = [process for process in command.named(*LINES[backend]) if backend == "dask" or _is_forked(process)]
     if not workers:
         return None
@@ -65,7 +65,7 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
         if kind == "killed":
             victim.send_signal(signal.SIGKILL)
         elif kind == "stopped":
-            victim.send_signal(signal.SIGSTOP)  # for good: that somebody kills it is what must hold
+            victim.send_signal(signal.SIGSTOP)  # never continued: the engine must replace it
         else:
             before = resource.prlimit(victim.pid, resource.RLIMIT_AS)
             resource.prlimit(victim.pid, resource.RLIMIT_AS, (victim.memory_info().vms, before[1]))
@@ -77,7 +77,7 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
 
 
 def _is_forked(process: psutil.Process) -> bool:
-    """Tell a Python worker of Spark's from the daemon that it is forked from."""
+    """Return True for a Python worker of Spark, which a daemon forks, and False for the daemon."""
     parent = process.parent()
     return parent is not None and "backends.spark.daemon" in parent.cmdline()
 

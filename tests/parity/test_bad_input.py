@@ -1,7 +1,7 @@
 """Bad input and interruptions of whole jobs.
 
-Each case ends in a clear message and an exit code, or in a row of ``rejects/``. Finished work is kept, and a resumed job
-ends with the same bits. Invalid option values are tested in unit/cli.
+Each case ends in a clear message and an exit code, or in a row of ``rejects/``. Finished work is kept, and a resumed
+job ends with the same bits. Invalid option values are tested in unit/cli.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KEPT = "What is finished is kept"
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""On a process's path, it makes each operation on the files below FRUITS_SLOW take 50 ms longer, and counts them."""
+"""Imported by Python at start-up: delay each file operation below FRUITS_SLOW by 50 ms, and count the operations."""
 
 import atexit
 import builtins
@@ -8,34 +8,34 @@ import time
 
 FOLDER = os.environ["FRUITS_SLOW"]
 DELAY_SECONDS = 0.05
-counted = 0
+operations = 0
 
 
-def slow(operation):
-    def slower(path, *args, **kwargs):
-        global counted
+def delay(operation):
+    def delayed(path, *args, **kwargs):
+        global operations
         if isinstance(path, str | os.PathLike) and os.fspath(path).startswith(FOLDER + os.sep):
-            counted += 1
+            operations += 1
             time.sleep(DELAY_SECONDS)
         return operation(path, *args, **kwargs)
 
-    return slower
+    return delayed
 
 
-def slow_fsync(descriptor, fsync=os.fsync):
-    global counted
-    counted += 1
+def delayed_fsync(descriptor, fsync=os.fsync):
+    global operations
+    operations += 1
     time.sleep(DELAY_SECONDS)
     fsync(descriptor)
 
 
 @atexit.register
-def tell():
+def write_count():
     with open(f"{FOLDER}.slow", "a") as file:
-        file.write(f"{counted}\n")
+        file.write(f"{operations}\n")
 
 
 for name in ("open", "stat", "replace", "rename", "unlink", "mkdir", "listdir", "scandir"):
-    setattr(os, name, slow(getattr(os, name)))
-builtins.open = io.open = slow(builtins.open)
-os.fsync = slow_fsync
+    setattr(os, name, delay(getattr(os, name)))
+builtins.open = io.open = delay(builtins.open)
+os.fsync = delayed_fsync
