@@ -1,4 +1,4 @@
-"""Keras itself, in a process of its own: saves weights in its own format, and computes reference features."""
+"""Keras in a subprocess: saves weights in its own format, and computes reference features."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def save_weights(
     environment = os.environ | {
         "KERAS_BACKEND": "openvino" if pixels is None else "tensorflow",
         "KERAS_HOME": str(target.parent / "keras"),
-        "CI": "true",  # OpenVINO's telemetry does not call home from there
+        "CI": "true",  # disables OpenVINO's telemetry
         "CUDA_VISIBLE_DEVICES": "-1",
     }
     command = [sys.executable, "-c", SCRIPT, name, str(weights or seed), str(target), *files]

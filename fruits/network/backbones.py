@@ -1,4 +1,4 @@
-"""The networks that features can be taken from: Keras applications whose preprocessing is known here."""
+"""The networks that compute features: Keras applications and their preprocessing."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class Backbone:
     Attributes
     ----------
     name : str
-        Its name in ``keras.applications``.
+        Name in ``keras.applications``.
     size : int
-        Height and width of its input, in pixels.
+        Height and width of the input, in pixels.
     features : int
-        The length of its feature vector.
+        Length of the feature vector.
     preprocessing : {"tf", "caffe", "none"}
         ``tf``: ``x / 127.5 - 1``. ``caffe``: RGB to BGR, then the ImageNet means (103.939, 116.779, 123.68) are
-        subtracted. ``none``: 0 to 255 as they are, because the network scales them itself. The names are Keras'
+        subtracted. ``none``: 0 to 255 unchanged, because the network contains the scaling. The names are Keras'
         (``keras.applications.imagenet_utils.preprocess_input``).
     weights_file : str
-        The official file of its ImageNet weights, below `KERAS_FILES`.
+        Official file of the ImageNet weights, relative to `KERAS_FILES`.
     weights_md5 : str or None
-        The MD5 of that file, as ``keras.applications`` has it.
+        MD5 of that file, from the source of ``keras.applications``; None if the file is not checked.
     weights_digest : str or None
-        The :func:`fruits.network.weights.tensor_digest` of its ImageNet tensors; None where it is not known.
+        :func:`fruits.network.digests.tensor_digest` of the ImageNet tensors; None if any tensors are accepted.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Backbone:
     weights_digest: str | None = None
 
 
-# Where keras.applications downloads from.
+# The host that keras.applications downloads from.
 KERAS_FILES = "https://storage.googleapis.com/tensorflow/keras-applications/"
 
 BACKBONES = {
@@ -78,12 +78,12 @@ BACKBONES = {
 
 
 def backbone(name: str) -> Backbone:
-    """Return the backbone called `name`.
+    """Return the backbone of that name.
 
     Raises
     ------
     SettingsError
-        No backbone has that name.
+        The name is unknown.
     """
     if name not in BACKBONES:
         raise SettingsError(f"--backbone {name}: not known. Allowed: {', '.join(BACKBONES)}.")

@@ -1,7 +1,7 @@
-"""The network that turns pixels into features: compiled once on the driver, shipped as bytes, loaded once per thread.
+"""The network that computes features from pixels: read or built on the driver, sent as bytes, loaded once per thread.
 
-Two engines behind one call. Both see one picture at a time and use one thread, so that an image's features depend on
-that image alone, down to the last bit, and as many workers as there are cores do not fight over them.
+Two engines implement one call. Both process one image at a time on one thread: the features of an image depend on that
+image alone, to the last bit, and one worker per core does not oversubscribe the CPU.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from fruits.errors import SettingsError
 from fruits.network import backbones
 from fruits.network.backbones import Backbone
-from fruits.network.build import content_digest, run
-from fruits.network.weights import cache_folder, find_weights
+from fruits.network.build import build_in_subprocess, read_built, require_keras
+from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST, packaged_network
+from fruits.network.weights import cache_folder, find_weights, given_address
 
 __all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "NeuralNetwork", "compile_network"]
 
 Engine = Literal["openvino", "tensorflow"]
 
-DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions that bring it
+DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions that provide it
     "openvino": ("openvino",),
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
 }
 EXTRAS = {"openvino": "fruits", "tensorflow": "'fruits[tensorflow]'"}
-CACHE_FORMAT = 1  # of the compiled network's file
-CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # of ImageNet's blue, green and red, as Keras has them
+CACHE_FORMAT = 1  # of the file of a built network
+CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blue, green and red; Keras
 
-GREETING = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
+STARTUP_LINES = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
 
 _loaded = threading.local()
-_loading = threading.Lock()  # OpenVINO's bindings can lock up where two threads use them for the first time at once
+_loading = threading.Lock()  # OpenVINO's bindings can deadlock if two threads use them for the first time at once
 
 
 class Featurizer(Protocol):
-    """A network that is ready to run, on the thread that loaded it."""
+    """A loaded network, for the thread that loaded it."""
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the features of pictures.
+        """Return the features of images.
 
         Parameters
         ----------
         pixels : ndarray of uint8, shape (n, size, size, 3)
-            RGB, as :func:`fruits.images.decode.decode` gives them.
+            RGB, from :func:`fruits.images.decode.decode`.
 
         Returns
         -------
@@ -65,24 +65,24 @@ class Featurizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NeuralNetwork:
-    """A compiled network as bytes: what the driver ships to its workers.
+    """A network as bytes, sent by the driver to its workers.
 
     Attributes
     ----------
     engine : {"openvino", "tensorflow"}
-        What runs it.
+        Library that runs it.
     package : str
-        The package that brings the engine, with its version: ``openvino-2026.4.1``.
+        Distribution of the engine, with its version: ``openvino-2026.4.1``.
     backbone : str
-        The name of its :class:`fruits.network.backbones.Backbone`.
+        Name of its :class:`fruits.network.backbones.Backbone`.
     weights_digest : str
-        The digest of its weights' tensors.
+        :func:`fruits.network.digests.tensor_digest` of its weights.
     features : int
-        The length of a feature vector.
+        Length of a feature vector.
     graph, constants : bytes
-        OpenVINO's XML and its constants; or TensorFlow's frozen GraphDef, and nothing.
+        OpenVINO's XML and constants; or TensorFlow's frozen GraphDef and an empty value.
     digest : str
-        The sha256 of both.
+        :func:`fruits.network.digests.content_digest` of both.
     """
 
     engine: Engine
@@ -95,7 +95,7 @@ class NeuralNetwork:
     digest: str
 
     def load(self) -> Featurizer:
-        """Return this thread's featurizer, made at the first call and kept for as long as the thread lives."""
+        """Return this thread's featurizer, created at the first call and cached for the life of the thread."""
         known: dict[str, Featurizer] = _loaded.__dict__.setdefault("featurizers", {})
         if self.digest not in known:
             kind = _OpenVINO if self.engine == "openvino" else _TensorFlow
@@ -105,47 +105,61 @@ class NeuralNetwork:
 
 
 def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> NeuralNetwork:
-    """Return a backbone compiled for an engine, from the cache folder where it was compiled before.
+    """Return a backbone's network for an engine.
+
+    MobileNetV2 for OpenVINO ships with Fruits. Other networks are built with Keras once, and read from the cache folder
+    afterwards.
 
     Parameters
     ----------
     backbone : str
         One of :data:`fruits.network.backbones.BACKBONES`.
     engine : {"openvino", "tensorflow"}
-        What shall run it.
+        Library that runs it.
     weights : str, optional
-        The address of its weights; see :func:`fruits.network.weights.find_weights` for where else they are sought.
+        Address of a file of its weights. Default: see :func:`fruits.network.weights.find_weights`.
 
     Raises
     ------
     SettingsError
-        The backbone or the engine is not known, or the engine is not installed, or the cache folder cannot be written.
+        The backbone or the engine is unknown, the engine or Keras is not installed, or the cache folder is read-only.
     WeightsError
         As in :func:`fruits.network.weights.find_weights`.
     """
-    network = backbones.backbone(backbone)
+    kind = backbones.backbone(backbone)
     known, package = _installed(engine)
-    versions = f"keras-{version('keras')}-{package}"
-    found = find_weights(network, weights)
+    if kind.name == PACKAGED and known == "openvino":
+        if given_address(weights):
+            find_weights(kind, weights)  # raises unless they are the weights of the packaged network
+        assert kind.weights_digest is not None
+        graph, constants = packaged_network()
+        weights_digest, digest = kind.weights_digest, PACKAGED_DIGEST
+    else:
+        require_keras(f"{kind.name} on {known}")
+        weights_digest, graph, constants, digest = _built(kind, known, package, weights)
+    return NeuralNetwork(known, package, kind.name, weights_digest, kind.features, graph, constants, digest)
+
+
+def _built(kind: Backbone, engine: Engine, package: str, weights: str | None) -> tuple[str, bytes, bytes, str]:
+    """Return weights digest, graph, constants and digest of a network, from the cache folder or built into it."""
+    found = find_weights(kind, weights)
     folder = cache_folder("networks")
-    path = folder / f"{network.name}-{found.digest[:16]}-{versions}-{CACHE_FORMAT}.safetensors"
-    stored = _read(path)
+    versions = f"keras-{version('keras')}-{package}"
+    path = folder / f"{kind.name}-{found.digest[:16]}-{versions}-{CACHE_FORMAT}.safetensors"
+    stored = read_built(path)
     if stored is None:
         with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as temporary:
             target = Path(temporary, path.name)
-            run(known, network.name, found.path, target, origin=found.source)
+            build_in_subprocess(engine, kind.name, found.path, target, origin=found.source)
             target.replace(path)
-        stored = _read(path)
+        stored = read_built(path)
     if stored is None:
-        raise SettingsError(
-            f"{path}: damaged as soon as it was written. Check the disk, or set FRUITS_CACHE to another."
-        )
-    graph, constants, digest = stored
-    return NeuralNetwork(known, package, network.name, found.digest, network.features, graph, constants, digest)
+        raise SettingsError(f"{path}: corrupt right after writing. Check the disk, or set FRUITS_CACHE to another one.")
+    return found.digest, *stored
 
 
 def _installed(engine: str) -> tuple[Engine, str]:
-    """Return an engine that can be used, and the name and version of the package that brings it."""
+    """Return an engine, and the name and version of its distribution."""
     if engine not in DISTRIBUTIONS:
         raise SettingsError(f"--engine {engine}: not known. Allowed: {', '.join(DISTRIBUTIONS)}.")
     for name in DISTRIBUTIONS[engine]:
@@ -153,22 +167,11 @@ def _installed(engine: str) -> tuple[Engine, str]:
             return cast(Engine, engine), f"{name}-{version(name)}"
         except PackageNotFoundError:
             continue
-    raise SettingsError(f"--engine {engine}: not installed. It comes with: pip install {EXTRAS[engine]}")
-
-
-def _read(path: Path) -> tuple[bytes, bytes, str] | None:
-    """Return graph, constants and digest of a compiled network, or nothing where its file is missing or damaged."""
-    try:
-        with safe_open(path, "numpy") as file:
-            graph, constants = file.get_tensor("graph").tobytes(), file.get_tensor("constants").tobytes()
-            digest = (file.metadata() or {}).get("digest")
-    except (OSError, SafetensorError):
-        return None
-    return (graph, constants, digest) if digest == content_digest(graph, constants) else None
+    raise SettingsError(f"--engine {engine}: not installed. Install it with: pip install {EXTRAS[engine]}")
 
 
 def _prepare(pixels: NDArray[np.uint8], network: Backbone, out: NDArray[np.float32]) -> None:
-    """Write one picture, shape (size, size, 3), as the backbone wants it."""
+    """Write one preprocessed image, shape (size, size, 3), to `out`."""
     if network.preprocessing == "tf":
         np.divide(pixels, np.float32(127.5), out=out, dtype=np.float32)
         np.subtract(out, np.float32(1), out=out)
@@ -187,7 +190,7 @@ def _check(pixels: NDArray[np.uint8], network: Backbone) -> None:
 
 
 class _OneByOne:
-    """What the engines share: each picture is prepared in the engine's input, shape (1, …), and run by itself."""
+    """Base of the engines: writes each image to the engine's input, shape (1, …), and runs it alone."""
 
     _kind: Backbone
     _input: NDArray[np.float32]
@@ -195,13 +198,13 @@ class _OneByOne:
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         _check(pixels, self._kind)
         features = np.empty((len(pixels), self._kind.features), np.float32)
-        for picture, row in zip(pixels, features, strict=True):
-            _prepare(picture, self._kind, self._input[0])
+        for image, row in zip(pixels, features, strict=True):
+            _prepare(image, self._kind, self._input[0])
             row[:] = self._infer()[0]
         return features
 
     def _infer(self) -> NDArray[np.float32]:
-        """Return the features of what is in the input, shape (1, features)."""
+        """Return the features of the image in the input, shape (1, features)."""
         raise NotImplementedError
 
 
@@ -215,9 +218,9 @@ class _OpenVINO(_OneByOne):
             {
                 "INFERENCE_NUM_THREADS": 1,
                 "NUM_STREAMS": 1,
-                # Every process would pin its thread to the same first core.
+                # With pinning, every process pins its thread to the same first core.
                 "ENABLE_CPU_PINNING": False,
-                # Otherwise bfloat16 where the CPU has it, which moves these features by a fifth.
+                # The default is bfloat16 on CPUs that have it, which changes these features by 21 %.
                 "INFERENCE_PRECISION_HINT": "f32",
                 "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             },
@@ -236,13 +239,13 @@ class _TensorFlow(_OneByOne):
     def __init__(self, network: NeuralNetwork, kind: Backbone) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-        with _without_greeting():
+        with _without_startup_lines():
             import tensorflow as tf
 
         definition = tf.compat.v1.GraphDef.FromString(network.graph)
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(definition, name="")
-        # A session has thread pools of its own; TensorFlow 2's are one per process and fixed at first use.
+        # A session can have its own thread pools; those of TensorFlow 2 are per process and fixed at first use.
         threads = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=1, inter_op_parallelism_threads=1, use_per_session_threads=True
         )
@@ -258,8 +261,8 @@ class _TensorFlow(_OneByOne):
 
 
 @contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Keep TensorFlow's greeting off standard error: it comes whatever the log level, from every worker."""
+def _without_startup_lines() -> Iterator[None]:
+    """Remove TensorFlow's start-up lines from standard error; they ignore the log level, in every worker."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as caught:
         os.dup2(caught.fileno(), 2)
@@ -269,13 +272,13 @@ def _without_greeting() -> Iterator[None]:
             os.dup2(stderr, 2)
             os.close(stderr)
             caught.seek(0)
-            os.write(2, b"".join(line for line in caught if not line.startswith(GREETING)))
+            os.write(2, b"".join(line for line in caught if not line.startswith(STARTUP_LINES)))
 
 
 def _import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would call home from every worker.
+    """Import OpenVINO without its telemetry, which would send statistics from every worker.
 
-    Where that package cannot be imported, OpenVINO uses a stub of its own in its place, for good.
+    If ``openvino_telemetry`` cannot be imported, OpenVINO uses its stub for the life of the process.
     """
     if "openvino" in sys.modules or "openvino_telemetry" in sys.modules:
         import openvino

@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]
     from fruits.jobs.identity import check_same
     from fruits.model.rows import decode_rows
     from fruits.model.scaled_pca import ScaledPCA
-    from fruits.network.build import _read, _refusing
+    from fruits.network.weight_files import read_tensors, rejecting_corrupt
     from fruits.storage.folder import Folder
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fruits-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
@@ -70,8 +70,8 @@ def job_file(data: bytes) -> None:
 def weights(data: bytes) -> None:
     (FOLDER / "weights").write_bytes(data)
     try:
-        with _refusing("here"):
-            _read(FOLDER / "weights")
+        with rejecting_corrupt("here"):
+            read_tensors(FOLDER / "weights")
     except WeightsError:
         return
 

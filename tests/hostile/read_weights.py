@@ -1,17 +1,17 @@
-"""Read files of weights in a process of its own: ``python -m tests.hostile.read_weights FILE…``."""
+"""Read files of weights in a subprocess: ``python -m tests.hostile.read_weights FILE…``."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from fruits.network.build import _read, _refusing
+from fruits.network.weight_files import read_tensors, rejecting_corrupt
 from tests.hostile.measure import print_measurements
 
 
 def read(path: Path) -> int:
-    with _refusing(path.name):
-        return len(_read(path) or ())
+    with rejecting_corrupt(path.name):
+        return len(read_tensors(path) or ())
 
 
 if __name__ == "__main__":

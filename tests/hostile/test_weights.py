@@ -1,4 +1,4 @@
-"""Files of weights from somebody else: sizes are checked before memory is taken, and nothing of them ever runs."""
+"""Hostile files of weights: sizes are checked before memory is allocated, and no code in them runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from fruits.errors import WeightsError
 from fruits.network.backbones import backbone
-from fruits.network.build import _read, _refusing
+from fruits.network.weight_files import read_tensors, rejecting_corrupt
 from fruits.network.weights import find_weights
 from tests.hostile.conftest import EXAMPLES
 from tests.hostile.measure import run_module
@@ -27,7 +27,7 @@ MEMORY = 10**9
 
 
 def model(marker: Path) -> dict[str, object]:
-    """Return what Keras stores for a model of ``Lambda(lambda x: …)``, which leaves a marker where it is called."""
+    """Return Keras' stored form of a model of ``Lambda(lambda x: …)``; calling the layer creates the marker file."""
     code = eval(f"lambda x: open({str(marker)!r}, 'w').close() or x").__code__
     function = {"code": base64.b64encode(marshal.dumps(code)).decode(), "defaults": None, "closure": None}
     layers = [
@@ -40,9 +40,9 @@ def model(marker: Path) -> dict[str, object]:
     return {"class_name": "Sequential", "config": {"name": "evil", "layers": layers}}
 
 
-def refused(path: Path) -> str:
-    with pytest.raises(WeightsError) as caught, _refusing("here"):
-        _read(path)
+def rejection(path: Path) -> str:
+    with pytest.raises(WeightsError) as caught, rejecting_corrupt("here"):
+        read_tensors(path)
     return str(caught.value)
 
 
@@ -75,23 +75,25 @@ def file(tmp_path: Path) -> Path:
     ],
     ids=["2^63", "99-million", "braces", "terabytes", "overflow", "negative", "objects", "backwards", "overlap"],
 )
-def test_safetensors_that_claim_more_than_is_there_are_refused(file: Path, data: bytes) -> None:
+def test_safetensors_with_a_false_header_are_rejected(file: Path, data: bytes) -> None:
     file.write_bytes(data)
-    assert refused(file).startswith("here: damaged, or not weights of this network: ")
+    assert rejection(file).startswith("here: corrupt, or not weights of this network: ")
 
 
 @pytest.mark.parametrize("chunked", [True, False])
-def test_hdf5_that_claims_terabytes_is_refused_before_memory_is_taken(file: Path, chunked: bool) -> None:
+def test_hdf5_that_claims_terabytes_is_rejected_before_memory_is_allocated(file: Path, chunked: bool) -> None:
     with h5py.File(file, "w") as written:
         options = {"chunks": (2**20,), "compression": "gzip"} if chunked else {}
         written.create_dataset("a/a/kernel:0", (2**44,), "f4", fillvalue=0, **options)
     assert file.stat().st_size < 10_000
-    refused(file)
+    rejection(file)
 
 
 @EXAMPLES
 @given(data=st.data())
-def test_safetensors_with_changed_bytes(tmp_path: Path, data: st.DataObject) -> None:
+def test_safetensors_with_changed_bytes_are_rejected_or_stay_within_the_file_size(
+    tmp_path: Path, data: st.DataObject
+) -> None:
     whole = bytearray(save({"a/kernel": np.ones((3, 2), np.float32), "a/bias": np.ones(2, np.float32)}))
     changes = st.dictionaries(st.integers(0, len(whole) - 1), st.integers(0, 255), min_size=1, max_size=6)
     for place, value in data.draw(changes).items():
@@ -99,16 +101,16 @@ def test_safetensors_with_changed_bytes(tmp_path: Path, data: st.DataObject) -> 
     path = tmp_path / "changed"
     path.write_bytes(whole)
     try:
-        with _refusing("here"):
-            found = _read(path)
+        with rejecting_corrupt("here"):
+            tensors = read_tensors(path)
     except WeightsError:
         return
-    assert found is not None
-    assert sum(array.nbytes for array in found.values()) <= len(whole)
+    assert tensors is not None
+    assert sum(array.nbytes for array in tensors.values()) <= len(whole)
 
 
-def test_hdf5_with_changed_bytes_costs_its_process_no_gigabyte(tmp_path: Path) -> None:
-    """In a process of its own, as in a job: the library is C, and what it does with damage is not ours to say."""
+def test_hdf5_with_changed_bytes_takes_less_than_a_gigabyte(tmp_path: Path) -> None:
+    """In a subprocess, as in a job: the HDF5 library is C code, and a corrupt file can crash it."""
     folder = tmp_path / "files"
     folder.mkdir()
     with h5py.File(tmp_path / "whole.h5", "w") as written:
@@ -125,10 +127,10 @@ def test_hdf5_with_changed_bytes_costs_its_process_no_gigabyte(tmp_path: Path) -
         for place in random.integers(8, len(whole), random.integers(1, 6)):
             data[place] = random.choice([0, 1, 0x7F, 0xFF, int(random.integers(256))])
         (folder / f"{number:03d}").write_bytes(data if number % 3 else data[: random.integers(len(data))])
-    taken = run_module("tests.hostile.read_weights", *sorted(folder.iterdir()))
-    assert len(taken) == 150
-    assert max(each.memory for each in taken.values()) < MEMORY
-    assert max(each.seconds for each in taken.values()) < 5
+    measured = run_module("tests.hostile.read_weights", *sorted(folder.iterdir()))
+    assert len(measured) == 150
+    assert max(each.memory for each in measured.values()) < MEMORY
+    assert max(each.seconds for each in measured.values()) < 5
 
 
 # -- code
@@ -136,12 +138,12 @@ def test_hdf5_with_changed_bytes_costs_its_process_no_gigabyte(tmp_path: Path) -
 
 @pytest.fixture
 def marker(tmp_path: Path) -> Path:
-    """A file that is there once the Lambda layer was called."""
+    """Return the path of a file that exists once the Lambda layer was called."""
     return tmp_path / "called"
 
 
 def lambda_h5(path: Path, marker: Path) -> Path:
-    """Write what Keras 2 stores for a model of a Lambda layer."""
+    """Write a model of a Lambda layer as Keras 2 stores it."""
     with h5py.File(path, "w") as written:
         written.attrs["model_config"] = json.dumps(model(marker))
         written.attrs["keras_version"] = "2.15.0"
@@ -151,7 +153,7 @@ def lambda_h5(path: Path, marker: Path) -> Path:
 
 
 def lambda_weights(path: Path, marker: Path) -> Path:
-    """Write a Lambda layer into the group ``layers``: the one kind of file that Keras itself is given to read."""
+    """Write a Lambda layer into the group ``layers``: the only format that Keras itself reads."""
     with h5py.File(path, "w") as written:
         written.attrs["model_config"] = json.dumps(model(marker))
         written["layers/lambda/vars/0"] = np.ones(2, np.float32)
@@ -167,21 +169,21 @@ def lambda_keras(path: Path, marker: Path) -> Path:
     return path
 
 
-def test_a_keras_archive_is_refused_unopened(file: Path, marker: Path) -> None:
-    assert "it begins with b'PK" in refused(lambda_keras(file, marker))
+def test_keras_archive_is_rejected_unopened(file: Path, marker: Path) -> None:
+    assert "starts with b'PK" in rejection(lambda_keras(file, marker))
     assert not marker.exists()
 
 
-def test_of_a_model_with_a_lambda_only_named_tensors_are_read(file: Path, marker: Path) -> None:
-    assert list(_read(lambda_h5(file, marker)) or ()) == [("lambda", "kernel")]
+def test_only_named_tensors_of_a_model_with_a_lambda_are_read(file: Path, marker: Path) -> None:
+    assert list(read_tensors(lambda_h5(file, marker)) or ()) == [("lambda", "kernel")]
     assert not marker.exists()
 
 
-def test_keras_itself_makes_no_layer_of_a_file(
+def test_keras_creates_no_layer_from_a_file(
     file: Path, marker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From end to end, in the process that runs Keras."""
+    """End to end, in the subprocess that runs Keras."""
     monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(WeightsError, match="damaged, or not weights of this network"):
+    with pytest.raises(WeightsError, match="corrupt, or not weights of this network"):
         find_weights(backbone("MobileNetV2"), str(lambda_weights(file, marker)))
     assert not marker.exists()

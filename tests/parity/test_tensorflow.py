@@ -1,4 +1,4 @@
-"""Features of the two engines, and of Keras itself, on the same pictures."""
+"""Features of both engines and of Keras itself on the same images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ij,ij->i", a, b) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-def test_the_engines_agree_on_real_images(fruits360: Path) -> None:
+def test_engines_agree_on_real_images(fruits360: Path) -> None:
     files = sorted(fruits360.glob("Training/*/*.jpg"))
     chosen = files[:: len(files) // 200][:200]
     pixels = np.stack([decode(file.read_bytes(), 224) for file in chosen])
@@ -43,7 +43,7 @@ def test_the_engines_agree_on_real_images(fruits360: Path) -> None:
     ("name", "engines"),
     [("MobileNetV2", ["openvino"]), ("ResNet50", ["openvino", "tensorflow"]), ("EfficientNetV2B0", ["openvino"])],
 )
-def test_the_features_are_those_of_keras(name: str, engines: list[str], tmp_path: Path) -> None:
+def test_features_equal_those_of_keras(name: str, engines: list[str], tmp_path: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (3, 224, 224, 3), np.uint8)
     saved = tmp_path / "saved.weights.h5"
     known = find_weights(BACKBONES[name]).path if name == "MobileNetV2" else None
