@@ -99,23 +99,23 @@ def stage(
     entry: Entry = "emr",
     region: Region = None,
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", metavar="NAME", help="Weights to upload; default: MobileNetV2.")
+        list[str] | None,
+        typer.Option("--backbone", metavar="NAME", help="Also upload the weights of a network other than MobileNetV2."),
     ] = None,
     quiet: options.Quiet = False,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Upload what nodes need: our wheel, hash-pinned wheels for their Python, scripts, weights."""
+    """Upload the files of a node: the wheel of Fruits, hash-pinned wheels for its Python, scripts, weights."""
     from backends.aws.emr.releases import release
-    from backends.aws.staging.wheelhouse import BACKBONES
     from backends.aws.staging.wheelhouse import stage as staged_to
 
     settings = _emr(entry, cluster_file)
     where = bucket_of(settings, bucket)
     carried = release(settings.release, for_job=True)
     account = Account.of(settings, where, region)
-    staged = staged_to(account, where, carried, backbones=backbone or BACKBONES, tell=to_stderr(quiet=quiet).note)
+    staged = staged_to(account, where, carried, backbones=backbone or (), tell=to_stderr(quiet=quiet).note)
     return CommandResult({"staged": staged.root}, _line(f"staged: {staged.root}"))
 
 

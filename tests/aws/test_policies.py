@@ -20,8 +20,6 @@ from backends.aws.emr import emr_step
 from backends.aws.emr import steps as emr_run
 from backends.aws.staging.staged import StagedFiles
 from fruits.images.sample import generate
-from fruits.network.backbones import backbone
-from fruits.network.weights import find_weights
 from tests.aws.actions import action, decide
 from tests.aws.conftest import REGION, SECRET
 from tests.s3.server import close_clients
@@ -138,8 +136,6 @@ def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_othe
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     for path in (tmp_path / "images").rglob("*.*"):
         s3.upload_file(str(path), BUCKET, f"images/{path.relative_to(tmp_path / 'images').as_posix()}")
-    weights = find_weights(backbone("MobileNetV2")).path
-    s3.upload_file(str(weights), BUCKET, "weights.safetensors")
     # An upload that a killed node left, to be swept.
     s3.create_multipart_upload(Bucket=BUCKET, Key="out/rows/part-00000.parquet")
     called.clear()
@@ -156,7 +152,7 @@ def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_othe
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     settings = {"requester_pays": True, "encryption": "aws:kms", "kms_key": KEY}
     out = ["--out", f"s3://{BUCKET}/out", "--components", "4", "--backend", "local", "--partition-size", "8"]
-    images = [f"s3://{BUCKET}/images", "--weights", f"s3://{BUCKET}/weights.safetensors"]
+    images = [f"s3://{BUCKET}/images"]
     for words in (
         ["run", *images, *out],
         ["run", *images, *out, "--limit", "10", "--overwrite"],

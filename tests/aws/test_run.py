@@ -294,8 +294,17 @@ def test_an_address_that_the_nodes_do_not_see_is_refused_before_anything_is_star
         command_line("run", Job(images="s3://a/i", out="out/"))
 
 
+@pytest.mark.parametrize(
+    ("backbone", "weights", "files"),
+    [(None, [], 3), ("ResNet50", ["--weights", f"{STAGED.weights}/ResNet50.safetensors"], 4)],
+)
 def test_a_job_asked_for_here_is_staged_started_and_followed(
-    ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
+    backbone: str | None,
+    weights: list[str],
+    files: int,
+    ready: Account,
+    small_wheelhouse: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     followed: list[Step] = []
 
@@ -312,21 +321,15 @@ def test_a_job_asked_for_here_is_staged_started_and_followed(
         emr_job.run_job("run", job, resolve(cluster="emr", environ={}), Noted())
     assert cleanup.find(ready) == []
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
-    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20)
+    job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out", components=20, backbone=backbone)
     told = Noted()
     assert emr_job.run_job("run", job, resolve(cluster="emr", environ={}), told) == REPORT
     args = list(inside(followed[0]).steps[0].args)
     assert args[:3] == ["spark-submit", "--deploy-mode", "cluster"]
     assert args[3:5] == [STAGED.step, followed[0].folder]
     assert json.loads(args[5]) == {"endpoint": ready.client("s3").meta.endpoint_url}
-    assert args[6:] == [
-        *command_line("run", job),
-        "--weights",
-        f"{STAGED.weights}/MobileNetV2.safetensors",
-        "--cluster",
-        "spark-yarn",
-    ]
-    assert any("uploading 4 of 4 files" in words for words in told.notes)
+    assert args[6:] == [*command_line("run", job), *weights, "--cluster", "spark-yarn"]
+    assert any(f"uploading {files} of {files} files" in words for words in told.notes)
     told.notes.clear()
     emr_job.run_job("run", job, resolve(cluster="emr", environ={}), told)
     assert not any("uploading" in words for words in told.notes)

@@ -17,6 +17,7 @@ from fruits.images.listing import Listing
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport, report_from_dict
 from fruits.model.scaled_pca import ScaledPCA
+from fruits.network.packaged import PACKAGED
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
@@ -53,7 +54,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
         network = str(ScaledPCA.load(job.model).network["backbone"])
     network = network or DEFAULT_BACKBONE
     staged = staged_for(account, settings, where, backbone=network, tell=progress.note)
-    if job.weights is None:
+    if job.weights is None and network != PACKAGED:
         words += ["--weights", f"{staged.weights}/{network}.safetensors"]
     words += ["--cluster", "spark-yarn"]
     log: Callable[[str], None] = progress.note

@@ -1,7 +1,8 @@
 """Everything that a node needs, in the bucket: ``fruits cluster stage``.
 
 Our wheel, and for the cluster's Python and glibc the wheels that ``requirements.txt`` of this package pins by their
-hashes; the scripts; the weights. Nodes need no package index and no way to the internet.
+hashes; the scripts; the weights of networks that do not ship with Fruits. Nodes need no package index and no internet
+access.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from backends.aws.emr.releases import Release
 from backends.aws.staging.staged import StagedFiles
 from fruits.errors import JobError, SettingsError
 from fruits.network.backbones import backbone
+from fruits.network.packaged import PACKAGED
 from fruits.network.weights import find_weights
 
 __all__ = ["NOTEBOOK", "REQUIREMENTS", "gather", "is_staged", "offer_notebook", "stage"]
@@ -34,7 +36,6 @@ NOTEBOOK = "feature_extraction.ipynb"
 # Where JupyterHub on EMR keeps the notebooks of its first user:
 # https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-jupyterhub-s3.html
 NOTEBOOKS = "jupyter/jovyan"
-BACKBONES = ("MobileNetV2",)
 PIP_SECONDS = 1800
 # The oldest glibc of a manylinux tag is 2.5: https://peps.python.org/pep-0600/
 OLDEST_GLIBC = 5
@@ -46,7 +47,7 @@ def stage(
     bucket: str,
     release: Release,
     *,
-    backbones: Sequence[str] = BACKBONES,
+    backbones: Sequence[str] = (),
     tell: Callable[[str], None] = lambda words: None,
 ) -> StagedFiles:
     """Put into a bucket what the nodes of a cluster need, and return where it is.
@@ -61,7 +62,7 @@ def stage(
     release : Release
         Whose Python and glibc the wheels are for.
     backbones : sequence of str
-        The networks whose weights are needed.
+        The networks that the nodes build; `PACKAGED` is part of the wheel and needs no weights.
     tell : callable
         Is told what happens, in words.
 
@@ -81,7 +82,7 @@ def stage(
             (folder / name).write_bytes((AWS / "emr" / name).read_bytes())
         digests = {}
         (folder / "weights").mkdir()
-        for name in backbones:
+        for name in sorted(_unpackaged(backbones)):
             found = find_weights(backbone(name))
             shutil.copy(found.path, folder / "weights" / f"{name}.safetensors")
             digests[name] = found.digest
@@ -95,10 +96,14 @@ def stage(
     return staged
 
 
-def is_staged(account: Account, staged: StagedFiles, backbones: Sequence[str] = BACKBONES) -> bool:
+def is_staged(account: Account, staged: StagedFiles, backbones: Sequence[str] = ()) -> bool:
     """Tell whether a bucket holds what was staged last from the very sources that run here, with those weights."""
     manifest = _manifest(account, staged)
-    return manifest.get("sources") == _sources() and set(backbones) <= set(manifest.get("weights", {}))
+    return manifest.get("sources") == _sources() and _unpackaged(backbones) <= set(manifest.get("weights", {}))
+
+
+def _unpackaged(backbones: Sequence[str]) -> set[str]:
+    return set(backbones) - {PACKAGED}
 
 
 def offer_notebook(account: Account, bucket: str) -> str:
