@@ -1,4 +1,4 @@
-# Everything that a user or a developer runs; `make` alone lists it.
+# Commands for users and developers; `make` alone lists them.
 #
 #   make demo PYTHON=/usr/bin/python3.12    with a Python of your choice
 #   make lock OPTIONS=--upgrade             with the newest versions that pyproject.toml allows
@@ -8,33 +8,33 @@ BIN = $(VENV)/bin
 OPTIONS =
 SHELL = /bin/bash
 
-# True of a Python that Fruits can stand on.
+# Exits with 0 on a Python that Fruits supports.
 USABLE = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON = $(or $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c '$(USABLE)' 2>/dev/null && echo $$python && break; done),python3)
 
 define NO_PYTHON
-is not a Python that Fruits can use: it needs 3.11, 3.12 or 3.13, with the venv module.
+cannot be used: Fruits needs Python 3.11, 3.12 or 3.13, with the venv module.
   on Debian or Ubuntu:                     sudo apt-get install python3 python3-venv
   where that is older than 3.11 or newer:  sudo apt-get install python3.12 python3.12-venv
   with a Python from elsewhere:            make setup PYTHON=/path/to/python3.12
 endef
 export NO_PYTHON
 
-# Every file that is installed is pinned by its hash, what builds it included: hence no isolated builds.
+# No isolated builds: they would install build systems that are not pinned by hash.
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 
 .PHONY: help setup setup-all demo test test-hosts test-spark-matrix lint format lock test-pythons clean
 
-help:          ## this list
+help:          ## list the commands
 	@sed -n 's/^\([a-z-]*:\)[^#]*## /\1	/p' Makefile | expand -t 16
 
-setup: $(VENV)/.light  ## the light set (the local and Dask backends; no TensorFlow, no Spark) in .venv
+setup: $(VENV)/.light  ## install the light set in .venv: the local and Dask backends; no Keras, TensorFlow or Spark
 
-setup-all: $(VENV)/.everything  ## all that can be installed besides: Spark, TensorFlow, S3, and what the tests need
+setup-all: $(VENV)/.everything  ## install everything in .venv: Spark, Keras, TensorFlow, S3, and the tools of the tests
 
-demo: setup    ## the whole job on a small generated data set, on Dask
+demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
@@ -111,12 +111,16 @@ sbom: $(VENV)/.everything  ## the bills of materials (CycloneDX), in dist: of th
 	$(SBOM) requirements/light.txt --output-file dist/fruits.cdx.json
 	$(SBOM) backends/aws/staging/requirements.txt --output-file dist/fruits-node.cdx.json
 
+.PHONY: network
+network: $(VENV)/.everything  ## rebuild the packaged MobileNetV2 from WEIGHTS=FILE (default: from its own tensors)
+	$(BIN)/python -m fruits.network.rebuild "$(WEIGHTS)"
+
 format: $(VENV)/.everything  ## put the style right
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# test.txt first, and the others held to its versions: one environment carries them all.
-lock: $(VENV)/.tools  ## pin everything anew, by hash, from pyproject.toml
+# test.txt first; it constrains the others, because one environment contains them all.
+lock: $(VENV)/.tools  ## pin all requirements of pyproject.toml by version and hash
 	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
 	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
@@ -143,7 +147,7 @@ test-pythons:  ## the fast tests on each of Python 3.11, 3.12 and 3.13 that is p
 test-fast: $(VENV)/.everything
 	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract
 
-clean:         ## remove what was made here, the environments included
+clean:         ## remove generated files and the environments
 	rm -rf .venv .venv-3.* .venv-spark-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

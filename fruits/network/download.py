@@ -51,7 +51,7 @@ def download_from_keras(backbone: Backbone, target: Path) -> str:
 
     def connect() -> None:
         try:
-            answer.set_result(urlopen(url, timeout=STALL_SECONDS))  # nosec B310 - KERAS_FILES is https
+            answer.set_result(urlopen(url, timeout=STALL_SECONDS))  # nosec B310  # KERAS_FILES is https
         except Exception as error:  # raised in the waiting thread
             answer.set_exception(error)
 

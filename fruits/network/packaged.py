@@ -63,7 +63,7 @@ def packaged_tensors() -> dict[tuple[str, str], NDArray[np.float32]]:
 
 def _constants(graph: bytes, constants: bytes) -> Iterator[NDArray[np.float32]]:
     """Yield the constants of a graph that are weights: float32, and neither a scalar nor the padding's zero."""
-    for data in ElementTree.fromstring(graph).iterfind("layers/layer[@type='Const']/data"):  # nosec B314 - verified
+    for data in ElementTree.fromstring(graph).iterfind("layers/layer[@type='Const']/data"):  # nosec B314  # verified
         if data.get("element_type") == "f32" and data.get("shape"):
             shape = [int(length) for length in data.get("shape", "").split(",")]
             tensor = np.frombuffer(constants, "<f4", int(np.prod(shape)), int(data.get("offset", "")))

