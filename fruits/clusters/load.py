@@ -50,10 +50,10 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
 def _read(address: str) -> bytes:
     """Return the bytes of a file, from a local path or an address such as ``s3://…``."""
     if "://" in address:
-        from fruits.storage.stores import open_address  # imports fsspec, which local files do not need
+        from fruits.storage.addresses import open_store  # imports fsspec, which local files do not need
 
-        file_system, path = open_address(address)
-        content: bytes = file_system.cat_file(path)
+        store, path = open_store(address)
+        content = store.read(path)
     else:
         if os.path.exists(address) and not os.path.isfile(address) and not os.path.isdir(address):
             raise ValueError("it is a pipe or a device")  # opening it could block forever

@@ -19,7 +19,8 @@ from fruits.jobs.identity import JOB, stored_plan
 from fruits.jobs.report import REPORT
 from fruits.jobs.tasks.rejects import ACCOUNT
 from fruits.model.moments import levels
-from fruits.storage.folder import FileInfo, Folder, part_index
+from fruits.storage.folder import Folder, part_index
+from fruits.storage.stores import FileInfo
 
 __all__ = ["StageStatus", "Status", "status"]
 
@@ -125,7 +126,7 @@ def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
 
 
 def _status(out: Folder, now: Callable[[], float]) -> Status:
-    files = out.stored()
+    files = out.files()
     if JOB not in files:
         listing = " Its images are being listed, or listing was interrupted." if "plan" in out.names() else ""
         raise OutputError(f"{out.address}: no job here ({JOB} is missing).{listing} Give the --out of a job.")
@@ -174,7 +175,7 @@ def _parts(
     rows = _stored(out / "rows", partitions), partitions, "partitions"
     if job["command"] == "transform":
         return {"transform": rows}
-    model = dict(enumerate(file for name, file in (out / "model").stored().items() if name == "model.json"))
+    model = dict(enumerate(file for name, file in (out / "model").files().items() if name == "model.json"))
     found = {"featurize": (_stored(out / "features", partitions), partitions, "partitions")}
     if job["solver"] == "native":
         found["native fit"] = model, 1, "models"
@@ -189,13 +190,13 @@ def _parts(
 
 def _stored(folder: Folder, count: int) -> dict[int, FileInfo]:
     """Return the stored parts of a folder with an index below `count`."""
-    found = ((part_index(name), file) for name, file in folder.stored().items())
+    found = ((part_index(name), file) for name, file in folder.files().items())
     return {index: file for index, file in found if index is not None and index < count}
 
 
 def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
     """Return the number of rejects by reason, and the number of partitions that were read for it."""
-    stored = (out / "rejects").stored()
+    stored = (out / "rejects").files()
     names = [name for name in stored if part_index(name) in done]
     counts: Counter[str] = Counter()
     surveyed = 0

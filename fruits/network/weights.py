@@ -23,7 +23,7 @@ from fruits.network.digests import tensor_digest
 from fruits.network.download import copy_from_keras_cache, download_from_keras
 from fruits.network.packaged import PACKAGED, packaged_tensors
 from fruits.network.weight_files import load_cached, save_cached
-from fruits.storage.stores import open_address
+from fruits.storage.addresses import open_store
 
 __all__ = ["Weights", "cache_folder", "find_weights", "given_address"]
 
@@ -131,13 +131,11 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
     with tempfile.TemporaryDirectory(prefix="fruits-weights-") as temporary:
         source = Path(temporary, "source.weights.h5")
         try:
-            file_system, path = open_address(address)
-            size = file_system.info(path)["size"]
-            if file_system.isdir(path):
-                raise IsADirectoryError("it is a folder; give the file")
-            if not 0 < (size or 0) <= MAX_BYTES:
-                raise ValueError(f"it has {size} bytes; weights have more than 0 and at most {MAX_BYTES:,}")
-            file_system.get_file(path, str(source))
+            store, path = open_store(address)
+            data = store.read(path, limit=MAX_BYTES)
+            if not data:
+                raise ValueError("the file is empty")
+            source.write_bytes(data)
         except Exception as error:  # every fsspec implementation raises classes of another library
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise WeightsError(

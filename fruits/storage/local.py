@@ -1,41 +1,155 @@
-"""Files of this machine: read where they are regular files, and written whole or not at all."""
+"""Files of this machine: only regular files are read, and writes are atomic."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-__all__ = ["mark", "read", "read_head", "stats", "too_large", "write"]
+from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
+from fruits.storage.stores import FileInfo, walk_folders
+
+__all__ = ["LocalStore"]
 
 
-def read(path: str, limit: int | None = None) -> tuple[bytes, str]:
-    """Return the bytes of a file, and its version: when it was written.
+class LocalStore:
+    """The file system of this machine, or one that is mounted on it."""
 
-    Raises
-    ------
-    OSError
-        It is no regular file, as a FIFO or a device, or larger than `limit` bytes: EFBIG.
-    """
+    __slots__ = ()
+
+    def address(self, path: str) -> str:
+        """Return the path."""
+        return path
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of a regular file; see :class:`fruits.storage.stores.Store`."""
+        return _read(path, limit)[0]
+
+    def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+        """Return the first `count` bytes of each file, or the error of reading it."""
+        return [_read_head(path, count) for path in paths]
+
+    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the content of each file or its error, without prefetching: a local disk is fast enough."""
+        return read_one_by_one(partial(_read, limit=MAX_BYTES), files)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file under a temporary name, flush it to the disk, and rename it."""
+        _write(Path(path), data)
+
+    def mark(self, path: str) -> bool:
+        """Create an empty file, and return whether it existed."""
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        return False
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path is that of a regular file, or of a link to one."""
+        try:
+            return stat.S_ISREG(os.stat(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
+        try:
+            return sorted(os.listdir(path))
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            if os.path.lexists(path):
+                return []
+            raise
+
+    def files(self, path: str) -> list[FileInfo]:
+        """Return the regular files in a folder, sorted by name; empty if the folder does not exist."""
+        try:
+            names = sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = []
+        for name in names:
+            with suppress(FileNotFoundError):  # a temporary file, renamed since
+                state = os.stat(os.path.join(path, name))
+                if stat.S_ISREG(state.st_mode):
+                    found.append(FileInfo(name, state.st_size, str(state.st_mtime), state.st_mtime))
+        return found
+
+    def walk(self, path: str) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder; links to folders are not followed."""
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        root, inside = path.rstrip("/"), os.path.join(os.path.realpath(path), "")
+        yield from walk_folders(lambda folder: _entries(root, folder, inside))
+
+    def remove_file(self, path: str) -> None:
+        """Remove one file."""
+        os.remove(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder and its content, if it exists; a link is removed, not its target."""
+        while os.path.lexists(path):
+            with suppress(FileNotFoundError):  # another process removes the same folder
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.remove(path)
+
+    def remove_if_empty(self, path: str) -> None:
+        """Remove a folder if it is empty."""
+        if os.path.isdir(path) and not os.listdir(path):
+            os.rmdir(path)
+
+    def abort_uploads(self, path: str) -> None:
+        """Do nothing: unfinished files have temporary names."""
+
+    def check_writable(self, path: str) -> None:
+        """Do nothing: the first write fails fast."""
+
+    def check_readable(self, paths: Sequence[str]) -> None:
+        """Do nothing: an unreadable file is a reject."""
+
+
+def _open_regular(path: str) -> int:
+    """Return the descriptor of a regular file; opening a FIFO or a device neither blocks nor takes it over."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "Not a regular file", path)
+
+
+def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
+    """Return the content and the version of a regular file."""
     file = _open_regular(path)
     try:
         size = os.fstat(file).st_size
         if limit is not None and size > limit:
-            raise too_large(path)
-        data = os.read(file, size + 1)  # one more, so that a file which has grown is not taken for whole
-        while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # 2 GiB is all that one call reads
+            raise too_large(path, limit)
+        data = os.read(file, size + 1)  # one byte more, to detect a file that has grown
+        while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # one call reads at most 2 GiB
             data += more
-        return data, str(os.fstat(file).st_mtime)  # after reading, so that no writing is missed
+        return data, str(os.fstat(file).st_mtime)  # after reading, to detect a concurrent write
     finally:
         os.close(file)
 
 
-def read_head(path: str, count: int) -> bytes | OSError:
-    """Return the first `count` bytes of a file, or the error that came of reading it."""
+def _read_head(path: str, count: int) -> bytes | OSError:
     try:
         file = _open_regular(path)
     except OSError as error:
@@ -48,13 +162,7 @@ def read_head(path: str, count: int) -> bytes | OSError:
         os.close(file)
 
 
-def too_large(path: str) -> OSError:
-    """Return the error of a file that has more bytes than it may."""
-    return OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
-
-
-def write(path: Path, data: bytes, *, again: bool = True) -> None:
-    """Write a file under a temporary name, flush it to the disk, and rename it."""
+def _write(path: Path, data: bytes, *, retry: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -63,45 +171,44 @@ def write(path: Path, data: bytes, *, again: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except FileNotFoundError:  # swept away by another command that has just finished the same job
-        if not again:
+    except FileNotFoundError:  # swept by another command that has just finished the same job
+        if not retry:
             raise
-        write(path, data, again=False)
+        _write(path, data, retry=False)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def mark(path: Path) -> bool:
-    """Make an empty file, and tell whether it was there already."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _entries(root: str, folder: str, inside: str) -> Mapping[str, FileInfo | None]:
+    """Return the entries of one folder for :func:`walk_folders`; `inside` is the real path of the root with ``/``."""
+    found: dict[str, FileInfo | None] = {}
     try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return True
-    return False
+        with os.scandir(f"{root}/{folder}") as entries:
+            for entry in entries:
+                path = folder + entry.name
+                with suppress(FileNotFoundError):  # removed since
+                    if entry.is_dir(follow_symlinks=False):
+                        found[path + "/"] = None
+                    elif entry.is_symlink():
+                        found[path] = _link(entry, path, inside)
+                    else:
+                        state = entry.stat(follow_symlinks=False)
+                        is_file = stat.S_ISREG(state.st_mode)
+                        found[path] = FileInfo(path, state.st_size, str(state.st_mtime or ""), state.st_mtime, is_file)
+    except OSError as error:
+        place = f"{root}/{folder}".rstrip("/")
+        raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
+    return found
 
 
-def stats(path: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files in a folder, by name; none where it does not exist."""
-    try:
-        names = sorted(os.listdir(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        with suppress(FileNotFoundError):  # a temporary name, which a writer has meanwhile given up for the file's own
-            told = os.stat(os.path.join(path, name))
-            if stat.S_ISREG(told.st_mode):
-                yield name, told
-
-
-def _open_regular(path: str) -> int:
-    """Return a regular file, open to be read; to open a FIFO or a device must neither wait nor be taken for one."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
-        return file
-    os.close(file)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise OSError(errno.ENXIO, "Not a regular file", path)
+def _link(entry: os.DirEntry[str], path: str, inside: str) -> FileInfo:
+    """Return the size and version of the target; a broken link is a file that cannot be read."""
+    size, version, modified, is_file = 0, "", 0.0, True
+    with suppress(OSError):
+        state = os.stat(entry.path)
+        size, version, modified = state.st_size, str(state.st_mtime), state.st_mtime
+        is_file = stat.S_ISREG(state.st_mode)
+    return FileInfo(
+        path, size, version, modified, is_file, is_file and not os.path.realpath(entry.path).startswith(inside)
+    )

@@ -1,69 +1,141 @@
-"""Addresses: the file system that each is on, and the path there."""
+"""The protocol of stores: the operations on files that jobs need, whatever system holds the files.
+
+:func:`fruits.storage.addresses.open_store` selects the implementation: a local disk, S3, or any other file system of
+fsspec. Paths are those of the store: absolute on a local disk, ``bucket/key`` on S3.
+"""
 
 from __future__ import annotations
 
-import os
-import re
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from fruits.storage.prefetch import File
 
-from fruits.errors import FruitsError, OutputError
-from fruits.storage.s3.settings import S3Settings
+__all__ = ["FileInfo", "Store", "walk_folders"]
 
-__all__ = ["S3_PROTOCOLS", "is_s3", "open_address"]
-
-S3_PROTOCOLS = ("s3", "s3a")
-S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # no bucket has a colon in its name
+BATCH = 1000  # files, as many as one response of S3 lists
 
 
-def open_address(address: str, s3: S3Settings | None = None) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of an address, and the path on it.
+class FileInfo(NamedTuple):
+    """A file in a listing.
 
-    A path without a protocol is local and taken letter by letter, whatever characters it has.
+    Attributes
+    ----------
+    path : str
+        Path below the listed folder, with ``/``.
+    size : int
+        Size in bytes.
+    version : str
+        A value that changes when the file is rewritten: the modification time on a local disk, the ETag on S3 and
+        either of them elsewhere; empty if unknown.
+    modified : float
+        Modification time in seconds since the epoch; 0 if unknown. Walks may omit it.
+    is_file : bool
+        False for a FIFO, a device, or a link to a folder.
+    leads_out : bool
+        True for a link to a file outside the listed folder.
+    """
+
+    path: str
+    size: int
+    version: str = ""
+    modified: float = 0.0
+    is_file: bool = True
+    leads_out: bool = False
+
+
+class Store(Protocol):
+    """Operations on the files of one system. Failures are ``OSError``, or exceptions of the fsspec implementation."""
+
+    def address(self, path: str) -> str:
+        """Return the address of a path, valid in every process."""
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of a file, which may have at most `limit` bytes; larger raises EFBIG."""
+
+    def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+        """Return the first `count` bytes of each file, or the error of reading it."""
+
+    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Create or replace a file; it appears complete or not at all."""
+
+    def mark(self, path: str) -> bool:
+        """Create an empty file, and return whether it existed."""
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path exists and is a file."""
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
+
+    def files(self, path: str) -> list[FileInfo]:
+        """Return the files directly in a folder, sorted by name; empty if the folder does not exist."""
+
+    def walk(self, path: str) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder in batches, in code-point order of their paths.
+
+        Raises
+        ------
+        FileNotFoundError
+            The folder does not exist.
+        NotADirectoryError
+            The path is that of a file.
+        OSError
+            A folder cannot be listed.
+        """
+
+    def remove_file(self, path: str) -> None:
+        """Remove one file."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder and its content, if it exists."""
+
+    def remove_if_empty(self, path: str) -> None:
+        """Remove a folder if it is empty."""
+
+    def abort_uploads(self, path: str) -> None:
+        """Abort unfinished uploads below a folder, if the store has any."""
+
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError`` if a folder of an object store cannot be listed and written; change nothing."""
+
+    def check_readable(self, paths: Sequence[str]) -> None:
+        """Raise a ``PermissionError`` if an object store refuses to read every one of these files."""
+
+
+def walk_folders(list_folder: Callable[[str], Mapping[str, FileInfo | None]]) -> Iterator[list[FileInfo]]:
+    """Yield all files of a tree in batches, in code-point order of their paths, listing one folder at a time.
 
     Parameters
     ----------
-    address : str
-        A local path or any fsspec address.
-    s3 : S3Settings, optional
-        How S3 is reached; default: as this process says.
-
-    Raises
-    ------
-    OutputError
-        It is empty, its protocol is unknown or cannot be set up, the package is not installed, or credentials stand in
-        an address of S3.
+    list_folder : callable
+        Returns the entries of a folder by path below the root: a file, or None for a folder, whose path ends with
+        ``/``. The path of the root is empty. A folder's ``/`` is part of its sort key, because it continues the paths
+        of its files.
     """
-    if not address:
-        raise OutputError("an empty address, as of a variable that is not set. Allowed: a path or an address.")
-    if "://" not in address:
-        return LocalFileSystem(), os.path.abspath(os.path.expanduser(address))
-    protocol, _, path = address.partition("://")
-    try:
-        if protocol in S3_PROTOCOLS:
-            if S3_CREDENTIALS.match(path):
-                raise OutputError(
-                    f"{protocol}://***: credentials stand in this address. Give the bucket alone, and the credentials "
-                    "in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or by a profile (AWS_PROFILE)."
-                )
-            from fruits.storage.s3.file_system import S3FileSystem
 
-            return S3FileSystem.of(s3 or S3Settings.of_this_process()), path.strip("/")
-        urlsplit(address)  # HTTP's file system is made of what is no URL, and fails at its first request
-        file_system, path = fsspec.core.url_to_fs(address)
-    except FruitsError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise OutputError(
-            f"{address}: cannot be opened: {str(error) or type(error).__name__}. "
-            "Allowed: a local path, or an address that fsspec knows; s3:// needs pip install 'fruits[s3]'."
-        ) from error
-    return file_system, str(path).rstrip("/")
+    def entries(folder: str) -> Iterator[tuple[str, FileInfo | None]]:
+        found = list_folder(folder)
+        return ((path, found[path]) for path in sorted(found))
 
-
-def is_s3(file_system: Any) -> bool:
-    """Tell whether a file system is a :class:`fruits.storage.s3.file_system.S3FileSystem`."""
-    return "s3" in file_system.protocol
+    batch: list[FileInfo] = []
+    folders = [entries("")]  # a stack instead of recursion: folders can be nested by the thousand
+    while folders:
+        for path, file in folders[-1]:
+            if file is None:
+                if batch:  # before the next folder is listed, which can fail or be beyond the caller's limit
+                    yield batch
+                    batch = []
+                folders.append(entries(path))
+                break
+            batch.append(file)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+        else:
+            folders.pop()
+    if batch:
+        yield batch

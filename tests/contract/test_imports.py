@@ -57,7 +57,10 @@ HEAVY = [
     "pandas",
     "sklearn",
 ]
-ON_DEMAND = {"fruits.storage.s3.file_system"}  # imported only when an address on S3 is opened
+ON_DEMAND = {
+    "fruits.storage.s3.file_system",
+    "fruits.storage.s3.store",
+}  # imported only when an address on S3 is opened
 HELP_SECONDS = 0.5
 
 

@@ -16,8 +16,6 @@ from fruits.images.listing import ImageEntry, Listing
 from fruits.images.plan import make_plan, read_partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
 from fruits.storage.folder import Folder
-from fruits.storage.prefetch import fetch
-from fruits.storage.stores import open_address
 from tests.conformance.crashing import Corner
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched
@@ -43,8 +41,7 @@ def listed(folder: Path) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes | OSError]:
     entries = list(Listing(str(folder)))
-    file_system, root = open_address(str(folder))
-    found = fetch(file_system, ((f"{root}/{path}", *expected) for path, *expected in entries))
+    found = Folder.at(str(folder)).fetch(entries)
     return {entry.path: data for entry, data in zip(entries, found, strict=True)}
 
 
@@ -134,12 +131,11 @@ def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str)
 def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -> None:
     path = images / "label" / "late.jpg"
     path.write_bytes(PICTURE)
-    file_system, root = open_address(str(images))
     entries = list(Listing(str(images)))
     path.unlink()
     os.mkfifo(path)
     with watched(path) as hung:
-        list(fetch(file_system, ((f"{root}/{path}", *expected) for path, *expected in entries)))
+        list(Folder.at(str(images)).fetch(entries))
     assert hung == []
 
 

@@ -8,8 +8,8 @@ import pytest
 from fruits.errors import OutputError
 from fruits.images.listing import Listing
 from fruits.storage.folder import Folder, part_name
-from fruits.storage.prefetch import ChangedFileError, fetch
-from fruits.storage.stores import open_address
+from fruits.storage.prefetch import ChangedFileError
+from fruits.storage.s3.file_system import S3FileSystem
 from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
 
@@ -63,7 +63,7 @@ def test_an_upload_that_fails_is_aborted_and_leaves_what_was_there(bucket, proxy
 
 def test_what_a_killed_writer_left_is_swept(bucket):
     folder = Folder.at(f"{bucket}/out")
-    file_system, _ = open_address(folder.address)
+    file_system = S3FileSystem.from_settings(folder.s3)
     for name in ("out/part-00000", "other/part-00000"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
     with folder.begun("part-00000"):
@@ -114,8 +114,7 @@ def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_
     one, missing, other = folder.fetch([("1", 1, ""), ("never there", 1, ""), ("2", 1, "")])
     assert (one, other) == (b"x", b"x")
     assert isinstance(missing, FileNotFoundError)
-    file_system, path = folder.open()
-    reader = fetch(file_system, ((f"{path}/{index}", 1, "") for index in range(100)), ahead=8)
+    reader = folder.fetch(((f"{index}", 1, "") for index in range(100)), ahead=8)
     assert next(reader) == b"x"
     reader.close()
     assert folder.read("99") == b"x"

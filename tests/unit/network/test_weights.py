@@ -130,9 +130,9 @@ def test_address_is_converted_once_per_content(converted: list[bytes]) -> None:
     ("name", "content", "words"),
     [
         ("missing.h5", None, "missing.h5 cannot be read: No such file"),
-        ("empty.h5", b"", "it has 0 bytes"),
-        ("large.h5", b"12345", "it has 5 bytes"),
-        ("", None, "it is a folder"),
+        ("empty.h5", b"", "the file is empty"),
+        ("large.h5", b"12345", "more than 4 bytes"),
+        ("", None, "Is a directory"),
     ],
 )
 def test_address_of_no_file_of_weights_is_rejected(

@@ -1,23 +1,30 @@
+import errno
 import os
+import pickle
 
+import fsspec
 import pytest
 
 from fruits.errors import OutputError
+from fruits.storage.addresses import open_store
 from fruits.storage.folder import Folder, is_temporary, part_name
-from fruits.storage.prefetch import ChangedFileError, fetch
-from fruits.storage.stores import open_address
+from fruits.storage.generic import FsspecStore
+from fruits.storage.local import LocalStore
+from fruits.storage.prefetch import ChangedFileError
 
 
 @pytest.fixture(params=["local", "memory"])
 def folder(request, tmp_path):
-    folder = Folder.at(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/out")
-    yield folder
-    file_system, path = open_address(folder.address)
-    if file_system.exists(path):
-        file_system.rm(path, recursive=True)
+    if request.param == "local":
+        yield Folder.at(str(tmp_path / "out"))
+        return
+    yield Folder.at(f"memory://{tmp_path.name}/out")
+    memory = fsspec.filesystem("memory")
+    if memory.exists(f"/{tmp_path.name}"):
+        memory.rm(f"/{tmp_path.name}", recursive=True)
 
 
-def test_what_is_written_is_read_back(folder):
+def test_written_file_is_read_back(folder):
     folder.write("a/b/part-00000.parquet", b"one")
     folder.write("a/b/part-00000.parquet", b"two")
     assert folder.read("a/b/part-00000.parquet") == b"two"
@@ -27,31 +34,59 @@ def test_what_is_written_is_read_back(folder):
     assert not folder.exists("a/b/part-00001.parquet")
 
 
-def test_names_and_parts_are_sorted_and_empty_where_there_is_no_folder(folder):
-    assert folder.names() == []
-    assert folder.parts() == []
+def test_names_parts_and_files_are_sorted_and_empty_for_a_missing_folder(folder):
+    assert (folder.names(), folder.parts(), folder.files()) == ([], [], {})
     for index in (100_000, 2, 10):
         folder.write(part_name(index, "csv"), b"")
     folder.write("report.json", b"{}")
+    folder.write("folder/file", b"")
     assert folder.parts() == [2, 10, 100_000]
-    assert folder.names() == ["part-00002.csv", "part-00010.csv", "part-100000.csv", "report.json"]
+    parts = ["part-00002.csv", "part-00010.csv", "part-100000.csv"]
+    assert folder.names() == ["folder", *parts, "report.json"]
+    assert list(folder.files()) == [*parts, "report.json"]
+    assert [file.size for file in folder.files().values()] == [0, 0, 0, 2]
+    assert all(file.modified > 0 for file in folder.files().values())
 
 
-def test_remove_takes_files_and_folders_and_minds_nothing_missing(folder):
+def test_file_has_neither_names_nor_files_as_a_folder_would(folder):
+    folder.write("file", b"")
+    assert (folder / "file").names() == []
+
+
+def test_remove_takes_files_and_folders_and_ignores_missing_ones(folder):
     folder.write("a/1", b"")
     folder.write("2", b"")
-    for name in ("a", "2", "never there"):
+    for name in ("a", "2", "missing"):
         folder.remove(name)
     assert folder.names() == []
 
 
-def test_a_file_is_told_from_a_folder(folder):
+def test_only_an_empty_folder_is_removed_as_empty(tmp_path):
+    folder = Folder.at(str(tmp_path / "out"))
+    folder.remove_if_empty()
+    folder.write("file", b"")
+    folder.remove_if_empty()
+    assert folder.exists("file")
+    folder.remove("file")
+    folder.remove_if_empty()
+    assert not (tmp_path / "out").exists()
+
+
+def test_file_is_distinguished_from_a_folder(folder):
     folder.write("file", b"")
     assert (folder / "file").is_file()
     assert not folder.is_file()
 
 
-def test_damaged_json_is_said(folder):
+def test_file_larger_than_the_limit_is_not_read(folder):
+    folder.write("file", b"12345")
+    assert folder.read("file", limit=5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes") as caught:
+        folder.read("file", limit=4)
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_damaged_json_is_an_error(folder):
     folder.write_json("job.json", {"a": 1})
     assert folder.read_json("job.json") == {"a": 1}
     for damaged in (b'{"a": ', b"[1]"):
@@ -60,7 +95,7 @@ def test_damaged_json_is_said(folder):
             folder.read_json("job.json")
 
 
-def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_leaves_no_temporary_file(tmp_path, monkeypatch):
     folder = Folder.at(str(tmp_path))
     folder.write("part", b"old")
 
@@ -74,7 +109,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monk
     assert folder.read("part") == b"old"
 
 
-def test_what_a_killed_writer_left_is_swept(tmp_path):
+def test_temporary_file_of_a_killed_writer_is_swept(tmp_path):
     (tmp_path / ".part-00000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     (tmp_path / "part-00001.parquet").write_bytes(b"whole")
     folder = Folder.at(str(tmp_path))
@@ -83,13 +118,13 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     assert folder.names() == ["part-00001.parquet"]
 
 
-def test_what_another_sweeps_away_while_it_is_written_is_written_again(tmp_path, monkeypatch):
+def test_write_is_repeated_after_a_concurrent_sweep(tmp_path, monkeypatch):
     folder = Folder.at(str(tmp_path))
-    written = os.fsync
+    fsync = os.fsync
 
     def swept(file):
-        written(file)
-        monkeypatch.setattr(os, "fsync", written)
+        fsync(file)
+        monkeypatch.setattr(os, "fsync", fsync)
         folder.sweep()
 
     monkeypatch.setattr(os, "fsync", swept)
@@ -97,7 +132,7 @@ def test_what_another_sweeps_away_while_it_is_written_is_written_again(tmp_path,
     assert (folder.names(), folder.read("part")) == (["part"], b"whole")
 
 
-def test_work_that_has_begun_is_marked_until_it_ends_or_fails(folder):
+def test_begun_work_is_marked_until_it_ends_or_fails(folder):
     with folder.begun("part-00000.parquet") as before:
         assert not before
         assert [is_temporary(name) for name in folder.names()] == [True]
@@ -113,30 +148,48 @@ def test_addresses_become_absolute(tmp_path, monkeypatch):
     assert Folder.at("out").address == str(tmp_path / "out")
     assert Folder.at("a#b/50%?::").address == str(tmp_path / "a#b" / "50%?::")
     assert Folder.at("memory://a/b/").address == "memory:///a/b"
+    assert Folder.at(f"file://{tmp_path}/out/").address == str(tmp_path / "out")
 
 
-def test_an_unknown_protocol_is_refused():
-    with pytest.raises(OutputError, match="nonsense://x"):
-        open_address("nonsense://x")
+def test_address_selects_the_store(tmp_path):
+    for address, kind in ((str(tmp_path), LocalStore), (f"file://{tmp_path}", LocalStore), ("memory://a", FsspecStore)):
+        store, _ = open_store(address)
+        assert type(store) is kind
+
+
+def test_folder_pickles_by_its_address(folder):
+    assert pickle.loads(pickle.dumps(folder)) == folder
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("nonsense://x", "nonsense://x: cannot be opened"),
+        ("", "empty path"),
+        ("s3://key:s3cret@bucket/x", r"s3://\*\*\*: the address contains credentials"),
+    ],
+)
+def test_invalid_address_is_rejected_without_showing_secrets(address, text):
+    with pytest.raises(OutputError, match=text) as caught:
+        open_store(address)
+    assert "s3cret" not in str(caught.value)
 
 
 def test_files_are_fetched_in_order_and_an_error_is_a_value(folder):
     for index in range(5):
         folder.write(f"{index}", b"%d" % index)
-    file_system, path = open_address(folder.address)
-    names = ["3", "never there", "0", "4"]
-    three, missing, zero, four = fetch(file_system, [(f"{path}/{name}", 1, "") for name in names])
+    three, missing, zero, four = folder.fetch([(name, 1, "") for name in ("3", "missing", "0", "4")])
     assert (three, zero, four) == (b"3", b"0", b"4")
     assert isinstance(missing, FileNotFoundError)
 
 
-def test_a_file_that_is_not_as_it_was_listed_is_said(tmp_path):
-    path = tmp_path / "1"
-    path.write_bytes(b"one")
-    listed = str(path.stat().st_mtime)
-    file_system, _ = open_address(str(path))
-    assert list(fetch(file_system, [(str(path), 3, listed), (str(path), 3, "")])) == [b"one"] * 2
-    other_size, other_version = fetch(file_system, [(str(path), 4, listed), (str(path), 3, "1.0")])
+def test_file_changed_since_the_listing_is_an_error(tmp_path):
+    (tmp_path / "1").write_bytes(b"one")
+    folder = Folder.at(str(tmp_path))
+    listed = folder.files()["1"].version
+    assert listed == str((tmp_path / "1").stat().st_mtime)
+    assert list(folder.fetch([("1", 3, listed), ("1", 3, "")])) == [b"one"] * 2
+    other_size, other_version = folder.fetch([("1", 4, listed), ("1", 3, "1.0")])
     assert isinstance(other_size, ChangedFileError)
     assert "3 bytes; 4 when" in str(other_size)
     assert isinstance(other_version, ChangedFileError)

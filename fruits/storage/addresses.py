@@ -1,0 +1,79 @@
+"""Addresses: the only place that selects the store of a path or URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import urlsplit
+
+from fruits.errors import FruitsError, OutputError
+from fruits.storage.local import LocalStore
+from fruits.storage.s3.settings import S3Settings
+from fruits.storage.stores import Store
+
+__all__ = ["is_s3", "open_store"]
+
+S3_PROTOCOLS = ("s3", "s3a")
+S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
+
+
+def is_s3(address: str) -> bool:
+    """Return whether an address is on S3."""
+    return address.partition("://")[0] in S3_PROTOCOLS
+
+
+def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
+    """Return the store of an address, and the path on it.
+
+    An address without a protocol is a local path and used literally, whatever characters it has.
+
+    Parameters
+    ----------
+    address : str
+        A local path or any fsspec URL.
+    s3 : S3Settings, optional
+        Settings of S3; default: those of this process.
+
+    Raises
+    ------
+    OutputError
+        The address is empty or contains credentials, its protocol is unknown or cannot be set up, or a package is not
+        installed.
+    """
+    if not address:
+        raise OutputError("empty path (unset shell variable?). Allowed: a local path or a URL.")
+    if "://" not in address:
+        return LocalStore(), os.path.abspath(os.path.expanduser(address))
+    try:
+        return _open_s3(address, s3) if is_s3(address) else _open_url(address)
+    except FruitsError:
+        raise
+    except Exception as error:  # implementations of fsspec raise exceptions of many libraries
+        raise OutputError(
+            f"{address}: cannot be opened: {str(error) or type(error).__name__}. "
+            "Allowed: a local path, or a URL that fsspec supports; s3:// needs pip install 'fruits[s3]'."
+        ) from error
+
+
+def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:
+    protocol, _, path = address.partition("://")
+    if S3_CREDENTIALS.match(path):
+        raise OutputError(
+            f"{protocol}://***: the address contains credentials. Give only the bucket, and the credentials in the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a profile (AWS_PROFILE)."
+        )
+    from fruits.storage.s3.store import S3ObjectStore  # on demand: imports botocore
+
+    return S3ObjectStore.from_settings(settings or S3Settings.of_this_process()), path.strip("/")
+
+
+def _open_url(address: str) -> tuple[Store, str]:
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    from fruits.storage.generic import FsspecStore
+
+    urlsplit(address)  # raises for an invalid URL, which fsspec's HTTP file system accepts until its first request
+    file_system, path = fsspec.core.url_to_fs(address)
+    store: Store = LocalStore() if isinstance(file_system, LocalFileSystem) else FsspecStore(file_system)
+    return store, str(path).rstrip("/")

@@ -1,0 +1,160 @@
+"""Files on any file system that fsspec supports, through its common interface."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from operator import itemgetter
+from typing import Any
+
+from fruits.storage.prefetch import File, read_ahead, read_one_by_one, too_large
+from fruits.storage.stores import FileInfo, walk_folders
+
+__all__ = ["FsspecStore"]
+
+
+class FsspecStore:
+    """A file system of fsspec.
+
+    Parameters
+    ----------
+    file_system : fsspec.AbstractFileSystem
+        Cached by fsspec, one instance for each set of options; this class keeps no state.
+    """
+
+    def __init__(self, file_system: Any) -> None:
+        self.file_system = file_system
+
+    def address(self, path: str) -> str:
+        """Return the address of a path, with its protocol."""
+        return str(self.file_system.unstrip_protocol(path))
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
+        if limit is not None and (self.file_system.size(path) or 0) > limit:
+            raise too_large(path, limit)
+        data: bytes = self.file_system.cat_file(path)
+        return data
+
+    def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+        """Return the first `count` bytes of each file, or the error of reading it."""
+        heads: list[bytes | Exception] = self.file_system.cat_ranges(list(paths), 0, count, on_error="return")
+        return heads
+
+    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the content of each file or its error, prefetching if the file system is asynchronous."""
+        if not self.file_system.async_impl:
+            return read_one_by_one(lambda path: (self.file_system.cat_file(path), ""), files)
+
+        async def read(path: str) -> tuple[bytes, str]:
+            return await self.file_system._cat_file(path), ""
+
+        return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Create or replace a file; atomic on object stores."""
+        self.file_system.pipe_file(path, data)
+
+    def mark(self, path: str) -> bool:
+        """Create an empty file, and return whether it existed."""
+        existed = bool(self.file_system.exists(path))
+        self.file_system.pipe_file(path, b"")
+        return existed
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path exists and is a file."""
+        self.file_system.invalidate_cache()
+        try:
+            return bool(self.file_system.info(path)["type"] == "file")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
+        self.file_system.invalidate_cache()
+        try:
+            entries = self.file_system.ls(path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.basename(str(entry).rstrip("/")) for entry in entries if str(entry).rstrip("/") != path)
+
+    def files(self, path: str) -> list[FileInfo]:
+        """Return the files directly in a folder, sorted by name; empty if the folder does not exist."""
+        self.file_system.invalidate_cache()
+        try:
+            entries = self.file_system.ls(path, detail=True)
+        except FileNotFoundError:
+            return []
+        return [
+            FileInfo(posixpath.basename(entry["name"]), entry["size"] or 0, _version(entry), _modified(entry))
+            for entry in sorted(entries, key=itemgetter("name"))
+            if entry["type"] == "file"
+        ]
+
+    def walk(self, path: str) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder, listing one folder at a time."""
+        self.file_system.invalidate_cache()
+        if not self.file_system.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        if not self.file_system.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        yield from walk_folders(lambda folder: self._entries(path, folder))
+
+    def remove_file(self, path: str) -> None:
+        """Remove one file."""
+        self.file_system.rm_file(path)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a folder and its content, if it exists."""
+        self.file_system.invalidate_cache()
+        while self.file_system.exists(path):
+            with suppress(FileNotFoundError):  # another process removes the same folder
+                self.file_system.rm(path, recursive=True)
+
+    def remove_if_empty(self, path: str) -> None:
+        """Remove a folder if it is empty."""
+        if self.file_system.isdir(path) and not self.names(path):
+            self.file_system.rmdir(path)
+
+    def abort_uploads(self, path: str) -> None:
+        """Do nothing: fsspec cannot list unfinished uploads."""
+
+    def check_writable(self, path: str) -> None:
+        """Do nothing: fsspec cannot check this without writing a file."""
+
+    def check_readable(self, paths: Sequence[str]) -> None:
+        """Do nothing: an unreadable file is a reject."""
+
+    def _entries(self, root: str, folder: str) -> Mapping[str, FileInfo | None]:
+        """Return the entries of one folder for :func:`walk_folders`."""
+        place, prefix = (f"{root}/{folder}" if root else folder).rstrip("/"), f"{root}/"
+        try:
+            entries = self.file_system.ls(place, detail=True)
+        except OSError as error:
+            raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
+        found: dict[str, FileInfo | None] = {}
+        for entry in entries:
+            name = entry["name"].rstrip("/")
+            path = name.removeprefix(prefix)
+            if name == place or not path.startswith(folder):
+                continue  # the folder itself: object stores list its marker
+            if entry["type"] == "directory":
+                found[path + "/"] = None
+            else:
+                found[path] = FileInfo(path, entry["size"] or 0, _version(entry), 0.0, entry["type"] == "file")
+        return found
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("ETag") or entry.get("etag") or entry.get("mtime") or "")
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """Return the modification time, for which implementations of fsspec have different keys."""
+    times = (entry.get(name) for name in ("mtime", "LastModified", "last_modified", "modified", "created"))
+    time = next((time for time in times if time is not None), 0.0)
+    return time.timestamp() if isinstance(time, datetime) else float(time) if isinstance(time, int | float) else 0.0

@@ -1,0 +1,157 @@
+"""S3 as a store: listings in pages, multipart uploads, and checks of permissions before a job starts.
+
+Import it on demand: it imports botocore.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fsspec.asyn import sync
+
+from fruits.storage.generic import FsspecStore
+from fruits.storage.prefetch import File, read_ahead
+from fruits.storage.s3.file_system import S3FileSystem
+from fruits.storage.stores import FileInfo
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from fruits.storage.s3.settings import S3Settings
+
+__all__ = ["S3ObjectStore"]
+
+PAGE = 1000  # keys: the most that S3 returns
+PART_BYTES = 16 * 2**20  # of a multipart upload; less than two parts are one PUT
+PARTS_AT_ONCE = 4
+CHECK_NAME = ".fruits-write-check"
+
+
+class _Page(NamedTuple):
+    """Files and folders of one response, in code-point order, by path below the listed folder."""
+
+    files: list[FileInfo]
+    folders: list[str]
+
+
+class S3ObjectStore(FsspecStore):
+    """The buckets that one set of :class:`S3Settings` reaches. Paths are ``bucket/key``."""
+
+    file_system: S3FileSystem
+
+    @classmethod
+    def from_settings(cls, settings: S3Settings) -> Self:
+        """Return the store of these settings."""
+        return cls(S3FileSystem.from_settings(settings))
+
+    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the content of each file or its error, with `ahead` requests at once."""
+        return read_ahead(self.file_system.read_with_etag, files, loop=self.file_system.loop, ahead=ahead)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Store an object with one PUT, or with a multipart upload that is aborted if it fails."""
+        self.file_system.pipe_file(path, data, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    def mark(self, path: str) -> bool:
+        """Create an empty object, and return whether it existed."""
+        bucket, key = self._split(path)
+        try:
+            self.file_system.call_s3("head_object", Bucket=bucket, Key=key)
+            existed = True
+        except FileNotFoundError:
+            existed = False
+        self.file_system.pipe_file(path, b"")
+        return existed
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of the objects and folders in a folder, sorted; empty if there are none."""
+        pages = self._pages(path, deep=False)
+        return sorted(name for page in pages for name in (*page.folders, *(file.path for file in page.files)))
+
+    def files(self, path: str) -> list[FileInfo]:
+        """Return the objects directly in a folder, sorted by name; empty if there are none."""
+        return [file for page in self._pages(path, deep=False) for file in page.files]
+
+    def walk(self, path: str) -> Iterator[list[FileInfo]]:
+        """Yield all objects below a folder, page by page."""
+        empty, last = True, ""
+        for page in self._pages(path, deep=True):
+            for file in page.files:
+                if file.path <= last:
+                    raise OSError(
+                        f"this storage does not list keys in order ({file.path} comes after {last}). S3 does, except "
+                        "in directory buckets: use a general purpose bucket"
+                    )
+                last, empty = file.path, False
+            yield page.files
+        if empty and self.file_system.isfile(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        if empty:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def remove_if_empty(self, path: str) -> None:
+        """Do nothing: S3 has no empty folders."""
+
+    def abort_uploads(self, path: str) -> None:
+        """Abort the unfinished multipart uploads below a folder."""
+        bucket, prefix = self._prefix(path)
+        parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
+        while True:
+            response = self.file_system.call_s3("list_multipart_uploads", **parameters)
+            for upload in response.get("Uploads", []):
+                self._abort(bucket, upload["Key"], upload["UploadId"])
+            if not response.get("IsTruncated"):
+                return
+            parameters |= {"KeyMarker": response["NextKeyMarker"], "UploadIdMarker": response["NextUploadIdMarker"]}
+
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError`` unless a folder can be listed and an upload to it started; it is aborted."""
+        next(self._pages(path, deep=True, count=1))
+        bucket, key = self._split(f"{path}/{CHECK_NAME}")
+        upload = self.file_system.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+        self._abort(bucket, key, upload["UploadId"])
+
+    def check_readable(self, paths: Sequence[str]) -> None:
+        """Raise the ``PermissionError`` of the first file if none of them may be read."""
+        heads = self.read_heads(paths, 1)
+        errors = [head for head in heads if isinstance(head, PermissionError)]
+        if errors and len(errors) == len(heads):
+            raise errors[0]
+
+    def _split(self, path: str) -> tuple[str, str]:
+        bucket, key, _ = self.file_system.split_path(path)
+        return bucket, key
+
+    def _prefix(self, path: str) -> tuple[str, str]:
+        bucket, key = self._split(path)
+        return bucket, key.rstrip("/") + "/" if key else ""
+
+    def _abort(self, bucket: str, key: str, upload: str) -> None:
+        sync(self.file_system.loop, self.file_system._abort_mpu, bucket, key, upload)
+
+    def _pages(self, path: str, *, deep: bool, count: int = PAGE) -> Iterator[_Page]:
+        """Yield the pages of a folder; `deep` includes its subfolders and orders files by their whole keys."""
+        bucket, prefix = self._prefix(path)
+        parameters = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "" if deep else "/", "MaxKeys": count}
+        while True:
+            response = self.file_system.call_s3("list_objects_v2", **parameters)
+            yield _Page(
+                # Some tools create markers of folders: keys that end with "/".
+                [
+                    _file_info(entry, len(prefix), deep)
+                    for entry in response.get("Contents", [])
+                    if entry["Key"][-1] != "/"
+                ],
+                [folder["Prefix"][len(prefix) : -1] for folder in response.get("CommonPrefixes", [])],
+            )
+            if not response.get("IsTruncated"):
+                return
+            parameters["ContinuationToken"] = response["NextContinuationToken"]
+
+
+def _file_info(entry: dict[str, Any], start: int, deep: bool) -> FileInfo:
+    modified = 0.0 if deep else entry["LastModified"].timestamp()  # walks do not use it
+    return FileInfo(entry["Key"][start:], entry["Size"], entry["ETag"].strip('"'), modified)
