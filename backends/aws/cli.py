@@ -155,7 +155,7 @@ def cost(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option("--images-per-second", metavar="NUMBER", help="Of one core; default: as measured in README.md."),
+        typer.Option("--images-per-second", metavar="NUMBER", help="Of one core; default: see docs/performance.md."),
     ] = None,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,

@@ -14,7 +14,7 @@ from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
 
-# Featurize on Spark, 223 images/s on the two cores of the machine that README.md names, on 2026-11-23, by
+# Featurize on Spark, 223 images/s on the two cores of the machine that docs/performance.md names, on 2026-11-23, by
 # `fruits bench REAL --scenario featurize,bare-loop,ceiling --backend dask,spark --workers 2 --images 5120 --repeat 5`.
 IMAGES_PER_SECOND = 111.5
 THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
