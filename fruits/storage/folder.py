@@ -202,9 +202,9 @@ class Folder:
         try:
             value = orjson.loads(self.read(name))
         except orjson.JSONDecodeError as error:
-            raise OutputError(f"{self.address}/{name} is damaged: {error}. Use --overwrite to start over.") from error
+            raise OutputError(f"{self.address}/{name} is corrupt: {error}. Use --overwrite to start over.") from error
         if not isinstance(value, dict):
-            raise OutputError(f"{self.address}/{name} is damaged: not a JSON object. Use --overwrite to start over.")
+            raise OutputError(f"{self.address}/{name} is corrupt: not a JSON object. Use --overwrite to start over.")
         return value
 
     def write_json(self, name: str, value: dict[str, object]) -> None:
