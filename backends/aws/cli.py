@@ -83,7 +83,7 @@ def init(
     name = bucket_name(bucket)
     readable = [bucket_name(address) for address in read or ()]
     things = []
-    s3 = S3Settings.of_this_process()
+    s3 = S3Settings.from_environment()
     for thing in needed(account, settings, name, also_read=readable, key_pair=key_pair, s3=s3):
         made = not dry_run and (thing.there or yes or _confirmed(f"Make {thing.words}?"))
         if made:

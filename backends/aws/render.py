@@ -31,7 +31,7 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
     """
     staged = StagedFiles.of(bucket, release(settings.release).python or "none")
     words = ["run", f"s3://{bucket}/images", "--out", f"s3://{bucket}/out", "--cluster", "spark-yarn"]
-    s3 = S3Settings.of_this_process()
+    s3 = S3Settings.from_environment()
     example = step("example", staged=staged, folder=f"s3://{bucket}/fruits/jobs/example", s3=s3, words=words)
     documents: dict[str, Any] = {
         "run_job_flow.json": job_flow(settings, name=entry, bucket=bucket, staged=staged),

@@ -21,7 +21,7 @@ from fruits.images.listing import ImageEntry
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import number_array, text_array
 
-__all__ = ["Partition", "Plan", "Store", "decode_partition", "make_plan", "plan_file", "read_partition"]
+__all__ = ["Partition", "Plan", "PlanDestination", "decode_partition", "make_plan", "plan_file", "read_partition"]
 
 PARTITIONS_PER_FILE = 64  # 64 row groups of 1,024 images are 1 to 2 MB: one request on S3
 SCHEMA = pa.schema(
@@ -76,14 +76,14 @@ class Plan:
         return [Partition(index, min(self.partition_size, self.images - start)) for index, start in enumerate(starts)]
 
 
-class Store(Protocol):
+class PlanDestination(Protocol):
     """A writer of files, such as :class:`fruits.storage.folder.Folder`."""
 
     def write(self, name: str, data: bytes) -> object:
         """Write a file."""
 
 
-def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | None = None) -> Plan:
+def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: PlanDestination | None = None) -> Plan:
     """Return the plan of an ordered listing, and store it if `out` is given.
 
     Parameters
@@ -92,7 +92,7 @@ def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | N
         The listing, in order.
     partition_size : int
         Images per partition.
-    out : Store, optional
+    out : PlanDestination, optional
         Destination of the plan, for :func:`read_partition`.
     """
     digest = hashlib.sha256()
@@ -125,7 +125,7 @@ def make_plan(entries: Iterable[ImageEntry], partition_size: int, out: Store | N
 class _PlanWriter:
     """Writer of partitions as row groups, :data:`PARTITIONS_PER_FILE` to a file."""
 
-    def __init__(self, out: Store) -> None:
+    def __init__(self, out: PlanDestination) -> None:
         self.out = out
         self.files = 0
         self.open()

@@ -1,1 +1,1 @@
-"""Storage: folders at any address, atomic writes, prefetching reads, Parquet and checksums."""
+"""Storage: folders at any address, stores (local, S3, fsspec), prefetching, Parquet and checksums."""

@@ -64,7 +64,7 @@ def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:
         )
     from fruits.storage.s3.store import S3ObjectStore  # on demand: imports botocore
 
-    return S3ObjectStore.from_settings(settings or S3Settings.of_this_process()), path.strip("/")
+    return S3ObjectStore.from_settings(settings or S3Settings.from_environment()), path.strip("/")
 
 
 def _open_url(address: str) -> tuple[Store, str]:

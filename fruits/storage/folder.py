@@ -62,7 +62,7 @@ class Folder:
     @classmethod
     def at(cls, address: str) -> Folder:
         """Return the folder with an absolute address and the S3 settings of this process, to use in any process."""
-        settings = S3Settings.of_this_process() if is_s3(address) else None
+        settings = S3Settings.from_environment() if is_s3(address) else None
         store, path = open_store(address, settings)
         return cls(store.address(path), settings)
 
@@ -202,9 +202,9 @@ class Folder:
         try:
             value = orjson.loads(self.read(name))
         except orjson.JSONDecodeError as error:
-            raise OutputError(f"{self.address}/{name} is corrupt: {error}. Use --overwrite to start over.") from error
+            raise OutputError(f"{self.address}/{name} is corrupt: {error}. Use --overwrite to start again.") from error
         if not isinstance(value, dict):
-            raise OutputError(f"{self.address}/{name} is corrupt: not a JSON object. Use --overwrite to start over.")
+            raise OutputError(f"{self.address}/{name} is corrupt: not a JSON object. Use --overwrite to start again.")
         return value
 
     def write_json(self, name: str, value: dict[str, object]) -> None:

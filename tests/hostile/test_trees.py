@@ -1,4 +1,4 @@
-"""Trees of folders that are made to do harm: loops, devices, FIFOs, odd names, and very many files."""
+"""Hostile folder trees: loops, devices, FIFOs, odd names, and very many files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MANY = 200_000 if LONG else 10_000
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of one picture, beside which the tests put theirs."""
+    """Return a folder with one image, to which the tests add files."""
     folder = tmp_path / "images"
     (folder / "label").mkdir(parents=True)
     (folder / "label" / "whole.png").write_bytes(PICTURE)
@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, bytes | OSError]:
 
 @pytest.fixture
 def deep(images: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The same, with 1,100 folders in each other beside it; they are taken away again, which shutil cannot do."""
+    """Yield the folder with 1,100 nested folders added; remove them afterwards, which shutil cannot."""
     monkeypatch.chdir(images)
     for _ in range(DEEP):
         os.mkdir("d")
@@ -65,7 +65,7 @@ def deep(images: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 # -- loops and links
 
 
-def test_links_that_lead_round_do_not(images: Path) -> None:
+def test_circular_links_do_not_loop_the_listing(images: Path) -> None:
     (images / "label" / "again").symlink_to(images, target_is_directory=True)
     (images / "label" / "self").symlink_to("self")
     (images / "one.jpg").symlink_to("two.jpg")
@@ -78,7 +78,7 @@ def test_links_that_lead_round_do_not(images: Path) -> None:
         assert name in ("label/self", "one.jpg", "two.jpg")
 
 
-def test_a_link_to_a_folder_outside_is_not_followed(images: Path, tmp_path: Path) -> None:
+def test_link_to_an_outside_folder_is_not_followed(images: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.png").write_bytes(PICTURE)
@@ -86,13 +86,13 @@ def test_a_link_to_a_folder_outside_is_not_followed(images: Path, tmp_path: Path
     assert listed(images) == ["label/whole.png"]
 
 
-def test_a_link_to_a_file_outside_is_not_followed_unless_asked(images: Path, tmp_path: Path) -> None:
+def test_link_to_an_outside_file_is_not_followed_by_default(images: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (images / "label" / "link.png").symlink_to(tmp_path / "secret.png")
     assert listed(images) == ["label/whole.png"]
 
 
-def test_links_that_lead_out_are_counted_and_said(fruits: Fruits, tmp_path: Path) -> None:
+def test_outside_links_are_counted_in_a_message(fruits: Fruits, tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (tmp_path / "linked" / "label").mkdir(parents=True)
     (tmp_path / "linked" / "label" / "link.png").symlink_to(tmp_path / "secret.png")
@@ -100,15 +100,15 @@ def test_links_that_lead_out_are_counted_and_said(fruits: Fruits, tmp_path: Path
     assert "1 usable image" in fruits("fit", "linked", "--out", "o", "--follow-links").err
 
 
-def test_a_link_within_the_folder_is_an_image(images: Path) -> None:
+def test_link_within_the_folder_is_an_image(images: Path) -> None:
     (images / "label" / "link.png").symlink_to("whole.png")
     assert contents(images)["label/link.png"] == PICTURE
 
 
-# -- what is no file
+# -- special files
 
 
-def test_fifos_and_sockets_and_devices_are_passed_over(images: Path) -> None:
+def test_fifos_and_devices_are_skipped(images: Path) -> None:
     os.mkfifo(images / "label" / "pipe.jpg")
     os.mkfifo(images / "label" / "pipe")
     if os.geteuid() == 0:
@@ -119,8 +119,8 @@ def test_fifos_and_sockets_and_devices_are_passed_over(images: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipe", "pipe.jpg"])
-def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str) -> None:
-    """Without an extension the listing waits for its first bytes, with one the worker does."""
+def test_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str) -> None:
+    """The listing would wait for the first bytes of a file without extension, the worker for the others."""
     os.mkfifo(tmp_path / "fifo")
     (images / "label" / name).symlink_to(tmp_path / "fifo")
     with watched(tmp_path / "fifo") as hung:
@@ -128,7 +128,7 @@ def test_a_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str)
     assert hung == []
 
 
-def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -> None:
+def test_fifo_in_place_of_a_listed_file_does_not_hang(images: Path) -> None:
     path = images / "label" / "late.jpg"
     path.write_bytes(PICTURE)
     entries = list(Listing(str(images)))
@@ -139,15 +139,15 @@ def test_a_fifo_in_place_of_a_file_that_was_listed_does_not_hang(images: Path) -
     assert hung == []
 
 
-def test_a_link_to_a_device_without_end_is_no_image(images: Path) -> None:
-    """Read, /dev/zero fills the memory of the worker; here it is only listed."""
+def test_link_to_an_endless_device_is_not_an_image(images: Path) -> None:
+    """Reading /dev/zero would fill the memory of the worker, so the test only lists it."""
     (images / "label" / "zero.jpg").symlink_to("/dev/zero")
     assert listed(images) == ["label/whole.png"]
 
 
-def test_a_socket_in_place_of_a_file_that_was_listed_is_a_reject(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_in_place_of_a_listed_file_is_a_reject(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = list(Listing(str(images)))
-    monkeypatch.chdir(images / "label")  # the path of a socket is short
+    monkeypatch.chdir(images / "label")  # a socket's path has at most 107 bytes
     os.unlink("whole.png")
     with socket.socket(socket.AF_UNIX) as place:
         place.bind("whole.png")
@@ -156,8 +156,8 @@ def test_a_socket_in_place_of_a_file_that_was_listed_is_a_reject(images: Path, m
         image_bytes(data)
 
 
-def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
-    """The file is sparse; memory for it is asked for at once, and the error is no reject but the end of the job."""
+def test_file_of_terabytes_is_a_reject(images: Path) -> None:
+    """The file is sparse. Allocating memory for all of it would end the job instead of rejecting the file."""
     with (images / "label" / "huge.jpg").open("wb") as file:
         file.write(b"\xff\xd8\xff")
         file.truncate(2**43)
@@ -173,7 +173,7 @@ def test_a_file_of_terabytes_is_a_reject(images: Path) -> None:
     "name",
     [
         b"\xff\xfe\x80.png",
-        b"\xed\xa0\x80.png",  # a surrogate in UTF-8, which is none
+        b"\xed\xa0\x80.png",  # an encoded surrogate, invalid in UTF-8
         b"x" * 251 + b".png",
         "é".encode() * 125 + b".png",
         b"new\nline\r.png",
@@ -199,7 +199,7 @@ def test_any_name_is_listed_planned_and_read(images: Path, tmp_path: Path, name:
     assert set(contents(images).values()) == {PICTURE}
 
 
-def test_a_thousand_folders_in_each_other_are_listed_or_refused_in_words(deep: Path) -> None:
+def test_a_thousand_nested_folders_are_listed_or_rejected(deep: Path) -> None:
     try:
         found = listed(deep)
     except DatasetError:
@@ -208,7 +208,7 @@ def test_a_thousand_folders_in_each_other_are_listed_or_refused_in_words(deep: P
 
 
 @pytest.mark.parametrize("path", ["../secret.png", "/secret.png", "label/../../secret.png"])
-def test_a_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path, path: str) -> None:
+def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path, path: str) -> None:
     secret = tmp_path / "secret.png" if path.startswith("/") else images.parent / "secret.png"
     secret.write_bytes(PICTURE)
     path = str(secret) if path.startswith("/") else path
@@ -224,7 +224,7 @@ def test_a_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Pat
 # -- the output
 
 
-def test_throwing_an_output_away_does_not_follow_links(tmp_path: Path) -> None:
+def test_removing_an_output_does_not_follow_links(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "kept.txt").write_text("kept")
@@ -242,7 +242,7 @@ def test_throwing_an_output_away_does_not_follow_links(tmp_path: Path) -> None:
     assert list(out.iterdir()) == []
 
 
-def test_a_file_is_written_beside_a_link_and_not_through_it(tmp_path: Path) -> None:
+def test_write_replaces_a_link_instead_of_its_target(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("kept")
     (tmp_path / "part-00000.parquet").symlink_to("victim")
     Folder.at(str(tmp_path)).write("part-00000.parquet", b"new")
@@ -250,10 +250,10 @@ def test_a_file_is_written_beside_a_link_and_not_through_it(tmp_path: Path) -> N
     assert (tmp_path / "part-00000.parquet").read_bytes() == b"new"
 
 
-# -- many
+# -- many files
 
 
-def test_very_many_files_in_one_folder_are_planned(images: Path, tmp_path: Path) -> None:
+def test_many_files_in_one_folder_are_planned_in_bounded_memory_and_time(images: Path, tmp_path: Path) -> None:
     for number in range(MANY):
         os.mknod(images / "label" / f"{number:06d}.jpg")
     taken = run_module("tests.hostile.plan_folder", images, tmp_path / "plan")["plan"]
@@ -263,4 +263,4 @@ def test_very_many_files_in_one_folder_are_planned(images: Path, tmp_path: Path)
 
 
 if sys.platform != "linux":
-    pytestmark = pytest.mark.skip(reason="devices and FIFOs as Linux has them")
+    pytestmark = pytest.mark.skip(reason="needs the devices and FIFOs of Linux")

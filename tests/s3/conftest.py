@@ -1,4 +1,4 @@
-"""A server for each test of this folder, a bucket on it, and proxies in front of it."""
+"""Fixtures: a server for each test of this folder, a bucket on it, and proxies in front of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AWS = re.compile("^(AWS|FSSPEC|FRUITS)_")
 
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Start a server that this process and those it starts can reach, and no other."""
+    """Start a server, which the environment makes the only one that this process and its children can reach."""
     for name in [name for name in os.environ if AWS.match(name)]:
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -44,13 +44,13 @@ def bucket(s3: Server, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def folder_of(s3: Server) -> Callable[[str], Path]:
-    """Return the folder behind an address."""
+    """Return a function that returns the local folder of an address."""
     return lambda address: s3.root / address.removeprefix("s3://")
 
 
 @pytest.fixture
 def proxy(s3: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
-    """Return a function that puts a proxy before the server: ``proxy(delay=0.03, faults=0.05)``."""
+    """Return a function that puts a proxy in front of the server: ``proxy(delay=0.03, faults=0.05)``."""
     with ExitStack() as stack:
 
         def start(**options: Any) -> Proxy:
@@ -68,14 +68,14 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture
-def long_way(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """Return the keys that are asked for through botocore, None for requests that are not about one."""
-    asked: list[str | None] = []
+def botocore_keys(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Return the keys of requests through botocore, None for requests without one."""
+    keys: list[str | None] = []
     call = S3FileSystem._call_s3
 
-    def noted(self: S3FileSystem, method: str, *given: Any, **parameters: Any) -> Any:
-        asked.append(parameters.get("Key"))
+    def recorded(self: S3FileSystem, method: str, *given: Any, **parameters: Any) -> Any:
+        keys.append(parameters.get("Key"))
         return call(self, method, *given, **parameters)
 
-    monkeypatch.setattr(S3FileSystem, "_call_s3", noted)
-    return asked
+    monkeypatch.setattr(S3FileSystem, "_call_s3", recorded)
+    return keys

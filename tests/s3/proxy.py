@@ -1,6 +1,6 @@
-"""A proxy in front of an S3 server, which delays requests and lets some of them fail as S3 and networks do.
+"""A proxy in front of an S3 server that delays requests and injects the failures of S3 and of networks.
 
-It runs in a thread of the tests, or by itself: ``python -m tests.s3.proxy 127.0.0.1:PORT --delay 0.03``.
+It runs in a thread of the tests, or as a program: ``python -m tests.s3.proxy 127.0.0.1:PORT --delay 0.03``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,28 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass
 class Proxy:
-    """What is done to requests, and what was done.
+    """A proxy: its settings, and a record of its requests.
 
     Attributes
     ----------
     upstream : str
         ``host:port`` of the server.
     delay : float
-        Seconds that every request waits.
+        Delay of every request, in seconds.
     faults : float
-        The share of requests that fail, each in one way of FAULTS.
+        Fraction of requests that fail, each with one of FAULTS.
     seed : int
-        Which requests those are, and how they fail.
+        Seed of the choice of requests and faults.
     answers : dict of str to bytes
-        By a text in the request line: a whole answer to give in the server's place.
+        Complete responses to return instead of the server's, by a substring of the request line.
     seen : list of str
-        The request lines.
+        Request lines.
     heads : list of str
-        The same with all headers, in lower case.
+        Request lines with all headers, in lower case.
     made : Counter of str
-        The faults that were made.
+        Number of injected faults of each kind.
+    most_at_once : int
+        Largest number of concurrent requests.
     """
 
     upstream: str
@@ -66,7 +68,7 @@ class Proxy:
         self.transports: list[asyncio.WriteTransport] = []
 
     async def serve(self) -> asyncio.Server:
-        """Start on a free port of this machine."""
+        """Start on a free local port."""
         server = await asyncio.start_server(self._client, "127.0.0.1", 0, limit=HEAD_BYTES)
         host, port = server.sockets[0].getsockname()
         self.endpoint = f"http://{host}:{port}"
@@ -74,24 +76,24 @@ class Proxy:
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, _, port = self.upstream.partition(":")
-        there = await asyncio.open_connection(host, int(port), limit=HEAD_BYTES)
-        self.transports += [writer.transport, there[1].transport]
+        upstream = await asyncio.open_connection(host, int(port), limit=HEAD_BYTES)
+        self.transports += [writer.transport, upstream[1].transport]
         try:
-            while await self._request((reader, writer), there):
+            while await self._request((reader, writer), upstream):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # one of the two has gone, or the proxy ends
+            pass  # one side has disconnected, or the proxy ends
         finally:
-            for end in (writer, there[1]):
+            for end in (writer, upstream[1]):
                 end.close()
 
-    async def _request(self, here: Streams, there: Streams) -> bool:
-        """Pass one request on, and tell whether the connection goes on."""
-        head, length = await _head(here[0])
-        if EXPECT.search(head):  # a client that waits for leave to send the body
+    async def _request(self, client: Streams, upstream: Streams) -> bool:
+        """Forward one request, and return whether the connection stays open."""
+        head, length = await _head(client[0])
+        if EXPECT.search(head):  # the client waits for permission to send the body
             head = EXPECT.sub(b"\r\n", head)
-            here[1].write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await here[0].readexactly(length or 0)
+            client[1].write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await client[0].readexactly(length or 0)
         line = head.split(b"\r\n", 1)[0].decode()
         self.seen.append(line)
         self.heads.append(head.decode().lower())
@@ -104,38 +106,38 @@ class Proxy:
             self._at_once -= 1
         for text, answer in self.answers.items():
             if text in line:
-                here[1].write(answer)
-                await here[1].drain()
+                client[1].write(answer)
+                await client[1].drain()
                 return True
         if fault is not None:
             self.made[fault] += 1
         if fault == "slow down":
             status = b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n"
-            here[1].write(status % len(SLOW_DOWN) + SLOW_DOWN * (not line.startswith("HEAD")))
-            await here[1].drain()
+            client[1].write(status % len(SLOW_DOWN) + SLOW_DOWN * (not line.startswith("HEAD")))
+            await client[1].drain()
             return True
         if fault == "reset before":
-            here[1].transport.abort()
+            client[1].transport.abort()
             return False
-        there[1].write(head + body)
-        answer, length = await _head(there[0])
+        upstream[1].write(head + body)
+        answer, length = await _head(upstream[0])
         bodyless = line.startswith("HEAD") or answer.startswith((b"HTTP/1.1 204", b"HTTP/1.1 304"))
-        data = b"" if bodyless else await _body(there[0], answer, length)
+        data = b"" if bodyless else await _body(upstream[0], answer, length)
         if fault == "reset after" or (fault == "truncated" and not data):
-            here[1].transport.abort()
+            client[1].transport.abort()
             return False
-        here[1].write(answer)
+        client[1].write(answer)
         if fault == "truncated":
-            here[1].write(data[: len(data) // 2])
-            await here[1].drain()
+            client[1].write(data[: len(data) // 2])
+            await client[1].drain()
             return False
-        here[1].write(data)
-        await here[1].drain()
+        client[1].write(data)
+        await client[1].drain()
         return True
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[bytes, int | None]:
-    """Return a head, and the length of the body that it tells; None where it does not."""
+    """Return a head and the Content-Length in it, or None."""
     head = await reader.readuntil(b"\r\n\r\n")
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
@@ -167,7 +169,7 @@ def running(proxy: Proxy) -> Iterator[Proxy]:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for transport in proxy.transports:  # one that is closed may have bytes left to send
+        for transport in proxy.transports:  # a closed one may have unsent bytes
             transport.abort()
         await asyncio.sleep(0)
 
@@ -182,16 +184,16 @@ def running(proxy: Proxy) -> Iterator[Proxy]:
 
 
 def main() -> None:
-    """Run until it is interrupted; say where on stdout."""
+    """Run until interrupted; print the endpoint to stdout."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("upstream", metavar="HOST:PORT")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
 
     async def forever() -> None:
-        proxy = Proxy(given.upstream, given.delay, given.faults, given.seed)
+        proxy = Proxy(arguments.upstream, arguments.delay, arguments.faults, arguments.seed)
         server = await proxy.serve()
         print(proxy.endpoint, flush=True)
         await server.serve_forever()

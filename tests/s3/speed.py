@@ -1,8 +1,8 @@
-"""How fast featurize is from S3, beside a local disk: ``python -m tests.s3.speed IMAGES --rounds 3``.
+"""Speed of featurize from S3, compared with a local disk: ``python -m tests.s3.speed IMAGES --rounds 3``.
 
-The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another,
-from the disk as from S3. So what S3 costs the workers is seen; what the server costs is not, which elsewhere runs on
-machines of its own. The two take turns, and the medians are compared.
+The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
+for both sources. The result is therefore the cost of S3 to the workers, without that of the server. The sources
+alternate, and their medians are compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FRUITS = Path(sys.executable).with_name("fruits")
 
 
 def main() -> None:
-    """Measure, and print one JSON object."""
+    """Measure, and print the result as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -31,15 +31,15 @@ def main() -> None:
     parser.add_argument("--partition-size", type=int, default=1024)
     parser.add_argument("--delay", type=float, default=0.03)
     parser.add_argument("--backend", default="dask")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     server_core, *others = sorted(os.sched_getaffinity(0))
     worker_core = others[0]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         (root / "s3" / "out").mkdir(parents=True)
-        shutil.copytree(given.images, root / "s3" / "images")
-        os.sched_setaffinity(0, {server_core})  # inherited by what is started now
-        command = [sys.executable, "-m", "tests.s3.proxy", "--delay", str(given.delay)]
+        shutil.copytree(arguments.images, root / "s3" / "images")
+        os.sched_setaffinity(0, {server_core})  # inherited by the server and the proxy
+        command = [sys.executable, "-m", "tests.s3.proxy", "--delay", str(arguments.delay)]
         with served(root / "s3") as server:
             with subprocess.Popen([*command, server.address], stdout=subprocess.PIPE, text=True) as proxy:
                 try:
@@ -47,15 +47,30 @@ def main() -> None:
                     environ = os.environ | server.environ(proxy.stdout.readline().strip())
                     os.sched_setaffinity(0, {worker_core})
                     speeds: dict[str, list[float]] = {"disk": [], "s3": []}
-                    for turn in range(given.rounds):
+                    for turn in range(arguments.rounds):
                         for name, images, out in (
                             ("disk", str(root / "s3" / "images"), f"{root}/out-{turn}"),
                             ("s3", "s3://images", f"s3://out/{turn}"),
                         ):
-                            words = [str(FRUITS), "fit", images, "--out", out, "--components", "8", "--workers", "2"]
-                            words += ["--limit", str(given.limit), "--partition-size", str(given.partition_size)]
-                            words += ["--backend", given.backend, "--quiet", "--json"]
-                            done = subprocess.run(words, env=environ, check=True, capture_output=True, text=True)
+                            command_line = [
+                                str(FRUITS),
+                                "fit",
+                                images,
+                                "--out",
+                                out,
+                                "--components",
+                                "8",
+                                "--workers",
+                                "2",
+                            ]
+                            command_line += [
+                                "--limit",
+                                str(arguments.limit),
+                                "--partition-size",
+                                str(arguments.partition_size),
+                            ]
+                            command_line += ["--backend", arguments.backend, "--quiet", "--json"]
+                            done = subprocess.run(command_line, env=environ, check=True, capture_output=True, text=True)
                             report = json.loads(done.stdout)
                             speeds[name].append(report["images_per_second"])
                             print(name, report["images_per_second"], report["worker_seconds"], file=sys.stderr)

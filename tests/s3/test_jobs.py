@@ -1,4 +1,4 @@
-"""Whole jobs from S3 to S3: the bits of a local job, on every engine, whatever happens on the way."""
+"""Whole jobs from S3 to S3: the bits of a local job on every engine, despite failed requests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FRUITS = Path(sys.executable).with_name("fruits")
 OPTIONS = ("--components", "8", "--partition-size", "16", "--quiet", "--workers", "2")
 
 
-def fruits(*words, exit_code=0, **environ):
-    """Run a command, and return its answer; no secret is in what it says."""
-    command = [str(FRUITS), *map(str, words), "--json"]
+def fruits(*arguments, exit_code=0, **environ):
+    """Run a command, assert that its output has no secret, and return its JSON."""
+    command = [str(FRUITS), *map(str, arguments), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=120)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
@@ -30,7 +30,7 @@ def fruits(*words, exit_code=0, **environ):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """Draw 60 images and 2 broken ones."""
+    """Return a generated dataset of 62 images, 2 of them corrupt."""
     folder = tmp_path_factory.mktemp("sample") / "images"
     subprocess.run([str(FRUITS), "sample", str(folder), "--images", "60", "--broken", "2"], check=True)
     return folder
@@ -38,15 +38,15 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def local(images, tmp_path_factory):
-    """Return the output of the local job, which the others are held to."""
+    """Return the output of the local job, the reference of the others."""
     out = tmp_path_factory.mktemp("local") / "out"
     subprocess.run([str(FRUITS), "run", str(images), "--out", str(out), *OPTIONS, "--backend", "local"], check=True)
     return out
 
 
 @pytest.mark.parametrize("backend", ["dask", "spark"])
-def test_a_job_from_s3_to_s3_has_the_bits_of_a_local_one(backend, bucket, folder_of, images, local, s3, proxy):
-    """Also where one of twenty requests fails, in each of four ways."""
+def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(backend, bucket, folder_of, images, local, s3, proxy):
+    """Even if one request in twenty fails, in each of four ways."""
     shutil.copytree(images, folder_of(bucket) / "images")
     between = proxy(faults=0.05, seed=random.Random(backend).randrange(1000))
     out = f"{bucket}/out"
@@ -54,9 +54,9 @@ def test_a_job_from_s3_to_s3_has_the_bits_of_a_local_one(backend, bucket, folder
     assert (report["images"], report["rows"]) == (62, 60)
     assert sum(between.made.values()) > 2
     assert compare(str(local), out).identical
-    told = fruits("status", out)
-    assert (told["complete"], told["rows"], told["rejects"]) == (True, 60, report["rejects"])
-    assert told["seconds_since_newest"] < 600
+    state = fruits("status", out)
+    assert (state["complete"], state["rows"], state["rejects"]) == (True, 60, report["rejects"])
+    assert state["seconds_since_newest"] < 600
     stored = [path for path in (folder_of(bucket) / "out").rglob("*") if path.is_file()]
     assert stored
     assert not any(s3.secret.encode() in path.read_bytes() for path in stored)
@@ -67,12 +67,12 @@ def test_a_job_from_s3_to_s3_has_the_bits_of_a_local_one(backend, bucket, folder
     assert compare(str(local), out).identical
 
 
-def test_a_model_in_s3_transforms_with_the_endpoint_given_as_an_option(bucket, folder_of, images, local, s3):
+def test_model_on_s3_transforms_with_the_endpoint_as_an_option(bucket, folder_of, images, local, s3):
     shutil.copytree(images, folder_of(bucket) / "images")
     shutil.copytree(local / "model", folder_of(bucket) / "model")
-    words = ("transform", f"{bucket}/images", "--model", f"{bucket}/model", "--out", f"{bucket}/rows")
+    command = ("transform", f"{bucket}/images", "--model", f"{bucket}/model", "--out", f"{bucket}/rows")
     without = os.environ.pop("AWS_ENDPOINT_URL_S3")
-    fruits(*words, "--partition-size", "16", "--workers", "2", "--quiet", "--s3-endpoint", without)
+    fruits(*command, "--partition-size", "16", "--workers", "2", "--quiet", "--s3-endpoint", without)
     os.environ["AWS_ENDPOINT_URL_S3"] = without
     rows = folder_of(bucket) / "rows" / "rows"
     assert [path.read_bytes() for path in sorted(rows.iterdir())] == [
@@ -81,15 +81,15 @@ def test_a_model_in_s3_transforms_with_the_endpoint_given_as_an_option(bucket, f
 
 
 @pytest.mark.parametrize(
-    ("environ", "words"),
+    ("environ", "text"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "were refused: SignatureDoesNotMatch"),
         ({"AWS_PROFILE": "nobody"}, "no credentials"),
     ],
 )
-def test_wrong_credentials_end_the_command_before_an_engine_is_started(bucket, folder_of, images, environ, words):
+def test_wrong_credentials_end_the_command_before_an_engine_starts(bucket, folder_of, images, environ, text):
     shutil.copytree(images, folder_of(bucket) / "images")
     for command in (("run", f"{bucket}/images", "--out", f"{bucket}/out"), ("run", images, "--out", f"{bucket}/out")):
         answer = fruits(*command, *OPTIONS, exit_code=2, **environ)
-        assert words in answer["error"]["message"]
+        assert text in answer["error"]["message"]
         assert answer["error"]["type"] in ("DatasetError", "OutputError")

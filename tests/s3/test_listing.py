@@ -1,4 +1,4 @@
-"""Listings of a real S3 server."""
+"""Listings on a real S3 server."""
 
 import itertools
 
@@ -30,7 +30,7 @@ def refusal(code, message="No."):
     return b"HTTP/1.1 %b\r\nContent-Type: application/xml\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body
 
 
-def test_a_bucket_lists_as_a_local_folder_does_and_every_name_can_be_read(bucket, folder_of, tmp_path):
+def test_bucket_lists_like_a_local_folder_and_every_name_is_readable(bucket, folder_of, tmp_path):
     for root in (folder_of(bucket) / "images", tmp_path / "images"):
         write(root, *NAMES)
         write(root, "README.md", "a/.DS_Store", data=b"words")
@@ -44,7 +44,7 @@ def test_a_bucket_lists_as_a_local_folder_does_and_every_name_can_be_read(bucket
     assert list(Folder.at(f"{bucket}/images").fetch(entries)) == [JPEG] * len(entries)
 
 
-def test_a_listing_is_asked_for_page_by_page_and_no_further_than_needed(bucket, folder_of, proxy):
+def test_listing_requests_only_the_pages_needed(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number:04d}.jpg" for number in range(2500)))
     between = proxy()
     assert len(list(Listing(bucket, limit=10))) == 10
@@ -54,16 +54,16 @@ def test_a_listing_is_asked_for_page_by_page_and_no_further_than_needed(bucket, 
     assert len([line for line in between.seen if "list-type=2" in line]) == 1 + 3
 
 
-def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
+def test_listing_error_names_its_cause_at_once(bucket, folder_of, monkeypatch):
     write(folder_of(bucket), "images/1.jpg")
-    for address, words in (
+    for address, text in (
         (f"{bucket}/missing", "no such folder"),
         (f"{bucket}/images/1.jpg", "not a folder"),
         ("s3://nowhere/images", r"the bucket nowhere does not exist at http://127"),
     ):
-        with pytest.raises(DatasetError, match=words):
+        with pytest.raises(DatasetError, match=text):
             list(Listing(address))
-    for name, value, words in (
+    for name, value, text in (
         ("AWS_SECRET_ACCESS_KEY", "wrong", "were refused: SignatureDoesNotMatch"),
         ("AWS_ACCESS_KEY_ID", "AKIANOBODY", "were refused: InvalidAccessKeyId"),
         ("AWS_PROFILE", "nobody", r"no credentials .*nobody.*AWS_PROFILE"),
@@ -72,7 +72,7 @@ def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
         close_clients()
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            with pytest.raises(DatasetError, match=words):
+            with pytest.raises(DatasetError, match=text):
                 list(Listing(f"{bucket}/images"))
     close_clients()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -81,14 +81,14 @@ def test_what_cannot_be_listed_says_why_at_once(bucket, folder_of, monkeypatch):
         list(Listing(f"{bucket}/images"))
 
 
-def test_what_may_be_listed_but_not_read_is_refused(bucket, folder_of, proxy):
+def test_images_that_may_be_listed_but_not_read_are_rejected_at_once(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
     proxy(answers={".jpg": refusal("AccessDenied")})
     with pytest.raises(DatasetError, match=r"get_object is forbidden for s3://.*/label/0\.jpg.*policy"):
         list(Listing(bucket))
 
 
-def test_a_single_image_that_may_not_be_read_does_not_end_the_listing(bucket, folder_of, proxy):
+def test_single_forbidden_image_does_not_end_the_listing(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
     proxy(answers={"/0.jpg": refusal("AccessDenied")})
     assert len(list(Listing(bucket))) == 20
@@ -98,7 +98,7 @@ def test_a_single_image_that_may_not_be_read_does_not_end_the_listing(bucket, fo
 
 
 @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
-def test_a_bucket_of_another_region_is_said(bucket, proxy, code):
+def test_bucket_in_another_region_is_named_in_the_error(bucket, proxy, code):
     proxy(answers={"list-type=2": refusal(code, "the region 'eu-west-3' is wrong; expecting 'us-west-2'")})
     with pytest.raises(DatasetError, match=rf"another region.*{code}.*us-west-2.*AWS_DEFAULT_REGION"):
         list(Listing(bucket))

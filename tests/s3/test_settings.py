@@ -1,4 +1,4 @@
-"""Settings and credentials of every kind, on a real S3 server."""
+"""Settings and credentials of every kind, with a real S3 server."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.s3.server import close_clients, served
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
 
 
-def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch, long_way):
+def test_credentials_of_a_profile_are_used(bucket, s3, tmp_path, monkeypatch, botocore_keys):
     (tmp_path / "credentials").write_text(
         f"[fruits]\naws_access_key_id = {s3.key}\naws_secret_access_key = {s3.secret}\n"
     )
@@ -23,10 +23,10 @@ def test_credentials_of_a_profile(bucket, s3, tmp_path, monkeypatch, long_way):
     folder.write("a", b"1")
     folder.write("b", b"22")
     assert list(folder.fetch([("a", 1, "")])) + list(folder.fetch([("b", 2, "")])) == [b"1", b"22"]
-    assert long_way == ["a", "b", "a"]  # written, written, read
+    assert botocore_keys == ["a", "b", "a"]  # written, written, read
 
 
-def test_a_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, configure):
+def test_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, configure):
     (tmp_path / "public" / "images" / "label").mkdir(parents=True)
     for index in range(3):
         (tmp_path / "public" / "images" / "label" / f"{index}.jpg").write_bytes(JPEG)
@@ -40,7 +40,7 @@ def test_a_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, 
         close_clients()
 
 
-def test_every_request_says_who_pays_and_every_write_what_encrypts_it(bucket, proxy, configure):
+def test_requests_name_the_payer_and_writes_the_encryption(bucket, proxy, configure):
     written = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/fruits"}
     configure(requester_pays=True, s3_additional_kwargs=written)
     between = proxy()
@@ -59,7 +59,7 @@ def test_every_request_says_who_pays_and_every_write_what_encrypts_it(bucket, pr
     assert all("x-amz-server-side-encryption-aws-kms-key-id: alias/fruits\r\n" in head for head in begun)
 
 
-def test_what_was_set_on_the_driver_holds_in_a_process_that_knows_nothing_of_it(bucket, s3, monkeypatch):
+def test_settings_of_the_driver_apply_in_a_process_without_them(bucket, s3, monkeypatch):
     folder = Folder.at(bucket)
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name)
@@ -68,15 +68,15 @@ def test_what_was_set_on_the_driver_holds_in_a_process_that_knows_nothing_of_it(
     assert folder.read("a") == b"1"
 
 
-def test_a_cluster_file_may_lie_in_a_bucket(bucket):
+def test_cluster_file_is_read_from_a_bucket(bucket):
     Folder.at(f"{bucket}/team").write("cluster.yaml", b"clusters: {ours: {backend: dask, address: 'tcp://a:8786'}}")
     assert resolve(cluster="ours", file=f"{bucket}/team/cluster.yaml", environ={}).address == "tcp://a:8786"
     environ = {"FRUITS_CLUSTER_FILE": f"{bucket}/team/cluster.yaml"}
     assert resolve(cluster="ours", environ=environ).address == "tcp://a:8786"
-    for file, words in (
+    for file, text in (
         (f"{bucket}/team/missing.yaml", r"--cluster-file s3://.*/missing\.yaml cannot be read: No such file"),
         ("s3://nowhere/cluster.yaml", "the bucket nowhere does not exist"),
         ("nowhere://cluster.yaml", "Protocol not known"),
     ):
-        with pytest.raises(SettingsError, match=words):
+        with pytest.raises(SettingsError, match=text):
             resolve(file=file, environ={})

@@ -16,7 +16,7 @@ from tests.s3.server import close_clients
 JPEG = b"\xff\xd8\xff\xe0" + bytes(28)
 
 
-def test_what_is_written_is_read_back_listed_and_removed(bucket):
+def test_written_files_are_read_listed_and_removed(bucket):
     folder = Folder.at(f"{bucket}/out/")
     assert folder.address == f"{bucket}/out"
     assert (folder.names(), folder.parts(), folder.exists("a"), folder.is_file()) == ([], [], False, False)
@@ -33,12 +33,12 @@ def test_what_is_written_is_read_back_listed_and_removed(bucket):
     assert (folder / "rows").parts() == [0, 2, 100_000]
     with pytest.raises(FileNotFoundError):
         folder.read("rows/part-00001.parquet")
-    for name in ("rows", "never there"):
+    for name in ("rows", "missing"):
         folder.remove(name)
     assert folder.names() == ["report.json"]
 
 
-def test_a_large_file_goes_up_in_parts_and_is_not_seen_before_it_is_whole(bucket, proxy):
+def test_large_file_is_a_multipart_upload_and_a_small_one_a_put(bucket, proxy):
     between = proxy()
     folder = Folder.at(bucket)
     data = os.urandom(2**20) * 40
@@ -50,7 +50,7 @@ def test_a_large_file_goes_up_in_parts_and_is_not_seen_before_it_is_whole(bucket
     assert [line.split()[0] for line in between.seen if "/small" in line] == ["PUT"]
 
 
-def test_an_upload_that_fails_is_aborted_and_leaves_what_was_there(bucket, proxy):
+def test_failed_upload_is_aborted_and_keeps_the_old_object(bucket, proxy):
     folder = Folder.at(bucket)
     folder.write("large", b"old")
     refused = b"<Error><Code>AccessDenied</Code><Message>No.</Message></Error>"
@@ -61,7 +61,7 @@ def test_an_upload_that_fails_is_aborted_and_leaves_what_was_there(bucket, proxy
     assert folder.read("large") == b"old"
 
 
-def test_what_a_killed_writer_left_is_swept(bucket):
+def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     folder = Folder.at(f"{bucket}/out")
     file_system = S3FileSystem.from_settings(folder.s3)
     for name in ("out/part-00000", "other/part-00000"):
@@ -80,38 +80,38 @@ def test_what_a_killed_writer_left_is_swept(bucket):
     assert not file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:]).get("Uploads")
 
 
-def test_many_files_are_read_with_many_requests_in_flight_and_little_is_held(bucket, folder_of, proxy):
+def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucket, folder_of, proxy):
     between = proxy(delay=0.02)
     files = [(f"{index:03d}", 1000 + index, "") for index in range(200)]
     for name, size, _ in files:
         (folder_of(bucket) / name).write_bytes(name.encode() * (size // 3) + b"." * (size % 3))
     folder = Folder.at(bucket)
-    asked = 0
+    requested = 0
 
-    def asking():
-        nonlocal asked
+    def requests():
+        nonlocal requested
         for file in files:
-            asked += 1
+            requested += 1
             yield file
 
     begin = time.perf_counter()
-    for index, data in enumerate(folder.fetch(asking(), ahead=16)):
-        assert asked <= index + 17
+    for index, data in enumerate(folder.fetch(requests(), ahead=16)):
+        assert requested <= index + 17
         assert isinstance(data, bytes)
         assert data[:3] == files[index][0].encode()
         assert len(data) == files[index][1]
     assert index == 199
     assert 8 <= between.most_at_once <= 16
-    assert time.perf_counter() - begin < 200 * 0.02  # one after the other takes longer
+    assert time.perf_counter() - begin < 200 * 0.02  # sequential requests take longer
     assert len([line for line in between.seen if line.startswith("GET")]) == 200
 
 
-def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_more(bucket, folder_of, proxy):
+def test_read_error_is_a_value_and_a_closed_reader_sends_no_more_requests(bucket, folder_of, proxy):
     between = proxy(delay=0.02)
     for index in range(100):
         (folder_of(bucket) / str(index)).write_bytes(b"x")
     folder = Folder.at(bucket)
-    one, missing, other = folder.fetch([("1", 1, ""), ("never there", 1, ""), ("2", 1, "")])
+    one, missing, other = folder.fetch([("1", 1, ""), ("missing", 1, ""), ("2", 1, "")])
     assert (one, other) == (b"x", b"x")
     assert isinstance(missing, FileNotFoundError)
     reader = folder.fetch(((f"{index}", 1, "") for index in range(100)), ahead=8)
@@ -121,7 +121,7 @@ def test_what_could_not_be_read_is_a_value_and_a_closed_reader_asks_for_nothing_
     assert len(between.seen) < 3 * 3 + 8 + 2
 
 
-def test_files_are_whole_although_requests_fail(bucket, folder_of, proxy):
+def test_files_are_complete_although_requests_fail(bucket, folder_of, proxy):
     files = {f"{index}": os.urandom(1000 + index) for index in range(300)}
     for name, data in files.items():
         (folder_of(bucket) / name).write_bytes(data)
@@ -131,29 +131,29 @@ def test_files_are_whole_although_requests_fail(bucket, folder_of, proxy):
     assert set(between.made) == set(FAULTS)
 
 
-def test_only_the_first_files_take_the_long_way_through_botocore(bucket, folder_of, long_way):
+def test_only_the_first_files_are_read_through_botocore(bucket, folder_of, botocore_keys):
     for index in range(200):
         (folder_of(bucket) / f"{index}").write_bytes(bytes(5000))
     fetched = Folder.at(bucket).fetch(((f"{index}", 5000, "") for index in range(200)), ahead=8)
     assert sum(map(len, fetched)) == 1_000_000
-    assert len(long_way) <= 16
+    assert len(botocore_keys) <= 16
 
 
-def test_a_key_is_read_letter_by_letter_whatever_it_has(bucket, long_way):
-    straight = ["x%20y", "a%2Fb", "%", "a+b~c", "a*b", "it's (1)!", "a#b?c=d&e", "a@b:c;d,e=f$g", "x y", "x/y/z"]
-    straight += ["ü é", "u\N{COMBINING DIAERESIS}", "日本/..x", "^{}|\\", '"<>"']
-    around = ["a tab\t", "del\x7f"]
-    names = ["first", *straight, *around]
+def test_keys_with_special_characters_are_read_literally(bucket, botocore_keys):
+    direct = ["x%20y", "a%2Fb", "%", "a+b~c", "a*b", "it's (1)!", "a#b?c=d&e", "a@b:c;d,e=f$g", "x y", "x/y/z"]
+    direct += ["ü é", "u\N{COMBINING DIAERESIS}", "日本/..x", "^{}|\\", '"<>"']
+    indirect = ["a tab\t", "del\x7f"]
+    names = ["first", *direct, *indirect]
     folder = Folder.at(bucket)
     for name in names:
         folder.write(name, name.encode())
-    long_way.clear()
+    botocore_keys.clear()
     fetched = list(folder.fetch(((name, len(name.encode()), "") for name in names), ahead=1))
-    assert long_way == ["first", *around]
+    assert botocore_keys == ["first", *indirect]
     assert fetched == [name.encode() for name in names]
 
 
-def test_a_folder_that_cannot_be_reached_says_why(bucket, monkeypatch):
+def test_error_of_an_unreachable_folder_names_its_cause(bucket, monkeypatch):
     Folder.at(bucket).check()
     assert Folder.at(bucket).names() == []
     with pytest.raises(OutputError, match=r"s3://nowhere/out: the bucket nowhere does not exist at http://127"):
@@ -164,15 +164,15 @@ def test_a_folder_that_cannot_be_reached_says_why(bucket, monkeypatch):
         Folder.at(bucket).check()
 
 
-def test_a_file_that_was_written_again_since_it_was_listed_is_said_with_no_request_more(bucket, folder_of, proxy):
+def test_file_changed_since_the_listing_is_an_error_without_another_request(bucket, folder_of, proxy):
     for index in range(9):
         (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG)
     entries = list(Listing(bucket))
     assert all(entry.version for entry in entries)
-    for index in (0, 7):  # the first is read through botocore, the other past it
+    for index in (0, 7):  # the first is read through botocore, the other through obstore
         (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG[:-1] + b"\1")
     between = proxy()
     found = list(Folder.at(bucket).fetch(entries, ahead=1))
     assert [index for index, data in enumerate(found) if isinstance(data, ChangedFileError)] == [0, 7]
     assert [data for data in found if isinstance(data, bytes)] == [JPEG] * 7
-    assert len([line for line in between.seen if line.startswith("GET")]) == 9 + 2  # a changed one is asked for twice
+    assert len([line for line in between.seen if line.startswith("GET")]) == 9 + 2  # a changed one is requested twice

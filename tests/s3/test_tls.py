@@ -1,4 +1,4 @@
-"""A server with a certificate of a private authority, as a company has one: it is trusted where that is said."""
+"""A server with a certificate of a private authority, which is trusted only if configured."""
 
 import datetime
 import ipaddress
@@ -33,7 +33,7 @@ def certificate(name, key, issuer, issuer_key):
 
 @pytest.fixture
 def private(s3, tmp_path, monkeypatch):
-    """Start a server with such a certificate, to which the environment leads; return the authority's certificate."""
+    """Start a server with such a certificate, set the environment for it, and return the authority's certificate."""
     authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     (tmp_path / "authority.pem").write_bytes(certificate("authority", authority, "authority", authority))
     (tmp_path / "server.pem").write_bytes(certificate("server", own, "authority", authority))
@@ -54,19 +54,19 @@ def read(s3, count=20):
     return list(Folder.at("s3://private").fetch(((f"{index}", 1000, "") for index in range(count)), ahead=1))
 
 
-def test_a_private_authority_is_trusted_where_it_is_named(s3, private, monkeypatch, long_way):
+def test_configured_private_authority_is_trusted(s3, private, monkeypatch, botocore_keys):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(private))
     assert read(s3) == [b"x" * 1000] * 20
-    assert long_way == ["0"]
+    assert botocore_keys == ["0"]
 
 
-def test_no_certificate_is_looked_at_where_that_is_said(s3, private, configure, long_way):
+def test_certificate_verification_can_be_disabled(s3, private, configure, botocore_keys):
     configure(client_kwargs={"verify": False})
     assert read(s3) == [b"x" * 1000] * 20
-    assert long_way == ["0"]
+    assert botocore_keys == ["0"]
 
 
-def test_an_authority_that_nobody_named_is_not_trusted(s3, private):
+def test_unknown_authority_is_not_trusted(s3, private):
     found = read(s3, count=2)
     assert all(isinstance(error, ConnectionError) for error in found)
     assert "CERTIFICATE_VERIFY_FAILED" in str(found[0])

@@ -117,7 +117,7 @@ def start_step(
     """
     name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     folder = f"s3://{bucket}/fruits/jobs/{name}"
-    asked = step(name, staged=staged, folder=folder, s3=S3Settings.of_this_process(), words=words)
+    asked = step(name, staged=staged, folder=folder, s3=S3Settings.from_environment(), words=words)
     emr = account.client("emr")
     up = next((found for found in clusters(account, entry) if found["Status"]["State"] in ACTIVE), None)
     if up is not None:

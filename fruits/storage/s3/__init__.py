@@ -1,1 +1,1 @@
-"""S3: its settings, its file system, and plain-language errors."""
+"""S3: settings, file system, store, and errors in plain English."""

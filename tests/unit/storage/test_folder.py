@@ -86,11 +86,11 @@ def test_file_larger_than_the_limit_is_not_read(folder):
     assert caught.value.errno == errno.EFBIG
 
 
-def test_damaged_json_is_an_error(folder):
+def test_corrupt_json_is_an_error(folder):
     folder.write_json("job.json", {"a": 1})
     assert folder.read_json("job.json") == {"a": 1}
-    for damaged in (b'{"a": ', b"[1]"):
-        folder.write("job.json", damaged)
+    for corrupt in (b'{"a": ', b"[1]"):
+        folder.write("job.json", corrupt)
         with pytest.raises(OutputError, match=r"job\.json is corrupt.*--overwrite"):
             folder.read_json("job.json")
 

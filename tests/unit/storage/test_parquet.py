@@ -11,21 +11,21 @@ from fruits.storage.parquet import number_array, read_table, text_array, vector_
 
 
 @given(st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"]))))
-def test_texts_are_those_that_arrow_would_make(texts):
+def test_text_arrays_equal_those_of_arrow(texts):
     made = text_array([None if text is None else text.encode() for text in texts], pa.string())
     made.validate(full=True)
     assert made.equals(pa.array(texts, pa.string()))
 
 
 @given(hnp.arrays(st.sampled_from([np.int64, np.float32]), st.integers(0, 9)))
-def test_numbers_are_those_that_arrow_would_make(numbers):
+def test_number_arrays_equal_those_of_arrow(numbers):
     made = number_array(numbers)
     made.validate(full=True)
     assert made.to_pylist() == pa.array(numbers).to_pylist() or np.isnan(numbers).any()
 
 
 @given(hnp.arrays(np.float32, st.tuples(st.integers(0, 7), st.integers(1, 5))), st.integers(0, 7))
-def test_vectors_come_back_bit_for_bit_whole_sliced_and_in_chunks(values, start):
+def test_vectors_round_trip_bit_for_bit_whole_sliced_and_in_chunks(values, start):
     column = pa.chunked_array([vector_array(values)])
     column.validate(full=True)
     assert vectors(column).tobytes() == values.tobytes()
@@ -35,12 +35,12 @@ def test_vectors_come_back_bit_for_bit_whole_sliced_and_in_chunks(values, start)
     assert vectors(table["features"]).tobytes() == values.tobytes()
 
 
-def test_the_same_table_gives_the_same_bytes():
+def test_equal_tables_give_equal_bytes():
     table = pa.table({"label": ["a", "b"] * 500, "x": np.arange(1000, dtype=np.float32)})
     assert write_table(table) == write_table(table.slice(0))
 
 
-def test_no_worker_imports_pandas():
+def test_workers_do_not_import_pandas():
     code = """
 import sys, numpy as np
 from fruits.model.rows import decode_rows, features_table
