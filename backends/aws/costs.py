@@ -1,7 +1,7 @@
-"""What a job costs on a cluster, before it is started: ``fruits cluster cost``.
+"""Estimate the cost of a job on a cluster before it starts: ``fruits cluster cost``.
 
-An estimate from two things that were measured elsewhere: how many images a core does in a second, and what AWS asks
-for an hour. Requests to S3, storage and the traffic between regions are not in it.
+The estimate combines the measured speed of a core with AWS prices. It excludes S3 requests, storage and traffic between
+regions.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
 
-# Featurize on Spark, 223 images/s on the two cores of the machine that docs/performance.md names, on 2026-11-23, by
+# Featurize on Spark: 223 images/s on two cores (docs/performance.md), on 2026-11-23, with
 # `fruits bench REAL --scenario featurize,bare-loop,ceiling --backend dask,spark --workers 2 --images 5120 --repeat 5`.
 IMAGES_PER_SECOND = 111.5
 THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
-# From the request to the first task: machines, bootstrap, the engine. Our environment takes half a minute of it (on EC2
-# twice: the scheduler's comes first); the rest is what AWS' documentation and users say, and was not measured by us.
+# From the request to the first task: instances, bootstrap, engine. Building the environment takes 0.5 minutes of it (on
+# EC2 twice, as the scheduler starts first); the rest is from AWS documentation and user reports, not measured.
 EMR_START_MINUTES, EC2_START_MINUTES = 8.0, 4.0
-# Of the on-demand price, and at most so many dollars an hour: aws.amazon.com/emr/pricing
+# EMR's fee: a share of the on-demand price, up to a maximum in dollars per hour (aws.amazon.com/emr/pricing)
 EMR_SHARE, EMR_MOST = 0.25, 0.27
 
-# Dollars an hour for one vCPU of a family, on demand and as Spot: the sizes of a family cost in proportion. From the
-# price list that skypilot-org/skypilot-catalog publishes (catalogs/v8/aws/vms.csv); of Spot, the middle of the zones.
+# Dollars per vCPU-hour of an instance family, on demand and Spot (median of the zones). Larger sizes cost in proportion.
+# From the price list in skypilot-org/skypilot-catalog (catalogs/v8/aws/vms.csv).
 PRICES_OF = "2026, catalogue v8"
 PRICES = {
     ("us-east-1", "c7i"): (0.714 / 16, 0.3173 / 16),
@@ -38,28 +38,28 @@ PRICES = {
     ("eu-west-2", "c7i"): (0.8484 / 16, 0.3212 / 16),
     ("eu-west-3", "c7i"): (0.8484 / 16, 0.3016 / 16),
 }
-VCPUS = {"large": 2, "xlarge": 4}  # and 4 for each more: 2xlarge has 8
+VCPUS = {"large": 2, "xlarge": 4}  # and 4 times N for Nxlarge
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a job comes to.
+    """The estimate for a job.
 
     Attributes
     ----------
     workers : str
-        The nodes that work, as they are asked for.
+        The number and type of the worker nodes.
     vcpus : int
-        Those that work at the same time.
+        The vCPUs of all worker nodes.
     minutes : float
-        From the request to the last row, with the start of the cluster.
+        From the request to the last row, including the start of the cluster.
     vcpu_hours : float
-        Of the working nodes.
+        Of the worker nodes.
     dollars : float
-        For all nodes, and EMR itself.
+        For all nodes, including EMR's fee.
     region : str
     prices_of : str
-        When the prices were taken.
+        The date and source of the prices.
     """
 
     workers: str
@@ -74,7 +74,7 @@ class Cost:
 def cost(
     settings: CloudCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
 ) -> Cost:
-    """Return what it costs to run the network over so many images.
+    """Estimate the cost of running the network over a number of images.
 
     Parameters
     ----------
@@ -82,30 +82,30 @@ def cost(
     images : int
     region : str
     images_per_second : float, default :data:`IMAGES_PER_SECOND`
-        Of one core, that is of two vCPUs.
+        Of one core, which is two vCPUs.
     spot : bool, default True
-        Whether Spot is had where it is asked for.
+        Whether Spot capacity is available; False estimates on-demand prices.
 
     Raises
     ------
     SettingsError
-        The count is not one, or no price is known.
+        The number of images or the speed is not allowed, or the price is unknown.
     """
     if images < 1:
         raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1.")
     if images_per_second <= 0:
         raise SettingsError(f"--images-per-second {images_per_second:g}: not allowed. Allowed: a speed above 0.")
-    asked = _nodes(settings)
-    each, count = vcpus(asked.worker), asked.on_demand + asked.others
-    minutes = asked.start_minutes + images / (images_per_second / THREADS_PER_CORE * each * count) / 60
-    on_demand, cheaper = (price * each for price in _price(asked.worker, region))
-    fee = min(on_demand * asked.share, EMR_MOST)
-    other = cheaper if asked.spot and spot else on_demand
-    # The leading node's family costs a little more, and is as good as one more worker of its size.
-    leading = _price(asked.worker, region)[0] * vcpus(asked.leader)
-    hourly = asked.on_demand * on_demand + asked.others * other + count * fee + leading * (1 + asked.share)
+    nodes = _nodes(settings)
+    each, count = vcpus(nodes.worker), nodes.on_demand + nodes.others
+    minutes = nodes.start_minutes + images / (images_per_second / THREADS_PER_CORE * each * count) / 60
+    on_demand, spot_price = (price * each for price in _price(nodes.worker, region))
+    fee = min(on_demand * nodes.share, EMR_MOST)
+    other = spot_price if nodes.spot and spot else on_demand
+    # The price of the leader's own family is not in the table, and is close to that of the worker's.
+    leading = _price(nodes.worker, region)[0] * vcpus(nodes.leader)
+    hourly = nodes.on_demand * on_demand + nodes.others * other + count * fee + leading * (1 + nodes.share)
     return Cost(
-        workers=f"{asked.on_demand} + {asked.others} {asked.worker}" if asked.on_demand else f"{count} {asked.worker}",
+        workers=f"{nodes.on_demand} + {nodes.others} {nodes.worker}" if nodes.on_demand else f"{count} {nodes.worker}",
         vcpus=each * count,
         minutes=round(minutes, 1),
         vcpu_hours=round(each * count * minutes / 60, 1),
@@ -115,14 +115,14 @@ def cost(
 
 
 class _Nodes(NamedTuple):
-    """What a cluster is made of, and the share of the nodes' price that comes on top."""
+    """The nodes of a cluster, and EMR's fee as a share of their price."""
 
     start_minutes: float
     leader: str
     worker: str
     on_demand: int
     others: int
-    spot: bool  # whether those others are
+    spot: bool  # whether the others are Spot
     share: float
 
 
@@ -161,7 +161,7 @@ def vcpus(instance_type: str) -> int:
         return VCPUS[size]
     number = size.removesuffix("xlarge")
     if not (size.endswith("xlarge") and number.isdecimal()):
-        raise SettingsError(f"{instance_type}: its number of vCPUs is not known. Allowed: large, xlarge, 2xlarge, ….")
+        raise SettingsError(f"{instance_type}: unknown size. Allowed: large, xlarge, 2xlarge, ….")
     return 4 * int(number)
 
 
@@ -170,6 +170,6 @@ def _price(instance_type: str, region: str) -> tuple[float, float]:
     if (region, family) not in PRICES:
         known = ", ".join(f"{name} in {where}" for where, name in PRICES)
         raise SettingsError(
-            f"No price of {family} in {region} is known here; see https://calculator.aws. Known: {known}."
+            f"The price of {family} in {region} is unknown. Use https://calculator.aws. Known prices: {known}."
         )
     return PRICES[region, family]

@@ -1,4 +1,4 @@
-"""A job as the words of a command line: what a step on a cluster is started with."""
+"""The command line of a job, for a step on a cluster."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fruits.jobs.job import Job
 __all__ = ["command_line"]
 
 POSITIONAL = "images"
-NOT_OF = {"fit": {"model", "format", "columns"}, "run": {"model"}, "transform": {"components", "solver"}}
+NOT_ACCEPTED = {"fit": {"model", "format", "columns"}, "run": {"model"}, "transform": {"components", "solver"}}
 ADDRESSES = ("images", "out", "model", "weights")
 
 
 def command_line(command: str, job: Job) -> list[str]:
-    """Return the words after ``fruits`` that ask for a job, with all that differs from the defaults.
+    """Return the arguments of ``fruits`` for a job: the values that differ from the defaults.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def command_line(command: str, job: Job) -> list[str]:
     Raises
     ------
     SettingsError
-        An address is one of this machine, which the nodes of a cluster do not see.
+        An address is local, so the nodes cannot read it.
     """
     return [command, job.images, *_options(command, job)]
 
@@ -36,10 +36,10 @@ def _options(command: str, job: Job) -> Iterator[str]:
         value = getattr(job, field.name)
         if field.name in ADDRESSES and value is not None and not value.startswith(("s3://", "s3a://")):
             raise SettingsError(
-                f"{field.name} {value}: the nodes of a cluster in the cloud do not see it. "
+                f"{field.name} {value}: a local path, which the nodes of a cloud cluster cannot read. "
                 "Upload the folder with `aws s3 sync FOLDER s3://my-fruits/images`, and give that address."
             )
-        if field.name == POSITIONAL or field.name in NOT_OF[command] or value == field.default:
+        if field.name == POSITIONAL or field.name in NOT_ACCEPTED[command] or value == field.default:
             continue
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):

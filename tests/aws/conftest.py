@@ -1,4 +1,4 @@
-"""An account of AWS that stands in for a real one: moto's server on loopback, reached over HTTP as AWS would be."""
+"""A simulated AWS account: moto's server on loopback, reached over HTTP like AWS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 
 from backends.aws.account.clients import Account
-from backends.aws.account.roles import SERVICE_POLICY
+from backends.aws.account.policies import SERVICE_POLICY
 from backends.aws.emr.releases import Release
 from backends.aws.staging import wheelhouse
 
@@ -26,7 +26,7 @@ SECRET = "hush-hush-never-shown"
 
 @pytest.fixture(scope="session", autouse=True)
 def _service_models_are_read_once() -> Iterator[None]:
-    """Let every session of boto3 share what it reads of the services; each would take half a second for EC2 alone."""
+    """Share the service models among boto3 sessions; loading EC2's takes half a second."""
     shared = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda search_path=None: shared)
@@ -44,7 +44,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """Return an empty account; whatever the machine has of AWS is out of reach."""
+    """Return an empty account, isolated from the AWS configuration of the machine."""
     moto_api_backend.reset()
     # Only the managed policy that is used: loading all of them takes moto ten seconds.
     now = "2026-01-01T00:00:00"
@@ -63,21 +63,21 @@ def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
-    """Return the (service, operation) of every request that this process makes during the test."""
+    """Return the (service, operation) of every request of this process during the test."""
     seen: set[tuple[str, str]] = set()
     for client in (botocore.client.BaseClient, aiobotocore.client.AioBaseClient):
 
-        def noted(self: Any, operation: str, parameters: object, make: Any = client._make_api_call) -> Any:
+        def recorded(self: Any, operation: str, parameters: object, make: Any = client._make_api_call) -> Any:
             seen.add((self.meta.service_model.service_name, operation))
             return make(self, operation, parameters)
 
-        monkeypatch.setattr(client, "_make_api_call", noted)
+        monkeypatch.setattr(client, "_make_api_call", recorded)
     return seen
 
 
 @pytest.fixture
 def small_wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Stage one small file instead of two hundred megabytes, which take a package index."""
+    """Stage one small file instead of 200 MB from a package index."""
 
     def gather(folder: Path, release: Release) -> None:
         folder.mkdir()

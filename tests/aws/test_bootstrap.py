@@ -1,4 +1,4 @@
-"""The script that builds the environment of a node, run for real on a small wheelhouse (make test-stage: the whole)."""
+"""The bootstrap script of a node on a small wheelhouse; make test-stage covers the full one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"
-# What the script looks at after it installed it; here all of it is in one wheel, and empty.
+# Modules that the script imports as a test; here one wheel contains them all, empty.
 MODULES = ["backends", "fruits", "openvino", "pandas", "pyarrow", "s3fs"]
 PROGRAM = "def main():\n    print('fruits 0.1.0')\n"
 
@@ -27,7 +27,7 @@ def bootstrap(wheelhouse: Path, prefix: Path, python: str = sys.executable) -> s
 
 
 def wheel(folder: Path, name: str, content: dict[str, str]) -> str:
-    """Write a wheel and return the line that pins it."""
+    """Write a wheel, and return the requirement that pins it."""
     path = folder / f"{name}-1-py3-none-any.whl"
     info = f"{name}-1.dist-info"
     content |= {
@@ -45,7 +45,7 @@ def wheel(folder: Path, name: str, content: dict[str, str]) -> str:
 
 
 def pip_wheel(folder: Path) -> None:
-    """Pack the pip of this environment, with which the script installs."""
+    """Pack the pip of this environment, which the script uses."""
     pip = distribution("pip")
     with zipfile.ZipFile(folder / f"pip-{pip.version}-py3-none-any.whl", "w") as archive:
         for file in pip.files or ():
@@ -68,25 +68,25 @@ def wheelhouse(tmp_path: Path) -> Iterator[Path]:
     return folder
 
 
-def test_an_environment_is_built_once_and_left_alone_then(wheelhouse: Path, tmp_path: Path) -> None:
+def test_an_environment_is_built_once(wheelhouse: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     first = bootstrap(wheelhouse, prefix)
     assert first.returncode == 0, first.stdout + first.stderr
     assert [line.partition(" bootstrap: ")[2] for line in first.stdout.splitlines() if "bootstrap" in line][-1] == (
-        f"{prefix} is whole"
+        f"{prefix} is complete"
     )
     program = subprocess.run([prefix / "bin" / "fruits"], capture_output=True, text=True, check=True, env={})
     assert program.stdout == "fruits 0.1.0\n"
-    assert "is whole already" in bootstrap(wheelhouse, prefix).stdout
+    assert "is complete already" in bootstrap(wheelhouse, prefix).stdout
 
-    # Interrupted: the mark is missing, and something is left that does not belong there.
-    (prefix / ".whole").unlink()
-    (prefix / "stranger").write_text("")
+    # Interrupted: the marker is missing, and a leftover exists.
+    (prefix / ".complete").unlink()
+    (prefix / "leftover").write_text("")
     assert bootstrap(wheelhouse, prefix).returncode == 0
-    assert not (prefix / "stranger").exists()
+    assert not (prefix / "leftover").exists()
 
 
-def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(wheelhouse: Path, tmp_path: Path) -> None:
+def test_a_wheel_with_another_hash_is_rejected(wheelhouse: Path, tmp_path: Path) -> None:
     pinned = (wheelhouse / "requirements.txt").read_text()
     wheel(wheelhouse, "tiny", {"fruits/__init__.py": "evil = True\n"})
     assert (wheelhouse / "requirements.txt").read_text() == pinned
@@ -94,14 +94,14 @@ def test_a_wheel_that_is_not_the_pinned_one_is_not_installed(wheelhouse: Path, t
     assert done.returncode != 0
     assert "DO NOT MATCH THE HASHES" in done.stderr
     assert "FAILED" in done.stderr
-    assert not (tmp_path / "prefix" / ".whole").exists()
+    assert not (tmp_path / "prefix" / ".complete").exists()
 
 
-def test_what_is_missing_ends_it_loudly(wheelhouse: Path, tmp_path: Path) -> None:
-    for where, python, words in (
+def test_a_missing_wheelhouse_or_python_is_an_error(wheelhouse: Path, tmp_path: Path) -> None:
+    for folder, python, message in (
         (tmp_path / "nowhere", sys.executable, "FAILED: line"),
-        (wheelhouse, "python9.9", "FAILED: python9.9 is not on this node"),
+        (wheelhouse, "python9.9", "FAILED: python9.9 is not installed on this node"),
     ):
-        done = bootstrap(where, tmp_path / "prefix", python)
+        done = bootstrap(folder, tmp_path / "prefix", python)
         assert done.returncode == 1
-        assert words in done.stderr
+        assert message in done.stderr

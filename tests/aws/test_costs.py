@@ -1,4 +1,4 @@
-"""What a job costs: the estimate follows the count, the nodes and the prices."""
+"""The cost estimate follows from the number of images, the nodes and the prices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def emr(**settings: Any) -> EmrCluster:
     return EmrCluster(backend="spark", cloud="emr", **settings)
 
 
-def test_an_estimate_worked_out_by_hand() -> None:
+def test_the_estimate_equals_a_manual_calculation() -> None:
     # 5 nodes of 16 vCPUs are 40 cores; at 100 images/s each, 2,400,000 images take 10 minutes after the start.
     found = cost(emr(spot=False), 2_400_000, region="us-east-1", images_per_second=100)
     hours = (EMR_START_MINUTES + 10) / 60
@@ -27,7 +27,7 @@ def test_an_estimate_worked_out_by_hand() -> None:
     assert found.dollars == pytest.approx((5 * node + master) * hours, abs=0.005)
 
 
-def test_dask_on_ec2_has_no_fee_and_may_be_spot_altogether() -> None:
+def test_dask_on_ec2_has_no_fee_and_only_spot_workers() -> None:
     # 4 machines of 16 vCPUs are 32 cores; at 100 images/s each, 1,920,000 images take 10 minutes after the start.
     settings = DaskEc2Cluster(backend="dask", cloud="dask-ec2", scheduler_type="m7i.large")
     found = cost(settings, 1_920_000, region="us-east-1", images_per_second=100)
@@ -51,14 +51,14 @@ def test_spot_is_cheaper_and_more_nodes_are_faster() -> None:
 @pytest.mark.parametrize(
     ("name", "count"), [("c7i.large", 2), ("c7i.xlarge", 4), ("c7i.4xlarge", 16), ("c7i.48xlarge", 192)]
 )
-def test_the_size_tells_the_vcpus(name: str, count: int) -> None:
+def test_the_instance_size_determines_the_vcpus(name: str, count: int) -> None:
     assert vcpus(name) == count
 
 
-def test_what_has_no_price_is_refused_with_what_has() -> None:
-    with pytest.raises(SettingsError, match=r"No price of c7i in mars-1 is known here.*Known: c7i in us-east-1"):
+def test_unknown_prices_and_sizes_are_rejected() -> None:
+    with pytest.raises(SettingsError, match=r"The price of c7i in mars-1 is unknown\..*Known prices: c7i in us-east-1"):
         cost(emr(), 1, region="mars-1")
-    with pytest.raises(SettingsError, match="number of vCPUs is not known"):
+    with pytest.raises(SettingsError, match="metal: unknown size"):
         vcpus("c7i.metal")
     with pytest.raises(SettingsError, match="--images 0"):
         cost(emr(), 0, region="us-east-1")

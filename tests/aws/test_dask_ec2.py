@@ -1,4 +1,4 @@
-"""Dask on EC2: the machines that are asked for, as moto sees them, run here as what their user data says."""
+"""Dask on EC2: the program in the user data of moto's instances runs as a local process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from botocore.exceptions import ClientError
 
 pytest.importorskip("dask_cloudprovider")
 
-from backends.aws.account.clients import TAG, Account
-from backends.aws.account.resources import end, find, secrets_address
-from backends.aws.account.roles import INSTANCE_PROFILE, user_policy
+from backends.aws.account.clients import Account
+from backends.aws.account.policies import INSTANCE_PROFILE, user_policy
+from backends.aws.account.resources import end_resources_of, find_resources, secrets_address
+from backends.aws.account.tags import TAG
 from backends.aws.ec2 import cluster as ec2_cluster
 from backends.aws.ec2 import job as ec2_job
 from backends.aws.ec2.job import check_versions
 from backends.aws.ec2.launch import create_security_group, prepare_launch
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.staged_files import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.clusters.cluster import Cluster
@@ -37,11 +38,11 @@ from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.compare import compare
 from fruits.jobs.job import Job
-from tests.aws.actions import action
+from tests.aws.iam import action
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "my-fruits"
-STAGED = StagedFiles.of(BUCKET, "3.11")
+STAGED = StagedFiles.for_python(BUCKET, "3.11")
 NAME = "a-job"
 IMAGE = "ami-760aaa0f"
 PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in ec2_job.MATCHED)
@@ -49,7 +50,7 @@ PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in
 
 @pytest.fixture
 def settings(account: Account) -> DaskEc2Cluster:
-    """An account that was set up; what gets an address in its subnet is reached through this machine's loopback."""
+    """Settings in an account after ``init``, with a subnet of loopback addresses."""
     ec2, s3, iam = (account.client(service) for service in ("ec2", "s3", "iam"))
     vpc = ec2.create_vpc(CidrBlock="127.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="127.0.9.0/24")["Subnet"]["SubnetId"]
@@ -70,8 +71,8 @@ def settings(account: Account) -> DaskEc2Cluster:
     )
 
 
-class Machines:
-    """What runs on the machines of an account: the last line of their user data, as long as they are not terminated."""
+class LocalMachines:
+    """Runs the last line of each instance's user data as a local process until the instance is terminated."""
 
     def __init__(self, account: Account) -> None:
         self.ec2 = account.client("ec2")
@@ -83,16 +84,16 @@ class Machines:
         return {machine["InstanceId"]: machine for page in pages for machine in page["Instances"]}
 
     def follow(self) -> None:
-        """Start what is new, and end what is terminated."""
+        """Start the processes of new instances, and stop those of terminated ones."""
         for name, machine in self.described().items():
             alive = machine["State"]["Name"] in ("pending", "running")
             if alive and name not in self.scripts:
                 data = self.ec2.describe_instance_attribute(InstanceId=name, Attribute="userData")["UserData"]["Value"]
                 self.scripts[name] = base64.b64decode(data).decode()
-                words = re.search(r"bin/python (-m .*)\n?$", self.scripts[name])[1]
-                words = words.replace('"$host"', machine["PrivateIpAddress"]).split()
+                arguments = re.search(r"bin/python (-m .*)\n?$", self.scripts[name])[1]
+                arguments = arguments.replace('"$host"', machine["PrivateIpAddress"]).split()
                 environ = os.environ | {"PYTHONPATH": str(ROOT)}
-                self.running[name] = subprocess.Popen([sys.executable, *words], env=environ)
+                self.running[name] = subprocess.Popen([sys.executable, *arguments], env=environ)
             elif not alive and name in self.running:
                 self.stop(self.running.pop(name))
 
@@ -102,8 +103,8 @@ class Machines:
 
 
 @pytest.fixture
-def machines(account: Account, settings: DaskEc2Cluster) -> Iterator[Machines]:
-    machines = Machines(account)
+def machines(account: Account, settings: DaskEc2Cluster) -> Iterator[LocalMachines]:
+    machines = LocalMachines(account)
     stopped = threading.Event()
 
     def follow() -> None:
@@ -121,7 +122,7 @@ def machines(account: Account, settings: DaskEc2Cluster) -> Iterator[Machines]:
 
 @pytest.fixture
 def job(account, settings, tmp_path):
-    """A job that was done on this machine, and whose images lie in the bucket."""
+    """A job that is complete on this machine; its images are also in the bucket."""
     generate(tmp_path / "images", images=24)
     job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "out"), components=10, partition_size=8)
     with LocalExecutor() as executor:
@@ -132,27 +133,25 @@ def job(account, settings, tmp_path):
     return job
 
 
-def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(
-    account, settings, machines, job, called, monkeypatch
-):
-    # What is staged, and how machines install it, is tested with the wheelhouse; here they have it.
+def test_a_job_runs_on_a_scaling_cluster_that_leaves_nothing(account, settings, machines, job, called, monkeypatch):
+    # Staging is tested elsewhere; the local processes use the installed packages.
     monkeypatch.setattr(ec2_job, "is_staged", lambda *_: True)
     monkeypatch.setattr(ec2_cluster, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
     before = copy.deepcopy(dask.config.config)
     ec2, s3 = account.client("ec2"), account.client("s3")
-    there = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
-    told = []
-    with ec2_job.open_executor(place(settings), there, notify=told.append) as executor:
-        pipeline.run(there, executor)
-        name = told[0].split()[1].rstrip(";")
+    in_bucket = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    messages = []
+    with ec2_job.open_executor(place(settings), in_bucket, notify=messages.append) as executor:
+        pipeline.run(in_bucket, executor)
+        name = messages[0].split()[1].rstrip(";")
         ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
         (group,) = ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
         described = list(machines.described().values())
         end_time = time.monotonic() + 120
-        while executor._client.nthreads():  # idle: every worker is given back
+        while executor._client.nthreads():  # idle: every instance is released
             assert time.monotonic() < end_time
             time.sleep(0.1)
-    assert compare(job.out, there.out).identical
+    assert compare(job.out, in_bucket.out).identical
 
     assert [rule["IpRanges"] for rule in group["IpPermissions"] if rule["IpRanges"]] == [
         [{"CidrIp": "127.0.0.1/32", "Description": "the client"}]
@@ -175,7 +174,7 @@ def test_a_job_on_a_cluster_that_grows_shrinks_and_leaves_nothing(
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")
     assert dask.config.config == before
 
-    called.discard(("ec2", "DescribeInstanceAttribute"))  # of the test, which looks at what machines are told
+    called.discard(("ec2", "DescribeInstanceAttribute"))  # called by this test
     policy = user_policy(BUCKET, "111122223333", "eu-west-3")
     allowed = {name for statement in policy["Statement"] for name in statement["Action"]}
     assert {action(*each) for each in called} - allowed == set()
@@ -190,7 +189,7 @@ def client(account, settings, staged=STAGED):
 
 
 def left(account):
-    """What is there of a job that costs, or lets somebody in."""
+    """Return the instances and the security groups of the job."""
     ec2 = account.client("ec2")
     ours = [{"Name": f"tag:{TAG}", "Values": [NAME]}]
     alive = [*ours, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
@@ -198,7 +197,7 @@ def left(account):
     return ec2.describe_instances(Filters=alive)["Reservations"], groups
 
 
-def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, monkeypatch):
+def test_a_scheduler_that_does_not_start_is_reported_and_ended(account, settings, monkeypatch):
     monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.5)
     with (
         pytest.raises(
@@ -206,29 +205,29 @@ def test_a_scheduler_that_does_not_come_is_ended_and_told_of(account, settings, 
         ),
         client(account, settings),
     ):
-        pytest.fail("there is no cluster")
+        pytest.fail("the cluster started")
     assert left(account) == ([], [])
 
 
-def test_a_request_for_a_machine_is_completed(account, settings, monkeypatch):
+def test_instance_requests_are_completed(account, settings, monkeypatch):
     monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.1)
-    asked = []
+    requests = []
     complete = ec2_cluster.DaskMachines._complete
 
-    def noted(self, params, **more):
+    def recorded(self, params, **more):
         complete(self, params, **more)
-        asked.append(params)
+        requests.append(params)
 
-    monkeypatch.setattr(ec2_cluster.DaskMachines, "_complete", noted)
+    monkeypatch.setattr(ec2_cluster.DaskMachines, "_complete", recorded)
     with (
         pytest.raises(JobError),
         client(account, settings),
     ):
-        pytest.fail("there is no cluster")
-    (request,) = asked
+        pytest.fail("the cluster started")
+    (request,) = requests
     (volume,) = request["BlockDeviceMappings"]
     assert volume == {
-        "DeviceName": "/dev/xvda",  # the image's root: another name would be a second volume
+        "DeviceName": "/dev/xvda",  # the root device of the image; another name would add a second volume
         "Ebs": {"DeleteOnTermination": True, "VolumeSize": 64, "VolumeType": "gp3", "Encrypted": True},
     }
     assert request["MetadataOptions"]["HttpTokens"] == "required"
@@ -242,37 +241,37 @@ def test_a_request_for_a_machine_is_completed(account, settings, monkeypatch):
     assert len(request["UserData"]) < 16_384
 
 
-def test_what_aws_refuses_is_told_in_words_and_nothing_is_left(account, settings):
+def test_a_failed_start_is_reported_and_leaves_nothing(account, settings):
     settings = settings.model_copy(update={"image": "ami-0badbadbadbadbad0"})
     with (
         pytest.raises(FruitsError, match="ami-0badbadbadbadbad0"),
         client(account, settings),
     ):
-        pytest.fail("there is no cluster")
+        pytest.fail("the cluster started")
     assert left(account) == ([], [])
 
 
-def test_versions_that_differ_are_told_before_anything_is_made(account, settings):
+def test_different_versions_are_rejected_before_the_start(account, settings):
     check_versions(PINS)
     with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
         check_versions(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
-    other = StagedFiles.of("my-fruits", "3.12")
+    other = StagedFiles.for_python("my-fruits", "3.12")
     with (
         pytest.raises(SettingsError, match="fruits cluster stage"),
         client(account, settings, other),
     ):
-        pytest.fail("there is no cluster")
+        pytest.fail("the cluster started")
     assert left(account) == ([], [])
 
 
-def test_nobody_lets_the_world_in(account, settings):
+def test_a_client_of_every_address_is_rejected(account, settings):
     vpc = account.client("ec2").describe_subnets(SubnetIds=[settings.subnet])["Subnets"][0]["VpcId"]
     with pytest.raises(SettingsError, match="admits every address"):
         create_security_group(account, vpc, NAME, "0.0.0.0/0", {})
 
 
 def started(ec2, settings, group):
-    """Return the identifier of a machine of the job, which was started without its cluster."""
+    """Start an instance of the job without its cluster, and return its identifier."""
     machine = ec2.run_instances(
         ImageId=IMAGE,
         MinCount=1,
@@ -284,7 +283,7 @@ def started(ec2, settings, group):
     return machine["Instances"][0]["InstanceId"]
 
 
-def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
+def test_resources_of_a_killed_driver_are_found_and_ended(account, settings):
     ec2, s3 = account.client("ec2"), account.client("s3")
     address = secrets_address(BUCKET, NAME)
     key = address.removeprefix(f"s3://{BUCKET}/")
@@ -292,25 +291,25 @@ def test_what_a_killed_driver_left_is_found_and_ended(account, settings):
         s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
     group = prepare_launch(account, settings, NAME, STAGED, address).group
     machine = started(ec2, settings, group)
-    assert [(each.kind, each.identifier) for each in find(account)] == [
+    assert [(each.kind, each.identifier) for each in find_resources(account)] == [
         ("instance", machine),
         ("security group", group),
     ]
-    end(account, NAME)
-    end(account, NAME)
-    assert find(account) == []
+    end_resources_of(account, NAME)
+    end_resources_of(account, NAME)
+    assert find_resources(account) == []
     kept = [each["Key"] for each in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")["Contents"]]
     assert kept == [key.replace(NAME, "another")]
 
 
-def test_a_group_whose_bucket_is_gone_is_removed_all_the_same(account, settings):
+def test_a_security_group_is_deleted_even_if_its_bucket_is_gone(account, settings):
     address = secrets_address("gone", NAME)
     prepare_launch(account, settings, NAME, STAGED, address)
-    end(account, NAME)
-    assert find(account) == []
+    end_resources_of(account, NAME)
+    assert find_resources(account) == []
 
 
-def test_a_step_of_the_end_that_fails_does_not_keep_the_next_from_being_taken(account, settings, monkeypatch):
+def test_ending_continues_after_a_failed_step(account, settings, monkeypatch):
     ec2 = account.client("ec2")
     group = prepare_launch(account, settings, NAME, STAGED, "s3://gone/s").group
     started(ec2, settings, group)
@@ -329,18 +328,18 @@ def test_a_step_of_the_end_that_fails_does_not_keep_the_next_from_being_taken(ac
 
     with monkeypatch.context() as patch:
         patch.setattr(ec2, "terminate_instances", terminate_and_fail)
-        with pytest.raises(InputError, match="Could not end the machines of a-job: TerminateInstances is not permit"):
-            end(account, NAME)
+        with pytest.raises(InputError, match="Could not end the instances of a-job: TerminateInstances is not permit"):
+            end_resources_of(account, NAME)
         assert left(account) == ([], [])
         patch.setattr(ec2, "get_paginator", fail)
-        with pytest.raises(InputError, match="Could not look up the machines: DescribeInstances"):
-            end(account, NAME)
+        with pytest.raises(InputError, match="Could not look up the instances: DescribeInstances"):
+            end_resources_of(account, NAME)
 
 
-def test_images_that_the_machines_do_not_see_are_refused(settings):
+def test_local_images_are_rejected(settings):
     job = Job(images="/here/images", out=f"s3://{BUCKET}/out")
     with (
         pytest.raises(SettingsError, match="/here/images"),
         ec2_job.open_executor(place(settings), job, notify=print),
     ):
-        pytest.fail("there is no cluster")
+        pytest.fail("the cluster started")

@@ -1,4 +1,4 @@
-"""docs/feature_extraction.ipynb, every cell of it, in a process of its own: on Dask, and on a session of Spark."""
+"""Every cell of docs/feature_extraction.ipynb runs in a new process, on Dask and in a Spark session."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
     ]
     before, after = (SESSION, "stop_session(spark)") if backend == "spark" else ("", "")
     body = "\n".join([before, *cells, after])
-    program = tmp_path / "notebook.py"  # Dask's processes import the program that starts them
+    program = tmp_path / "notebook.py"  # Dask workers import the main program
     program.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
     environ = {**os.environ, "FRUITS_BACKEND": backend, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environ, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"backend: {backend}" in done.stdout
     assert "48 images, 48 rows, {} rejects" in done.stdout
-    assert "the same components to the last bit: True" in done.stdout
+    assert "identical components: True" in done.stdout
 
 
-def test_what_the_wheel_carries_is_the_notebook_of_the_page() -> None:
+def test_the_packaged_notebook_is_the_one_in_docs() -> None:
     assert (ROOT / "backends" / "aws" / "emr" / NOTEBOOK.name).resolve() == NOTEBOOK
 
 
-def test_no_output_of_a_run_is_kept_in_it() -> None:
+def test_the_notebook_has_no_stored_output() -> None:
     cells = json.loads(NOTEBOOK.read_text())["cells"]
     assert all(not cell.get("outputs") for cell in cells)

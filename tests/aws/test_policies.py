@@ -1,4 +1,4 @@
-"""The policies against what is really called over HTTP: by ``fruits cluster``, and by jobs on the nodes."""
+"""The IAM policies against the requests of ``fruits cluster`` and of jobs on the nodes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
 
 from backends.aws import cli
-from backends.aws.account import resources as cleanup
-from backends.aws.account.clients import TAG, Account
-from backends.aws.account.roles import node_policy, user_policy
+from backends.aws.account import resources
+from backends.aws.account.clients import Account
+from backends.aws.account.policies import node_policy, user_policy
+from backends.aws.account.tags import TAG
+from backends.aws.cli_options import emr_settings
 from backends.aws.ec2.launch import create_security_group
-from backends.aws.emr import emr_step
-from backends.aws.emr import steps as emr_run
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.emr import emr_step, steps
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.images.sample import generate
-from tests.aws.actions import action, decide
 from tests.aws.conftest import REGION, SECRET
+from tests.aws.iam import action, enforce
 from tests.s3.server import close_clients
 
 BUCKET = "my-fruits"
@@ -31,13 +32,13 @@ IMAGE = "ami-12c6146b"
 
 @pytest.fixture
 def beside_others(account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
-    """Return an account where other teams have clusters, and the user's policy decides on every request."""
+    """Return an account with the clusters of other teams, in which the user policy is enforced."""
     account.client("emr").run_job_flow(Name="theirs", Instances={"KeepJobFlowAliveWhenNoSteps": True})
-    decide(monkeypatch, user_policy(BUCKET, DEFAULT_ACCOUNT_ID, REGION))
+    enforce(monkeypatch, user_policy(BUCKET, DEFAULT_ACCOUNT_ID, REGION))
     return account
 
 
-def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
+def test_the_user_policy_allows_exactly_the_actions_in_use(
     called: set[tuple[str, str]],
     beside_others: Account,
     small_wheelhouse: None,
@@ -50,7 +51,7 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("FRUITS_BUCKET", "s3://my-fruits")
-    for words in (
+    for arguments in (
         ["init", "s3://my-fruits", "--region", REGION, "--key-pair", "mine", "--yes"],
         ["stage"],
         ["up", "emr-notebook", "--quiet"],
@@ -58,23 +59,23 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
         ["up", "emr-notebook", "--dry-run"],
         ["render", "emr", "--out", "rendered"],
     ):
-        cli.call(words)
-    with pytest.raises(Exception, match="no leading node yet"):
+        cli.call(arguments)
+    with pytest.raises(Exception, match="master node of emr-notebook has not started"):
         cli.call(["ssh", "emr-notebook"])
-    staged = StagedFiles.of("my-fruits", "3.11")
-    job = emr_run.start_step(
-        account, cli._emr("emr", None), ["run"], entry="emr-notebook", bucket="my-fruits", staged=staged
+    staged = StagedFiles.for_python("my-fruits", "3.11")
+    job = steps.submit_step(
+        account, emr_settings("emr", None), ["run"], entry="emr-notebook", bucket="my-fruits", staged=staged
     )
-    emr_run.start_step(account, cli._emr("emr", None), ["run"], entry="emr", bucket="my-fruits", staged=staged)
+    steps.submit_step(account, emr_settings("emr", None), ["run"], entry="emr", bucket="my-fruits", staged=staged)
     with pytest.raises(StopIteration):
-        emr_run.follow(account, job, tell=print, log=print, wait=lambda seconds: next(iter(())))
+        steps.follow_step(account, job, notify=print, log=print, wait=lambda seconds: next(iter(())))
     account.client("ec2").run_instances(
         ImageId=IMAGE,
         MinCount=1,
         MaxCount=1,
         TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}],
     )
-    called.discard(("ec2", "RunInstances"))  # of the test, not of the commands
+    called.discard(("ec2", "RunInstances"))  # called by this test
     cli.call(["down", "--all", "--yes"])
 
     policy = user_policy("my-fruits", "111122223333", REGION)
@@ -104,19 +105,19 @@ def test_the_users_policy_allows_every_action_that_is_called_and_no_other(
     assert json.loads((tmp_path / "rendered" / "policy_user.json").read_text())["Statement"]
 
 
-def test_a_job_on_dask_ends_beside_the_clusters_of_others(beside_others: Account) -> None:
+def test_a_dask_job_ends_among_the_clusters_of_other_teams(beside_others: Account) -> None:
     ec2 = beside_others.client("ec2")
     vpc = ec2.describe_subnets()["Subnets"][0]["VpcId"]
     group = create_security_group(beside_others, vpc, "a-job", "203.0.113.7/32", {TAG: "a-job"})
     tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": "a-job"}]}]
     ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], TagSpecifications=tags)
-    found = cleanup.find(beside_others)
+    found = resources.find_resources(beside_others)
     assert [each.kind for each in found] == ["instance", "security group"]
-    cleanup.end(beside_others, "a-job")
-    assert cleanup.find(beside_others) == []
+    resources.end_resources_of(beside_others, "a-job")
+    assert resources.find_resources(beside_others) == []
 
 
-def test_the_policy_of_these_tests_refuses_what_is_not_ours(beside_others: Account) -> None:
+def test_the_enforced_policy_denies_foreign_resources(beside_others: Account) -> None:
     emr = beside_others.client("emr")
     (theirs,) = (cluster["Id"] for cluster in emr.list_clusters()["Clusters"])
     for refused in (
@@ -127,39 +128,39 @@ def test_the_policy_of_these_tests_refuses_what_is_not_ours(beside_others: Accou
             refused()
 
 
-def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_other(
+def test_the_node_policy_allows_exactly_the_actions_of_a_job(
     account: Account, called: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The step itself, as it runs on EMR: a job, the same once more, overwritten, and what it leaves is used."""
+    """Run the step program of EMR: a job, the same job with --overwrite, and a transform with its model."""
     generate(tmp_path / "images", images=12)
     s3 = account.client("s3")
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     for path in (tmp_path / "images").rglob("*.*"):
         s3.upload_file(str(path), BUCKET, f"images/{path.relative_to(tmp_path / 'images').as_posix()}")
-    # An upload that a killed node left, to be swept.
+    # An unfinished upload of a killed node, which the job aborts.
     s3.create_multipart_upload(Bucket=BUCKET, Key="out/rows/part-00000.parquet")
     called.clear()
     sent: list[tuple[str, dict[str, Any]]] = []
     make = aiobotocore.client.AioBaseClient._make_api_call
 
-    def noted(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
+    def recorded(self: Any, operation: str, parameters: dict[str, Any]) -> Any:
         sent.append((operation, parameters))
         return make(self, operation, parameters)
 
-    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", noted)
+    monkeypatch.setattr(aiobotocore.client.AioBaseClient, "_make_api_call", recorded)
     monkeypatch.setattr("fruits.storage.s3.settings.conf", {})
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     settings = {"requester_pays": True, "encryption": "aws:kms", "kms_key": KEY}
     out = ["--out", f"s3://{BUCKET}/out", "--components", "4", "--backend", "local", "--partition-size", "8"]
     images = [f"s3://{BUCKET}/images"]
-    for words in (
+    for arguments in (
         ["run", *images, *out],
         ["run", *images, *out, "--limit", "10", "--overwrite"],
         ["transform", *images, "--model", f"s3://{BUCKET}/out", "--out", f"s3://{BUCKET}/rows", "--backend", "local"],
     ):
         with pytest.raises(SystemExit) as ended:
-            emr_step.main([f"s3://{BUCKET}/fruits/jobs/a-job", json.dumps(settings), *words])
+            emr_step.main([f"s3://{BUCKET}/fruits/jobs/a-job", json.dumps(settings), *arguments])
         answer = s3.get_object(Bucket=BUCKET, Key="fruits/jobs/a-job/result.json")["Body"].read()
         assert ended.value.code == 0, answer
     close_clients()
@@ -167,8 +168,7 @@ def test_the_nodes_policy_allows_every_action_that_a_job_calls_there_and_no_othe
     allowed = {name for each in node_policy(BUCKET, key=KEY)["Statement"] for name in each["Action"]}
     used = {action(*each) for each in called}
     assert used - allowed == set()
-    # The Session Manager's own program, KMS for who reads and writes, an upload that fails in its middle, and
-    # what EMR's programs look up that fetch the step.
+    # Used by the Session Manager agent, by KMS, by failing uploads, and by EMR when it fetches the step.
     implied = {name for name in allowed if name.startswith(("ssm", "kms:"))}
     implied |= {"s3:AbortMultipartUpload", "s3:GetBucketLocation"}
     assert allowed - used - implied == set()

@@ -1,1 +1,1 @@
-"""The AWS account: clients, permissions, networks and resources."""
+"""The AWS account: clients, tags, policies, network, and the resources of jobs and clusters."""

@@ -1,4 +1,4 @@
-"""What is left of ours in the account, found by its tags, and ended: ``fruits cluster down``."""
+"""Resources of jobs and clusters in the account: found by their tags, and ended by ``fruits cluster down``."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from backends.aws.account.clients import BUCKET_TAG, SETUP, TAG, Account, explained, split_address
-from backends.aws.emr.steps import ACTIVE, clusters
-from backends.aws.emr.steps import end as end_cluster
+from backends.aws.account.clients import Account, split_address, translated_errors
+from backends.aws.account.tags import BUCKET_TAG, SETUP, TAG, parse_tags
+from backends.aws.emr.clusters import ACTIVE, end_cluster, list_clusters
 
-__all__ = ["Found", "end", "end_found", "find", "secrets_address"]
+__all__ = ["Resource", "end_resource", "end_resources_of", "find_resources", "secrets_address"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Something of a job or a cluster that is there.
+class Resource:
+    """A resource of a job or a cluster.
 
     Attributes
     ----------
     name : str
         The job or the cluster that it belongs to.
     kind : {"cluster", "instance", "security group"}
-        An EMR cluster, an EC2 instance that belongs to none, or the group that protects such instances.
+        An EMR cluster, an EC2 instance outside of EMR, or the security group of such instances.
     identifier : str
-        AWS' name of it.
+        The identifier in AWS.
     state : str
-        In AWS' word.
+        The state in AWS.
     bucket : str, optional
-        Where the secrets of the machines lie that a security group protects.
+        For a security group: the bucket with the secrets of its instances.
     """
 
     name: str
@@ -42,37 +42,37 @@ class Found:
     bucket: str | None = None
 
 
-def find(account: Account, name: str | None = None) -> list[Found]:
-    """Return what is there of the job or the cluster `name`, or of all; what has to end first comes first."""
-    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_groups(account, name)]
+def find_resources(account: Account, name: str | None = None) -> list[Resource]:
+    """Return the resources of the job or the cluster `name`, or of all, in the order in which they must be ended."""
+    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_security_groups(account, name)]
 
 
-def end_found(account: Account, found: Found) -> None:
-    """End one thing; ending it twice does no harm."""
-    if found.kind == "cluster":
-        end_cluster(account, found.identifier)
+def end_resource(account: Account, resource: Resource) -> None:
+    """End a resource. Ending it again has no effect."""
+    if resource.kind == "cluster":
+        end_cluster(account, resource.identifier)
         return
     ec2 = account.client("ec2")
-    with explained(f"end the {found.kind} {found.identifier}"):
-        if found.kind == "instance":
-            ec2.terminate_instances(InstanceIds=[found.identifier])
+    with translated_errors(f"end the {resource.kind} {resource.identifier}"):
+        if resource.kind == "instance":
+            ec2.terminate_instances(InstanceIds=[resource.identifier])
             return
-        # Machines hold their group until they are gone.
-        if left := [each.identifier for each in _instances(account, found.name, (*ALIVE, ENDING))]:
-            ec2.get_waiter("instance_terminated").wait(InstanceIds=left)
-    if found.bucket is not None:
-        _remove_secrets(account, found.bucket, found.name)
-    with explained(f"end the {found.kind} {found.identifier}"):
-        ec2.delete_security_group(GroupId=found.identifier)  # last: it alone still tells of the bucket
+        # A group cannot be deleted before its instances are terminated.
+        if waiting := [each.identifier for each in _instances(account, resource.name, (*ALIVE, ENDING))]:
+            ec2.get_waiter("instance_terminated").wait(InstanceIds=waiting)
+    if resource.bucket is not None:
+        _remove_secrets(account, resource.bucket, resource.name)
+    with translated_errors(f"end the {resource.kind} {resource.identifier}"):
+        ec2.delete_security_group(GroupId=resource.identifier)  # last: only its tag names the bucket of the secrets
 
 
-def end(account: Account, name: str) -> None:
-    """End the machines of a job that are not EMR's, and then what protects them; twice does no harm.
+def end_resources_of(account: Account, name: str) -> None:
+    """End the EC2 instances of a job and then their security groups. Ending them again has no effect.
 
-    A step that fails does not keep the next from being taken; the first error is raised at the end.
+    Every step is attempted; the first error is raised at the end.
     """
     first: Exception | None = None
-    for step in (_end_machines, _end_groups):
+    for step in (_end_instances, _end_security_groups):
         try:
             step(account, name)
         except Exception as error:
@@ -82,61 +82,58 @@ def end(account: Account, name: str) -> None:
 
 
 def secrets_address(bucket: str, name: str) -> str:
-    """Return where the machines of a Dask cluster find what they share with their client."""
+    """Return the address of the secrets that the instances of a Dask cluster share with the client."""
     return f"s3://{bucket}/fruits/clusters/{name}/secrets.json"
 
 
-def _end_machines(account: Account, name: str) -> None:
-    if machines := [each.identifier for each in _instances(account, name, ALIVE)]:
-        with explained(f"end the machines of {name}"):
-            account.client("ec2").terminate_instances(InstanceIds=machines)
+def _end_instances(account: Account, name: str) -> None:
+    if instances := [each.identifier for each in _instances(account, name, ALIVE)]:
+        with translated_errors(f"end the instances of {name}"):
+            account.client("ec2").terminate_instances(InstanceIds=instances)
 
 
-def _end_groups(account: Account, name: str) -> None:
-    for group in _groups(account, name):
-        end_found(account, group)
+def _end_security_groups(account: Account, name: str) -> None:
+    for group in _security_groups(account, name):
+        end_resource(account, group)
 
 
 def _remove_secrets(account: Account, bucket: str, name: str) -> None:
     s3 = account.client("s3")
     address = secrets_address(bucket, name)
     _, key = split_address(address)
-    with explained(f"remove {address}"), suppress(s3.exceptions.NoSuchBucket):
+    with translated_errors(f"remove {address}"), suppress(s3.exceptions.NoSuchBucket):
         s3.delete_object(Bucket=bucket, Key=key)
 
 
-def _clusters(account: Account, name: str | None) -> Iterator[Found]:
-    for cluster in clusters(account, name):
+def _clusters(account: Account, name: str | None) -> Iterator[Resource]:
+    for cluster in list_clusters(account, name):
         state = str(cluster["Status"]["State"])
         if state in ACTIVE:
-            yield Found(cluster["Tags"][TAG], "cluster", cluster["Id"], state)
+            yield Resource(cluster["Tags"][TAG], "cluster", cluster["Id"], state)
 
 
-def _instances(account: Account, name: str | None, states: Sequence[str]) -> Iterator[Found]:
-    """Yield machines of ours; those of a cluster of EMR end with it."""
-    filters = [_tagged(name), {"Name": "instance-state-name", "Values": list(states)}]
-    with explained("look up the machines"):
+def _instances(account: Account, name: str | None, states: Sequence[str]) -> Iterator[Resource]:
+    """Yield the instances that do not belong to an EMR cluster; EMR ends its own."""
+    filters = [_tag_filter(name), {"Name": "instance-state-name", "Values": list(states)}]
+    with translated_errors("look up the instances"):
         for page in account.client("ec2").get_paginator("describe_instances").paginate(Filters=filters):
             for reservation in page["Reservations"]:
                 for instance in reservation["Instances"]:
-                    tags = _tags(instance)
+                    tags = parse_tags(instance.get("Tags", ()))
                     if "aws:elasticmapreduce:job-flow-id" not in tags:
-                        yield Found(tags[TAG], "instance", instance["InstanceId"], instance["State"]["Name"])
+                        yield Resource(tags[TAG], "instance", instance["InstanceId"], instance["State"]["Name"])
 
 
-def _groups(account: Account, name: str | None) -> Iterator[Found]:
-    """Yield the security groups that were made for one cluster; those that ``init`` made stay."""
-    with explained("look up the security groups"):
-        for page in account.client("ec2").get_paginator("describe_security_groups").paginate(Filters=[_tagged(name)]):
+def _security_groups(account: Account, name: str | None) -> Iterator[Resource]:
+    """Yield the security groups of single clusters; those of ``init`` are permanent."""
+    with translated_errors("look up the security groups"):
+        pages = account.client("ec2").get_paginator("describe_security_groups").paginate(Filters=[_tag_filter(name)])
+        for page in pages:
             for group in page["SecurityGroups"]:
-                tags = _tags(group)
+                tags = parse_tags(group.get("Tags", ()))
                 if tags[TAG] != SETUP:
-                    yield Found(tags[TAG], "security group", group["GroupId"], "there", tags.get(BUCKET_TAG))
+                    yield Resource(tags[TAG], "security group", group["GroupId"], "there", tags.get(BUCKET_TAG))
 
 
-def _tagged(name: str | None) -> dict[str, Any]:
+def _tag_filter(name: str | None) -> dict[str, Any]:
     return {"Name": "tag-key", "Values": [TAG]} if name is None else {"Name": f"tag:{TAG}", "Values": [name]}
-
-
-def _tags(thing: dict[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in thing.get("Tags", ())}

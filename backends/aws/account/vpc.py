@@ -1,6 +1,6 @@
-"""Where clusters are put: subnets, and security groups that admit nothing from outside of the cluster.
+"""Subnets and security groups of EMR clusters. The groups admit nothing from outside of the cluster.
 
-EMR itself adds to the groups what its nodes need of each other: https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-man-sec-groups.html
+EMR adds the rules that its nodes need: https://docs.aws.amazon.com/emr/latest/ManagementGuide/emr-man-sec-groups.html
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.aws.account.clients import Account, explained
+from backends.aws.account.clients import Account, translated_errors
 from fruits.clusters.clouds import AwsCluster
 from fruits.errors import SettingsError
 
-__all__ = ["GROUPS", "Place", "Vpc", "find_network", "find_place", "groups_in"]
+__all__ = ["GROUPS", "Subnets", "Vpc", "find_groups", "find_subnets", "find_vpc", "groups_needed"]
 
-# What they are for, by name. The last is for EMR's own service, and used in private subnets alone.
+# The security groups and their descriptions. EMR's service has a group of its own in private subnets only.
 GROUPS = {
     "fruits-master": "Fruits on EMR: the node that leads",
     "fruits-worker": "Fruits on EMR: the nodes that work",
@@ -25,16 +25,16 @@ GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Vpc:
-    """Where the nodes are, and what may reach them.
+    """Subnets and security groups of an EMR cluster.
 
     Attributes
     ----------
     subnets : tuple of str
-        EMR takes the one that has the capacity.
+        EMR chooses the one with enough capacity.
     master_group, worker_group : str
         Security groups.
     service_group : str, optional
-        That of EMR's service; in private subnets alone.
+        The security group of EMR's service; in private subnets only.
     """
 
     subnets: tuple[str, ...]
@@ -44,82 +44,88 @@ class Vpc:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Subnets:
     """Subnets of one VPC.
 
     Attributes
     ----------
     vpc : str
-    subnets : tuple of str
+    identifiers : tuple of str
     private : bool
-        Whether they have no way from the internet.
+        True without a route to an internet gateway.
     """
 
     vpc: str
-    subnets: tuple[str, ...]
+    identifiers: tuple[str, ...]
     private: bool
 
 
-def find_place(account: Account, settings: AwsCluster) -> Place:
-    """Return the subnet of the settings, or those of the default VPC.
+def find_subnets(account: Account, settings: AwsCluster) -> Subnets:
+    """Return the subnet of the settings, or the subnets of the default VPC.
 
     Raises
     ------
     SettingsError
-        There is none.
+        No subnet is set, and the account has no default VPC.
     """
     ec2 = account.client("ec2")
-    wanted = {"SubnetIds": [settings.subnet]} if settings.subnet else {"Filters": _is("default-for-az", "true")}
-    with explained("look up the subnets"):
-        found = sorted(ec2.describe_subnets(**wanted)["Subnets"], key=lambda subnet: str(subnet["SubnetId"]))
-    if not found:
+    query = {"SubnetIds": [settings.subnet]} if settings.subnet else {"Filters": _filter("default-for-az", "true")}
+    with translated_errors("look up the subnets"):
+        subnets = sorted(ec2.describe_subnets(**query)["Subnets"], key=lambda subnet: str(subnet["SubnetId"]))
+    if not subnets:
         raise SettingsError(
-            "The account has no default VPC in this region. Give a subnet: `subnet` of the cluster in cluster.yaml."
+            "The account has no default VPC in this region. Set `subnet` of the cluster in cluster.yaml."
         )
-    subnets = tuple(str(subnet["SubnetId"]) for subnet in found)
-    vpc = str(found[0]["VpcId"])
-    return Place(vpc, subnets, _is_private(ec2, vpc, subnets[0]))
+    identifiers = tuple(str(subnet["SubnetId"]) for subnet in subnets)
+    vpc = str(subnets[0]["VpcId"])
+    return Subnets(vpc, identifiers, _is_private(ec2, vpc, identifiers[0]))
 
 
-def groups_in(account: Account, vpc: str) -> Mapping[str, str]:
-    """Return the identifiers of our security groups in a VPC, by name."""
-    with explained("look up the security groups"):
-        answer = account.client("ec2").describe_security_groups(
-            Filters=[*_is("vpc-id", vpc), {"Name": "group-name", "Values": list(GROUPS)}]
+def groups_needed(subnets: Subnets) -> list[str]:
+    """Return the names of the security groups that a cluster in these subnets needs."""
+    return [name for name in GROUPS if subnets.private or name != "fruits-service"]
+
+
+def find_groups(account: Account, vpc: str) -> Mapping[str, str]:
+    """Return the identifiers of the existing security groups in a VPC, by name."""
+    with translated_errors("look up the security groups"):
+        response = account.client("ec2").describe_security_groups(
+            Filters=[*_filter("vpc-id", vpc), {"Name": "group-name", "Values": list(GROUPS)}]
         )
-    return {str(group["GroupName"]): str(group["GroupId"]) for group in answer["SecurityGroups"]}
+    return {str(group["GroupName"]): str(group["GroupId"]) for group in response["SecurityGroups"]}
 
 
-def find_network(account: Account, settings: AwsCluster) -> Vpc:
-    """Return where a cluster is put.
+def find_vpc(account: Account, settings: AwsCluster) -> Vpc:
+    """Return the subnets and security groups for a cluster.
 
     Raises
     ------
     SettingsError
-        ``fruits cluster init`` was not run for this region.
+        A security group is missing in this region.
     """
-    place = find_place(account, settings)
-    groups = groups_in(account, place.vpc)
-    needed = list(GROUPS) if place.private else list(GROUPS)[:2]
+    subnets = find_subnets(account, settings)
+    groups = find_groups(account, subnets.vpc)
+    needed = groups_needed(subnets)
     missing = [name for name in needed if name not in groups]
     if missing:
         raise SettingsError(
-            f"The security groups {', '.join(missing)} are not in {place.vpc}. Make them with: fruits cluster init."
+            f"The security groups {', '.join(missing)} do not exist in {subnets.vpc}. "
+            "Create them with: fruits cluster init."
         )
     master, worker, *service = (groups[name] for name in needed)
-    return Vpc(place.subnets, master, worker, *service)
+    return Vpc(subnets.identifiers, master, worker, *service)
 
 
 def _is_private(ec2: Any, vpc: str, subnet: str) -> bool:
-    """Tell whether the routes of a subnet, or else the main ones of its VPC, lead through no internet gateway."""
-    with explained("look up the routes"):
-        tables = ec2.describe_route_tables(Filters=_is("association.subnet-id", subnet))["RouteTables"]
+    """Return whether the route table of a subnet, or else the main one of its VPC, has no internet gateway."""
+    with translated_errors("look up the routes"):
+        tables = ec2.describe_route_tables(Filters=_filter("association.subnet-id", subnet))["RouteTables"]
         if not tables:
-            filters = [*_is("vpc-id", vpc), *_is("association.main", "true")]
+            filters = [*_filter("vpc-id", vpc), *_filter("association.main", "true")]
             tables = ec2.describe_route_tables(Filters=filters)["RouteTables"]
     routes = [route for table in tables for route in table["Routes"]]
     return not any(str(route.get("GatewayId", "")).startswith("igw-") for route in routes)
 
 
-def _is(name: str, value: str) -> list[dict[str, Any]]:
+def _filter(name: str, value: str) -> list[dict[str, Any]]:
     return [{"Name": name, "Values": [value]}]

@@ -1,1 +1,1 @@
-"""Dask on EC2."""
+"""Dask on EC2: launch settings, the cluster, its jobs, and the program on its instances."""

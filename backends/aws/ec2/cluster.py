@@ -27,9 +27,10 @@ from distributed import Adaptive
 from distributed.deploy.cluster import Cluster as DistributedCluster
 from distributed.security import Security
 
-from backends.aws.account.roles import INSTANCE_PROFILE
+from backends.aws.account.policies import INSTANCE_PROFILE
+from backends.aws.account.tags import aws_tags
 from backends.aws.ec2.dask_node import PORT, node_of, worker_name
-from backends.aws.ec2.launch import LaunchSettings, aws_tags
+from backends.aws.ec2.launch import LaunchSettings
 from fruits.errors import JobError
 
 __all__ = ["DaskMachines"]
@@ -112,8 +113,8 @@ class DaskMachines(EC2Cluster):  # type: ignore[misc]
             ami=launch.image,
             scheduler_instance_type=settings.scheduler_type,
             worker_instance_type=settings.worker_type,
-            vpc=launch.place.vpc,
-            subnet_id=launch.place.subnets[0],
+            vpc=launch.subnets.vpc,
+            subnet_id=launch.subnets.identifiers[0],
             security_groups=[launch.group],
             filesystem_size=settings.disk_gb,
             key_name=settings.key_pair,

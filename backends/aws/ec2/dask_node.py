@@ -1,18 +1,17 @@
-"""What a machine of a Dask cluster on EC2 runs, in the environment that the wheelhouse gave it.
+"""The program on an instance of a Dask cluster on EC2, in the environment that is built from the wheelhouse.
 
-    python -m backends.aws.ec2.dask_node ADDRESS HOST                             the scheduler
-    python -m backends.aws.ec2.dask_node ADDRESS HOST SCHEDULER NODE WORKERS      so many workers
+    python -m backends.aws.ec2.dask_node ADDRESS HOST                             a scheduler
+    python -m backends.aws.ec2.dask_node ADDRESS HOST SCHEDULER NODE WORKERS      a number of workers
 
-ADDRESS is where the client has left :class:`Secrets`: in the bucket, which the machine reads with its instance profile,
-and so neither in the user data, which everybody on the machine can read, nor on a command line. The program ends when
-the cluster does, and the machine after it.
+ADDRESS is the S3 object with the :class:`Secrets`, which the instance reads with its instance profile: user data and
+command lines are visible to every user of the instance. The program ends with the cluster, and the instance with the
+program.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,21 +24,20 @@ from fruits.storage.folder import Folder
 __all__ = ["PORT", "ROLES", "Secrets", "node_of", "worker_name"]
 
 PORT = 8786
-ROLES = ("scheduler", "worker", "client")  # to Dask, each with a certificate of its own; here all have one
-# A worker that has lost its scheduler for so long ends, and its machine with it.
-ORPHAN_SECONDS = 300
+ROLES = ("scheduler", "worker", "client")  # Dask supports a certificate per role; here all roles share one
+ORPHAN_SECONDS = 300  # after which a worker without a scheduler ends, and its instance with it
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What the machines of one cluster share with its client.
+    """Secrets that the instances of one cluster share with its client.
 
     Attributes
     ----------
     ca, cert, key : str
-        The certificate of this cluster alone, and its key, as PEM. Every side shows it, and accepts no other.
+        The certificate of this cluster and its key, in PEM format. Each side presents it, and accepts no other.
     idle_seconds : int
-        The scheduler ends when it had nothing to do for so long.
+        The scheduler shuts down after this many idle seconds.
     """
 
     ca: str
@@ -49,15 +47,15 @@ class Secrets:
 
     @classmethod
     def read(cls, folder: Folder, name: str) -> Secrets:
-        """Return what the client has left."""
+        """Read the secrets that the client has written."""
         return cls(**folder.read_json(name))  # type: ignore[arg-type]
 
     def write(self, folder: Folder, name: str) -> None:
-        """Leave them for the machines."""
+        """Write the secrets for the instances."""
         folder.write_json(name, asdict(self))
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration of Dask, for the machines and for the client."""
+        """Return the Dask configuration of an instance."""
         pair = {"cert": self.cert, "key": self.key}
         return {
             "distributed.comm.require-encryption": True,
@@ -73,7 +71,7 @@ def worker_name(node: object, index: int) -> str:
 
 
 def node_of(state: Any) -> str:
-    """Return the node of a worker, as the scheduler knows it: what is retired together."""
+    """Return the node of a worker state; the workers of a node are retired together."""
     return str(state.name).rpartition("-")[0]
 
 
@@ -105,5 +103,4 @@ async def main(address: str, host: str, scheduler: str | None = None, node: str 
 
 
 if __name__ == "__main__":
-    words: Sequence[str] = sys.argv[1:]
-    asyncio.run(main(*words))
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A machine of a Dask cluster on EC2, from its first start to its end; the client puts the values in.
+# User data of an instance of a Dask cluster on EC2. The client replaces the names between "@" signs.
 set -Eeuo pipefail
-# Whatever happens, the machine ends itself: on shutdown it is terminated.
+# Shut down on any exit: the instance is terminated on shutdown.
 trap 'shutdown -h now' EXIT
 
 work=$(mktemp -d)
 export AWS_DEFAULT_REGION=@REGION@ HOME=$work OMP_NUM_THREADS=1
-command -v python@PYTHON@ >/dev/null || dnf install --quiet --assumeyes python@PYTHON@ # from AWS' own repository, in S3
+command -v python@PYTHON@ >/dev/null || dnf install --quiet --assumeyes python@PYTHON@ # from the AWS repository in S3
 aws s3 cp --quiet @BOOTSTRAP@ "$work/bootstrap.sh"
 bash "$work/bootstrap.sh" @WHEELHOUSE@ /opt/fruits python@PYTHON@
 

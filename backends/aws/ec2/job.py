@@ -15,14 +15,14 @@ import dask
 from distributed import Client
 from distributed.security import Security
 
-from backends.aws.account.clients import Account, bucket_of, explained
-from backends.aws.account.resources import end, secrets_address
+from backends.aws.account.clients import Account, bucket_of, translated_errors
+from backends.aws.account.resources import end_resources_of, secrets_address
 from backends.aws.ec2.cluster import DaskMachines
 from backends.aws.ec2.dask_node import ROLES, Secrets
 from backends.aws.ec2.launch import prepare_launch
 from backends.aws.emr.releases import Release
 from backends.aws.job_arguments import command_line
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.staged_files import StagedFiles
 from backends.aws.staging.wheelhouse import is_staged, stage
 from backends.dask.cluster import attach
 from backends.dask.executor import DaskExecutor
@@ -79,11 +79,11 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
         raise SettingsError(f"--cluster {cluster.name}: not a cluster of Dask on EC2.")
     command_line("run", job)  # rejects local paths, which instances cannot read
     bucket = bucket_of(settings, out=job.out)
-    account = Account.of(settings, bucket)
+    account = Account.for_cluster(settings, bucket)
     account.identity()
-    staged = StagedFiles.of(bucket, str(NODE.python))
+    staged = StagedFiles.for_python(bucket, str(NODE.python))
     if not is_staged(account, staged, ()):
-        staged = stage(account, bucket, NODE, backbones=(), tell=notify)
+        staged = stage(account, bucket, NODE, backbones=(), notify=notify)
     name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
     notify(f"starting {name}; it shuts down with the job, or after {settings.idle_minutes} idle minutes")
     with open_client(settings, name=name, bucket=bucket, staged=staged, account=account) as client:
@@ -123,11 +123,11 @@ def open_client(
             check_versions(Folder(staged.wheelhouse).read("requirements.txt").decode())
         except FileNotFoundError as error:
             raise SettingsError(f"Nothing is staged at {staged.root}. Run: fruits cluster stage.") from error
-        stack.callback(end, account, name)
+        stack.callback(end_resources_of, account, name)
         stack.callback(Folder(folder).remove, file)
         secrets.write(Folder(folder), file)
         security = _security(secrets)
-        with explained("start the cluster"):
+        with translated_errors("start the cluster"):
             launch = prepare_launch(account, settings, name, staged, address)
             try:
                 machines = stack.enter_context(DaskMachines(launch, security))

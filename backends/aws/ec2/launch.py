@@ -11,14 +11,15 @@ from importlib.resources import files
 from ipaddress import ip_network
 from typing import Any
 
-from backends.aws.account.clients import BUCKET_TAG, Account, explained, split_address, tags_of
-from backends.aws.account.vpc import Place, find_place
+from backends.aws.account.clients import Account, split_address, translated_errors
+from backends.aws.account.tags import BUCKET_TAG, aws_tags, tags_of
+from backends.aws.account.vpc import Subnets, find_subnets
 from backends.aws.ec2.dask_node import PORT
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.errors import SettingsError
 
-__all__ = ["LaunchSettings", "aws_tags", "create_security_group", "prepare_launch"]
+__all__ = ["LaunchSettings", "create_security_group", "prepare_launch"]
 
 # Amazon Linux 2023 has its package repositories in S3, so a private subnet needs only an S3 endpoint.
 IMAGE_OWNER, IMAGE_NAME = "amazon", "al2023-ami-2023.*-x86_64"
@@ -39,7 +40,7 @@ class LaunchSettings:
     region : str
     image, root_device : str
         The identifier of the image, and the name of its root device.
-    place : Place
+    subnets : Subnets
     group : str
         The identifier of the security group.
     workers_per_node : int
@@ -54,7 +55,7 @@ class LaunchSettings:
     region: str
     image: str
     root_device: str
-    place: Place
+    subnets: Subnets
     group: str
     workers_per_node: int
     staged: StagedFiles
@@ -85,16 +86,16 @@ def prepare_launch(
         The image or the subnet does not exist, or the client's address is not known.
     """
     ec2 = account.client("ec2")
-    with explained("look up the machines"):
+    with translated_errors("look up the instance type and the image"):
         types = ec2.describe_instance_types(InstanceTypes=[settings.worker_type])["InstanceTypes"]
         newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
         images = ec2.describe_images(**{"ImageIds": [settings.image]} if settings.image else newest)["Images"]
     if not images:
         raise SettingsError(f"Image {settings.image or IMAGE_NAME} not found. Set `image` in cluster.yaml.")
     image = max(images, key=lambda image: str(image["CreationDate"]))
-    place = find_place(account, settings)
+    subnets = find_subnets(account, settings)
     tags = tags_of(name, {**settings.tags, BUCKET_TAG: split_address(secrets)[0]})
-    client = settings.client or f"{_own_address(account, settings, place.subnets[0])}/32"
+    client = settings.client or f"{_own_address(account, settings, subnets.identifiers[0])}/32"
     return LaunchSettings(
         settings=settings,
         name=name,
@@ -102,8 +103,8 @@ def prepare_launch(
         region=str(ec2.meta.region_name),
         image=str(image["ImageId"]),
         root_device=str(image["RootDeviceName"]),
-        place=place,
-        group=create_security_group(account, place.vpc, name, client, tags),
+        subnets=subnets,
+        group=create_security_group(account, subnets.vpc, name, client, tags),
         workers_per_node=int(types[0]["VCpuInfo"]["DefaultVCpus"]),
         staged=staged,
         secrets=secrets,
@@ -129,7 +130,7 @@ def create_security_group(account: Account, vpc: str, name: str, client: str, ta
     if ip_network(client).prefixlen == 0:
         raise SettingsError(f"client {client}: admits every address. Give the address of this machine only.")
     ec2 = account.client("ec2")
-    with explained("make the security group"):
+    with translated_errors("create the security group"):
         group = str(
             ec2.create_security_group(
                 GroupName=f"fruits-{name}",
@@ -150,11 +151,6 @@ def create_security_group(account: Account, vpc: str, name: str, client: str, ta
     return group
 
 
-def aws_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return tags in the form of the EC2 API."""
-    return [{"Key": key, "Value": value} for key, value in tags.items()]
-
-
 def _own_address(account: Account, settings: DaskEc2Cluster, subnet: str) -> str:
     """Return the address of this machine that the scheduler sees: its public one, or the one towards the subnet."""
     if settings.public:
@@ -166,7 +162,7 @@ def _own_address(account: Account, settings: DaskEc2Cluster, subnet: str) -> str
                 f"Could not look up the public address of this machine at {PUBLIC_ADDRESS_URL} ({error}). "
                 "Set `client` in cluster.yaml, such as 203.0.113.7/32."
             ) from error
-    with explained("look up the subnet"):
+    with translated_errors("look up the subnet"):
         described = account.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"][0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((str(ip_network(described["CidrBlock"])[1]), PORT))  # UDP: selects the route, sends nothing

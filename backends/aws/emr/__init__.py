@@ -1,1 +1,1 @@
-"""Spark on EMR."""
+"""Spark on EMR: requests, clusters, steps, and the files that nodes run."""

@@ -1,10 +1,10 @@
-"""The program that spark-submit starts on EMR: the same command line, with its log and its result left in storage.
+"""The program that spark-submit starts on EMR: it runs a ``fruits`` command and stores its log and its result.
 
     spark-submit emr_step.py FOLDER S3 COMMAND …
 
-S3 is the client's :class:`fruits.storage.s3.settings.S3Settings` as JSON, without a secret. FOLDER gets
-``stderr.txt`` while the command runs, so that it can be followed from afar, and at the end ``result.json``:
-``{"exit_code": …, "answer": …}``, the answer being what ``fruits COMMAND … --json`` prints.
+S3 is the client's :class:`fruits.storage.s3.settings.S3Settings` as JSON, without secrets. While the command runs, its
+stderr is copied to FOLDER/stderr.txt, which the client follows. At the end, FOLDER/result.json is written:
+``{"exit_code": …, "answer": …}``, with the output of ``fruits COMMAND … --json`` as the answer.
 """
 
 from __future__ import annotations
@@ -26,73 +26,73 @@ from fruits.storage.s3.settings import S3Settings
 __all__ = ["main"]
 
 LOG, RESULT = "stderr.txt", "result.json"
-SECONDS = 5.0  # between two looks at the log
+COPY_SECONDS = 5.0  # between two copies of the log
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Run one command and exit as it does."""
+    """Run one command, and exit with its exit code."""
     S3Settings(**json.loads(arguments[1])).apply()
-    folder, words = Folder.at(arguments[0]), [*arguments[2:], "--json"]
+    folder, argv = Folder.at(arguments[0]), [*arguments[2:], "--json"]
     with tempfile.TemporaryDirectory(prefix="fruits-step-") as temporary:
-        answer, log = Path(temporary, "stdout"), Path(temporary, "stderr")
-        with _to_file(1, answer), _to_file(2, log) as terminal, _followed(log, folder, terminal):
-            code = _exit_code(words)
-        said = answer.read_text("utf-8")
-        folder.write_json(RESULT, {"exit_code": code, "answer": json.loads(said) if said.strip() else None})
+        output, log = Path(temporary, "stdout"), Path(temporary, "stderr")
+        with _redirected(1, output), _redirected(2, log) as terminal, _copied(log, folder, terminal):
+            code = _exit_code(argv)
+        answer = output.read_text("utf-8")
+        folder.write_json(RESULT, {"exit_code": code, "answer": json.loads(answer) if answer.strip() else None})
     sys.exit(code)
 
 
-def _exit_code(words: Sequence[str]) -> int:
+def _exit_code(argv: Sequence[str]) -> int:
     (fruits,) = entry_points(group="console_scripts", name="fruits")
     try:
-        fruits.load()(words)
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
+        fruits.load()(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
     return 0
 
 
 @contextmanager
-def _to_file(number: int, path: Path) -> Iterator[int]:
-    """Send what is written to a file descriptor to a file; what comes out is where it went before."""
-    kept = os.dup(number)
+def _redirected(number: int, path: Path) -> Iterator[int]:
+    """Redirect a file descriptor to a file; yield a descriptor of its original target."""
+    original = os.dup(number)
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(opened, number)
     os.close(opened)
     try:
-        yield kept
+        yield original
     finally:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os.dup2(kept, number)
-        os.close(kept)
+        os.dup2(original, number)
+        os.close(original)
 
 
 @contextmanager
-def _followed(log: Path, folder: Folder, terminal: int) -> Iterator[None]:
-    """Copy the log to storage and to the terminal, while the command runs and once more at its end."""
-    shown = 0
+def _copied(log: Path, folder: Folder, terminal: int) -> Iterator[None]:
+    """Copy the log to storage and to the terminal every few seconds, and once more at the end."""
+    copied = 0
     ended = threading.Event()
 
     def copy() -> None:
-        nonlocal shown
+        nonlocal copied
         content = log.read_bytes()
-        if len(content) > shown:
-            os.write(terminal, content[shown:])
-            shown = len(content)
-            with suppress(OSError):  # a copy that fails must not end the job; the next has all of it
+        if len(content) > copied:
+            os.write(terminal, content[copied:])
+            copied = len(content)
+            with suppress(OSError):  # a failed copy must not fail the job; the next one is complete
                 folder.write(LOG, content)
 
-    def follow() -> None:
-        while not ended.wait(SECONDS):
+    def copy_periodically() -> None:
+        while not ended.wait(COPY_SECONDS):
             copy()
 
-    follower = threading.Thread(target=follow, name="fruits-step-log", daemon=True)
-    follower.start()
+    thread = threading.Thread(target=copy_periodically, name="fruits-step-log", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
-        follower.join()
+        thread.join()
         sys.stderr.flush()
         copy()
 

@@ -1,14 +1,15 @@
-"""A job on Spark on EMR: what would fail there is found here first; then it is staged, started and followed."""
+"""A job on Spark on EMR: check it here, stage the files, submit it as a step, and follow it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from backends.aws.account.clients import Account, bucket_of
+from backends.aws.emr.clusters import end_cluster
 from backends.aws.emr.releases import release
-from backends.aws.emr.steps import asked_to_leave, end, follow, start_step
+from backends.aws.emr.steps import SubmittedStep, confirm_leaving, follow_step, submit_step
 from backends.aws.job_arguments import command_line
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.staged_files import StagedFiles
 from backends.aws.staging.wheelhouse import is_staged, stage
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.cluster import Cluster
@@ -22,69 +23,89 @@ from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 
-__all__ = ["run_job", "staged_for"]
+__all__ = ["ensure_staged", "run_job"]
 
 DEFAULT_BACKBONE = "MobileNetV2"
 
 
 def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
-    """Run a job on EMR and return its report; see :func:`backends.aws.emr.steps.follow`.
+    """Run a job on EMR, and return its report.
 
     Parameters
     ----------
     command : {"run", "fit", "transform"}
     job : fruits.jobs.job.Job
     cluster : fruits.clusters.cluster.Cluster
-        With the settings of EMR in ``cloud``.
+        With an :class:`EmrCluster` in ``cloud``.
     progress : fruits.progress.reporter.Progress
+
+    Raises
+    ------
+    InputError
+        The job cannot run; checked here, before a cluster is started, or reported by the job.
+    JobError
+        The job or the cluster failed.
     """
     settings = cluster.cloud
     if not isinstance(settings, EmrCluster):
-        raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR.")
-    words = command_line(command, job)
-    where = bucket_of(settings, out=job.out)
-    account = Account.of(settings, where)
+        raise SettingsError(f"--cluster {cluster.name}: not an EMR cluster.")
+    arguments = command_line(command, job)
+    bucket = bucket_of(settings, out=job.out)
+    account = Account.for_cluster(settings, bucket)
     account.identity()
-    # What would fail there in minutes, and for money, fails here at once.
-    Folder.at(job.out).check()
-    if next(iter(Listing(job.images, limit=1)), None) is None:
-        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
-    network = job.backbone
-    if job.model is not None:
-        network = str(ScaledPCA.load(job.model).network["backbone"])
-    network = network or DEFAULT_BACKBONE
-    staged = staged_for(account, settings, where, backbone=network, tell=progress.note)
-    if job.weights is None and network != PACKAGED:
-        words += ["--weights", f"{staged.weights}/{network}.safetensors"]
-    words += ["--cluster", "spark-yarn"]
+    _check_addresses(job)
+    backbone = _backbone_of(job)
+    staged = ensure_staged(account, settings, bucket, backbone=backbone, notify=progress.note)
+    if job.weights is None and backbone != PACKAGED:
+        arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
+    arguments += ["--cluster", "spark-yarn"]
     log: Callable[[str], None] = progress.note
     if isinstance(progress, JsonLog):
-        words.append("--log-json")
+        arguments.append("--log-json")
         log = progress.relay
-    step = start_step(account, settings, words, entry=cluster.name, bucket=where, staged=staged)
-    progress.note(f"{step.name} is on {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{where}")
+    step = submit_step(account, settings, arguments, entry=cluster.name, bucket=bucket, staged=staged)
+    progress.note(
+        f"{step.name} is submitted to {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{bucket}"
+    )
     try:
-        return report_from_dict(follow(account, step, tell=progress.note, log=log))
+        return report_from_dict(follow_step(account, step, notify=progress.note, log=log))
     except KeyboardInterrupt:
-        if asked_to_leave(step):
-            progress.note(f"left running; end it with: fruits cluster down {step.name}")
-        elif step.own:
-            end(account, step.cluster)
-            progress.note(f"{step.cluster} is ending")
+        _stop_or_leave(account, step, progress)
         raise
 
 
-def staged_for(
+def ensure_staged(
     account: Account,
     settings: EmrCluster,
     bucket: str,
     *,
     backbone: str = DEFAULT_BACKBONE,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> StagedFiles:
-    """Return what is staged for the release of a cluster, staged anew where it is missing or of other sources."""
-    carried = release(settings.release, for_job=True)
-    staged = StagedFiles.of(bucket, str(carried.python))
+    """Return the staged files for the release of a cluster; stage them if they are missing or outdated."""
+    contents = release(settings.release, for_job=True)
+    staged = StagedFiles.for_python(bucket, str(contents.python))
     if is_staged(account, staged, (backbone,)):
         return staged
-    return stage(account, bucket, carried, backbones=(backbone,), tell=tell)
+    return stage(account, bucket, contents, backbones=(backbone,), notify=notify)
+
+
+def _check_addresses(job: Job) -> None:
+    """Check the output and the images here: on EMR the same errors take minutes and cost money."""
+    Folder.at(job.out).check()
+    if next(iter(Listing(job.images, limit=1)), None) is None:
+        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
+
+
+def _backbone_of(job: Job) -> str:
+    backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])
+    return backbone or DEFAULT_BACKBONE
+
+
+def _stop_or_leave(account: Account, step: SubmittedStep, progress: Progress) -> None:
+    """After Ctrl-C, leave the job running if the user confirms it; otherwise end the cluster of the job."""
+    if confirm_leaving(step):
+        progress.note(f"left running; end it with: fruits cluster down {step.name}")
+    elif step.own:
+        end_cluster(account, step.cluster)
+        progress.note(f"{step.cluster} is shutting down")

@@ -1,8 +1,8 @@
-"""The releases of EMR that Fruits knows: what each carries, and what that means for us.
+"""EMR releases that Fruits supports, and the versions that each contains.
 
 The versions are those of https://docs.aws.amazon.com/emr/latest/ReleaseGuide/: "Application versions in Amazon EMR 7.x
-releases", "Spark release history" and "Hadoop version history", read in 2026. The glibc is that of the system below:
-Amazon Linux 2023 has 2.34, Amazon Linux 2 has 2.26.
+releases", "Spark release history" and "Hadoop version history", read in 2026. The glibc is that of the operating
+system: 2.34 in Amazon Linux 2023, 2.26 in Amazon Linux 2.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ __all__ = ["DEFAULT", "RELEASES", "Release", "release"]
 
 
 class Release(NamedTuple):
-    """What a release of EMR carries.
+    """The contents of an EMR release.
 
     Attributes
     ----------
     spark, hadoop : str
-        EMR's builds of them.
+        EMR's build.
     jupyterhub : str or None
-        None where it could not be looked up; the application is there.
+        The version; None if it was not looked up. Every release includes JupyterHub.
     python : str or None
-        The newest interpreter on the nodes that both Fruits and this Spark run on; None where there is none.
+        The newest Python on the nodes that Fruits and this Spark support; None if no Python qualifies.
     glibc : tuple of int
-        Which wheels can be installed.
+        The newest glibc that wheels may require.
     """
 
     spark: str
@@ -46,36 +46,36 @@ RELEASES = {
     "emr-6.9.0": Release("3.3.0-amzn-1", "3.3.3-amzn-1", "1.4.1", None, (2, 26)),
 }
 
-# The newest of the 7 line: Spark 3.5, which the tests run on; Python 3.11 on every node, so that nothing has to be
-# fetched to build our environment; in standard support until April 2028.
+# The newest 7.x release: Spark 3.5, which the tests cover; Python 3.11 preinstalled on every node; in standard support
+# until April 2028.
 DEFAULT = "emr-7.13.0"
 
 NO_PYTHON = (
-    "its Spark 3.3.0 runs on Python up to 3.10, its Amazon Linux 2 has Python 3.7 and glibc 2.26, and no wheel of "
-    "openvino, pyarrow or pillow is for a glibc so old: theirs need 2.27 or 2.28. What works with it: "
-    "`fruits cluster render`, to use the request by hand, and `cost`, `status` and `down`; no cluster is started on it"
+    "not supported for jobs. Its Spark 3.3.0 supports Python up to 3.10, its Amazon Linux 2 has Python 3.7 and glibc "
+    "2.26, and the wheels of openvino, pyarrow and pillow require glibc 2.27 or 2.28. `fruits cluster render`, `cost`, "
+    "`status` and `down` accept it"
 )
 
 
 def release(label: str, *, for_job: bool = False) -> Release:
-    """Return what the release `label` carries.
+    """Return the contents of a release.
 
     Parameters
     ----------
     label : str
         Such as ``emr-7.13.0``.
     for_job : bool, default False
-        Whether Fruits is to run on it.
+        Whether Fruits must run on it.
 
     Raises
     ------
     SettingsError
-        The label is not in the table, or Fruits cannot run there.
+        The label is unknown, or Fruits cannot run on the release.
     """
     if label not in RELEASES:
-        raise SettingsError(f"release {label}: not known. Allowed: {', '.join(RELEASES)}.")
-    found = RELEASES[label]
-    if for_job and found.python is None:
+        raise SettingsError(f"release {label}: unknown. Allowed: {', '.join(RELEASES)}.")
+    contents = RELEASES[label]
+    if for_job and contents.python is None:
         usable = (name for name, other in RELEASES.items() if other.python)
         raise SettingsError(f"release {label}: {NO_PYTHON}. Allowed for jobs: {', '.join(usable)}.")
-    return found
+    return contents

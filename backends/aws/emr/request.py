@@ -1,8 +1,8 @@
-"""The request for a cluster on EMR, as a pure function of the settings: what ``run_job_flow`` is called with.
+"""Requests to EMR as pure functions of the settings: the cluster (``run_job_flow``) and its steps.
 
-A node of type ``c7i.4xlarge`` has 16 vCPUs and 32 GiB, of which YARN gives away 24: four executors of four cores and
-5 GiB each, and on one core node the driver's 4 GiB instead of what is left. Most of an executor's memory is outside of
-Java, for its four Python workers.
+Of the 32 GiB of a ``c7i.4xlarge`` (16 vCPUs), YARN allocates 24: four executors of four cores and 5 GiB each; on one
+core node, the rest holds the driver's 4 GiB. Most of an executor's memory is outside of Java, for its four Python
+workers.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends.aws.account.clients import tags_of
-from backends.aws.account.roles import INSTANCE_PROFILE, SERVICE_ROLE
+from backends.aws.account.policies import INSTANCE_PROFILE, SERVICE_ROLE
+from backends.aws.account.tags import aws_tags, tags_of
 from backends.aws.account.vpc import Vpc
 from backends.aws.emr.releases import release
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["PREFIX", "PYTHON", "job_flow", "software", "step"]
+__all__ = ["PREFIX", "PYTHON", "configurations", "job_flow", "step_request"]
 
-PREFIX = "/opt/fruits"  # of the virtual environment, on every node
+PREFIX = "/opt/fruits"  # of the virtual environment on every node
 PYTHON = f"{PREFIX}/bin/python"
 SPOT_MINUTES = 10
 BOOTSTRAP_NAME = "fruits environment"
@@ -32,15 +32,15 @@ SPARK = {
     "spark.executor.memory": "2g",
     "spark.executor.memoryOverhead": "3g",
     "spark.driver.memory": "2g",
-    "spark.driver.memoryOverhead": "2g",  # the network is compiled in the driver's Python
+    "spark.driver.memoryOverhead": "2g",  # the driver compiles the network in Python
     "spark.dynamicAllocation.enabled": "true",
-    "spark.yarn.maxAppAttempts": "1",  # a job that failed goes on when it is asked for again, not by itself
+    "spark.yarn.maxAppAttempts": "1",  # a failed job is resumed by the user, not by YARN
     "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
     "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
-    "spark.yarn.appMasterEnv.FRUITS_CACHE": "fruits-cache",  # in the container's folder, which YARN removes
+    "spark.yarn.appMasterEnv.FRUITS_CACHE": "fruits-cache",  # in the folder of the container, which YARN deletes
 }
 
-# The driver must not be on a node that Spot takes away. From release 6 on this is not the default:
+# Keep the driver off Spot nodes, which can be reclaimed. Since EMR 6 this is not the default:
 # https://repost.aws/knowledge-center/emr-configure-node-labeling-yarn
 YARN = {"yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "CORE"}
 
@@ -51,48 +51,32 @@ def job_flow(
     name: str,
     bucket: str,
     staged: StagedFiles,
-    network: Vpc | None = None,
+    vpc: Vpc | None = None,
     steps: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``run_job_flow``.
 
-    With steps, the cluster ends after the last of them; without, when it was idle for ``idle_minutes``.
+    With steps, the cluster ends after the last one; without, it shuts down after ``idle_minutes``.
 
     Parameters
     ----------
     settings : EmrCluster
     name : str
-        The name of the job, or of the long-lived cluster; what is made is tagged with it.
+        The name of the job or of the long-lived cluster; the tag of every resource.
     bucket : str
-        Where the logs and the notebooks go, without ``s3://``.
+        The bucket of the logs and the notebooks, without ``s3://``.
     staged : StagedFiles
-        What ``fruits cluster stage`` has put into the bucket.
-    network : Vpc, optional
-        Left out where the request is only to be read.
-    steps : sequence of step
-        As :func:`step` makes them.
+    vpc : Vpc, optional
+        Omitted by ``render``, whose request is for reading.
+    steps : sequence of mapping
+        Requests from :func:`step_request`.
 
     Raises
     ------
     SettingsError
-        The release is not known.
+        The release is unknown.
     """
     release(settings.release)
-    instances: dict[str, Any] = {
-        "InstanceFleets": _fleets(settings),
-        "KeepJobFlowAliveWhenNoSteps": not steps,
-        "TerminationProtected": False,
-    }
-    if network is not None:
-        instances |= {
-            "Ec2SubnetIds": list(network.subnets),
-            "EmrManagedMasterSecurityGroup": network.master_group,
-            "EmrManagedSlaveSecurityGroup": network.worker_group,
-        }
-        if network.service_group is not None:
-            instances["ServiceAccessSecurityGroup"] = network.service_group
-    if settings.key_pair is not None:
-        instances["Ec2KeyName"] = settings.key_pair
     request: dict[str, Any] = {
         "Name": name,
         "ReleaseLabel": settings.release,
@@ -100,8 +84,8 @@ def job_flow(
         "LogUri": f"s3://{bucket}/fruits/logs/",
         "ServiceRole": SERVICE_ROLE,
         "JobFlowRole": INSTANCE_PROFILE,
-        "Instances": instances,
-        "Configurations": software(settings, bucket),
+        "Instances": _instances(settings, vpc, keep_alive=not steps),
+        "Configurations": configurations(settings, bucket),
         "BootstrapActions": [
             {
                 "Name": BOOTSTRAP_NAME,
@@ -111,7 +95,7 @@ def job_flow(
                 },
             }
         ],
-        "Tags": [{"Key": key, "Value": value} for key, value in tags_of(name, settings.tags).items()],
+        "Tags": aws_tags(tags_of(name, settings.tags)),
         "VisibleToAllUsers": True,
         "EbsRootVolumeSize": 30,
         "ScaleDownBehavior": "TERMINATE_AT_TASK_COMPLETION",
@@ -121,61 +105,82 @@ def job_flow(
     else:
         request["AutoTerminationPolicy"] = {"IdleTimeout": settings.idle_minutes * 60}
     if settings.task_nodes:
-        request["ManagedScalingPolicy"] = {"ComputeLimits": _limits(settings)}
+        request["ManagedScalingPolicy"] = {"ComputeLimits": _scaling_limits(settings)}
     if settings.security_configuration is not None:
         request["SecurityConfiguration"] = settings.security_configuration
     return request
 
 
-def step(name: str, *, staged: StagedFiles, folder: str, s3: S3Settings, words: Sequence[str]) -> dict[str, Any]:
-    """Return the step that runs ``fruits WORDS`` under spark-submit.
+def step_request(
+    name: str, *, staged: StagedFiles, folder: str, s3: S3Settings, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Return the step that runs ``fruits ARGUMENTS`` under spark-submit.
 
     Parameters
     ----------
     name : str
     staged : StagedFiles
     folder : str
-        The address where the step leaves its log and its result.
+        The address of the folder for the log and the result.
     s3 : S3Settings
-        How the client reaches S3, and so the nodes: encryption and who pays among it.
-    words : sequence of str
-        The command line, such as ``["transform", "s3://…", "--cluster", "spark-yarn"]``.
+        The S3 settings of the client, which the nodes use too.
+    arguments : sequence of str
+        The arguments of ``fruits``, such as ``["transform", "s3://…", "--cluster", "spark-yarn"]``.
     """
-    # Flat, for YARN takes "}}" out of what it is told to run.
+    # A flat object: YARN removes "}}" from command lines.
     settings = json.dumps({key: value for key, value in dataclasses.asdict(s3).items() if value})
     return {
         "Name": name,
         "ActionOnFailure": "TERMINATE_CLUSTER",
         "HadoopJarStep": {
             "Jar": "command-runner.jar",
-            "Args": ["spark-submit", "--deploy-mode", "cluster", staged.step, folder, settings, *words],
+            "Args": ["spark-submit", "--deploy-mode", "cluster", staged.step, folder, settings, *arguments],
         },
     }
 
 
-def software(settings: EmrCluster, bucket: str) -> list[dict[str, Any]]:
-    """Return the configurations of the applications, as in ``config_jup_emr.json``."""
-    found: list[dict[str, Any]] = [
+def configurations(settings: EmrCluster, bucket: str) -> list[dict[str, Any]]:
+    """Return the configurations of the applications, the content of ``config_jup_emr.json``."""
+    result: list[dict[str, Any]] = [
         {"Classification": "spark-defaults", "Properties": SPARK | settings.conf},
         {"Classification": "yarn-site", "Properties": dict(YARN)},
         {
-            "Classification": "spark-env",  # what Livy, and with it the PySpark kernel of JupyterHub, runs Python with
+            "Classification": "spark-env",  # read by Livy, which runs the PySpark kernel of JupyterHub
             "Properties": {},
             "Configurations": [{"Classification": "export", "Properties": {"PYSPARK_PYTHON": PYTHON}}],
         },
     ]
     if settings.notebook:
         persistence = {"s3.persistence.enabled": "true", "s3.persistence.bucket": bucket}
-        found.append({"Classification": "jupyter-s3-conf", "Properties": persistence})
-    return found
+        result.append({"Classification": "jupyter-s3-conf", "Properties": persistence})
+    return result
+
+
+def _instances(settings: EmrCluster, vpc: Vpc | None, *, keep_alive: bool) -> dict[str, Any]:
+    instances: dict[str, Any] = {
+        "InstanceFleets": _fleets(settings),
+        "KeepJobFlowAliveWhenNoSteps": keep_alive,
+        "TerminationProtected": False,
+    }
+    if vpc is not None:
+        instances |= {
+            "Ec2SubnetIds": list(vpc.subnets),
+            "EmrManagedMasterSecurityGroup": vpc.master_group,
+            "EmrManagedSlaveSecurityGroup": vpc.worker_group,
+        }
+        if vpc.service_group is not None:
+            instances["ServiceAccessSecurityGroup"] = vpc.service_group
+    if settings.key_pair is not None:
+        instances["Ec2KeyName"] = settings.key_pair
+    return instances
 
 
 def _fleets(settings: EmrCluster) -> list[dict[str, Any]]:
-    """Return the fleets: one unit of capacity is a node."""
+    """Return the instance fleets; the unit of their capacity is one node."""
 
     def fleet(kind: str, types: Sequence[str], capacity: int, *, spot: bool = False) -> dict[str, Any]:
         volume = {"VolumeType": "gp3", "SizeInGB": settings.disk_gb}
-        made: dict[str, Any] = {
+        request: dict[str, Any] = {
             "Name": kind.lower(),
             "InstanceFleetType": kind,
             "TargetSpotCapacity" if spot else "TargetOnDemandCapacity": capacity,
@@ -191,14 +196,14 @@ def _fleets(settings: EmrCluster) -> list[dict[str, Any]]:
             ],
         }
         if spot:
-            made["LaunchSpecifications"] = {
+            request["LaunchSpecifications"] = {
                 "SpotSpecification": {
                     "TimeoutDurationMinutes": SPOT_MINUTES,
                     "TimeoutAction": "SWITCH_TO_ON_DEMAND",
                     "AllocationStrategy": "price-capacity-optimized",
                 }
             }
-        return made
+        return request
 
     fleets = [
         fleet("MASTER", [settings.master_type], 1),
@@ -209,7 +214,7 @@ def _fleets(settings: EmrCluster) -> list[dict[str, Any]]:
     return fleets
 
 
-def _limits(settings: EmrCluster) -> dict[str, Any]:
+def _scaling_limits(settings: EmrCluster) -> dict[str, Any]:
     nodes = settings.core_nodes + settings.task_nodes
     return {
         "UnitType": "InstanceFleetUnits",

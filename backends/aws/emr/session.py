@@ -1,42 +1,43 @@
-"""How a session on a cluster is opened: by the key pair it has, or by AWS' Session Manager, which opens no port."""
+"""Sessions on the master node through the AWS Session Manager, which needs no open port."""
 
 from __future__ import annotations
 
 import json
 
-from backends.aws.account.clients import Account, explained
-from backends.aws.emr.steps import ACTIVE, clusters
+from backends.aws.account.clients import Account, translated_errors
+from backends.aws.emr.clusters import find_cluster
 from fruits.errors import SettingsError
 
 __all__ = ["session_command"]
 
 
 def session_command(account: Account, name: str, tunnel: int | None = None) -> list[str]:
-    """Return the command that opens a session on the leading node, or forwards one of its ports to this machine.
+    """Return the command that opens a session on the master node, or forwards one of its ports to this machine.
 
     Parameters
     ----------
     account : Account
     name : str
-        The cluster, or the job that it was made for.
+        The cluster, or the job that it was started for.
     tunnel : int, optional
         The port to forward.
 
     Raises
     ------
     SettingsError
-        No such cluster is up.
+        The cluster does not exist, or its master node has not started.
     """
-    cluster = next((found for found in clusters(account, name) if found["Status"]["State"] in ACTIVE), None)
+    cluster = find_cluster(account, name)
     if cluster is None:
-        raise SettingsError(f"{name}: no such cluster is up. `fruits cluster status` shows those that are.")
-    with explained(f"look up the leading node of {name}"):
-        answer = account.client("emr").list_instances(
+        raise SettingsError(f"{name}: no such cluster is running. List the running ones with: fruits cluster status.")
+    with translated_errors(f"look up the master node of {name}"):
+        response = account.client("emr").list_instances(
             ClusterId=cluster["Id"], InstanceFleetType="MASTER", InstanceStates=["RUNNING", "BOOTSTRAPPING"]
         )
-    if not answer["Instances"]:
-        raise SettingsError(f"{name} has no leading node yet: it is {cluster['Status']['State'].lower()}. Try later.")
-    command = ["aws", "ssm", "start-session", "--target", str(answer["Instances"][0]["Ec2InstanceId"])]
+    if not response["Instances"]:
+        state = cluster["Status"]["State"].lower()
+        raise SettingsError(f"The master node of {name} has not started (cluster state: {state}). Try again later.")
+    command = ["aws", "ssm", "start-session", "--target", str(response["Instances"][0]["Ec2InstanceId"])]
     if tunnel is not None:
         ports = {"portNumber": [str(tunnel)], "localPortNumber": [str(tunnel)]}
         command += ["--document-name", "AWS-StartPortForwardingSession", "--parameters", json.dumps(ports)]

@@ -1,4 +1,4 @@
-"""A job on EMR, from here: the cluster is started, followed until the step is done, and ends with it."""
+"""Steps of EMR: submit a job as a step, follow it to its end, and read its log."""
 
 from __future__ import annotations
 
@@ -6,51 +6,49 @@ import gzip
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from backends.aws.account.clients import TAG, Account, explained
-from backends.aws.account.vpc import find_network
-from backends.aws.emr.request import job_flow, step
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.account.clients import Account, translated_errors
+from backends.aws.emr.clusters import end_cluster, find_cluster, start_cluster
+from backends.aws.emr.emr_step import LOG, RESULT
+from backends.aws.emr.request import step_request
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
-from fruits.storage.s3.errors import FORBIDDEN
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["ACTIVE", "Step", "asked_to_leave", "clusters", "end", "follow", "job_log", "start", "start_step"]
+__all__ = ["SubmittedStep", "confirm_leaving", "follow_step", "read_log", "submit_step"]
 
-ACTIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 DONE = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
-SECONDS = 10.0  # between two looks
-LINES = 30  # of a log that are shown where a step failed
-# In words, what EMR's states mean to somebody who waits.
+POLL_SECONDS = 10.0
+TAIL_LINES = 30  # of the log, in the message about a failed step
 CLUSTER_STATES = {
-    "STARTING": "waiting for machines",
+    "STARTING": "waiting for instances",
     "BOOTSTRAPPING": "the nodes build their environment",
-    "RUNNING": "the cluster is up",
-    "WAITING": "the cluster is up, and idle",
-    "TERMINATING": "the cluster is ending",
+    "RUNNING": "the cluster is running",
+    "WAITING": "the cluster is idle",
+    "TERMINATING": "the cluster is shutting down",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A job on its way.
+class SubmittedStep:
+    """A job that was submitted to EMR.
 
     Attributes
     ----------
     cluster, identifier : str
-        EMR's names of the cluster and of the step.
+        EMR's identifiers of the cluster and of the step.
     name : str
-        Ours; the tag of the cluster where it is one for this job.
+        The name of the job; the tag of its own cluster.
     folder : str
-        The address where the step leaves its log and its result.
+        The address of the folder with the log and the result.
     own : bool
-        Whether the cluster was made for this job, and ends with it.
+        Whether the cluster was started for this job and ends with it.
     """
 
     cluster: str
@@ -60,190 +58,153 @@ class Step:
     own: bool
 
 
-def clusters(account: Account, name: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the description of each cluster of ours that is not ended, or of those that are called `name`."""
-    emr = account.client("emr")
-    with explained("look up the clusters"):
-        for page in emr.get_paginator("list_clusters").paginate(ClusterStates=[*ACTIVE, "TERMINATING"]):
-            for found in page["Clusters"]:
-                try:
-                    described = emr.describe_cluster(ClusterId=found["Id"])["Cluster"]
-                except emr.exceptions.ClientError as error:
-                    # The list has everybody's, and the user's policy lets those alone be described that carry our tag.
-                    if error.response["Error"]["Code"] not in FORBIDDEN:
-                        raise
-                    continue
-                tags = {tag["Key"]: tag["Value"] for tag in described.get("Tags", ())}
-                if TAG in tags and name in (None, tags[TAG]):
-                    yield described | {"Tags": tags}
-
-
-def start(
-    account: Account, settings: EmrCluster, *, name: str, bucket: str, staged: StagedFiles, steps: Sequence[Any] = ()
-) -> str:
-    """Start a cluster, and return EMR's name of it.
-
-    Raises
-    ------
-    SettingsError
-        ``fruits cluster init`` was not run here.
-    InputError
-        AWS does not permit it.
-    JobError
-        AWS cannot do it.
-    """
-    network = find_network(account, settings)
-    request = job_flow(settings, name=name, bucket=bucket, staged=staged, network=network, steps=steps)
-    with explained("start the cluster"):
-        return str(account.client("emr").run_job_flow(**request)["JobFlowId"])
-
-
-def start_step(
-    account: Account, settings: EmrCluster, words: Sequence[str], *, entry: str, bucket: str, staged: StagedFiles
-) -> Step:
-    """Start a job: on the long-lived cluster that is called like `entry` where one is up, or else on one of its own.
+def submit_step(
+    account: Account, settings: EmrCluster, arguments: Sequence[str], *, entry: str, bucket: str, staged: StagedFiles
+) -> SubmittedStep:
+    """Submit a job to the long-lived cluster with the name `entry` if it is active, or else to a new cluster.
 
     Parameters
     ----------
     account : Account
     settings : EmrCluster
-    words : sequence of str
-        The command line after ``fruits``.
+    arguments : sequence of str
+        The arguments of ``fruits``.
     entry : str
         The name of the cluster in ``cluster.yaml``.
     bucket : str
         Without ``s3://``.
     staged : StagedFiles
     """
-    name = f"fruits-{words[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+    name = f"fruits-{arguments[0]}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
     folder = f"s3://{bucket}/fruits/jobs/{name}"
-    asked = step(name, staged=staged, folder=folder, s3=S3Settings.from_environment(), words=words)
+    s3 = S3Settings.from_environment()
+    request = step_request(name, staged=staged, folder=folder, s3=s3, arguments=arguments)
     emr = account.client("emr")
-    up = next((found for found in clusters(account, entry) if found["Status"]["State"] in ACTIVE), None)
-    if up is not None:
-        with explained(f"add the job to the cluster {entry}"):
-            added = emr.add_job_flow_steps(JobFlowId=up["Id"], Steps=[asked | {"ActionOnFailure": "CONTINUE"}])
-        return Step(up["Id"], added["StepIds"][0], name, folder, own=False)
-    cluster = start(account, settings, name=name, bucket=bucket, staged=staged, steps=[asked])
+    active = find_cluster(account, entry)
+    if active is not None:
+        with translated_errors(f"add the job to the cluster {entry}"):
+            added = emr.add_job_flow_steps(JobFlowId=active["Id"], Steps=[request | {"ActionOnFailure": "CONTINUE"}])
+        return SubmittedStep(active["Id"], added["StepIds"][0], name, folder, own=False)
+    cluster = start_cluster(account, settings, name=name, bucket=bucket, staged=staged, steps=[request])
     try:
-        with explained("look up the step"):
+        with translated_errors("look up the step"):
             identifier = emr.list_steps(ClusterId=cluster)["Steps"][0]["Id"]
     except BaseException:
-        end(account, cluster)
+        end_cluster(account, cluster)
         raise
-    return Step(cluster, identifier, name, folder, own=True)
+    return SubmittedStep(cluster, identifier, name, folder, own=True)
 
 
-def end(account: Account, cluster: str) -> None:
-    """End a cluster and all that runs on it."""
-    with explained(f"end the cluster {cluster}"):
-        account.client("emr").terminate_job_flows(JobFlowIds=[cluster])
-
-
-def follow(
+def follow_step(
     account: Account,
-    job: Step,
+    step: SubmittedStep,
     *,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
     log: Callable[[str], None],
     wait: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Wait for a step, telling what happens, and return its report.
+    """Wait for the end of a step, and return the report of its job.
 
     Parameters
     ----------
     account : Account
-    job : Step
-    tell : callable
-        Is told the states of the cluster and of the step, in words.
+    step : SubmittedStep
+    notify : callable
+        Receives a message for each new state of the cluster and the step.
     log : callable
-        Is given each line that the job itself writes.
+        Receives each line of the job's log.
     wait : callable, default ``time.sleep``
-        Waits for so many seconds.
+        Waits for a number of seconds.
 
     Raises
     ------
     InputError
-        The job says that what it was given cannot be used.
+        The job has reported bad input.
     JobError
-        The job failed, or the cluster did.
+        The job or the cluster failed.
     """
     emr = account.client("emr")
-    told, seen = "", 0
+    last_message, seen = "", 0
     while True:
-        with explained("look up the cluster and its step"):
-            cluster = emr.describe_cluster(ClusterId=job.cluster)["Cluster"]["Status"]
-            status = emr.describe_step(ClusterId=job.cluster, StepId=job.identifier)["Step"]["Status"]
+        with translated_errors("look up the cluster and its step"):
+            cluster = emr.describe_cluster(ClusterId=step.cluster)["Cluster"]["Status"]
+            status = emr.describe_step(ClusterId=step.cluster, StepId=step.identifier)["Step"]["Status"]
         state = str(status["State"])
-        words = f"{job.name}: {CLUSTER_STATES.get(cluster['State'], cluster['State'])}; the step is {state.lower()}"
-        if words != told:
-            tell(words)
-            told = words
+        message = f"{step.name}: {CLUSTER_STATES.get(cluster['State'], cluster['State'])}; the step is {state.lower()}"
+        if message != last_message:
+            notify(message)
+            last_message = message
         over = state in DONE or str(cluster["State"]).startswith("TERMINATED")
-        text = _content(account, f"{job.folder}/stderr.txt") or ""
-        lines = (text if over else text[: text.rfind("\n") + 1]).splitlines()  # the last one may be half written
+        text = _read_text(account, f"{step.folder}/{LOG}") or ""
+        lines = (text if over else text[: text.rfind("\n") + 1]).splitlines()  # the last line may be incomplete
         for line in lines[seen:]:
             log(line)
         seen = max(seen, len(lines))
         if over:
-            return _outcome(account, job, status, cluster)
-        wait(SECONDS)
+            return _outcome(account, step, status, cluster)
+        wait(POLL_SECONDS)
 
 
-def asked_to_leave(job: Step) -> bool:
-    """Ask whether a job goes on when nobody follows it any more; without a terminal it does not."""
+def confirm_leaving(step: SubmittedStep) -> bool:
+    """Ask on the terminal whether an interrupted job continues on EMR; without a terminal, return False."""
     if not sys.stdin.isatty():
         return False
-    print(f"\n{job.name} is under way on {job.cluster}. Leave it running? [y/N] ", end="", file=sys.stderr, flush=True)
+    print(f"\n{step.name} is running on {step.cluster}. Leave it running? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def job_log(account: Account, bucket: str, name: str) -> str:
-    """Return what a job wrote so far.
+def read_log(account: Account, bucket: str, name: str) -> str:
+    """Return the log of a job, as far as it is written.
 
     Raises
     ------
     SettingsError
-        Nothing of a job of that name is in the bucket.
+        The bucket has no log of this job.
     """
-    address = f"s3://{bucket}/fruits/jobs/{name}/stderr.txt"
-    found = _content(account, address)
-    if found is None:
-        raise SettingsError(f"{address}: not there. The job {name} has not begun, or another bucket is its own.")
-    return found
+    address = f"s3://{bucket}/fruits/jobs/{name}/{LOG}"
+    text = _read_text(account, address)
+    if text is None:
+        raise SettingsError(f"{address} does not exist. The job {name} has not started, or it uses another bucket.")
+    return text
 
 
-def _outcome(account: Account, job: Step, status: Mapping[str, Any], cluster: Mapping[str, Any]) -> dict[str, Any]:
-    content = _content(account, f"{job.folder}/result.json")
+def _outcome(
+    account: Account, step: SubmittedStep, status: Mapping[str, Any], cluster: Mapping[str, Any]
+) -> dict[str, Any]:
+    content = _read_text(account, f"{step.folder}/{RESULT}")
     result: dict[str, Any] = json.loads(content) if content else {}
     answer = result.get("answer")
-    if status["State"] == "COMPLETED" and isinstance(answer, dict) and "error" not in answer:
-        return answer
     if isinstance(answer, dict) and "error" in answer:
-        raised = InputError if result.get("exit_code") == InputError.exit_code else JobError
-        where = f"(said by {job.name} on {job.cluster}; its log: {job.folder}/stderr.txt)"
-        raise raised(f"{answer['error']['message']}\n{where}")
+        kind = InputError if result.get("exit_code") == InputError.exit_code else JobError
+        raise kind(
+            f"{answer['error']['message']}\n(Error of {step.name} on {step.cluster}. Its log: {step.folder}/{LOG})"
+        )
+    if isinstance(answer, dict) and status["State"] == "COMPLETED":
+        return answer
+    raise _missing_result(account, step, status, cluster)
+
+
+def _missing_result(
+    account: Account, step: SubmittedStep, status: Mapping[str, Any], cluster: Mapping[str, Any]
+) -> JobError:
+    """Return the error of a step without a result: the reasons that EMR gives, and the end of the log."""
     details = status.get("FailureDetails", {})
     reasons = [details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")]
     reasons.append(cluster.get("StateChangeReason", {}).get("Message"))
     why = "; ".join(dict.fromkeys(reason.strip().rstrip(".") for reason in reasons if reason and reason.strip()))
-    tail = _tail(account, job)
-    raise JobError(
-        f"{job.name} on {job.cluster} ended as {str(status['State']).lower()}, and the job left no result"
-        f"{': ' + why if why else ''}. What is finished is kept: start the same command again to go on."
+    # EMR's copy of the log exists even if the job did not start.
+    emr_log = f"{step.folder.partition('/fruits/')[0]}/fruits/logs/{step.cluster}/steps/{step.identifier}/stderr.gz"
+    text = _read_text(account, f"{step.folder}/{LOG}") or _read_text(account, emr_log) or ""
+    tail = "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])
+    return JobError(
+        f"{step.name} on {step.cluster} ended in the state {str(status['State']).lower()}, without a result"
+        f"{f': {why}' if why else ''}. Completed parts are kept: run the same command again to resume."
         + (f"\nThe end of its log:\n{tail}" if tail else "")
     )
 
 
-def _tail(account: Account, job: Step) -> str:
-    """Return the end of what the job wrote, or else of what EMR kept of the step."""
-    kept = f"{job.folder.partition('/fruits/')[0]}/fruits/logs/{job.cluster}/steps/{job.identifier}/stderr.gz"
-    text = _content(account, f"{job.folder}/stderr.txt") or _content(account, kept) or ""
-    return "\n".join(text.rstrip().splitlines()[-LINES:])
-
-
-def _content(account: Account, address: str) -> str | None:
-    """Return the text of an object, or None where it is not there."""
+def _read_text(account: Account, address: str) -> str | None:
+    """Return the text of an object, or None if it does not exist."""
     body = account.read(address)
     if body is None:
         return None

@@ -1,1 +1,1 @@
-"""Files that the nodes of a cluster need: built here, stored in the bucket."""
+"""Files that the nodes of a cluster need: built on this machine, stored in the bucket."""

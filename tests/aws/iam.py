@@ -1,4 +1,4 @@
-"""What a request to AWS needs to be allowed, and an account where a policy decides on every request."""
+"""IAM: the action of each request, and enforcement of a policy, which moto does not do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.emr.models import emr_backends
 
-__all__ = ["action", "decide"]
+__all__ = ["action", "enforce"]
 
-# Where the action is called otherwise than the request: https://docs.aws.amazon.com/service-authorization/latest/reference/
-OTHERWISE = {
+# Actions whose names differ from their requests: https://docs.aws.amazon.com/service-authorization/latest/reference/
+ACTIONS = {
     ("s3", "CreateMultipartUpload"): "s3:PutObject",
     ("s3", "DeleteObjects"): "s3:DeleteObject",
     ("s3", "HeadBucket"): "s3:ListBucket",
@@ -29,8 +29,8 @@ OTHERWISE = {
 }
 PREFIXES = {"emr": "elasticmapreduce"}
 
-# The parameters that name what a request is about, and what kind of thing that is; the first of several counts.
-NAMED = {
+# Parameters that name the resource of a request, and its kind; the first match counts.
+RESOURCES = {
     ("ec2", "GroupId"): "security-group",
     ("ec2", "InstanceIds"): "instance",
     ("ec2", "KeyName"): "key-pair",
@@ -45,27 +45,27 @@ NAMED = {
 
 
 def action(service: str, operation: str) -> str:
-    """Return the action of IAM that an operation of a service asks for."""
-    return OTHERWISE.get((service, operation), f"{PREFIXES.get(service, service)}:{operation}")
+    """Return the IAM action of an operation of a service."""
+    return ACTIONS.get((service, operation), f"{PREFIXES.get(service, service)}:{operation}")
 
 
-def decide(patch: pytest.MonkeyPatch, policy: dict[str, Any]) -> None:
-    """Refuse, as IAM would, every request of this process that a policy does not allow; moto itself allows all.
+def enforce(patch: pytest.MonkeyPatch, policy: dict[str, Any]) -> None:
+    """Deny, as IAM does, every request of this process that a policy does not allow; moto allows all.
 
-    What a request is about is taken from the parameters above. Where they name nothing, the action alone is asked for.
+    The resource of a request is taken from ``RESOURCES``. Without a match, only the action is checked.
     """
     for client in (botocore.client.BaseClient, aiobotocore.client.AioBaseClient):
 
-        def decided(self: Any, operation: str, parameters: dict[str, Any], make: Any = client._make_api_call) -> Any:
+        def enforced(self: Any, operation: str, parameters: dict[str, Any], make: Any = client._make_api_call) -> Any:
             service = self.meta.service_model.service_name
             for arn, tags in _resources(service, self.meta.region_name, parameters) or [(None, {})]:
                 context = {f"{PREFIXES.get(service, service)}:ResourceTag/{key}": value for key, value in tags.items()}
                 if not _allows(policy, action(service, operation), arn, context | _request_tags(service, parameters)):
-                    said = f"not authorized to perform {action(service, operation)} on {arn}"
-                    raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": said}}, operation)
+                    message = f"not authorized to perform {action(service, operation)} on {arn}"
+                    raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": message}}, operation)
             return make(self, operation, parameters)
 
-        patch.setattr(client, "_make_api_call", decided)
+        patch.setattr(client, "_make_api_call", enforced)
 
 
 def _allows(policy: dict[str, Any], name: str, arn: str | None, context: dict[str, str]) -> bool:
@@ -82,16 +82,16 @@ def _allows(policy: dict[str, Any], name: str, arn: str | None, context: dict[st
 
 
 def _resources(service: str, region: str, parameters: dict[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """Return the ARN and the tags of each thing that a request names."""
+    """Return the ARN and the tags of each resource that a request names."""
     if service == "s3":
         key = f"/{parameters['Key']}" if "Key" in parameters else ""
         return [(f"arn:aws:s3:::{parameters['Bucket']}{key}", {})]
-    named = [name for its, name in NAMED if its == service and name in parameters]
-    if not named:
+    matches = [name for owner, name in RESOURCES if owner == service and name in parameters]
+    if not matches:
         return []
     where = f"arn:aws:{PREFIXES.get(service, service)}:{'' if service == 'iam' else region}:{DEFAULT_ACCOUNT_ID}"
-    kind = NAMED[service, named[0]]
-    names = _listed(parameters[named[0]])
+    kind = RESOURCES[service, matches[0]]
+    names = _listed(parameters[matches[0]])
     return [(name if name.startswith("arn:") else f"{where}:{kind}/{name}", _tags(name)) for name in names]
 
 
@@ -102,7 +102,7 @@ def _request_tags(service: str, parameters: dict[str, Any]) -> dict[str, str]:
 
 
 def _tags(name: str) -> dict[str, str]:
-    """Return the tags that moto keeps of a thing of EC2 or of a cluster of EMR, in whatever region."""
+    """Return moto's tags of an EC2 resource or an EMR cluster in any region."""
     found: dict[str, str] = {}
     for ec2 in ec2_backends[DEFAULT_ACCOUNT_ID].values():
         found |= ec2.tags.get(name, {})

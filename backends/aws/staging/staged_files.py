@@ -1,4 +1,4 @@
-"""What ``fruits cluster stage`` puts into a bucket, and where: everything a node needs, below ``fruits/``."""
+"""Addresses of the staged files in the bucket, below ``fruits/stage/``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StagedFiles"]
 
 @dataclass(frozen=True, slots=True)
 class StagedFiles:
-    """The addresses of what is staged for one version of Fruits and one Python.
+    """Addresses of the files that are staged for one version of Fruits and one version of Python.
 
     Attributes
     ----------
@@ -21,21 +21,21 @@ class StagedFiles:
     root: str
 
     @classmethod
-    def of(cls, bucket: str, python: str) -> StagedFiles:
-        """Return what belongs to this version of Fruits.
+    def for_python(cls, bucket: str, python: str) -> StagedFiles:
+        """Return the addresses for the installed version of Fruits.
 
         Parameters
         ----------
         bucket : str
             Without ``s3://``.
         python : str
-            The version of the cluster's Python, such as ``3.11``.
+            The Python version of the cluster, such as ``3.11``.
         """
         return cls(f"s3://{bucket}/fruits/stage/{version('fruits')}-python{python}")
 
     @property
     def wheelhouse(self) -> str:
-        """The folder of the wheels and of ``requirements.txt``, which pins each by its hash."""
+        """The folder of the wheels and of ``requirements.txt``, which pins the hash of each."""
         return f"{self.root}/wheelhouse"
 
     @property
@@ -45,7 +45,7 @@ class StagedFiles:
 
     @property
     def step(self) -> str:
-        """The program that spark-submit starts."""
+        """The program for spark-submit."""
         return f"{self.root}/emr_step.py"
 
     @property
@@ -55,5 +55,5 @@ class StagedFiles:
 
     @property
     def manifest(self) -> str:
-        """The list of all that is there, written last."""
+        """The list of the staged files, written last."""
         return f"{self.root}/staged.json"

@@ -1,4 +1,4 @@
-"""The request for a cluster on EMR, held against botocore's own model of the service; nothing is called."""
+"""Requests to EMR, validated against botocore's service model without a server."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from botocore.validate import ParamValidator
 
 from backends.aws.account.vpc import Vpc
 from backends.aws.emr.releases import DEFAULT, RELEASES, release
-from backends.aws.emr.request import PYTHON, job_flow, software, step
-from backends.aws.staging.staged import StagedFiles
+from backends.aws.emr.request import PYTHON, configurations, job_flow, step_request
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.cluster_file import BUILT_IN
 from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 
-STAGED = StagedFiles.of("my-fruits", "3.11")
-NETWORK = Vpc(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")
-WORDS = ["transform", "s3://a/b"]
-STEP = step("transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", s3=S3Settings(), words=WORDS)
+STAGED = StagedFiles.for_python("my-fruits", "3.11")
+VPC = Vpc(("subnet-1", "subnet-2"), "sg-master", "sg-worker", "sg-service")
+ARGUMENTS = ["transform", "s3://a/b"]
+STEP = step_request(
+    "transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", s3=S3Settings(), arguments=ARGUMENTS
+)
 FULL = {
     "worker_types": ["c7i.4xlarge", "c7a.4xlarge"],
     "key_pair": "me",
@@ -41,7 +43,7 @@ def request(settings: EmrCluster, **more: Any) -> dict[str, Any]:
 
 
 def wrong_values(value: Any, shape: Shape, where: str = "") -> list[str]:
-    """Return which strings the service's model does not allow; botocore itself checks names and types."""
+    """Return the strings that the service model does not allow; botocore checks names and types only."""
     match shape:
         case StructureShape():
             return [bad for name in value for bad in wrong_values(value[name], shape.members[name], f"{where}.{name}")]
@@ -62,7 +64,7 @@ def assert_valid(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, entry in BUILT_IN.clusters.items() if isinstance(entry, EmrCluster)])
-def test_each_cluster_of_the_shipped_file_makes_a_valid_request(name: str) -> None:
+def test_each_shipped_cluster_gives_a_valid_request(name: str) -> None:
     assert_valid(request(BUILT_IN.clusters[name]))
 
 
@@ -71,12 +73,12 @@ def test_each_cluster_of_the_shipped_file_makes_a_valid_request(name: str) -> No
     [emr(**FULL), emr(spot=False), emr(task_nodes=0), *(emr(release=label) for label in RELEASES)],
     ids=lambda settings: settings.release,
 )
-@pytest.mark.parametrize("more", [{}, {"network": NETWORK, "steps": [STEP]}], ids=["alone", "with a step"])
-def test_every_setting_makes_a_valid_request(settings: EmrCluster, more: dict[str, Any]) -> None:
+@pytest.mark.parametrize("more", [{}, {"vpc": VPC, "steps": [STEP]}], ids=["alone", "with a step"])
+def test_every_setting_gives_a_valid_request(settings: EmrCluster, more: dict[str, Any]) -> None:
     assert_valid(request(settings, **more))
 
 
-def test_what_is_not_valid_is_noticed() -> None:
+def test_invalid_requests_are_detected() -> None:
     wrong = request(emr())
     wrong["ScaleDownBehavior"] = "NEVER"
     with pytest.raises(AssertionError, match="NEVER is none of"):
@@ -85,7 +87,7 @@ def test_what_is_not_valid_is_noticed() -> None:
         assert_valid(request(emr()) | {"ReleaseLable": "x"})
 
 
-def test_a_cluster_for_a_job_ends_with_it_and_one_without_when_it_was_idle() -> None:
+def test_a_job_cluster_ends_with_the_job_and_a_long_lived_one_when_idle() -> None:
     for_a_job, long_lived = request(emr(), steps=[STEP]), request(emr(idle_minutes=30))
     assert for_a_job["Instances"]["KeepJobFlowAliveWhenNoSteps"] is False
     assert for_a_job["Steps"][0]["ActionOnFailure"] == "TERMINATE_CLUSTER"
@@ -94,7 +96,7 @@ def test_a_cluster_for_a_job_ends_with_it_and_one_without_when_it_was_idle() -> 
     assert not for_a_job["Instances"]["TerminationProtected"]
 
 
-def test_only_task_nodes_are_spot_and_they_fall_back_to_on_demand() -> None:
+def test_only_task_nodes_are_spot_with_on_demand_fallback() -> None:
     fleets = {fleet["InstanceFleetType"]: fleet for fleet in request(emr(task_nodes=7))["Instances"]["InstanceFleets"]}
     assert [fleets[kind].get("TargetSpotCapacity") for kind in ("MASTER", "CORE", "TASK")] == [None, None, 7]
     assert fleets["TASK"]["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
@@ -103,7 +105,7 @@ def test_only_task_nodes_are_spot_and_they_fall_back_to_on_demand() -> None:
     assert "ManagedScalingPolicy" not in request(emr(task_nodes=0))
 
 
-def test_everything_is_tagged_with_the_job() -> None:
+def test_the_cluster_is_tagged_with_the_job() -> None:
     tags = {tag["Key"]: tag["Value"] for tag in request(emr(tags={"cost-centre": "42"}))["Tags"]}
     assert tags == {
         "fruits": "fruits-x",
@@ -113,7 +115,7 @@ def test_everything_is_tagged_with_the_job() -> None:
 
 
 def test_a_node_runs_our_environment_and_the_users_properties_win() -> None:
-    found = {entry["Classification"]: entry for entry in software(emr(**FULL), "my-fruits")}
+    found = {entry["Classification"]: entry for entry in configurations(emr(**FULL), "my-fruits")}
     spark = found["spark-defaults"]["Properties"]
     assert spark["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == PYTHON
     assert (spark["spark.executor.memory"], spark["spark.executor.cores"]) == ("4g", "4")
@@ -121,7 +123,7 @@ def test_a_node_runs_our_environment_and_the_users_properties_win() -> None:
         "s3.persistence.enabled": "true",
         "s3.persistence.bucket": "my-fruits",
     }
-    assert "jupyter-s3-conf" not in {entry["Classification"] for entry in software(emr(), "my-fruits")}
+    assert "jupyter-s3-conf" not in {entry["Classification"] for entry in configurations(emr(), "my-fruits")}
 
 
 def test_the_notebook_brings_jupyterhub() -> None:
@@ -129,20 +131,23 @@ def test_the_notebook_brings_jupyterhub() -> None:
     assert "JupyterHub" in [entry["Name"] for entry in request(emr(notebook=True))["Applications"]]
 
 
-def test_the_default_release_is_the_newest_that_runs_jobs() -> None:
+def test_the_default_release_is_the_newest_one() -> None:
     assert emr().release == DEFAULT == max(RELEASES, key=lambda label: [int(n) for n in label[4:].split(".")])
     assert release(DEFAULT, for_job=True).spark.startswith("3.5.")
     assert (RELEASES["emr-6.9.0"].spark[:5], RELEASES["emr-6.9.0"].hadoop[:5]) == ("3.3.0", "3.3.3")
 
 
-def test_a_release_that_is_not_known_or_too_old_for_jobs_is_refused_in_words() -> None:
-    with pytest.raises(SettingsError, match=r"release emr-5\.36\.0: not known\. Allowed: emr-7\.13\.0"):
+def test_unknown_and_unsupported_releases_are_rejected() -> None:
+    with pytest.raises(SettingsError, match=r"release emr-5\.36\.0: unknown\. Allowed: emr-7\.13\.0"):
         request(emr(release="emr-5.36.0"))
-    with pytest.raises(SettingsError, match=r"emr-6\.9\.0: its Spark 3\.3\.0 runs on Python up to 3\.10.*Allowed for"):
+    with pytest.raises(
+        SettingsError,
+        match=r"emr-6\.9\.0: not supported for jobs\. Its Spark 3\.3\.0 supports Python.*Allowed for",
+    ):
         release("emr-6.9.0", for_job=True)
     assert_valid(request(emr(release="emr-6.9.0")))
 
 
-def test_no_secret_is_in_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_contain_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-    assert "hush-hush" not in repr(request(emr(**FULL), network=NETWORK, steps=[STEP]))
+    assert "hush-hush" not in repr(request(emr(**FULL), vpc=VPC, steps=[STEP]))

@@ -1,6 +1,6 @@
-"""Who may do what: the least that the user, EMR, and the nodes need, each policy naming its bucket and its actions.
+"""IAM policies with the least permissions for the user, EMR and the nodes. Each names its bucket and its actions.
 
-``fruits cluster init`` makes the roles; ``fruits cluster render`` writes the policies to files.
+``fruits cluster init`` creates the roles; ``fruits cluster render`` writes the policies to files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from backends.aws.account.clients import MANAGED, TAG
+from backends.aws.account.tags import MANAGED, TAG
 from fruits.errors import SettingsError
 from fruits.storage.s3.settings import S3Settings
 
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 NODES = "ec2.amazonaws.com"
-SERVICE_ROLE = "fruits-emr-service"  # what EMR does in our name
-NODE_ROLE = INSTANCE_PROFILE = "fruits-node"  # what programs on a node may do
-# AWS keeps it up to date; it works only on what carries the tag `account.MANAGED`.
+SERVICE_ROLE = "fruits-emr-service"  # of EMR itself
+NODE_ROLE = INSTANCE_PROFILE = "fruits-node"  # of programs on a node
+# Maintained by AWS; it covers only resources with the tag MANAGED.
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
 KEY_ARN = re.compile(r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]+$")
 
@@ -38,14 +38,14 @@ Policy = dict[str, Any]
 
 
 def trust(service: str, account: str | None = None) -> Policy:
-    """Return who may take a role: services of AWS, and of all their customers only for us.
+    """Return the trust policy of a role: the AWS service that may assume it.
 
     Parameters
     ----------
     service : str
         Such as ``ec2.amazonaws.com``.
     account : str, optional
-        The number of our account, for services that act in our name from elsewhere.
+        The account number; the service may assume the role only on behalf of this account.
     """
     statement: Policy = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
     if account is not None:
@@ -54,32 +54,31 @@ def trust(service: str, account: str | None = None) -> Policy:
 
 
 def key_arn(s3: S3Settings) -> str | None:
-    """Return the key of KMS that a policy has to allow; None where there is none, or it is the account's own for S3.
+    """Return the ARN of the KMS key that a policy must allow, or None if no such key is set.
 
     Raises
     ------
     SettingsError
-        The key is not given by its ARN.
+        The key is not set by its ARN.
     """
     if s3.kms_key is None or KEY_ARN.match(s3.kms_key):
         return s3.kms_key
     raise SettingsError(
-        f"SSEKMSKeyId {s3.kms_key}: a policy names a key by its ARN alone. "
-        "Give it as arn:aws:kms:REGION:ACCOUNT:key/ID."
+        f"SSEKMSKeyId {s3.kms_key}: not an ARN, as policies require. Set it to arn:aws:kms:REGION:ACCOUNT:key/ID."
     )
 
 
 def node_policy(bucket: str, also_read: Sequence[str] = (), key: str | None = None) -> Policy:
-    """Return what programs on a node may do: read and write one bucket, read others, and be logged in to.
+    """Return the policy of the nodes: read and write one bucket, read others, and accept sessions.
 
     Parameters
     ----------
     bucket : str
         The bucket of the output, the logs and the wheelhouse.
     also_read : sequence of str
-        Other buckets, where images lie.
+        Other buckets, with images.
     key : str, optional
-        The ARN of the key of KMS that encrypts what is written.
+        The ARN of the KMS key that encrypts new objects.
     """
     listing = ["s3:ListBucket", "s3:GetBucketLocation"]
     objects = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
@@ -110,13 +109,13 @@ def node_policy(bucket: str, also_read: Sequence[str] = (), key: str | None = No
 
 
 def service_policy(account: str) -> Policy:
-    """Return what EMR may do besides :data:`SERVICE_POLICY`: give the nodes their role, and no other."""
+    """Return the policy of EMR in addition to :data:`SERVICE_POLICY`: give the nodes their role, and no other role."""
     passing = _allow("PassNodeRole", ["iam:PassRole"], f"arn:aws:iam::{account}:role/{NODE_ROLE}")
     return _policy(passing | {"Condition": {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}})
 
 
 def bucket_policy(bucket: str) -> Policy:
-    """Return the policy of the bucket itself: nothing goes in or out without TLS."""
+    """Return the policy of the bucket: reject every request without TLS."""
     return _policy(
         {
             "Sid": "TlsOnly",
@@ -130,30 +129,30 @@ def bucket_policy(bucket: str) -> Policy:
 
 
 def user_policy(bucket: str, account: str, region: str, key: str | None = None) -> Policy:
-    """Return what somebody needs for every ``fruits cluster`` command, and for jobs on a cluster.
+    """Return the policy of a user of every ``fruits cluster`` command, and of jobs on a cluster.
 
     Parameters
     ----------
     bucket : str
     account : str
-        The number of the account.
+        The account number.
     region : str
-        Where clusters are made.
+        The region of the clusters.
     key : str, optional
-        The ARN of the key of KMS that encrypts what is written.
+        The ARN of the KMS key that encrypts new objects.
     """
-    roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE)]
-    profile = f"arn:aws:iam::{account}:instance-profile/{INSTANCE_PROFILE}"
-    clusters = f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*"
-    ours = {"Condition": {"StringLike": {f"elasticmapreduce:ResourceTag/{TAG}": "*"}}}
-    services = ["elasticmapreduce.amazonaws.com*", NODES]
-
-    def ec2(*kinds: str) -> list[str]:
-        return [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in kinds]
-
-    asked = {"Condition": {"StringEquals": {f"elasticmapreduce:RequestTag/{MANAGED[0]}": MANAGED[1]}}}
     return _policy(
         _allow("WhoAmI", ["sts:GetCallerIdentity"], "*"),
+        *_user_s3(bucket),
+        *_user_iam(account),
+        *_user_emr(account, region),
+        *_user_ec2(account, region),
+        *([] if key is None else [_use_key(key)]),
+    )
+
+
+def _user_s3(bucket: str) -> list[Policy]:
+    return [
         _allow(
             "MakeBucket",
             [
@@ -175,43 +174,51 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
             ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
             f"{_bucket(bucket)}/*",
         ),
-        _allow(
-            "MakeRoles",
-            [
-                "iam:AttachRolePolicy",
-                "iam:CreateRole",
-                "iam:GetRole",
-                "iam:PutRolePolicy",
-                "iam:TagRole",
-            ],
-            roles,
-        ),
-        _allow(
-            "MakeProfile",
-            [
-                "iam:AddRoleToInstanceProfile",
-                "iam:CreateInstanceProfile",
-                "iam:GetInstanceProfile",
-                "iam:TagInstanceProfile",
-            ],
-            profile,
-        ),
+    ]
+
+
+def _user_iam(account: str) -> list[Policy]:
+    roles = [f"arn:aws:iam::{account}:role/{name}" for name in (SERVICE_ROLE, NODE_ROLE)]
+    profile = f"arn:aws:iam::{account}:instance-profile/{INSTANCE_PROFILE}"
+    role_actions = ["iam:AttachRolePolicy", "iam:CreateRole", "iam:GetRole", "iam:PutRolePolicy", "iam:TagRole"]
+    profile_actions = [
+        "iam:AddRoleToInstanceProfile",
+        "iam:CreateInstanceProfile",
+        "iam:GetInstanceProfile",
+        "iam:TagInstanceProfile",
+    ]
+    services = ["elasticmapreduce.amazonaws.com*", NODES]
+    return [
+        _allow("MakeRoles", role_actions, roles),
+        _allow("MakeProfile", profile_actions, profile),
         _allow("PassRoles", ["iam:PassRole"], roles) | {"Condition": {"StringLike": {"iam:PassedToService": services}}},
-        _allow("StartClusters", ["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], "*") | asked,
+    ]
+
+
+def _user_emr(account: str, region: str) -> list[Policy]:
+    requested = {"Condition": {"StringEquals": {f"elasticmapreduce:RequestTag/{MANAGED[0]}": MANAGED[1]}}}
+    tagged = {"Condition": {"StringLike": {f"elasticmapreduce:ResourceTag/{TAG}": "*"}}}
+    actions = [
+        "elasticmapreduce:AddJobFlowSteps",
+        "elasticmapreduce:DescribeCluster",
+        "elasticmapreduce:DescribeStep",
+        "elasticmapreduce:ListInstances",
+        "elasticmapreduce:ListSteps",
+        "elasticmapreduce:TerminateJobFlows",
+    ]
+    clusters = f"arn:aws:elasticmapreduce:{region}:{account}:cluster/*"
+    return [
+        _allow("StartClusters", ["elasticmapreduce:RunJobFlow", "elasticmapreduce:AddTags"], "*") | requested,
         _allow("FindClusters", ["elasticmapreduce:ListClusters"], "*"),
-        _allow(
-            "UseOurClusters",
-            [
-                "elasticmapreduce:AddJobFlowSteps",
-                "elasticmapreduce:DescribeCluster",
-                "elasticmapreduce:DescribeStep",
-                "elasticmapreduce:ListInstances",
-                "elasticmapreduce:ListSteps",
-                "elasticmapreduce:TerminateJobFlows",
-            ],
-            clusters,
-        )
-        | ours,
+        _allow("UseOurClusters", actions, clusters) | tagged,
+    ]
+
+
+def _user_ec2(account: str, region: str) -> list[Policy]:
+    def arns(*kinds: str) -> list[str]:
+        return [f"arn:aws:ec2:{region}:{account}:{kind}/*" for kind in kinds]
+
+    return [
         _allow(
             "SeeNetwork",
             [
@@ -228,13 +235,13 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
         _allow(
             "MakeAndTag",
             ["ec2:CreateKeyPair", "ec2:CreateSecurityGroup", "ec2:CreateTags"],
-            ec2("instance", "key-pair", "network-interface", "security-group", "subnet", "volume", "vpc"),
+            arns("instance", "key-pair", "network-interface", "security-group", "subnet", "volume", "vpc"),
         ),
         _allow(
             "StartMachines",
             ["ec2:RunInstances"],
             [
-                *ec2("instance", "key-pair", "network-interface", "security-group", "subnet", "volume"),
+                *arns("instance", "key-pair", "network-interface", "security-group", "subnet", "volume"),
                 f"arn:aws:ec2:{region}::image/*",
             ],
         ),
@@ -246,11 +253,10 @@ def user_policy(bucket: str, account: str, region: str, key: str | None = None) 
                 "ec2:DeleteSecurityGroup",
                 "ec2:TerminateInstances",
             ],
-            ec2("instance", "key-pair", "security-group"),
+            arns("instance", "key-pair", "security-group"),
         )
         | {"Condition": {"StringLike": {f"ec2:ResourceTag/{TAG}": "*"}}},
-        *([] if key is None else [_use_key(key)]),
-    )
+    ]
 
 
 def _policy(*statements: Policy) -> Policy:
@@ -262,7 +268,7 @@ def _allow(name: str, actions: Sequence[str], resources: str | Sequence[str]) ->
 
 
 def _use_key(key: str) -> Policy:
-    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html: parts of an upload are read again
+    # S3 decrypts the parts of a multipart upload: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
     return _allow("UseKey", ["kms:Decrypt", "kms:GenerateDataKey"], key)
 
 
