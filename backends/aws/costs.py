@@ -24,7 +24,7 @@ EMR_START_MINUTES, EC2_START_MINUTES = 8.0, 4.0
 # EMR's fee: a share of the on-demand price, up to a maximum in dollars per hour (aws.amazon.com/emr/pricing)
 EMR_SHARE, EMR_MOST = 0.25, 0.27
 
-# Dollars per vCPU-hour of an instance family, on demand and Spot (median of the zones). Larger sizes cost in proportion.
+# Dollars per vCPU-hour of an instance family, on demand and Spot (median of the zones). Sizes cost in proportion.
 # From the price list in skypilot-org/skypilot-catalog (catalogs/v8/aws/vms.csv).
 PRICES_OF = "2026, catalogue v8"
 PRICES = {

@@ -98,9 +98,7 @@ def test_a_second_init_finds_every_prerequisite(account: Account) -> None:
 def test_listing_prerequisites_creates_nothing(account: Account) -> None:
     assert all(not needed.exists for needed in setup.prerequisites(account, EMR, "my-fruits"))
     assert account.client("s3").list_buckets()["Buckets"] == []
-    with pytest.raises(
-        SettingsError, match=r"fruits-master, fruits-worker.* do not exist in vpc-.*fruits cluster init"
-    ):
+    with pytest.raises(SettingsError, match=r"fruits-master, fruits-worker.* do not exist in vpc-.*cluster init"):
         find_vpc(account, EMR)
 
 
