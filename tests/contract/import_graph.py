@@ -111,9 +111,7 @@ def _path_back(graph: Graph, start: str) -> list[str]:
     return []
 
 
-def too_large(
-    modules: Mapping[str, Path], *, direct: Mapping[str, int], per_folder: int, lines: int, exempt: Mapping[str, int]
-) -> list[str]:
+def too_large(modules: Mapping[str, Path], *, direct: Mapping[str, int], per_folder: int, lines: int) -> list[str]:
     """Return the folders with too many modules and the modules with too many lines.
 
     Parameters
@@ -124,8 +122,6 @@ def too_large(
         Largest number of modules in any other folder, without its ``__init__``.
     lines : int
         Largest number of lines of a module.
-    exempt : mapping of str to int
-        Modules with another limit on their lines.
     """
     folders: dict[str, int] = {}
     for module, path in modules.items():
@@ -138,7 +134,7 @@ def too_large(
         if count > allowed:
             wrong.append(f"{package} has {count} modules, {allowed} are allowed")
     for module, path in modules.items():
-        count, allowed = len(path.read_text("utf-8").splitlines()), exempt.get(module, lines)
-        if count > allowed:
-            wrong.append(f"{module} has {count} lines, {allowed} are allowed")
+        count = len(path.read_text("utf-8").splitlines())
+        if count > lines:
+            wrong.append(f"{module} has {count} lines, {lines} are allowed")
     return wrong
