@@ -20,6 +20,7 @@ from backends.aws.cli_options import (
     DryRun,
     Entry,
     EntryName,
+    JobName,
     Name,
     Region,
     Yes,
@@ -222,16 +223,16 @@ def up(
     staged = ensure_staged(account, settings, where, notify=to_stderr(quiet=quiet).note)
     notebook = offer_notebook(account, where) if settings.notebook else None
     identifier = start_cluster(account, settings, name=entry, bucket=where, staged=staged)
-    content = (
-        f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry}\n"
-        f"It shuts down after {settings.idle_minutes} idle minutes, or with: fruits cluster down {entry}"
-    )
+    lines = [
+        f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry}",
+        f"It shuts down after {settings.idle_minutes} idle minutes, or with: fruits cluster down {entry}",
+    ]
     if notebook is not None:
-        content += (
-            f"\nJupyterHub, once the cluster is running: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}, then "
+        lines += [
+            f"JupyterHub, once the cluster is running: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}, then "
             f"open https://localhost:{JUPYTERHUB_PORT}. The notebook: {notebook}"
-        )
-    return CommandResult({"name": entry, "cluster": identifier}, text(content))
+        ]
+    return CommandResult({"name": entry, "cluster": identifier}, text("\n".join(lines)))
 
 
 @app.command()
@@ -254,7 +255,7 @@ def status(
 
 @app.command()
 def logs(
-    name: Name,
+    name: JobName,
     bucket: Bucket = None,
     region: Region = None,
     entry: Entry = "emr",

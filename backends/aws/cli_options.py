@@ -16,6 +16,7 @@ __all__ = [
     "DryRun",
     "Entry",
     "EntryName",
+    "JobName",
     "Name",
     "Region",
     "Yes",
@@ -24,6 +25,7 @@ __all__ = [
 ]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml, or a job.")]
+JobName = Annotated[str, typer.Argument(metavar="NAME", help="A job, by the name that it printed at its start.")]
 EntryName = Annotated[str, typer.Argument(metavar="NAME", help="An EMR cluster of cluster.yaml.")]
 Entry = Annotated[str, typer.Option("--cluster", metavar="NAME", help="A cluster of cluster.yaml.")]
 Region = Annotated[
@@ -41,7 +43,9 @@ Bucket = Annotated[
         "--bucket", metavar="ADDRESS", envvar="FRUITS_BUCKET", help="s3://name; default: `bucket` in cluster.yaml."
     ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", metavar="", help="Show what the command would do, and stop.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", metavar="", help="Show the effect of the command without making changes.")
+]
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Answer every question with yes.")]
 
 

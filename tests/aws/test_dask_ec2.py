@@ -144,8 +144,8 @@ def test_a_job_runs_on_a_scaling_cluster_that_leaves_nothing(account, settings, 
     with ec2_job.open_executor(place(settings), in_bucket, notify=messages.append) as executor:
         pipeline.run(in_bucket, executor)
         name = messages[0].split()[1].rstrip(";")
-        ours = [{"Name": f"tag:{TAG}", "Values": [name]}]
-        (group,) = ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+        tagged = [{"Name": f"tag:{TAG}", "Values": [name]}]
+        (group,) = ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
         described = list(machines.described().values())
         end_time = time.monotonic() + 120
         while executor._client.nthreads():  # idle: every instance is released
@@ -170,7 +170,7 @@ def test_a_job_runs_on_a_scaling_cluster_that_leaves_nothing(account, settings, 
     assert not any("PRIVATE KEY" in script for script in machines.scripts.values())
 
     assert {machine["State"]["Name"] for machine in machines.described().values()} == {"terminated"}
-    assert not ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+    assert not ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")
     assert dask.config.config == before
 
@@ -191,9 +191,9 @@ def client(account, settings, staged=STAGED):
 def left(account):
     """Return the instances and the security groups of the job."""
     ec2 = account.client("ec2")
-    ours = [{"Name": f"tag:{TAG}", "Values": [NAME]}]
-    alive = [*ours, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    groups = ec2.describe_security_groups(Filters=ours)["SecurityGroups"]
+    tagged = [{"Name": f"tag:{TAG}", "Values": [NAME]}]
+    alive = [*tagged, {"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    groups = ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
     return ec2.describe_instances(Filters=alive)["Reservations"], groups
 
 

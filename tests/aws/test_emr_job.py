@@ -205,17 +205,17 @@ def test_down_ends_tagged_resources_only(ready: Account) -> None:
     ec2, emr = ready.client("ec2"), ready.client("emr")
     machine = {"ImageId": "ami-12c6146b", "MinCount": 1, "MaxCount": 1}
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "fruits", "Value": "other"}]}]
-    (ours,) = ec2.run_instances(**machine, TagSpecifications=tags)["Instances"]
-    (theirs,) = ec2.run_instances(**machine)["Instances"]
+    (tagged,) = ec2.run_instances(**machine, TagSpecifications=tags)["Instances"]
+    (untagged,) = ec2.run_instances(**machine)["Instances"]
     foreign = emr.run_job_flow(Name="theirs", Instances={"KeepJobFlowAliveWhenNoSteps": True})["JobFlowId"]
     job = submit(ready)
     (found,) = resources.find_resources(ready, job.name)
     assert (found.kind, found.identifier) == ("cluster", job.cluster)
-    assert {each.identifier for each in resources.find_resources(ready)} == {job.cluster, ours["InstanceId"]}
+    assert {each.identifier for each in resources.find_resources(ready)} == {job.cluster, tagged["InstanceId"]}
     for each in resources.find_resources(ready):
         resources.end_resource(ready, each)
     assert resources.find_resources(ready) == []
-    (state,) = ec2.describe_instances(InstanceIds=[theirs["InstanceId"]])["Reservations"][0]["Instances"]
+    (state,) = ec2.describe_instances(InstanceIds=[untagged["InstanceId"]])["Reservations"][0]["Instances"]
     assert state["State"]["Name"] == "running"
     assert emr.describe_cluster(ClusterId=foreign)["Cluster"]["Status"]["State"] in clusters.ACTIVE
 

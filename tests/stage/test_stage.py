@@ -1,4 +1,4 @@
-"""The whole wheelhouse of a node, and the environment that is built from it: make test-stage."""
+"""The full wheelhouse of a node, and the environment built from it: make test-stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr
 
 
 @pytest.mark.timeout(900)
-def test_a_job_runs_in_an_environment_that_is_built_from_the_wheelhouse_alone(tmp_path: Path) -> None:
+def test_a_job_runs_in_an_environment_built_from_the_wheelhouse(tmp_path: Path) -> None:
     python = f"python{RELEASES[DEFAULT].python}"
     gather(tmp_path / "wheelhouse", RELEASES[DEFAULT])
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -27,7 +27,9 @@ def test_a_job_runs_in_an_environment_that_is_built_from_the_wheelhouse_alone(tm
         env={"PATH": path, "HOME": str(tmp_path)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    words = ["demo", "--out", str(tmp_path / "demo"), "--images", "40", "--backend", "dask", "--workers", "1"]
-    job = subprocess.run([tmp_path / "prefix" / "bin" / "fruits", *words], cwd=tmp_path, capture_output=True, text=True)
+    arguments = ["demo", "--out", str(tmp_path / "demo"), "--images", "40", "--backend", "dask", "--workers", "1"]
+    job = subprocess.run(
+        [tmp_path / "prefix" / "bin" / "fruits", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
     assert job.returncode == 0, job.stderr
     assert (tmp_path / "demo" / "output" / "report.json").is_file()

@@ -15,7 +15,7 @@ from fruits.errors import SettingsError
 
 __all__ = ["GROUPS", "Subnets", "Vpc", "find_groups", "find_subnets", "find_vpc", "groups_needed"]
 
-# The security groups and their descriptions. EMR's service has a group of its own in private subnets only.
+# The security groups and their descriptions. EMR's service has a separate group in private subnets only.
 GROUPS = {
     "fruits-master": "Fruits on EMR: the node that leads",
     "fruits-worker": "Fruits on EMR: the nodes that work",

@@ -12,8 +12,8 @@
 set -Eeuo pipefail # E: the ERR trap covers functions
 shopt -s inherit_errexit
 
-say() { printf '%(%FT%TZ)T bootstrap: %s\n' -1 "$*"; }
-fail() { say "FAILED: $*" >&2; exit 1; }
+log() { printf '%(%FT%TZ)T bootstrap: %s\n' -1 "$*"; }
+fail() { log "FAILED: $*" >&2; exit 1; }
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
 export TZ=UTC
 
@@ -42,13 +42,13 @@ fetch requirements.txt
 [ -s "$work/requirements.txt" ] || fail "$wheelhouse has no requirements.txt; stage it with: fruits cluster stage"
 digest=$(sha256sum "$work/requirements.txt" | cut -d ' ' -f 1)
 if [ -f "$marker" ] && [ "$(cat "$marker")" = "$digest" ]; then
-    say "$prefix is complete already"
+    log "$prefix is complete already"
     exit 0
 fi
 
-say "fetching $wheelhouse"
+log "fetching $wheelhouse"
 fetch '*'
-say "building $prefix with $("$python" --version)"
+log "building $prefix with $("$python" --version)"
 rm -f "$marker"
 find "$prefix" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf {} +
 "$python" -m venv --without-pip "$prefix"
@@ -57,9 +57,9 @@ PIP_NO_INDEX=1 PIP_FIND_LINKS=$work PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE
     "$prefix/bin/python" -I "$pip/pip" install --quiet --no-deps --require-hashes --only-binary :all: \
     -r "$work/requirements.txt" # the system may have an old pip or none
 
-say "testing $prefix"
+log "testing $prefix"
 "$prefix/bin/python" -I -c 'import backends, fruits.cli.main, openvino, pandas, pyarrow, s3fs'
 "$prefix/bin/fruits" --version
 chmod -R a+rX "$prefix"
 printf '%s' "$digest" >"$marker"
-say "$prefix is complete"
+log "$prefix is complete"
