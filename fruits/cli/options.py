@@ -134,7 +134,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="The weights of the network; default: cached or downloaded.",
+        help="The weights of the network; default: packaged, cached or downloaded.",
         rich_help_panel=COMPUTATION,
     ),
 ]

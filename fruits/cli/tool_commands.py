@@ -55,7 +55,7 @@ def weights(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Download and verify the ImageNet weights, so that jobs find them in the cache."""
+    """Verify the ImageNet weights of a network and cache them; download those that Fruits does not contain."""
     from fruits.cli.display import show_weights
     from fruits.network.backbones import backbone as find_backbone
     from fruits.network.weights import find_weights
