@@ -239,3 +239,13 @@ def test_every_path_in_the_architecture_page_exists() -> None:
     quoted = re.findall(r"`?((?:fruits|backends|benchmarks|tests|docs)/[\w/.]*)`?", read("docs/architecture.md"))
     assert len(quoted) > 50
     assert [name for name in quoted if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/python.md", "docs/storage.md", "CONTRIBUTING.md"])
+def test_every_identifier_that_a_page_quotes_exists(page: str) -> None:
+    folders = ("fruits", "backends", "benchmarks")
+    source = "".join(path.read_text("utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    prose = re.sub(r"(?ms)^```.*?^```", "", read(page))
+    quoted = {name for name in re.findall(r"`\.?(\w+)(?:\([^`]*\))?`", prose) if re.search(r"_|[a-z][A-Z]", name)}
+    outside = {name for name in quoted if name.startswith(("AWS_", "FRUITS", "FSSPEC_", "test_"))}
+    assert {name for name in quoted - outside if not re.search(rf"\b{name}\b", source)} == set()
