@@ -188,6 +188,13 @@ def test_the_table_of_reject_reasons_is_complete() -> None:
     assert tuple(re.findall(r"(?m)^\| `([a-z-]+)` \|", table)) == REASONS
 
 
+def test_the_table_of_log_events_is_complete() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "fruits").rglob("*.py"))
+    emitted = set(re.findall(r"\bevent\(\s*\"([a-z_]+)\"", sources))
+    assert "damage" in emitted
+    assert set(re.findall(r"(?m)^\| `([a-z_]+)` \|", read("docs/logs.md"))) == emitted
+
+
 # -- the example backend
 
 
