@@ -1,4 +1,4 @@
-"""Three hosts with nothing in common but a switch: ``desk`` has the S3 server and the user, the others the workers."""
+"""Three hosts that share only a network: ``desk`` has the S3 server and the user, the others have the workers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ JOB_SECONDS = 300
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = missing()
     for item in items:
-        item.add_marker(pytest.mark.timeout(600))  # the machine has few cores for so many hosts
+        item.add_marker(pytest.mark.timeout(600))  # three hosts share few cores
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @dataclass(frozen=True)
 class Local:
-    """The images, and the answer of the local backend to them, on this machine's own disk."""
+    """The images, and the output of the local backend for them, on the disk of the machine."""
 
     images: Path
     out: Path
@@ -45,55 +45,55 @@ class Local:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
     folder = tmp_path_factory.mktemp("local")
-    made = Local(folder / "images", folder / "out")
-    generate(made.images, images=IMAGES, broken=3)
+    local = Local(folder / "images", folder / "out")
+    generate(local.images, images=IMAGES, broken=3)
     with backends.load("local")(workers=2) as executor:
-        pipeline.run(Job(images=str(made.images), out=str(made.out), **JOB), executor)
-    return made
+        pipeline.run(Job(images=str(local.images), out=str(local.out), **JOB), executor)
+    return local
 
 
 @dataclass(frozen=True)
 class Site:
-    """The hosts, with the S3 server up and the images in it."""
+    """The hosts, with the images on a running S3 server."""
 
     hosts: Network
 
     @property
     def desk(self) -> Host:
-        """Where the user sits."""
+        """The host of the user."""
         return self.hosts["desk"]
 
     @property
     def stored(self) -> Path:
-        """What the S3 server keeps in the bucket."""
+        """The folder of the bucket on the S3 server's disk."""
         return self.desk.disk / "s3" / "fruits"
 
     def parts(self, kind: str) -> int:
-        """Return how many parts of a kind the job has stored so far."""
+        """Return the number of stored parts of a kind."""
         return len(list((self.stored / "out" / kind).glob("part-*")))
 
     def cluster_file(self, **cluster: object) -> None:
-        """Write down the one cluster there is, as ``hosts``."""
+        """Write the user's cluster file, with one cluster called ``hosts``."""
         (self.desk.disk / "cluster.yaml").write_text(yaml.safe_dump({"clusters": {"hosts": cluster}}))
 
     def fruits_run(self, **environ: str) -> subprocess.Popen[str]:
-        """Start ``fruits run`` at the desk, on the cluster ``hosts``."""
+        """Start ``fruits run`` on the user's host, with the cluster ``hosts``."""
         options = [word for name, value in JOB.items() for word in (f"--{name.replace('_', '-')}", value)]
         place = ("--cluster-file", "/tmp/cluster.yaml", "--cluster", "hosts")
         command = (BIN / "fruits", "run", f"{BUCKET}/images", "--out", f"{BUCKET}/out", *options, *place)
         return self.desk.start(*command, log="job.log", **environ)
 
     def wait(self, job: subprocess.Popen[str], seconds: float = JOB_SECONDS) -> str:
-        """Return what the job wrote, when it has ended well; fail where it does not within so many seconds."""
+        """Return the output of a job; fail if it fails or exceeds a timeout."""
         try:
             code = job.wait(seconds)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the job was not done within {seconds:g} s; it wrote: {self.desk.log('job.log')}")
+            pytest.fail(f"the job did not end within {seconds:g} s; its output: {self.desk.log('job.log')}")
         assert code == 0, self.desk.log("job.log")
         return self.desk.log("job.log")
 
     def same_bits(self) -> None:
-        """Hold the output to that of the local backend, with the user's own tool."""
+        """Compare the output with that of the local backend, using ``fruits compare``."""
         done = self.desk.run(BIN / "fruits", "compare", "/tmp/local", f"{BUCKET}/out", timeout=60)
         assert done.returncode == 0, done.stdout
 
@@ -102,7 +102,7 @@ class Site:
 def site(local: Local) -> Iterator[Site]:
     environ = {
         "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "PYTHONPATH": str(ROOT),  # what is tested, wherever the package is installed from
+        "PYTHONPATH": str(ROOT),  # test this checkout, not an installed package
         "LANG": "C.UTF-8",
         "AWS_ENDPOINT_URL": "http://desk:9000",
         "AWS_ACCESS_KEY_ID": "fruits",

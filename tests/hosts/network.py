@@ -1,11 +1,11 @@
-"""Hosts of our own: each with its address, its disk and its processes, on a switch whose cables can be pulled.
+"""Simulated hosts, each with its own address, disk and processes, on a switch from which they can be disconnected.
 
-A host is a process that sleeps in namespaces of its own (network, processes, files, name); what else runs there enters
-them. It dies with the process that made it, and all that runs there, and its end of the cable, die with it: nothing is
-left behind, even where the tests are killed. The machine's own network is not touched.
+A host is a sleeping process in its own network, PID, mount and UTS namespaces; commands on the host enter these. The
+kernel kills it when its parent ends, together with its processes and its network interface, so that killed tests leave
+nothing behind. The network of the machine is not changed.
 
-Its disk is ``/tmp``, empty at first; the rest of the machine's files it can only read. Tests reach that disk through
-``Host.disk``, and nothing else does: what hosts share, they share over the network.
+The host's disk is an initially empty ``/tmp``; all other files of the machine are read-only. Tests access the disk
+through ``Host.disk``. Hosts share data only over the network.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ UNSHARE = ["unshare", "--net", "--pid", "--mount", "--uts", "--mount-proc", "--f
 
 
 def missing() -> str | None:
-    """Return why hosts cannot be made on this machine, if so."""
+    """Return the reason why hosts cannot be simulated on this machine, or None."""
     if os.geteuid() != 0:
-        return "hosts are made by root alone"
+        return "simulated hosts need root"
     programs = [program for program in ("ip", "unshare", "nsenter", "setpriv", "mount") if not shutil.which(program)]
     if programs:
         return f"not installed: {', '.join(programs)} (iproute2, util-linux)"
     tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True)
-    return f"this machine makes no namespaces: {tried.stderr.strip()}" if tried.returncode else None
+    return f"namespaces cannot be created: {tried.stderr.strip()}" if tried.returncode else None
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Host:
 
     name: str
     address: str
-    pid: int  # of the process that is the first there
+    pid: int  # of the first process on the host
     environ: Mapping[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def disk(self) -> Path:
-        """Its ``/tmp``, as it can be reached from outside."""
+        """Path of the host's ``/tmp`` on the machine."""
         return Path("/proc", str(self.pid), "root", "tmp")
 
     def start(self, *command: object, log: str, **environ: str) -> subprocess.Popen[str]:
-        """Start a command; what it writes goes to the file `log` on the host's disk."""
+        """Start a command, with its output in the file `log` on the host's disk."""
         with (self.disk / log).open("w") as file:
             process = subprocess.Popen(
                 ["nsenter", "--target", str(self.pid), "--net", "--pid", "--mount", "--uts", *map(str, command)],
@@ -89,12 +89,12 @@ class Host:
         return process
 
     def run(self, *command: object, timeout: float, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; return its exit code, and what it wrote, as ``stdout``."""
+        """Run a command; return its exit code and its output, stderr included, as ``stdout``."""
         code = self.start(*command, log="run.log", **environ).wait(timeout)
         return subprocess.CompletedProcess(command, code, self.log("run.log"))
 
     def log(self, name: str) -> str:
-        """Return what was written to a log so far."""
+        """Return the current content of a log."""
         return (self.disk / name).read_text(errors="replace")
 
 
@@ -109,7 +109,7 @@ class Network:
         return self.hosts[name]
 
     def cut(self, name: str) -> None:
-        """Pull the cable of a host: its packets, and those to it, are lost from now on, without a word to anybody."""
+        """Disconnect a host: all packets from and to it are silently dropped."""
         _ip(self.switch, "link", "set", name, "down")
 
 
@@ -120,9 +120,9 @@ def network(*names: str, environ: Mapping[str, str]) -> Iterator[Network]:
     Parameters
     ----------
     names : str
-        Of the hosts.
+        Names of the hosts.
     environ : mapping of str to str
-        The environment of what runs there.
+        Environment of the commands on the hosts.
     """
     with ExitStack() as stack:
         addresses = {name: f"{SUBNET}.{number}" for number, name in enumerate(names, start=1)}
@@ -142,14 +142,14 @@ def network(*names: str, environ: Mapping[str, str]) -> Iterator[Network]:
 
 
 def until(
-    true: Callable[[], object], what: str, *, seconds: float, running: Sequence[subprocess.Popen[str]] = ()
+    condition: Callable[[], object], name: str, *, seconds: float, running: Sequence[subprocess.Popen[str]] = ()
 ) -> None:
-    """Return as soon as something is true; fail after so many seconds, or when a process that has to run has ended."""
+    """Wait for a condition; fail after a timeout, or when one of the `running` processes ends."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         ended = [process.args for process in running if process.poll() is not None]
-        assert not ended, f"before {what}, ended: {ended}"
-        assert time.monotonic() < end, f"{what}: not within {seconds:g} seconds"
+        assert not ended, f"before {name}, ended: {ended}"
+        assert time.monotonic() < end, f"{name}: not within {seconds:g} seconds"
         time.sleep(0.05)
 
 
@@ -164,11 +164,11 @@ def _host(name: str, address: str, known: str, environ: Mapping[str, str]) -> It
         pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
         yield Host(name, address, pid, {**environ, "HOME": "/tmp", "TMPDIR": "/tmp"}, started)
     finally:
-        outer.kill()  # and with it, as it asked for, the first process there: the others do not outlive that
+        outer.kill()  # --kill-child kills the first process of the PID namespace, and the kernel then kills the others
         outer.communicate()
         for process in started:
             process.wait()
 
 
-def _ip(host: Host, *words: str) -> None:
-    subprocess.run(["nsenter", "--target", str(host.pid), "--net", "ip", *words], check=True)
+def _ip(host: Host, *arguments: str) -> None:
+    subprocess.run(["nsenter", "--target", str(host.pid), "--net", "ip", *arguments], check=True)

@@ -11,13 +11,13 @@ from tests.hosts.conftest import BIN, Site
 from tests.hosts.network import until
 
 SCHEDULER = "tls://left:8786"
-# Dask calls a connection dead after 30 s of silence (distributed.comm.timeouts.tcp); the rest is the job's own time.
+# Dask closes a connection after 30 s without data (distributed.comm.timeouts.tcp); the rest is the duration of the job.
 CUT_OFF_SECONDS = 120
 
 
 @pytest.fixture
 def cluster(site: Site) -> Site:
-    """Bring the cluster up, with certificates of its own, and name it in the user's cluster file."""
+    """Start the cluster with new certificates, and write the user's cluster file."""
     security = Security.temporary()
     for host in site.hosts.hosts.values():
         (host.disk / "ca.pem").write_text(security.tls_ca_file)
@@ -45,12 +45,12 @@ CLIENT = {  # Dask's own settings, as environment variables
 }
 
 
-def test_a_job_on_three_hosts_gives_the_bits_of_one(cluster: Site) -> None:
+def test_a_job_on_three_hosts_gives_the_same_bits_as_on_one(cluster: Site) -> None:
     assert f"dask at {SCHEDULER}" in cluster.wait(cluster.fruits_run(**CLIENT))
     cluster.same_bits()
 
 
-def test_a_host_that_is_cut_off_costs_nothing_but_time(cluster: Site) -> None:
+def test_a_disconnected_host_does_not_change_the_result(cluster: Site) -> None:
     job = cluster.fruits_run(**CLIENT)
     until(lambda: cluster.parts("features") >= 6, "the sixth part", seconds=60, running=[job])
     cluster.hosts.cut("right")
@@ -64,9 +64,9 @@ def test_a_host_that_is_cut_off_costs_nothing_but_time(cluster: Site) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"DASK_DISTRIBUTED__COMM__TLS__CA_FILE": "/tmp/ca.pem"}])
-def test_without_its_certificate_a_client_is_told_what_to_set(cluster: Site, settings: dict[str, str]) -> None:
+def test_a_missing_client_certificate_names_the_settings(cluster: Site, settings: dict[str, str]) -> None:
     job = cluster.fruits_run(**settings)
     assert job.wait(60) == 2
-    assert "not set: " in (said := cluster.desk.log("job.log"))
-    assert ("distributed.comm.tls.ca-file" in said) == (not settings)
-    assert "distributed.comm.tls.client.key" in said
+    assert "not set: " in (output := cluster.desk.log("job.log"))
+    assert ("distributed.comm.tls.ca-file" in output) == (not settings)
+    assert "distributed.comm.tls.client.key" in output

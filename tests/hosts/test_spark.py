@@ -16,21 +16,21 @@ from tests.hosts.network import Host, until
 MASTER = "spark://left:7077"
 CUT_OFF_SECONDS = 180
 SPARK_HOME = Path(pyspark.__file__).parent
-QUICK_START = "-XX:TieredStopAtLevel=1"  # of so many Javas on so few cores
+QUICK_START = "-XX:TieredStopAtLevel=1"  # four Java processes share few cores
 ENVIRON = {
     "SPARK_HOME": str(SPARK_HOME),
     "SPARK_CONF_DIR": "/tmp",
     "SPARK_DAEMON_JAVA_OPTS": QUICK_START,
     "JAVA_HOME": str(find_java(pyspark.__version__)),
 }
-# On each host: the secret is on no command line, and in no cluster file.
+# On each host's disk, so that the secret is on no command line and in no cluster file.
 DEFAULTS = f"""
 spark.authenticate true
 spark.authenticate.secret {os.urandom(16).hex()}
 spark.network.crypto.enabled true
 spark.executor.extraJavaOptions {QUICK_START}
 """
-# How soon silence is taken for the end of a host; the rest of the time is the job's own.
+# Shorter timeouts for lost hosts; the rest of CUT_OFF_SECONDS is the duration of the job.
 CONF = {
     "spark.network.timeout": "30s",
     "spark.network.timeoutInterval": "10s",
@@ -41,7 +41,7 @@ CONF = {
 
 @pytest.fixture
 def cluster(site: Site) -> Site:
-    """Bring the cluster up, and name it in the user's cluster file."""
+    """Start the cluster, and write the user's cluster file."""
     for host in site.hosts.hosts.values():
         (host.disk / "spark-defaults.conf").write_text(DEFAULTS)
     left, right = site.hosts["left"], site.hosts["right"]
@@ -61,12 +61,12 @@ def cluster(site: Site) -> Site:
     return site
 
 
-def test_a_job_on_three_hosts_gives_the_bits_of_one(cluster: Site) -> None:
+def test_a_job_on_three_hosts_gives_the_same_bits_as_on_one(cluster: Site) -> None:
     assert f"spark at {MASTER}" in cluster.wait(cluster.fruits_run(**ENVIRON))
     cluster.same_bits()
 
 
-def test_a_host_that_is_cut_off_costs_nothing_but_time(cluster: Site) -> None:
+def test_a_disconnected_host_does_not_change_the_result(cluster: Site) -> None:
     job = cluster.fruits_run(**ENVIRON)
     until(lambda: cluster.parts("features") >= 6, "the sixth part", seconds=120, running=[job])
     cluster.hosts.cut("right")

@@ -1,7 +1,6 @@
-"""What a worker with an old Python needs from elsewhere: ``python -m tests.spark_matrix.elsewhere FOLDER``.
+"""Prepare the inputs of a worker with an old Python: ``python -m tests.spark_matrix.elsewhere FOLDER``.
 
-Keras' OpenVINO backend needs Python 3.11, so that the network comes compiled from this one; with it come pictures,
-their plan, and the features that this Python finds in them.
+Run with a current Python, which writes the compiled network, images, their plan and the expected features.
 """
 
 import pickle

@@ -1,4 +1,4 @@
-"""The network on the workers of an old Python and an old Spark: the features are those of a new Python, bit for bit."""
+"""Workers with an old Python and an old Spark compute the same features, bit for bit, as a current Python."""
 
 import os
 import pickle
@@ -21,20 +21,20 @@ IMAGES, PARTITION_SIZE = 63, 8
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory):
-    """Pictures, their plan and features, and the network, from the Python that FRUITS_PYTHON names."""
+    """Images, their plan and features, and the network, written by the Python in FRUITS_PYTHON."""
     folder = tmp_path_factory.mktemp("elsewhere")
     python = os.environ.get("FRUITS_PYTHON", sys.executable)
     subprocess.run([python, "-m", "tests.spark_matrix.elsewhere", str(folder)], cwd=ROOT, check=True, timeout=170)
     return folder
 
 
-def test_features_are_those_of_another_python(elsewhere, tmp_path):
+def test_features_equal_those_of_another_python(elsewhere, tmp_path):
     shutil.copytree(elsewhere / "out" / "plan", tmp_path / "plan")
     network = pickle.loads((elsewhere / "network.pickle").read_bytes())
     source = FeaturizeSettings(Folder(str(elsewhere / "images")), Folder(str(tmp_path)), network)
     starts = range(0, IMAGES, PARTITION_SIZE)
     partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
-    with SparkExecutor() as executor:  # the session of the suite, where that ran before
+    with SparkExecutor() as executor:  # reuses a running session of the suite
         reports = executor.map(featurize, [PlannedPartition(partition) for partition in partitions], shared=source)
     assert sum(report.rows for report in reports) == IMAGES - 3
     for kind in ("features", "rejects"):
