@@ -101,7 +101,7 @@ class SparkExecutor(Executor):
 
     @cached_property
     def _session(self) -> SparkSession:
-        session = self._lent or active_session(self._asked)
+        session = self._lent or active_session(configured=self._asked)
         if session is None:
             session = start_session(self._workers, self._master, self._conf, self._dashboard_address)
             self._opened.callback(stop_session, session)

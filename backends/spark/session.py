@@ -1,4 +1,4 @@
-"""Sessions of Spark: the one that is active, or one that is started, and ended, with a Java of its own."""
+"""Spark sessions: the active one of this process, or a new one with its own Java process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from backends.spark.archive import archive_options, end_archive
 from backends.spark.java import find_java
 from fruits.errors import JobError, SettingsError
 
@@ -28,30 +27,35 @@ __all__ = ["active_session", "start_session", "stop_session"]
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-# Settings whose values are not for others, as Spark's own pages know them: the default of spark.redaction.regex.
-SECRET = re.compile("(?i)secret|password|token|access[.]?key")
+SECRET = re.compile("(?i)secret|password|token|access[.]?key")  # the default of spark.redaction.regex
+THIS_MACHINE = {
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.authenticate": "true",  # with a random secret: loopback is open to every user of this machine
+    "spark.python.daemon.module": "backends.spark.daemon",
+}
 
 
-def active_session(asked: bool) -> SparkSession | None:
-    """Return the session that is active in this process, if any.
+def active_session(*, configured: bool) -> SparkSession | None:
+    """Return the active session of this process, if any.
 
     Parameters
     ----------
-    asked : bool
-        Whether a session with settings of its own is asked for.
+    configured : bool
+        The caller requires its own settings.
 
     Raises
     ------
     SettingsError
-        One is active, and another is asked for.
+        A session is active, and the caller requires its own settings.
     """
     context = SparkContext._active_spark_context
     if context is None:
         return None
-    if asked:
+    if configured:
         raise SettingsError(
-            f"spark: a session is active in this process already, on {context.master}, and Spark allows only one. "
-            "Leave workers, master and conf out to use it, or stop it first."
+            f"spark: this process already has an active session, on {context.master}, and Spark allows only one. "
+            "Omit workers, master and conf to use it, or stop it first."
         )
     return SparkSession(context)
 
@@ -59,26 +63,46 @@ def active_session(asked: bool) -> SparkSession | None:
 def start_session(
     workers: int, master: str | None, conf: Mapping[str, str], dashboard_address: str | None = None
 ) -> SparkSession:
-    """Return a new session, in a Java of its own, that is quiet and, without a master, keeps to this machine.
+    """Return a new session in a new Java process. Without a master, all its servers listen on loopback.
 
     Raises
     ------
     SettingsError
-        No Java suits this PySpark, this Python lacks what it needs, or Spark refuses the master or its settings.
+        No Java suits this PySpark, this Python lacks a package, or Spark rejects the master or the settings.
     JobError
-        Java ended before it was ready.
+        Java exited before it was ready.
     """
     if int(pyspark.__version__.partition(".")[0]) < 4 and importlib.util.find_spec("distutils") is None:
         raise SettingsError(
-            f"PySpark {pyspark.__version__} needs distutils, which this Python has lost. "
-            "Install it with: pip install setuptools."
+            f"PySpark {pyspark.__version__} needs distutils, which Python {sys.version_info[0]}.{sys.version_info[1]} "
+            "does not include. Install it with: pip install setuptools."
         )
-    environ = {}
-    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # else spark-submit has started a Java
-        home = find_java(pyspark.__version__)
-        environ["JAVA_HOME"] = str(home)
-        java_options += archive_options(home)
+    host, _, port = (dashboard_address or "127.0.0.1:").rpartition(":")
+    settings = _settings(workers, master, port, conf)
+    with _environment(_variables(master, host, conf)), _own_interrupt():
+        try:
+            # launch_gateway puts settings on Java's command line, which every user of this machine can read.
+            public = [(name, value) for name, value in settings.items() if not SECRET.search(name)]
+            gateway = launch_gateway(SparkConf().setAll(public))
+            context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
+            _silence(context)
+            return SparkSession(context)
+        except Py4JJavaError as error:
+            _end_java()
+            raise SettingsError(
+                f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
+                "Check that the master is running there, and the settings: conf in cluster.yaml, and "
+                "spark-defaults.conf."
+            ) from error
+        except (Py4JError, RuntimeError, OSError) as error:
+            _end_java()
+            raise JobError(
+                f"The Java process of Spark exited before it was ready: {error}. If it was killed, run the same "
+                "command again; otherwise check its settings, such as spark.driver.memory: conf in cluster.yaml."
+            ) from error
+
+
+def _settings(workers: int, master: str | None, port: str, conf: Mapping[str, str]) -> dict[str, str]:
     settings = {
         "spark.app.name": "fruits",
         "spark.master": master or f"local[{workers}]",
@@ -87,80 +111,53 @@ def start_session(
         "spark.python.worker.reuse": "true",
         **{f"spark.executorEnv.{name}": "1" for name in ONE_THREAD},
     }
+    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
     if master is None:
-        host, _, port = (dashboard_address or "127.0.0.1:").rpartition(":")
-        environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": host}  # where Spark shows its pages
+        settings |= THIS_MACHINE
+        # Workers import from the same folders as this process.
+        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         if port:
             settings |= {"spark.ui.enabled": "true", "spark.ui.port": port}
-        settings |= {
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.authenticate": "true",  # with a secret that Java draws, against others on this machine
-            "spark.python.daemon.module": "backends.spark.daemon",
-            # Workers import what this process can import.
-            "spark.executorEnv.PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        }
-    elif "spark.pyspark.python" in conf:
-        environ["PYSPARK_PYTHON"] = conf["spark.pyspark.python"]  # that property is spark-submit's alone
+        java_options.append("-XX:TieredStopAtLevel=1")  # halves start-up: here Java only forwards calls to Python
     settings |= conf
+    java_options.append(conf.get("spark.driver.extraJavaOptions", ""))
+    return settings | {"spark.driver.extraJavaOptions": " ".join(java_options)}
+
+
+def _variables(master: str | None, host: str, conf: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that start Java."""
+    variables = {}
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit sets it, having started Java
+        variables["JAVA_HOME"] = str(find_java(pyspark.__version__))
     if master is None:
-        java_options += ["-XX:TieredStopAtLevel=1"]  # half the time to start: Java only carries calls to Python here
-    java_options += [conf.get("spark.driver.extraJavaOptions", "")]
-    settings["spark.driver.extraJavaOptions"] = " ".join(java_options)
-    with _environment(environ), _own_interrupt():
-        try:
-            # Java is told the settings on its command line, which everybody on this machine can read.
-            public = [(name, value) for name, value in settings.items() if not SECRET.search(name)]
-            gateway = launch_gateway(SparkConf().setAll(public))
-            context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
-            _hush(context)
-            return SparkSession(context)
-        except Py4JJavaError as error:
-            _end_java(worked=False)
-            raise SettingsError(
-                f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
-                "Check that the master runs there, and the settings: conf in cluster.yaml, and spark-defaults.conf."
-            ) from error
-        except (Py4JError, RuntimeError, OSError) as error:
-            _end_java(worked=False)
-            raise JobError(
-                f"The Java of Spark ended before it was ready: {error}. Where it was killed, start the same command "
-                "again; else check its settings, such as spark.driver.memory: conf in cluster.yaml."
-            ) from error
+        variables |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": host}  # the host also serves Spark's UI
+    elif "spark.pyspark.python" in conf:
+        variables["PYSPARK_PYTHON"] = conf["spark.pyspark.python"]  # only spark-submit reads that setting
+    return variables
 
 
 def stop_session(session: SparkSession) -> None:
-    """Stop a session and the Java that was started for it, so that the next one starts with its own settings."""
+    """Stop a session and the Java process started for it, so that the next session starts with its own settings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        worked = _has_worked(session)
         try:
             session.stop()
-        except (Py4JError, OSError):  # Java was killed: what is left is of this process
+        except (Py4JError, OSError):  # Java was killed: stop what remains in this process
             session.sparkContext.stop()
-    _end_java(worked=worked)
+    _end_java()
 
 
-def _has_worked(session: SparkSession) -> bool:
-    """Tell whether a session has run anything; False where its Java was killed."""
-    try:
-        return bool(session.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
-    except (Py4JError, OSError):
-        return False
-
-
-def _end_java(*, worked: bool) -> None:
+def _end_java() -> None:
     gateway = SparkContext._gateway
     if gateway is not None and gateway.proc is not None:
         gateway.shutdown()
-        gateway.proc.stdin.close()  # the sign to end
-        ended_well = gateway.proc.wait() == 0  # what a Java that was killed has written may end anywhere
-        end_archive(keep=worked and ended_well)
+        gateway.proc.stdin.close()  # Java exits when its standard input closes
+        gateway.proc.wait()
         SparkContext._gateway = SparkContext._jvm = None
 
 
-def _hush(context: SparkContext) -> None:
-    """Keep off the terminal what is said, a traceback at a time, where Java was killed: its error says it in words."""
+def _silence(context: SparkContext) -> None:
+    """Keep the tracebacks that follow the death of Java off the terminal: a JobError reports it."""
     context._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     logging.getLogger().addFilter(_is_not_py4j)
 
@@ -171,7 +168,7 @@ def _is_not_py4j(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables temporarily."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -186,7 +183,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _own_interrupt() -> Iterator[None]:
-    """Keep the handler of Ctrl-C: that of PySpark talks to Java from within whatever it interrupts."""
+    """Restore the SIGINT handler: PySpark's calls Java from the interrupted frame, possibly inside another call."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -124,8 +124,8 @@ def test_workers_that_ended_themselves_are_replaced(monkeypatch):
 def test_a_script_that_each_worker_would_run_again_is_told_so(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text(
-        "from backends import dask, dask_cluster\n"
-        "dask.LOOK_SECONDS = dask_cluster.KEEP_SECONDS = 0.2\n"
+        "from backends.dask import cluster, executor as dask\n"
+        "dask.LOOK_SECONDS = cluster.KEEP_SECONDS = 0.2\n"
         "with dask.DaskExecutor(workers=1) as executor:\n"
         "    executor.start()\n"
     )

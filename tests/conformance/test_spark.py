@@ -23,7 +23,7 @@ from tests.conformance.conftest import JAVA_SAYS
 PROGRAM = """
 import pyspark
 from pyspark.sql import SparkSession
-from backends.spark import SparkExecutor
+from backends.spark.executor import SparkExecutor
 from fruits.errors import SettingsError
 from tests.conformance import tasks
 
@@ -42,7 +42,7 @@ session.stop()
 GONE = """
 import json
 import psutil
-from backends.spark import SparkExecutor
+from backends.spark.executor import SparkExecutor
 from fruits.errors import JobError
 from tests.conformance import tasks
 
@@ -76,7 +76,7 @@ print(json.dumps(told))
 """
 STOPPED = """
 import os, signal
-from backends import spark_daemon
+from backends.spark import daemon as spark_daemon
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as in PySpark's daemon
 spark_daemon.STOPPED_SECONDS, spark_daemon.LOOK_SECONDS = 0.3, 0.05
@@ -99,7 +99,7 @@ def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch)
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    assert "spark: a session is active in this process already, on local[2,1]" in done.stdout  # Spark 3.3 logs there
+    assert "spark: this process already has an active session, on local[2,1]" in done.stdout  # Spark 3.3 logs there
 
 
 def test_a_java_that_is_killed_is_an_error_in_words_and_no_secret_is_for_others():
@@ -198,7 +198,7 @@ def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none_and_shows_pages_
     program = """
 import urllib.request
 
-from backends.spark import SparkExecutor
+from backends.spark.executor import SparkExecutor
 from tests.conformance import tasks
 
 with SparkExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
