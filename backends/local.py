@@ -1,4 +1,4 @@
-"""The plain backend: the tasks run in this process, on as many threads as it has workers."""
+"""The local backend: tasks run on threads of this process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from fruits.executor import Executor, Outcome, attempt
+from fruits.executor import Executor, Outcome, run_with_retries
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,11 +21,11 @@ __all__ = ["LocalExecutor"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TASKS_PER_THREAD = 3  # submitted at a time: no thread waits for the driver, and a job of any size is never held whole
+TASKS_PER_THREAD = 3  # submitted at a time: no thread waits for the driver, and memory does not grow with the job
 
 
 class LocalExecutor(Executor):
-    """Threads of this process; the reference that the engines are compared with.
+    """Threads of this process; the reference for the other engines.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class LocalExecutor(Executor):
         self._workers = workers
 
     @classmethod
-    def of(cls, cluster: Cluster) -> Self:
-        """Return as many threads as the cluster has workers."""
+    def from_cluster(cls, cluster: Cluster) -> Self:
+        """Return an executor with as many threads as the cluster has workers."""
         return cls(workers=cluster.workers or 1)
 
     @property
@@ -59,14 +59,14 @@ class LocalExecutor(Executor):
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
         results: dict[int, Result] = {}
-        fresh = iter(range(len(items)))
+        unsubmitted = iter(range(len(items)))
         running: dict[Future[Outcome[Result]], int] = {}
-        # The limit is the process's, so it has to outlast every task: one that ends must not lift it for the others.
+        # The thread limit is global to the process: a task that ends would lift it for the tasks still running.
         with threadpool_limits(1), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
             try:
                 while True:
-                    for index in islice(fresh, TASKS_PER_THREAD * self._workers - len(running)):
-                        running[pool.submit(attempt, task, items[index], shared, retries)] = index
+                    for index in islice(unsubmitted, TASKS_PER_THREAD * self._workers - len(running)):
+                        running[pool.submit(run_with_retries, task, items[index], shared, retries)] = index
                     if not running:
                         break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -1,9 +1,8 @@
-"""The seam between the core and the engines: one verb, :meth:`Executor.map`.
+"""The interface between the core and the engines: one method, :meth:`Executor.map`.
 
-An executor sends small items to workers and brings small results back; bulk data goes through storage. What runs on
-a worker is :func:`attempt`, on every engine: it calls the task, tries again where trying again can help, and returns
-an :class:`Outcome`, so that a failure is a value that each engine carries in the same way. The death of a whole
-worker is the engine's to notice and to make good.
+An executor sends small items to workers and returns small results; bulk data goes through storage. On every engine,
+workers run :func:`run_with_retries`: it calls the task, retries it after an exception, and returns an
+:class:`Outcome`, so that failures are values. The engine detects the death of a worker and runs its items again.
 """
 
 from __future__ import annotations
@@ -17,31 +16,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from threadpoolctl import threadpool_limits
 
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
 
 if TYPE_CHECKING:
-    from typing import Self  # Python 3.11; what a Spark worker imports has to do on 3.10
+    from typing import Self  # new in Python 3.11; Spark workers may run 3.10
 
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = ["RETRY_DELAY_SECONDS", "WORKER_DIED", "Executor", "Outcome", "attempt", "given_up"]
+__all__ = [
+    "RETRY_DELAY_SECONDS",
+    "WORKER_DIED",
+    "Executor",
+    "NativeSolver",
+    "Outcome",
+    "native_solver",
+    "run_with_retries",
+    "worker_loss_error",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORKER_DIED = "the worker that ran it died (killed, crashed, or out of memory)"
+WORKER_DIED = "the worker died (killed, crashed, or out of memory)"
 RETRY_DELAY_SECONDS = 0.2  # before the first retry; doubles with each
 
 
 class Executor(ABC):
-    """A place where tasks run. A context manager that closes only what it opened itself.
+    """An engine that runs tasks on workers; a context manager that closes only what it opened.
 
-    Making one is quick and opens nothing: an engine is started by what first needs it, or by :meth:`start`.
+    Creating an executor is quick and opens nothing: :meth:`start`, or the first call that needs it, starts the engine.
 
     Attributes
     ----------
@@ -54,17 +62,17 @@ class Executor(ABC):
     @property
     @abstractmethod
     def parallelism(self) -> int:
-        """How many tasks run at the same time, now: a cluster may grow and shrink."""
+        """The number of tasks that can run at the same time. It changes as a cluster grows or shrinks."""
 
     @property
     def dashboard(self) -> str | None:
-        """The address at which the engine, once it is started, shows its work; None where it does not."""
+        """The address of the engine's dashboard, once it has started; None if it has none."""
         return None
 
     @classmethod
     @abstractmethod
-    def of(cls, cluster: Cluster) -> Self:
-        """Return the executor of a cluster of ``cluster.yaml``, as :func:`fruits.clusters.resolve.resolve` gives it."""
+    def from_cluster(cls, cluster: Cluster) -> Self:
+        """Return the executor for a cluster from :func:`fruits.clusters.resolve.resolve`."""
 
     @abstractmethod
     def map(
@@ -85,53 +93,26 @@ class Executor(ABC):
         items : sequence
             Small frozen values; ``str(item)`` names the item in errors.
         shared : object, optional
-            One read-only value that every task sees; delivered once per worker.
+            A read-only value for all tasks; delivered once per worker.
         retries : int, default 2
-            How often an item is tried again after it raised an exception, and after its worker died.
+            Retries of an item after it raised an exception, and after its worker died.
         progress : callable, optional
-            Called here, on the driver, as each result arrives: with the position of its item, and its outcome, which
-            tells where it ran, at which attempt and for how long.
+            Called on the driver as each result arrives, with the position of its item and its outcome (host, process,
+            attempt and duration).
 
         Raises
         ------
         InputError
-            As raised by a task: never retried, because the same input would fail again.
+            Raised by a task. It is not retried, because the same input would fail again.
         TaskError
-            A task kept failing, or its workers kept dying; names the item and the cause.
+            A task failed at every attempt, or its workers died each time; names the item and the cause.
         """
 
-    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
-        """Return the model that the engine's own estimators fit on stored features; the oracle of ``exact``.
-
-        Parameters
-        ----------
-        features : sequence of str
-            Addresses of the Parquet parts with the column ``features``.
-        rows : sequence of int
-            The number of rows in each part.
-        components : int or float
-            As in :class:`fruits.Job`.
-
-        Raises
-        ------
-        SettingsError
-            This backend has no estimators of its own.
-        """
-        self.check_native()
-        raise NotImplementedError
-
-    def check_native(self) -> None:
-        """Raise a ``SettingsError`` where this backend has no estimators of its own, or they are not installed."""
-        raise SettingsError(
-            f"--solver native: the backend {self.name!r} has no estimators of its own. "
-            "Allowed: --backend dask or spark with native, or --solver exact on any backend."
-        )
-
-    def start(self) -> None:  # noqa: B027 - not every engine has to be started
-        """Return when tasks can run at once. A job calls it, so that no stage's time holds the start of the engine."""
+    def start(self) -> None:  # noqa: B027 - not every engine needs it
+        """Return when tasks can run immediately, so that no stage's duration includes the start of the engine."""
 
     def close(self) -> None:  # noqa: B027 - most executors own nothing
-        """Close what this executor opened, and nothing that was handed in."""
+        """Close what this executor opened, and nothing that it was given."""
 
     def __enter__(self) -> Self:
         return self
@@ -142,18 +123,55 @@ class Executor(ABC):
         self.close()
 
 
+@runtime_checkable
+class NativeSolver(Protocol):
+    """Optional methods of an executor whose engine has estimators: ``solver="native"``, the oracle of ``"exact"``."""
+
+    def check_native(self) -> None:
+        """Raise a ``SettingsError`` if the package with the estimators is not installed."""
+
+    def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
+        """Return the model that the engine's own estimators fit on stored features.
+
+        Parameters
+        ----------
+        features : sequence of str
+            Addresses of the Parquet parts with the column ``features``.
+        rows : sequence of int
+            The number of rows in each part.
+        components : int or float
+            As in :class:`fruits.Job`.
+        """
+
+
+def native_solver(executor: Executor) -> NativeSolver:
+    """Return the executor as a native solver.
+
+    Raises
+    ------
+    SettingsError
+        The backend has no estimators.
+    """
+    if not isinstance(executor, NativeSolver):
+        raise SettingsError(
+            f"--solver native: the backend {executor.name!r} has no estimators of its own. "
+            "Allowed: --backend dask or spark with native, or --solver exact on any backend."
+        )
+    return executor
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What became of one item: a value, an input error to raise as it is, or what to say of a failure.
+    """The result of one item: a value, an input error to raise unchanged, or the message of a failure.
 
     Attributes
     ----------
     host, pid : str, int
-        The name of the machine, and the process on it, that ran the item.
+        The host and process that ran the item.
     attempt : int
-        The number of this attempt, from 1: what raised an exception before, or died with its worker, is counted.
+        The number of this attempt, from 1; earlier exceptions and deaths of workers count.
     seconds : float
-        How long this attempt took, on the worker.
+        The duration of this attempt on the worker.
     """
 
     value: Result | None = None
@@ -166,49 +184,49 @@ class Outcome(Generic[Result]):
     seconds: float = 0.0
 
     def result(self) -> Result:
-        """Return the value, or raise what happened instead, with the worker's traceback as a note."""
+        """Return the value, or raise the error, with the worker's traceback as a note."""
         if self.error is not None:
             raise self.error
         if self.failure is not None:
             failed = TaskError(self.failure)
-            failed.__notes__ = [self.trace]  # as add_note does, which Python 3.10 lacks
+            failed.__notes__ = [self.trace]  # Python 3.10 lacks add_note
             raise failed
         return self.value  # type: ignore[return-value]
 
 
-def attempt(
-    task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int, lost: int = 0
+def run_with_retries(
+    task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int, losses: int = 0
 ) -> Outcome[Result]:
-    """Run one item on a worker, trying again up to `retries` times, and return its outcome.
+    """Run one item on a worker, retrying up to `retries` times, and return its outcome.
 
-    `lost` is how often the engine gave the item to a worker before and lost it; it only counts the attempts.
-    Linear algebra runs on one thread: with more it would add in another order, and fight over the cores.
+    `losses`, the number of workers that died with this item, only adds to the number of attempts. Linear algebra runs
+    on one thread: more threads would change the order of additions, hence the bits, and compete for cores.
     """
-    here: Callable[..., Outcome[Result]] = partial(Outcome, host=socket.gethostname(), pid=os.getpid())
-    for tried in range(retries + 1):
+    outcome: Callable[..., Outcome[Result]] = partial(Outcome, host=socket.gethostname(), pid=os.getpid())
+    for retry in range(retries + 1):
         started = time.perf_counter()
         try:
             with threadpool_limits(1):
                 value = task(item, shared)
-            return here(value=value, attempt=lost + tried + 1, seconds=time.perf_counter() - started)
+            return outcome(value=value, attempt=losses + retry + 1, seconds=time.perf_counter() - started)
         except InputError as error:
-            return here(error=error, attempt=lost + tried + 1)
-        except Exception as error:  # anything a task raises is the item's outcome
+            return outcome(error=error, attempt=losses + retry + 1)
+        except Exception as error:  # a task may raise anything
             cause = error
-        if tried < retries:
-            time.sleep(RETRY_DELAY_SECONDS * 2**tried)
-    words = str(cause) if isinstance(cause, FruitsError) else f"{type(cause).__name__}: {cause}"
-    return here(
-        attempt=lost + retries + 1,
-        failure=f"{item} failed after {retries + 1} attempts. {words}\n"
-        "What is finished is kept: mend the cause, then start the same command again.",
+        if retry < retries:
+            time.sleep(RETRY_DELAY_SECONDS * 2**retry)
+    message = str(cause) if isinstance(cause, FruitsError) else f"{type(cause).__name__}: {cause}"
+    return outcome(
+        attempt=losses + retries + 1,
+        failure=f"{item} failed after {retries + 1} attempts. {message}\n"
+        "Completed work is kept: fix the cause, then run the same command again to resume.",
         trace="".join(traceback.format_exception(cause)).rstrip(),
     )
 
 
-def given_up(item: object, times: int, why: str) -> TaskError:
-    """Return the error of an item that an engine lost `times` times, each time it was given to a worker."""
+def worker_loss_error(item: object, losses: int, cause: str) -> TaskError:
+    """Return the error of an item that was lost at every attempt, such as with its worker."""
     return TaskError(
-        f"{item} failed {times} of {times} times: {why}. "
-        "What is finished is kept: mend the cause, or give workers more memory, then start the same command again."
+        f"{item} failed {losses} of {losses} times: {cause}. Completed work is kept: fix the cause, or give workers "
+        "more memory, then run the same command again to resume."
     )

@@ -1,4 +1,4 @@
-"""Clusters of Dask: one that is started on this machine, or one that is running already."""
+"""Dask clusters: started on this machine, or already running."""
 
 from __future__ import annotations
 
@@ -21,49 +21,50 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from fruits.errors import SettingsError
 
-__all__ = ["CONFIG", "SteadyCluster", "attach", "local_cluster"]
+__all__ = ["CONFIG", "ReplacingCluster", "attach", "local_cluster"]
 
 CONNECT_SECONDS = 5
-CLOSE_SECONDS = 10  # for workers to end of themselves, which takes one
-DEATH_SECONDS = 60  # a worker that has not started by then, because it was stopped, say, is given up
-KEEP_SECONDS = 5  # between two looks whether all workers are there
-STARTS = 3  # of a worker that fails to start, before that is an error
+CLOSE_SECONDS = 10  # before workers are killed; they normally exit in one second
+DEATH_SECONDS = 60  # a worker that has not started by then, such as a stopped one, is abandoned
+CHECK_SECONDS = 5  # interval between checks for missing workers
+STARTS = 3  # failed starts for each worker before an error
 UNGUARDED = (
-    "A worker of Dask begins by importing the script that starts it, and this script would start workers again. "
-    'Put what it does below a line: if __name__ == "__main__":'
+    "Each Dask worker first imports the script that starts it, and this script would start workers again. "
+    'Move its statements below a line: if __name__ == "__main__":'
 )
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
-CONFIG = {  # of every cluster that is started by Fruits
-    # A worker that dies takes one task with it, and that is counted by the executor's `retries`, not by Dask.
+CONFIG = {  # of every cluster that Fruits starts
+    # The executor's `retries` count the deaths of workers, not Dask.
     "distributed.scheduler.allowed-failures": 0,
+    # A worker holds one task at a time, so that its death loses one.
     "distributed.scheduler.worker-saturation": 1.0,
-    # A worker that is stopped, or hangs, is replaced when it has not been heard of for this long, twice that at most.
+    # Replace a worker, such as a stopped one, after 30 to 60 s without a heartbeat.
     "distributed.scheduler.worker-ttl": "30s",
-    # One whose restart takes longer than this, on a machine with much to do, would be given up.
+    # On a busy machine, a restart can take longer than the default of 15 s.
     "distributed.deploy.lost-worker-timeout": "2 minutes",
-    # What would interrupt a task two hundred times a second, and cost the network six percent of its time.
+    # The defaults interrupt a task 200 times per second, which slows the network by 6 %.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
 }
 
 
-class SteadyCluster(LocalCluster):
-    """A cluster of this machine that has as many workers as it is to have at all times.
+class ReplacingCluster(LocalCluster):
+    """A cluster on this machine that replaces missing workers.
 
-    Dask itself restarts a worker that died. One that ended itself, as it does where it lacks memory, or that failed to
-    start, it gives up, and with the last one the job would wait without end.
+    Dask restarts workers that died, but not those that exited, as from lack of memory, or failed to start. Without
+    replacements, a job whose last worker exits waits forever.
 
     Attributes
     ----------
     failed_starts : int
-        How often one has failed to start.
+        The number of workers that failed to start.
     """
 
     failed_starts = 0
 
-    def keep(self) -> None:
-        """Start what is missing of the workers; to be called on the cluster's loop."""
+    def replace_workers(self) -> None:
+        """Start the missing workers; must be called on the cluster's event loop."""
         for name, nanny in list(self.workers.items()):
             if nanny.status in (Status.closed, Status.failed):
                 self.failed_starts += nanny.status == Status.failed
@@ -73,114 +74,129 @@ class SteadyCluster(LocalCluster):
 
     @property
     def cannot_start(self) -> bool:
-        """Whether workers have failed to start so often that they always will."""
+        """True after so many failed starts that more attempts are useless."""
         return self.failed_starts >= STARTS * len(self.worker_spec)
 
 
 @contextmanager
-def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[SteadyCluster]:
-    """Yield a cluster whose workers start in the background: single-threaded, and reachable from this machine only.
+def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[ReplacingCluster]:
+    """Yield a cluster of single-threaded workers, which start in the background and listen on loopback.
 
     Raises
     ------
     SettingsError
-        This is a worker that starts, which imports a script that starts workers.
+        This process is a starting worker, which has imported a script that starts workers.
     """
-    one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # OMP_NUM_THREADS=1 and the like, as by default
-    environ = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SettingsError(UNGUARDED)
-    with dask.config.set(CONFIG):  # for as long as it lives: workers that are started later take it from here too
-        cluster = SteadyCluster(  # type: ignore[no-untyped-call]
+    with _environment_restored(), dask.config.set(CONFIG):  # until the end: replacements use it too
+        cluster = ReplacingCluster(  # type: ignore[no-untyped-call]
             n_workers=0,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
             dashboard_address=dashboard_address,
-            # Without a dashboard the scheduler still serves its health over HTTP: on any port that is free.
+            # Without a dashboard, the scheduler still serves health pages over HTTP: use any free port.
             scheduler_kwargs={"dashboard_address": dashboard_address or "127.0.0.1:0"},
             memory_limit=memory_limit,
             death_timeout=DEATH_SECONDS,
             silence_logs=logging.CRITICAL,
         )
-        # Ctrl-C reaches every process of the terminal. Workers inherit the mask of the thread that starts them, so that
-        # it is the driver alone that answers, and closes them. (Starting the tracker would lift the mask.)
+        loop = cast(IOLoop, cluster.loop)
+        # Ctrl-C reaches every process of the terminal, but only the driver may handle it, and close the workers: they
+        # inherit the signal mask of the thread that starts them. Starting the resource tracker later would reset it.
         resource_tracker.ensure_running()
-        cast(IOLoop, cluster.loop).add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
+        loop.add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
         cluster.scale(workers)  # type: ignore[no-untyped-call]
-        keeper = PeriodicCallback(cluster.keep, KEEP_SECONDS * 1000)
-        cast(IOLoop, cluster.loop).add_callback(keeper.start)
+        replacing = PeriodicCallback(cluster.replace_workers, CHECK_SECONDS * 1000)
+        loop.add_callback(replacing.start)
         try:
             yield cluster
         finally:
-            cast(IOLoop, cluster.loop).add_callback(keeper.stop)
-            closed = threading.Event()
-            killer = threading.Thread(target=_kill_workers, args=(cluster, closed), name="fruits-close", daemon=True)
-            killer.start()
-            cluster.close()
-            closed.set()
-            for name, value in environ.items():  # Dask sets them here too, to start a worker with them
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            loop.add_callback(replacing.stop)
+            _close(cluster)
 
 
-def _kill_workers(cluster: SteadyCluster, closed: threading.Event) -> None:
-    """Kill the workers that have not ended of themselves, and those that Dask has started since, until all is closed.
+@contextmanager
+def _environment_restored() -> Iterator[None]:
+    """Restore the environment variables that Dask sets in this process too, to start a worker with them."""
+    one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # by default OMP_NUM_THREADS=1 and the like
+    before = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
-    Dask waits long for a worker that was stopped while it started.
-    """
+
+def _close(cluster: ReplacingCluster) -> None:
+    """Close a cluster, and kill its workers if they do not exit: Dask waits long for a worker stopped at its start."""
+    closed = threading.Event()
+    killer = threading.Thread(target=_kill_workers, args=(cluster, closed), name="fruits-close", daemon=True)
+    killer.start()
+    cluster.close()
+    closed.set()
+
+
+def _kill_workers(cluster: ReplacingCluster, closed: threading.Event) -> None:
+    """Kill remaining workers, including those started meanwhile, until `closed` is set."""
     while not closed.wait(CLOSE_SECONDS):
-        for nanny in list(cluster._created):  # also those that start now
+        for nanny in list(cluster._created):  # unlike `workers`, includes starting ones
             if nanny.pid is not None:
-                with suppress(ProcessLookupError):  # it has ended just now
+                with suppress(ProcessLookupError):  # it has just exited
                     os.kill(nanny.pid, signal.SIGKILL)
 
 
 def attach(address: str, security: Security | None = None) -> Client:
-    """Return a client of the scheduler at `address`, whose Python and Dask must be those of this process.
+    """Return a client of the scheduler at `address`, which must run the Python and Dask versions of this process.
 
     Parameters
     ----------
     address : str
     security : distributed.Security, optional
-        The certificate that is shown to a scheduler at ``tls://``; default: what Dask's own configuration names.
+        The certificate for a scheduler at ``tls://``; default: the one in Dask's configuration.
 
     Raises
     ------
     SettingsError
-        No scheduler answers there, versions differ, or there is no certificate to show.
+        No scheduler answers there, versions differ, or no certificate is configured.
     """
-    unset = [name for name in CERTIFICATE if not dask.config.get(name, None)] if security is None else []
-    if address.startswith("tls://") and unset:
+    missing = [name for name in CERTIFICATE if not dask.config.get(name, None)] if security is None else []
+    if address.startswith("tls://") and missing:
         raise SettingsError(
-            f"The Dask scheduler at {address} asks for a certificate, and Dask's configuration does not say which: "
-            f"not set: {', '.join(unset)}. Set them to files in ~/.config/dask/dask.yaml, "
+            f"The Dask scheduler at {address} requires a certificate. In Dask's configuration these keys are "
+            f"not set: {', '.join(missing)}. Set them to files in ~/.config/dask/dask.yaml, "
             "or in the environment, as DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=/path/to/cert.pem and so on."
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VersionMismatchWarning)  # what matters of it is an error below
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # checked below
             client = Client(address, timeout=CONNECT_SECONDS, security=security, set_as_default=False)
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"No Dask scheduler answered at {address} within {CONNECT_SECONDS} seconds ({error}). "
             "Start one with `dask scheduler` and workers with `dask worker ADDRESS --nthreads 1`, "
-            "or leave the address out to run on this machine."
+            "or omit the address to run on this machine."
         ) from error
-    versions: Any = client.get_versions()
-    here = versions["client"]["packages"]
-    there = {"scheduler": versions["scheduler"], **versions["workers"]}
-    wrong = [
-        f"{package} {info['packages'].get(package)} on {who} (here: {here[package]})"
-        for who, info in there.items()
-        for package, parts in (("python", 2), ("dask", 3), ("distributed", 3))
-        if info["packages"].get(package, "").split(".")[:parts] != here[package].split(".")[:parts]
-    ]
-    if wrong:
+    differences = _version_differences(client)
+    if differences:
         client.close()
         raise SettingsError(
-            f"The Dask cluster at {address} runs other versions: {'; '.join(wrong)}. Install the same on both sides."
+            f"The Dask cluster at {address} runs other versions: {'; '.join(differences)}. "
+            "Install the same versions on both sides."
         )
     return client
+
+
+def _version_differences(client: Client) -> list[str]:
+    versions: Any = client.get_versions()
+    local = versions["client"]["packages"]
+    return [
+        f"{package} {info['packages'].get(package)} on {host} (here: {local[package]})"
+        for host, info in {"scheduler": versions["scheduler"], **versions["workers"]}.items()
+        for package, parts in (("python", 2), ("dask", 3), ("distributed", 3))
+        if info["packages"].get(package, "").split(".")[:parts] != local[package].split(".")[:parts]
+    ]

@@ -1,4 +1,4 @@
-"""dask-ml's StandardScaler and PCA, brought to the conventions of :mod:`fruits.model.scaled_pca`."""
+"""dask-ml's StandardScaler and PCA, converted to the conventions of :mod:`fruits.model.scaled_pca`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fruits.storage.parquet import vectors
 
 __all__ = ["fit"]
 
-VALUES_PER_BLOCK = 2**24  # 128 MiB of float64; a block must be tall, or its QR decomposition reduces nothing
+VALUES_PER_BLOCK = 2**24  # 128 MiB of float64; the QR decomposition reduces only blocks with more rows than columns
 
 
 def fit(features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
-    """Return the model that dask-ml fits, on the current client; see :meth:`fruits.executor.Executor.fit_native`."""
+    """Return the model that dask-ml fits on the current client; see ``fruits.executor.NativeSolver.fit_native``."""
     parts = [(address, count) for address, count in zip(features, rows, strict=True) if count]
     count = sum(rows)
     width = _read(parts[0][0]).shape[1] if parts else 0
@@ -33,7 +33,7 @@ def fit(features: Sequence[str], rows: Sequence[int], components: int | float) -
     x = x.rechunk((max(VALUES_PER_BLOCK // width, 4 * width), width))
     scaler = StandardScaler().fit(x)
     least, most = da.compute(x.min(axis=0), x.max(axis=0))
-    varies = least < most  # dask's variance of equal values is a rounding error, and not always 0
+    varies = least < most  # dask's variance of equal values is not always 0, because of rounding
     to_sample = np.sqrt(count / (count - 1))  # dask-ml divides by n, this model by n - 1
     scaled = da.where(varies, scaler.transform(x) / to_sample, 0.0)
     pca = PCA(n_components=min(count, width), svd_solver="full").fit(scaled)

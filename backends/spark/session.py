@@ -23,7 +23,7 @@ from pyspark.sql import SparkSession
 from backends.spark.java import find_java
 from fruits.errors import JobError, SettingsError
 
-__all__ = ["active_session", "start_session", "stop_session"]
+__all__ = ["active_session", "is_lost", "start_session", "stop_session"]
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -145,6 +145,14 @@ def stop_session(session: SparkSession) -> None:
         except (Py4JError, OSError):  # Java was killed: stop what remains in this process
             session.sparkContext.stop()
     _end_java()
+
+
+def is_lost(session: SparkSession) -> bool:
+    """Return True if the session cannot run jobs any more, for example because its Java process was killed."""
+    try:
+        return bool(session.sparkContext._jsc.sc().isStopped())
+    except (Py4JError, OSError):
+        return True
 
 
 def _end_java() -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 import backends
 from benchmarks.scenarios.task import Task, Timings
+from fruits.executor import native_solver
 from fruits.jobs.tasks.moments import MergeItem, merge, moments_name
 from fruits.model.components import fix_signs
 from fruits.model.moments import Moments, levels
@@ -53,7 +54,7 @@ def run(task: Task) -> Timings:
         executor.start()
         started = time.perf_counter()
         if case.backend in NATIVE:
-            model = executor.fit_native([str(part) for part in parts], rows, case.components)
+            model = native_solver(executor).fit_native([str(part) for part in parts], rows, case.components)
         else:
             Path(task.out).mkdir()
             Path(task.out, "features").symlink_to(Path(task.data, "features"))

@@ -235,7 +235,7 @@ def _run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Co
         report = backends.load_cloud(cluster.cloud.cloud)(command, job, cluster, progress)
     else:
         run_pipeline = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
-        with backends.load(cluster.backend).of(cluster) as executor:
+        with backends.load(cluster.backend).from_cluster(cluster) as executor:
             progress.note(_describe(cluster))
             report = run_pipeline(job, executor, progress=progress)
     return CommandResult(report.to_dict(), lambda console: show_report(console, report))

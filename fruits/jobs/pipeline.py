@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fruits.errors import DamageError, ModelError, OutputError, SettingsError, StorageError
-from fruits.executor import Executor
+from fruits.executor import Executor, native_solver
 from fruits.images.plan import Partition, plan_file
 from fruits.jobs.identity import versions
 from fruits.jobs.job import Job
@@ -101,7 +101,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
     )
     model = _fitted_model(job) if command == "transform" else None
     if command != "transform" and job.solver == "native":
-        executor.check_native()
+        native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
     with runner.timed("network"):
         network = _network(job, model)
@@ -279,7 +279,7 @@ class _Pipeline:
         self.runner.start()
         with self.runner.timed("native fit"):
             features = [f"{self.output.folder.address}/{features_name(index)}" for index in range(len(rows))]
-            fitted = self.runner.executor.fit_native(features, rows, self.job.components)
+            fitted = native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
         return dataclasses.replace(fitted, network=self._network_identity())
 
     def _network_identity(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the suite needs of each engine: how it is made, handed something, and what it cannot do."""
+"""Properties of each engine that the suite depends on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,24 +9,30 @@ import pytest
 import backends
 
 WORKERS = 2
-JAVA_SAYS = "WARNING: Using incubator modules: jdk.incubator.vector\n"  # that of Spark 4, and nothing silences it
+JAVA_WARNING = "WARNING: Using incubator modules: jdk.incubator.vector\n"  # of Spark 4; it cannot be disabled
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One row for each backend: a deviation from the suite has to be written down here.
+    """Differences of one backend from the suite.
 
-    ``hand_in`` lends an executor a client or a session of the caller's, and checks in the end that it is still open.
-    ``processes``: tasks run in processes of their own. Where they do not, the death of a worker is that of the job,
-    and results and shared values do not travel.
+    Attributes
+    ----------
+    external : callable, optional
+        Yields an executor on a client or session of the caller, and checks at the end that it is still open.
+    processes : bool
+        Tasks run in separate processes. Otherwise the death of a worker ends the job, and nothing is pickled.
+    native : bool
+        The executor is a :class:`fruits.executor.NativeSolver`.
     """
 
-    hand_in: Callable[[], AbstractContextManager[object]] | None
+    external: Callable[[], AbstractContextManager[object]] | None
     processes: bool
+    native: bool
 
 
 @contextmanager
-def lend_client() -> Iterator[object]:
+def external_client() -> Iterator[object]:
     from distributed import Client, LocalCluster
 
     from backends.dask.executor import DaskExecutor
@@ -41,23 +47,23 @@ def lend_client() -> Iterator[object]:
 
 
 @contextmanager
-def lend_session() -> Iterator[object]:
+def external_session() -> Iterator[object]:
     from pyspark.sql import SparkSession
 
     from backends.spark.executor import SparkExecutor
 
-    session = SparkSession.getActiveSession()  # Spark allows one in a process: that of the fixture `executor`
+    session = SparkSession.getActiveSession()  # of the fixture `executor`: Spark allows one in a process
     with SparkExecutor(session=session) as executor:
         yield executor
     assert session.range(3).count() == 3
 
 
 ENGINES = {
-    "dask": Engine(hand_in=lend_client, processes=True),
-    "spark": Engine(hand_in=lend_session, processes=True),
-    "local": Engine(hand_in=None, processes=False),
+    "dask": Engine(external=external_client, processes=True, native=True),
+    "spark": Engine(external=external_session, processes=True, native=True),
+    "local": Engine(external=None, processes=False, native=False),
 }
-assert set(ENGINES) == set(backends.BACKENDS)  # a new backend has to be added above
+assert set(ENGINES) == set(backends.BACKENDS)  # add new backends above
 
 
 @pytest.fixture(scope="session", params=list(backends.BACKENDS))
@@ -72,17 +78,17 @@ def executor(engine):
 
 
 @pytest.fixture
-def lent(engine, executor):
-    """An executor on something of the caller's."""
-    hand_in = ENGINES[engine].hand_in
-    if hand_in is None:
-        pytest.skip(f"{engine} takes nothing")
-    with hand_in() as lent:
-        yield lent
+def external(engine, executor):
+    """An executor on a client or session of the caller."""
+    open_external = ENGINES[engine].external
+    if open_external is None:
+        pytest.skip(f"{engine} accepts no client or session")
+    with open_external() as external:
+        yield external
 
 
 @pytest.fixture
 def processes(engine):
-    """Leave out a backend whose tasks run in the driver's process."""
+    """Skip a backend whose tasks run in the driver's process."""
     if not ENGINES[engine].processes:
         pytest.skip(f"the tasks of {engine} run in this process")

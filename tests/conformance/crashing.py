@@ -1,4 +1,4 @@
-"""A program that runs a whole job on a backend, with a network that takes no time, and prints its rejects as JSON."""
+"""Run a job on a backend with a trivial network, and print its rejects as JSON."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ FEATURES = 8
 
 
 @dataclass(frozen=True)
-class Corner:
-    """Takes as features the first pixels of a picture."""
+class CornerNetwork:
+    """A network whose features are the first pixels of an image."""
 
     backbone: str = "MobileNetV2"
     engine: str = "openvino"
@@ -28,13 +28,13 @@ class Corner:
 
 
 def main(name, images, out):
-    pipeline.compile_network = lambda *_: Corner()
+    pipeline.compile_network = lambda *_: CornerNetwork()
     job = Job(images=images, out=out, components=2, partition_size=8, columns=("features",))
     with backends.load(name)(workers=1 if name == "local" else 2) as executor:
         print(json.dumps(dict(pipeline.run(job, executor).rejects)))
 
 
 if __name__ == "__main__":
-    from tests.conformance.crashing import main  # workers know the network by this name
+    from tests.conformance.crashing import main  # workers unpickle the network by this name
 
     main(*sys.argv[1:])

@@ -1,6 +1,6 @@
-"""A program that runs a backend from its start to its end, twice; given `wait`, it stays in a task for good.
+"""Start and close a backend twice, and print observations as JSON; with `wait`, block in a task forever.
 
-It prints what it saw as JSON. What else reaches the terminal is the engine's own.
+Any other output comes from the engine.
 """
 
 import json
@@ -12,32 +12,32 @@ import backends
 from fruits.executor import Executor
 from tests.conformance import tasks
 
-NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]  # pinned on workers, and left alone here
+NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]  # set on workers, and unchanged in this process
 
 
 def main(name, folder, wait=None):
     before = {variable: os.environ.get(variable) for variable in NAMES}
-    seen = []
+    observed = []
     for workers in (2, 1):
         with backends.load(name)(workers=workers) as executor:
             assert isinstance(executor, Executor)
             executor.start()
             if wait:
                 executor.map(tasks.sleep_forever, range(8), shared=folder)
-            seen.append([executor.parallelism, executor.map(tasks.environ, range(4), shared=NAMES), children()])
+            observed.append([executor.parallelism, executor.map(tasks.environ, range(4), shared=NAMES), children()])
     assert {variable: os.environ.get(variable) for variable in NAMES} == before
-    print(json.dumps({"seen": seen, "left": children()}))
+    print(json.dumps({"observed": observed, "left": children()}))
 
 
 def children():
     import psutil
 
-    found = []
+    commands = []
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
-            found.append(" ".join(child.cmdline()))
-    # multiprocessing keeps its tracker until the process ends
-    return [command for command in found if "resource_tracker" not in command]
+        with suppress(psutil.NoSuchProcess):  # it exited after it was listed
+            commands.append(" ".join(child.cmdline()))
+    # multiprocessing's tracker runs until this process exits
+    return [command for command in commands if "resource_tracker" not in command]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the suite sends to workers. Everything that a task is to be seen doing, it writes down as a file."""
+"""Tasks of the suite. They record their calls as files, which the tests count."""
 
 import os
 import signal
@@ -40,12 +40,12 @@ def megabyte(item, shared):
 
 
 def lock(item, shared):
-    """Return what does not pickle."""
+    """Return a value that cannot be pickled."""
     return threading.Lock()
 
 
 def behind_gate(item, shared):
-    """Return when the gate is open; only the last item has one."""
+    """Return immediately; for the last item, wait for the gate file."""
     gate, last = shared
     if item == last:
         wait_for(Path(gate))
@@ -56,32 +56,32 @@ def wait_for(path):
     end = time.monotonic() + GATE_SECONDS
     while not path.exists():
         if time.monotonic() > end:
-            raise TimeoutError(f"{path} never came")
+            raise TimeoutError(f"{path} was not created")
         time.sleep(0.01)
 
 
 def sleep_forever(item, shared):
-    note(shared, item)
+    record(shared, item)
     wait_for(Path(shared) / "never")
 
 
 def by_schedule(item, shared):
-    """Fail as often as the schedule says, and count the attempts."""
+    """Record the call; raise an exception in as many calls as scheduled for the item."""
     folder, schedule = shared
-    if note(folder, item) <= schedule.get(item, 0):
+    if record(folder, item) <= schedule.get(item, 0):
         raise ValueError(f"attempt on {item}")
     return item
 
 
 def refuse(item, shared):
-    note(shared, item)
-    raise DatasetError(f"{item} is no fruit")
+    record(shared, item)
+    raise DatasetError(f"{item} is not a fruit")
 
 
 def die(item, shared):
-    """Kill the worker as often as the schedule says, and count the attempts."""
+    """Record the call; kill the worker in as many calls as scheduled for the item."""
     folder, schedule = shared
-    if note(folder, item) <= schedule.get(item, 0):
+    if record(folder, item) <= schedule.get(item, 0):
         os.kill(os.getpid(), signal.SIGKILL)
     return item
 
@@ -91,28 +91,28 @@ def use(item, shared):
 
 
 class Counted:
-    """A value that writes down each time it is pickled and unpickled, and by whom."""
+    """A value that records each pickling, and each unpickling with its process."""
 
     def __init__(self, folder, value):
         self.folder, self.value = folder, value
 
     def __getstate__(self):
-        note(self.folder, "pickled")
+        record(self.folder, "pickled")
         return self.folder, self.value
 
     def __setstate__(self, state):
         self.folder, self.value = state
-        note(self.folder, f"unpickled by {os.getpid()}")
+        record(self.folder, f"unpickled by {os.getpid()}")
 
 
-def note(folder, what):
-    """Write down that something happened; return how often it has, now."""
-    place = Path(folder) / str(what)
+def record(folder, event):
+    """Record an event; return how often it has been recorded."""
+    place = Path(folder) / str(event)
     place.mkdir(exist_ok=True)
     (place / uuid.uuid4().hex).touch()
     return len(os.listdir(place))
 
 
-def notes(folder):
-    """Return what happened, and how often."""
+def recorded(folder):
+    """Return the events and their counts."""
     return {place.name: len(os.listdir(place)) for place in Path(folder).iterdir()}

@@ -1,4 +1,4 @@
-"""A picture that crashes the decoder costs one row: whole jobs, each in a process of its own."""
+"""An image that crashes the decoder is rejected, and the job continues. Each job runs in a separate process."""
 
 import json
 import os
@@ -17,8 +17,8 @@ from tests.conformance.conftest import ENGINES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
-# Every process of the job runs it first.
-BROKEN = """
+# A sitecustomize module, which every process of the job imports first.
+CRASHING_DECODER = """
 import signal
 from PIL.BmpImagePlugin import BmpImageFile
 
@@ -35,7 +35,7 @@ BmpImageFile.load = crash
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """30 pictures in four partitions, of which those of 13 x 13 are two of the second."""
+    """30 images in four partitions; two of the second one have 13 x 13 pixels."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(30):
@@ -46,13 +46,13 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("broken")
-    (folder / "sitecustomize.py").write_text(BROKEN)
+def crashing_decoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decoder")
+    (folder / "sitecustomize.py").write_text(CRASHING_DECODER)
     return folder
 
 
-def job(name, images, out, *path):
+def run_job(name, images, out, *path):
     return subprocess.run(
         [sys.executable, "-m", "tests.conformance.crashing", name, str(images), str(out)],
         cwd=ROOT,
@@ -67,7 +67,7 @@ def job(name, images, out, *path):
 @pytest.fixture(scope="module")
 def undisturbed(images, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "undisturbed"
-    done = job("local", images, out)
+    done = run_job("local", images, out)
     assert (done.returncode, json.loads(done.stdout)) == (0, {"empty": 1}), done.stderr
     return features(out)
 
@@ -78,12 +78,12 @@ def features(out):
 
 
 @pytest.mark.parametrize("name", list(backends.BACKENDS))
-def test_a_picture_that_crashes_the_decoder_is_a_reject(name, images, broken, undisturbed, tmp_path):
+def test_image_that_crashes_the_decoder_is_rejected(name, images, crashing_decoder, undisturbed, tmp_path):
     out = tmp_path / "out"
-    done = job(name, images, out, broken)
-    if not ENGINES[name].processes:  # it takes the command with it, and the same command gets past it
+    done = run_job(name, images, out, crashing_decoder)
+    if not ENGINES[name].processes:  # the driver crashes too; the same command resumes
         assert done.returncode == -signal.SIGSEGV
-        done = job(name, images, out, broken)
+        done = run_job(name, images, out, crashing_decoder)
     assert (done.returncode, json.loads(done.stdout or "{}")) == (0, {"crashed": 2, "empty": 1}), done.stderr
     rejects = pq.read_table(out / "rejects" / "part-00001.parquet").to_pylist()
     assert [row["path"] for row in rejects] == ["09.bmp", "12.bmp", "14.bmp"]

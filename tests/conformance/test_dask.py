@@ -1,4 +1,4 @@
-"""What is Dask's alone: clusters that run already, and the options."""
+"""Tests of Dask only: running clusters, replacement of workers, and arguments."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def cluster():
         yield cluster
 
 
-def test_it_attaches_to_an_address_and_leaves_the_cluster_running(cluster):
+def test_attached_cluster_is_left_running(cluster):
     for _ in range(2):
         with DaskExecutor(address=cluster.scheduler_address) as executor:
             assert executor.parallelism == 3
@@ -38,26 +38,26 @@ def test_it_attaches_to_an_address_and_leaves_the_cluster_running(cluster):
     assert cluster.status.name == "running"
 
 
-def test_it_tells_where_a_dashboard_is(cluster):
+def test_address_of_the_dashboard(cluster):
     with DaskExecutor(address=cluster.scheduler_address) as executor:
         assert urlsplit(executor.dashboard).port == urlsplit(cluster.dashboard_link).port
     with DaskExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
         assert executor.dashboard.startswith("http://127.0.0.1:")
 
 
-def setting_of_a_worker(name, shared):
+def worker_setting(name, shared):
     return dask.config.get(name)
 
 
-def test_nothing_interrupts_the_tasks_of_workers_that_are_started_here():
+def test_started_workers_have_profiling_and_frequent_ticks_disabled():
     names = ["distributed.worker.profile.enabled", "distributed.admin.tick.interval"]
     before = [dask.config.get(name) for name in names]
     with DaskExecutor(workers=1) as executor:
-        assert executor.map(setting_of_a_worker, names) == [False, "1s"]
+        assert executor.map(worker_setting, names) == [False, "1s"]
     assert [dask.config.get(name) for name in names] == before
 
 
-def test_workers_that_come_later_get_the_shared_value_too(cluster):
+def test_workers_that_join_later_receive_the_shared_value(cluster):
     with DaskExecutor(address=cluster.scheduler_address) as executor:
 
         def progress(index, outcome):
@@ -69,31 +69,31 @@ def test_workers_that_come_later_get_the_shared_value_too(cluster):
         assert executor.parallelism == 6
 
 
-def fruits_of(plugins):
+def fruits_plugins(plugins):
     return [name for name in plugins if "fruits" in name]
 
 
-def test_nothing_of_a_map_stays_behind(cluster):
+def test_map_removes_its_shared_value_from_scheduler_and_workers(cluster):
     with distributed.Client(cluster, set_as_default=False) as client:
         with DaskExecutor(client=client) as executor:
             executor.map(tasks.echo, range(9), shared="it")
-        assert client.run_on_scheduler(lambda dask_scheduler: fruits_of(dask_scheduler.worker_plugins)) == []
-        assert client.run(lambda dask_worker: fruits_of(dask_worker.plugins)) == {
+        assert client.run_on_scheduler(lambda dask_scheduler: fruits_plugins(dask_scheduler.worker_plugins)) == []
+        assert client.run(lambda dask_worker: fruits_plugins(dask_worker.plugins)) == {
             worker: [] for worker in client.nthreads()
         }
 
 
 def workers_of_this_process():
-    found = set()
+    workers = set()
     for process in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):  # a zombie has no command line
             if "spawn_main" in " ".join(process.cmdline()):
-                found.add(process)
-    return found
+                workers.add(process)
+    return workers
 
 
 @pytest.mark.timeout(120)
-def test_a_worker_that_is_stopped_while_it_starts_does_not_hold_up_the_end(monkeypatch):
+def test_worker_stopped_during_its_start_does_not_delay_closing(monkeypatch):
     monkeypatch.setattr(dask_cluster, "CLOSE_SECONDS", 2)
     others = workers_of_this_process()
     with DaskExecutor(workers=1) as executor:
@@ -107,8 +107,8 @@ def test_a_worker_that_is_stopped_while_it_starts_does_not_hold_up_the_end(monke
 
 
 @pytest.mark.timeout(120)
-def test_workers_that_ended_themselves_are_replaced(monkeypatch):
-    monkeypatch.setattr(dask_cluster, "KEEP_SECONDS", 0.2)
+def test_workers_that_exited_are_replaced(monkeypatch):
+    monkeypatch.setattr(dask_cluster, "CHECK_SECONDS", 0.2)
     with DaskExecutor(workers=2) as executor:
         executor.start()
         cluster = executor._cluster
@@ -121,37 +121,37 @@ def test_workers_that_ended_themselves_are_replaced(monkeypatch):
 
 
 @pytest.mark.timeout(120)
-def test_a_script_that_each_worker_would_run_again_is_told_so(tmp_path, monkeypatch):
+def test_script_without_main_guard_is_an_error(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text(
         "from backends.dask import cluster, executor as dask\n"
-        "dask.LOOK_SECONDS = cluster.KEEP_SECONDS = 0.2\n"
+        "dask.POLL_SECONDS = cluster.CHECK_SECONDS = 0.2\n"
         "with dask.DaskExecutor(workers=1) as executor:\n"
         "    executor.start()\n"
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.returncode == 1
-    assert 'Put what it does below a line: if __name__ == "__main__":' in done.stderr
-    assert "JobError: Dask workers end as they start, 3 times so far" in done.stderr
+    assert 'Move its statements below a line: if __name__ == "__main__":' in done.stderr
+    assert "JobError: Dask workers exit as they start, 3 times so far" in done.stderr
 
 
-def test_an_address_where_no_scheduler_answers(monkeypatch):
+def test_address_without_scheduler_is_rejected(monkeypatch):
     monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1)
     with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9 .*dask scheduler"):
         DaskExecutor(address="tcp://127.0.0.1:9").start()
 
 
-def test_an_address_that_asks_for_a_certificate():
+def test_missing_certificate_settings_are_named():
     with pytest.raises(SettingsError, match=r"not set: .*tls\.ca-file.*tls\.client\.cert.*tls\.client\.key"):
         DaskExecutor(address="tls://127.0.0.1:9").start()
 
 
-def test_an_address_that_is_none():
+def test_invalid_address_is_rejected():
     with pytest.raises(SettingsError, match="bogus"):
         DaskExecutor(address="bogus://127.0.0.1:1").start()
 
 
-def test_a_cluster_of_other_versions(cluster, monkeypatch):
+def test_cluster_with_other_versions_is_rejected(cluster, monkeypatch):
     def other(self):
         packages = {"python": "3.11.7.final.0", "dask": "2026.8.0", "distributed": "2026.8.0"}
         return {
@@ -165,13 +165,13 @@ def test_a_cluster_of_other_versions(cluster, monkeypatch):
         DaskExecutor(address=cluster.scheduler_address).start()
 
 
-def test_options_that_contradict_each_other():
+def test_contradicting_arguments_are_rejected():
     with pytest.raises(SettingsError, match="not several"):
         DaskExecutor(workers=2, address="tcp://127.0.0.1:1")
 
 
 @pytest.mark.timeout(120)
-def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
+def test_scheduler_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr("backends.dask.executor.ANSWER_SECONDS", 1)
     file = tmp_path / "scheduler.json"
     dask_command = Path(sys.executable).with_name("dask")
@@ -191,7 +191,7 @@ def test_a_scheduler_that_does_not_answer_is_told(tmp_path, monkeypatch):
             process.kill()
 
 
-def test_a_scheduler_that_goes_away():
+def test_scheduler_that_exits_is_an_error():
     cluster = distributed.LocalCluster(
         n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
     )

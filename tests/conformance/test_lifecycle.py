@@ -1,4 +1,4 @@
-"""What an executor leaves behind and says on the way, seen from outside: each in a process of its own."""
+"""Output, child processes and open ports of each executor, observed from outside in a separate process."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 
 import backends
 from tests.conformance import tasks
-from tests.conformance.conftest import ENGINES, JAVA_SAYS
+from tests.conformance.conftest import ENGINES, JAVA_WARNING
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
@@ -25,7 +25,7 @@ def name(request):
 
 @pytest.fixture
 def program(name, tmp_path):
-    """Start tests.conformance.lifecycle for a backend, as from a terminal, in an environment that pins no thread."""
+    """Return a function that starts tests.conformance.lifecycle in its own session, without thread limits."""
     environ = {key: value for key, value in os.environ.items() if not key.endswith("_NUM_THREADS")}
     started = []
 
@@ -48,22 +48,22 @@ def program(name, tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_it_ends_what_it_started_says_nothing_and_can_start_again(program, name):
+def test_executor_is_silent_leaves_no_process_and_can_start_again(program, name):
     process = program()
     out, err = process.communicate(timeout=SECONDS)
-    assert (process.returncode, err.replace(JAVA_SAYS, "")) == (0, "")
-    told = json.loads(out)
-    assert [parallelism for parallelism, *_ in told["seen"]] == [2, 1]
-    assert told["left"] == []
+    assert (process.returncode, err.replace(JAVA_WARNING, "")) == (0, "")
+    printed = json.loads(out)
+    assert [parallelism for parallelism, *_ in printed["observed"]] == [2, 1]
+    assert printed["left"] == []
     if ENGINES[name].processes:
-        for _, environs, children in told["seen"]:
+        for _, environs, children in printed["observed"]:
             assert children
             assert environs == [{name: "1" for name in environs[0]}] * 4
 
 
-def test_it_listens_on_this_machine_alone_and_ctrl_c_stops_it_at_once_without_a_word(program, name, tmp_path):
+def test_executor_listens_on_loopback_and_ctrl_c_stops_it_silently(program, name, tmp_path):
     if not ENGINES[name].processes:
-        pytest.skip(f"the tasks of {name} run in the driver's process, which waits for those that have begun")
+        pytest.skip(f"the tasks of {name} run in the driver's process, which waits for running tasks")
     process = program("wait")
     tasks.wait_for(tmp_path / "0")
     family = psutil.Process(process.pid).children(recursive=True)
@@ -77,6 +77,6 @@ def test_it_listens_on_this_machine_alone_and_ctrl_c_stops_it_at_once_without_a_
     assert listening == {"127.0.0.1"}
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err.replace(JAVA_SAYS, "")) == (130, "", "")
+    assert (process.returncode, out, err.replace(JAVA_WARNING, "")) == (130, "", "")
     _, alive = psutil.wait_procs(family, timeout=10)
     assert alive == []

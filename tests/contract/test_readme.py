@@ -211,7 +211,7 @@ from fruits.errors import TaskError
 if __name__ == "__main__":
     reported = []
     progress = lambda index, outcome: reported.append(outcome.value)
-    with ProcessesExecutor.of(Cluster("mine", "processes", 2)) as executor:
+    with ProcessesExecutor.from_cluster(Cluster("mine", "processes", 2)) as executor:
         assert executor.map(operator.mul, range(9), shared=3, progress=progress) == list(range(0, 27, 3))
         assert sorted(reported) == list(range(0, 27, 3))
         try:

@@ -31,7 +31,7 @@ IMAGES, PARTITION = 240, 4
 # Root can read files without read permission, unless it drops these capabilities.
 UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 SLOW = pytest.mark.slow
-KEPT = "What is finished is kept"
+KEPT = "Completed work is kept"
 
 
 class Ended(NamedTuple):

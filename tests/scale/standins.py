@@ -105,7 +105,7 @@ class Watched(Executor):
     parallelism = property(lambda self: self.inner.parallelism)
 
     @classmethod
-    def of(cls, cluster):
+    def from_cluster(cls, cluster):
         raise NotImplementedError
 
     def start(self):
