@@ -6,7 +6,7 @@ It runs PySpark's own daemon, which forks a worker for each slot, and adds:
   alternating runs). Removing Spark's archives from ``sys.path`` saves 0.08 s: while one is on it, Python reads its
   index again for every task (``importlib.invalidate_caches``). PySpark is installed outside of them. Importing the
   workers' packages before the first fork, and freezing them with ``gc.freeze``, saves 0.05 s: PySpark collects
-  garbage after every task. The start of a session takes as long as with PySpark's daemon.
+  garbage after every task. The duration of the start is the same.
 - The replacement of stopped workers, such as by SIGSTOP. One that is stopped for 10 s is killed, and Spark runs its
   task again: a job of 6 s was completed 13 s after the stop. Under PySpark's daemon, the same job was still waiting
   after 120 s, also with ``spark.speculation``, which does not apply to ``local``, and ``spark.task.reaper``.

@@ -1,6 +1,6 @@
-"""What stands in for the images, the network and the tasks: the driver and the engine do all their work, others none.
+"""Substitutes for the images, the network and the tasks, so that only the driver and the engine work.
 
-A task writes parts as small as they can be, and one byte to a ledger, which so counts how often each task was run.
+A task writes minimal parts, and appends one byte to a ledger file: its size is the number of calls.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ LABEL_IMAGES = 1000
 
 
 class Listing:
-    """As many images as the limit says, which exist in a listing only."""
+    """A listing of `limit` images that are not stored."""
 
     def __init__(self, address, *, limit, follow_links):
         self.address = address
@@ -42,7 +42,7 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class NeuralNetwork:
-    """Is of some weight, as a network is, and is never run."""
+    """A value as large as a network, which is never run."""
 
     backbone: str = "MobileNetV2"
     engine: str = "openvino"
@@ -60,7 +60,7 @@ def featurize(item, settings):
 
 
 def merge(item, out):
-    """Merge as the task does, but for the first level, whose features do not exist: each image has the same ones."""
+    """Merge like the real task, but compute the first level from constant features, because none are stored."""
     count("merge", out)
     group = item.group
     if group.level > 1:
@@ -81,26 +81,26 @@ STAND_INS = {"featurize": featurize, "merge": merge, "survey": survey, "verify_p
 
 
 def count(name, out):
-    """Add one to the ledger; writers on many processes do not disturb each other."""
+    """Append one byte to the ledger of a task; concurrent processes may append."""
     ledger = os.open(f"{out.address}.{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(ledger, b".")
     os.close(ledger)
 
 
 def counted(name, out):
-    """Return how often a task was run."""
+    """Return the number of calls of a task."""
     ledger = Path(f"{out}.{name}")
     return ledger.stat().st_size if ledger.exists() else 0
 
 
-class Watched(Executor):
-    """An executor that is given stand-ins for the tasks; it can stop the job when so many partitions are done."""
+class SimulatingExecutor(Executor):
+    """An executor that replaces the tasks. With `stop_at`, it interrupts the job after that many partitions."""
 
     def __init__(self, inner, stop_at=None):
         self.inner = inner
         self.name = inner.name
         self.stop_at = stop_at
-        self.held = 0  # the largest number of items that the engine had taken and not given back
+        self.held = 0  # the maximum of items taken by the engine and not yet returned
 
     parallelism = property(lambda self: self.inner.parallelism)
 
@@ -112,7 +112,7 @@ class Watched(Executor):
         self.inner.start()
 
     def map(self, task, items, *, shared=None, retries=2, progress=None):
-        taken, told = set(), 0
+        taken, completed = set(), 0
 
         class Items:
             def __len__(_):
@@ -120,15 +120,15 @@ class Watched(Executor):
 
             def __getitem__(_, index):
                 taken.add(index)
-                self.held = max(self.held, len(taken) - told)
+                self.held = max(self.held, len(taken) - completed)
                 return items[index]
 
-        def watch(index, outcome):
-            nonlocal told
-            told += 1
+        def count_completed(index, outcome):
+            nonlocal completed
+            completed += 1
             progress(index, outcome)
-            if task.__name__ == "featurize" and told == self.stop_at:
+            if task.__name__ == "featurize" and completed == self.stop_at:
                 raise KeyboardInterrupt
 
         stand_in = STAND_INS[task.__name__]
-        return self.inner.map(stand_in, Items(), shared=shared, retries=retries, progress=watch)
+        return self.inner.map(stand_in, Items(), shared=shared, retries=retries, progress=count_completed)

@@ -1,4 +1,4 @@
-"""The short form: a job that is stopped half-way and started again; `make scale` is the long one."""
+"""Short form of `make scale`: a simulated job that is stopped half-way and resumed."""
 
 import pytest
 
@@ -10,7 +10,7 @@ WINDOW = 3 * WORKERS
 
 
 @pytest.mark.parametrize(("backend", "partitions"), [("local", 400), ("dask", 64)])
-def test_an_engine_holds_a_window_of_a_job_and_a_restart_does_the_other_half(tmp_path, backend, partitions):
+def test_engine_takes_a_window_of_items_and_a_resumed_job_completes_the_rest(tmp_path, backend, partitions):
     out = str(tmp_path / "out")
     job = {"partitions": partitions, "partition_size": 10, "workers": WORKERS, "out": out}
     first = simulate(backend, **job, stop_at=partitions // 2)

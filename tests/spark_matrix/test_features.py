@@ -20,25 +20,25 @@ IMAGES, PARTITION_SIZE = 63, 8
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def reference(tmp_path_factory):
     """Images, their plan and features, and the network, written by the Python in FRUITS_PYTHON."""
-    folder = tmp_path_factory.mktemp("elsewhere")
+    folder = tmp_path_factory.mktemp("reference")
     python = os.environ.get("FRUITS_PYTHON", sys.executable)
-    subprocess.run([python, "-m", "tests.spark_matrix.elsewhere", str(folder)], cwd=ROOT, check=True, timeout=170)
+    subprocess.run([python, "-m", "tests.spark_matrix.reference", str(folder)], cwd=ROOT, check=True, timeout=170)
     return folder
 
 
-def test_features_equal_those_of_another_python(elsewhere, tmp_path):
-    shutil.copytree(elsewhere / "out" / "plan", tmp_path / "plan")
-    network = pickle.loads((elsewhere / "network.pickle").read_bytes())
-    source = FeaturizeSettings(Folder(str(elsewhere / "images")), Folder(str(tmp_path)), network)
+def test_features_equal_those_of_another_python(reference, tmp_path):
+    shutil.copytree(reference / "out" / "plan", tmp_path / "plan")
+    network = pickle.loads((reference / "network.pickle").read_bytes())
+    source = FeaturizeSettings(Folder(str(reference / "images")), Folder(str(tmp_path)), network)
     starts = range(0, IMAGES, PARTITION_SIZE)
     partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
     with SparkExecutor() as executor:  # reuses a running session of the suite
         reports = executor.map(featurize, [PlannedPartition(partition) for partition in partitions], shared=source)
     assert sum(report.rows for report in reports) == IMAGES - 3
     for kind in ("features", "rejects"):
-        expected = sorted((elsewhere / "out" / kind).iterdir())
+        expected = sorted((reference / "out" / kind).iterdir())
         assert len(expected) == len(partitions)
         for part in expected:
             assert pq.read_table(tmp_path / kind / part.name).equals(pq.read_table(part))

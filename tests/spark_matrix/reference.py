@@ -1,4 +1,4 @@
-"""Prepare the inputs of a worker with an old Python: ``python -m tests.spark_matrix.elsewhere FOLDER``.
+"""Prepare the inputs of a worker with an old Python: ``python -m tests.spark_matrix.reference FOLDER``.
 
 Run with a current Python, which writes the compiled network, images, their plan and the expected features.
 """
