@@ -40,7 +40,7 @@ def fit(features: Sequence[str], rows: Sequence[int], components: int | float) -
 
     eigenvalues = np.zeros(width)
     eigenvalues[: min(count, width)] = pca.explained_variance_
-    kept = choose_components(eigenvalues / eigenvalues.sum(), components)
+    kept = choose_components(eigenvalues / eigenvalues.sum(), components, count)
     return ScaledPCA(
         mean=np.asarray(scaler.mean_),
         scale=np.where(varies, np.asarray(scaler.scale_) * to_sample, 0.0),

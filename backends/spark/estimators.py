@@ -32,7 +32,7 @@ def fit(session: SparkSession, features: Sequence[str], rows: Sequence[int], com
 
     scale = scaler.std.toArray()
     ratio = pca.explainedVariance.toArray()
-    kept = choose_components(ratio, components)
+    kept = choose_components(ratio, components, count)
     return ScaledPCA(
         mean=scaler.mean.toArray(),
         scale=scale,

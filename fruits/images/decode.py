@@ -15,6 +15,7 @@ reason           meaning
 ``truncated``    the file ends before the image is complete
 ``undecodable``  the content is corrupt, or a variant that Pillow does not support
 ``crashed``      the decoder crashed; see :mod:`fruits.images.isolation`
+``non-finite``   the network returned NaN or infinity for it
 ================ =====================================================================================
 """
 
@@ -46,7 +47,17 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
 )  # in lower case
 
-REASONS = ("unreadable", "changed", "empty", "not-an-image", "too-large", "truncated", "undecodable", "crashed")
+REASONS = (
+    "unreadable",
+    "changed",
+    "empty",
+    "not-an-image",
+    "too-large",
+    "truncated",
+    "undecodable",
+    "crashed",
+    "non-finite",
+)
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels; resizing allocates 32 bytes for each

@@ -32,7 +32,7 @@ def check_components(components: int | float, rows: int, dimension: int) -> None
         )
 
 
-def choose_components(ratio: Float64, components: int | float) -> int:
+def choose_components(ratio: Float64, components: int | float, rows: int) -> int:
     """Return the number of components to keep: the count, or the fewest that reach the fraction of variance.
 
     Parameters
@@ -40,12 +40,16 @@ def choose_components(ratio: Float64, components: int | float) -> int:
     ratio : ndarray of shape (m,), float64
         The explained variance ratio of every component, decreasing.
     components : int or float
-        A count, or a fraction in (0, 1).
+        A count, or a fraction in (0, 1). A fraction never selects components beyond the numerical rank, whose variance
+        is a rounding error.
+    rows : int
+        The number of training rows, which bounds the rank by rows - 1.
     """
     if isinstance(components, int):
         return components
     reached = int(np.searchsorted(np.cumsum(ratio), components)) + 1
-    return min(reached, len(ratio))
+    tolerance = ratio[0] * len(ratio) * np.finfo(np.float64).eps  # as in numpy.linalg.matrix_rank
+    return min(reached, rows - 1, int(np.count_nonzero(ratio > tolerance)))
 
 
 def fix_signs(components: Float64) -> Float64:

@@ -28,9 +28,14 @@ REJECTS = pa.schema(
     ]
 )
 
-# Texts that a spreadsheet would run as a formula are escaped by a leading apostrophe. Texts that already have one are
-# escaped too, so that unescaping is unambiguous. Spreadsheets skip tabs and line ends; the last four are full-width.
-FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# A spreadsheet runs a cell that starts with one of these characters as a formula. It skips tabs and line ends; the last
+# four are full-width. Where it separates cells by semicolons or tabs, it ignores quotes within a cell, so that cells
+# also start after these separators and after line ends. An apostrophe makes such a cell a text. Cells that already have
+# one get another, so that unescaping is unambiguous.
+CELL_START = r"(?:\A|(?<=[;\t\r\n]))"
+FORMULA = "(?=[\"']*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20])"
+UNESCAPED = re.compile(CELL_START + FORMULA)
+ESCAPED = re.compile(CELL_START + "'" + FORMULA)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -57,8 +62,8 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
     model : ScaledPCA
         The model; applied in float64, and the result rounded to float32.
     format : {"parquet", "csv"}
-        In CSV a vector is one JSON cell, ``[a,b,…]``, with the fewest digits that give each float32 back. A text that
-        a spreadsheet would run as a formula has a leading apostrophe, which :func:`decode_rows` removes.
+        In CSV a vector is one JSON cell, ``[a,b,…]``, with the fewest digits that give each float32 back. Apostrophes,
+        which :func:`decode_rows` removes, keep a spreadsheet from running a text as a formula.
     columns : sequence of str
         The columns, in this order.
     """
@@ -124,11 +129,11 @@ def _vector_cells(values: Float32) -> Iterator[bytes]:
 def _text_cell(text: str | None) -> bytes:
     if text is None:
         return b""
-    return b'"%b%b"' % (b"'" * bool(FORMULA.match(text)), text.encode().replace(b'"', b'""'))
+    return b'"%b"' % UNESCAPED.sub("'", text).encode().replace(b'"', b'""')
 
 
 def _text(cell: str) -> str | None:
-    return (cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell) or None
+    return ESCAPED.sub("", cell) or None
 
 
 def _read_csv(text: str) -> dict[str, list[str | None] | Float32]:

@@ -71,7 +71,7 @@ class ScaledPCA:
 
     def components_reaching(self, fraction: float) -> int:
         """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1)."""
-        return choose_components(self.eigenvalues / self.eigenvalues.sum(), fraction)
+        return choose_components(self.eigenvalues / self.eigenvalues.sum(), fraction, self.rows)
 
     def transform(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Float64, Float64]:
         """Return the scaled features, (n, d), and the scores, (n, k), both float64.
@@ -83,9 +83,14 @@ class ScaledPCA:
         Raises
         ------
         ModelError
-            The model was fitted on another number of features.
+            The array is not two-dimensional, or the model was fitted on another number of features.
         """
-        if features.ndim != 2 or features.shape[1] != len(self.mean):
+        if features.ndim != 2:
+            raise ModelError(
+                f"features of shape {features.shape}: not allowed. Allowed: (n, {len(self.mean)}), a row for each "
+                "image. Give a single vector as vector[numpy.newaxis]."
+            )
+        if features.shape[1] != len(self.mean):
             raise ModelError(
                 f"features of shape {features.shape} do not fit a model of {len(self.mean)} features. "
                 "Use the backbone that the model was fitted with."

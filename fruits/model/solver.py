@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from fruits.errors import DatasetError
+from fruits.errors import DamageError, DatasetError
 from fruits.model.components import check_components, choose_components, fix_signs
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
@@ -29,12 +29,19 @@ def solve(moments: Moments, components: int | float, *, network: Mapping[str, st
 
     Raises
     ------
+    DamageError
+        The moments contain NaN or infinity, so a stored feature does.
     DatasetError
         There are fewer than two rows, or no feature varies.
     SettingsError
         The count exceeds the number of components.
     """
     check_components(components, moments.count, len(moments.mean))
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
+        raise DamageError(
+            "the moments of the features contain NaN or infinity, so stored features are corrupt. "
+            "Start the job again with `overwrite`."
+        )
     scale = np.sqrt(np.diagonal(moments.scatter) / (moments.count - 1))
     varies = scale > 0
     if not varies.any():
@@ -44,7 +51,7 @@ def solve(moments: Moments, components: int | float, *, network: Mapping[str, st
     with threadpool_limits(1):  # the number of threads changes the order of additions, and so the last bits
         values, vectors = np.linalg.eigh(covariance)
     values = np.ascontiguousarray(np.maximum(values[::-1], 0.0))  # rounding can make the smallest ones negative
-    kept = choose_components(values / values.sum(), components)
+    kept = choose_components(values / values.sum(), components, moments.count)
     return ScaledPCA(
         mean=moments.mean,
         scale=scale,

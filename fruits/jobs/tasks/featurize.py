@@ -27,7 +27,7 @@ from fruits.storage.checksums import CorruptPartError, read_part
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
-from fruits.text import utf8
+from fruits.text import utf8, without_secrets
 
 __all__ = [
     "IMAGES_PER_GROUP",
@@ -55,6 +55,7 @@ FILE_ERRORS = {
     errno.ENXIO,  # a socket, a FIFO or a device
     errno.ENODEV,
 }
+NON_FINITE = ImageError("non-finite", "its features contain NaN or infinity")
 
 Decoder = Callable[[bytes, int], NDArray[np.uint8]]
 
@@ -151,26 +152,36 @@ def _features(
     features = np.empty((len(entries), settings.network.features), np.float32)
     pixels = np.empty((IMAGES_PER_GROUP, size, size, 3), np.uint8)
     used: list[ImageEntry] = []
-    rejects: list[Reject] = []
+    rejects: dict[int, Reject] = {}
     for start in range(0, len(entries), IMAGES_PER_GROUP):
-        done = len(used)
-        for entry in entries[start : start + IMAGES_PER_GROUP]:
+        decoded: list[int] = []
+        for index, entry in enumerate(entries[start : start + IMAGES_PER_GROUP], start):
             try:
                 if entry.leads_out:
                     raise ImageError("unreadable", "its path leads out of the image folder")
                 with timer.step("read"):
                     data = image_bytes(next(contents))
                 with timer.step("decode"):
-                    pixels[len(used) - done] = decoder(data, size)
+                    pixels[len(decoded)] = decoder(data, size)
             except ImageError as error:
-                rejects.append((utf8(entry.path), entry.label and utf8(entry.label), error.reason, error.detail))
+                rejects[index] = _reject(entry, error)
             else:
-                used.append(entry)
+                decoded.append(index)
         with timer.step("network"):
-            features[done : len(used)] = featurizer(pixels[: len(used) - done])
+            computed = featurizer(pixels[: len(decoded)])
+        for index, row in zip(decoded, computed, strict=True):
+            if np.isfinite(row).all():
+                features[len(used)] = row
+                used.append(entries[index])
+            else:
+                rejects[index] = _reject(entries[index], NON_FINITE)
     paths = [utf8(entry.path) for entry in used]
     labels = [entry.label and utf8(entry.label) for entry in used]
-    return features_table(paths, labels, features[: len(used)]), rejects
+    return features_table(paths, labels, features[: len(used)]), [rejects[index] for index in sorted(rejects)]
+
+
+def _reject(entry: ImageEntry, error: ImageError) -> Reject:
+    return utf8(entry.path), entry.label and utf8(entry.label), error.reason, without_secrets(error.detail)
 
 
 def _entries(item: PlannedPartition, out: Folder) -> list[ImageEntry]:

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -126,6 +127,44 @@ def test_every_image_is_a_row_or_a_reject(job, images, tmp_path):
     assert sorted(paths + [reject["path"] for reject in rejects]) == listed
     assert {reject["path"]: reject["reason"] for reject in rejects}["label 2/zero.jpg"] == "empty"
     assert all(reject["label"] in reject["path"] and reject["detail"] for reject in rejects)
+
+
+@dataclasses.dataclass(frozen=True)
+class Overflowing(MeanColours):
+    """A network that returns a non-finite number for images with a white first pixel."""
+
+    value: float = float("nan")
+
+    def load(self):
+        finite = super().load()
+
+        def featurize(pixels):
+            features = finite(pixels)
+            features[pixels[:, 0, 0].min(axis=1) == 255, 3] = self.value
+            return features
+
+        return featurize
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("command", ["run", "transform"])
+def test_images_with_non_finite_features_are_rejects(command, value, job, images, tmp_path, monkeypatch):
+    if command == "transform":
+        pipeline.fit(dataclasses.replace(job, out=str(tmp_path / "model")), LocalExecutor())
+        job = dataclasses.replace(job, model=str(tmp_path / "model"))
+    for name in ("00 white.png", "zz white.png"):
+        Image.new("RGB", (20, 20), "white").save(images / "label 1" / name)
+    monkeypatch.setattr(pipeline, "compile_network", lambda *_: Overflowing(value=value))
+    report = getattr(pipeline, command)(dataclasses.replace(job, max_reject_fraction=0.2), LocalExecutor())
+    assert (report.images, report.rows, report.rejects["non-finite"]) == (34, 30, 2)
+    out = tmp_path / "out"
+    rejects = [row for path in sorted((out / "rejects").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert [(row["path"], row["detail"]) for row in rejects if row["reason"] == "non-finite"] == [
+        (f"label 1/{name} white.png", "its features contain NaN or infinity") for name in ("00", "zz")
+    ]
+    assert [row["path"] for row in rejects] == sorted(row["path"] for row in rejects)
+    rows = [row for path in (out / "rows").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert all(np.isfinite(row[name]).all() for row in rows for name in ("features", "scaled_features", "pca_features"))
 
 
 def test_rows_are_the_features_transformed_by_the_model(job):

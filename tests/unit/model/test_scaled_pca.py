@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fruits.errors import DatasetError, ModelError, SettingsError
+from fruits.errors import DamageError, DatasetError, ModelError, SettingsError
 from fruits.model.components import choose_components, fix_signs
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
@@ -72,7 +72,29 @@ def test_largest_magnitude_loading_is_positive(components):
     ("components", "kept"), [(1, 1), (3, 3), (0.4, 1), (0.5, 1), (0.51, 2), (0.8, 2), (0.9, 3), (0.999999, 4)]
 )
 def test_components_are_a_count_or_the_fewest_that_reach_a_fraction(components, kept):
-    assert choose_components(np.array([0.5, 0.3, 0.15, 0.05]), components) == kept
+    assert choose_components(np.array([0.5, 0.3, 0.15, 0.05]), components, 100) == kept
+
+
+@pytest.mark.parametrize("fraction", [0.9999999999999999, 0.999999999999999, 0.99])
+@pytest.mark.parametrize(
+    ("rows", "distinct", "rank"), [(10, 10, 9), (10, 4, 3), (200, 200, 12), (13, 13, 12), (2, 2, 1)]
+)
+def test_no_fraction_selects_more_components_than_the_rank(fraction, rows, distinct, rank):
+    features = sample(distinct)
+    features = features[np.arange(rows) % distinct]
+    model = solve(Moments.from_features(features), fraction)
+    assert len(model.components) <= rank
+    assert model.explained_variance_ratio.sum() == pytest.approx(
+        1 if fraction > 0.999 else model.explained_variance_ratio.sum()
+    )
+    assert model.components_reaching(fraction) == len(model.components)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_moments_of_non_finite_features_are_damage(features, value):
+    features[7, 3] = value
+    with np.errstate(invalid="ignore"), pytest.raises(DamageError, match="NaN or infinity"):
+        solve(Moments.from_features(features), 5)
 
 
 def test_too_many_components_are_rejected(features):
@@ -93,6 +115,12 @@ def test_one_row_or_equal_rows_are_rejected(features):
 def test_features_of_another_length_are_rejected(model):
     with pytest.raises(ModelError, match="12 features"):
         model.transform(np.zeros((3, 11), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(12,), (11,), (), (1, 3, 12)])
+def test_features_that_are_not_rows_are_rejected_with_the_allowed_shape(model, shape):
+    with pytest.raises(ModelError, match=r"Allowed: \(n, 12\).*vector\[numpy.newaxis\]"):
+        model.transform(np.zeros(shape, np.float32))
 
 
 def test_stored_model_is_read_back_bit_for_bit(model, tmp_path):
