@@ -11,6 +11,7 @@ from fruits.images.listing import Listing
 from fruits.images.plan import make_plan
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
 from fruits.network.featurizer import compile_network
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 
 
@@ -25,7 +26,7 @@ def run(task: Task) -> Timings:
         started = time.perf_counter()
         plan = make_plan(Listing(task.data), case.partition_size, out / "plan")
         listed = time.perf_counter()
-        settings = FeaturizeSettings(Folder.at(task.data), out, network)
+        settings = FeaturizeSettings(Folder.at(task.data), OwnedFolder(out), network)
         items = [PlannedPartition(partition) for partition in plan.partitions()]
         reports = executor.map(featurize, items, shared=settings)
         ended = time.perf_counter()

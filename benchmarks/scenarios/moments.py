@@ -25,6 +25,7 @@ from fruits.model.components import fix_signs
 from fruits.model.moments import Moments, levels
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import vectors
 
@@ -61,8 +62,8 @@ def run(task: Task) -> Timings:
             tree = levels(len(parts))
             for level in tree:
                 items = [MergeItem(group, (None,) * (group.stop - group.start)) for group in level]
-                executor.map(merge, items, shared=out)
-            model = solve(Moments.from_bytes(out.read(moments_name(len(tree), 0))), case.components)
+                executor.map(merge, items, shared=OwnedFolder(out))
+            model = solve(Moments.from_bytes(out.read(moments_name(OwnedFolder(out), len(tree), 0))), case.components)
         return _save(model, out, begin, started)
 
 

@@ -12,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fruits.jobs.job import COLUMNS
-from fruits.jobs.report import Report, SliceReport
+from fruits.jobs.report import Report, SliceReport, row_files
 from fruits.model.rows import decode_rows
+from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
 from fruits.text import duration, printable
 
@@ -192,11 +193,9 @@ def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
 
 def _examples(out: Folder) -> Iterable[Mapping[str, Any]]:
     """Yield the rows of an output, reading parts as needed."""
-    folder = out / "rows"
-    for name in folder.names():
-        if not name.startswith("part-"):
-            continue
-        columns = decode_rows(folder.read(name), name)
+    commit = last_commit(out)
+    for name in [] if commit is None else row_files(out, commit):
+        columns = decode_rows(out.read(name), name)
         for index in range(len(next(iter(columns.values())))):
             yield {column: values[index] for column, values in columns.items()}
 
@@ -211,7 +210,7 @@ def _cell(value: Any) -> str:
 def _files(report: Report) -> Mapping[str, str]:
     parts = {"fit": ("model", "features", "rejects"), "run": ("rows", "model", "features", "rejects")}
     names = parts.get(report.command, ("rows", "rejects"))
-    return {"files": f"{printable(report.out)}/", "": ", ".join((*(f"{name}/" for name in names), "report.json"))}
+    return {"files": f"{printable(report.out)}/", "": ", ".join(f"{name}/" for name in names)}
 
 
 def _facts(console: Console, facts: Mapping[str, str]) -> None:

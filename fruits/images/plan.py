@@ -21,7 +21,7 @@ from fruits.images.listing import ImageEntry
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import number_array, text_array
 
-__all__ = ["Partition", "Plan", "PlanDestination", "decode_partition", "make_plan", "plan_file", "read_partition"]
+__all__ = ["Partition", "Plan", "PlanDestination", "decode_partition", "make_plan", "plan_index", "read_partition"]
 
 PARTITIONS_PER_FILE = 64  # 64 row groups of 1,024 images are 1 to 2 MB: one request on S3
 SCHEMA = pa.schema(
@@ -155,14 +155,14 @@ class _PlanWriter:
         self.files += 1
 
 
-def plan_file(partition: Partition) -> str:
-    """Return the name of the plan file that contains a partition."""
-    return part_name(partition.index // PARTITIONS_PER_FILE, "parquet")
+def plan_index(partition: Partition) -> int:
+    """Return the index of the plan file that contains a partition."""
+    return partition.index // PARTITIONS_PER_FILE
 
 
-def read_partition(plan: Folder, partition: Partition) -> list[ImageEntry]:
-    """Return the images of a partition, in order, from a stored plan."""
-    return decode_partition(plan.read(plan_file(partition)), partition)
+def read_partition(plan: Folder, partition: Partition, owner: str = "") -> list[ImageEntry]:
+    """Return the images of a partition, in order, from the stored plan of a job."""
+    return decode_partition(plan.read(part_name(plan_index(partition), "parquet", owner)), partition)
 
 
 def decode_partition(data: bytes, partition: Partition) -> list[ImageEntry]:

@@ -13,7 +13,7 @@ __all__ = ["changes"]
 EXAMPLES = 3  # images named for each kind of change
 
 
-def changes(stored: Folder, plan: Plan, entries: Iterable[ImageEntry]) -> str:
+def changes(stored: Folder, owner: str, plan: Plan, entries: Iterable[ImageEntry]) -> str:
     """Return the differences as text: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
 
     Both are streamed once, in the order of their paths, so memory does not grow with the number of images.
@@ -25,7 +25,7 @@ def changes(stored: Folder, plan: Plan, entries: Iterable[ImageEntry]) -> str:
     """
     examples: dict[str, list[str]] = {"replaced": [], "added": [], "removed": []}
     counts = dict.fromkeys(examples, 0)
-    planned = (entry for partition in plan.partitions() for entry in read_partition(stored, partition))
+    planned = (entry for partition in plan.partitions() for entry in read_partition(stored, partition, owner))
     for before, now in _side_by_side(planned, iter(entries)):
         if before == now:
             continue

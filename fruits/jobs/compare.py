@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import OutputError
-from fruits.jobs.report import finished
+from fruits.jobs.report import finished, row_files
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.folder import Folder
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -81,9 +81,10 @@ def compare(a: str, b: str) -> Comparison:
     OutputError
         One of them is not a finished output, or their columns or kinds of output differ.
     """
-    left, right = finished(Folder.at(a)), finished(Folder.at(b))
-    models = [side.exists("model/model.json") for side in (left, right)]
-    parts = [(side / "rows").parts() for side in (left, right)]
+    left, right = Folder.at(a), Folder.at(b)
+    commits = finished(left), finished(right)
+    models = [commit.job["command"] != "transform" for commit in commits]
+    parts = [row_files(side, commit) for side, commit in zip((left, right), commits, strict=True)]
     if models[0] != models[1] and not all(parts):
         raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")
     differences: dict[str, Difference] = {}
@@ -93,7 +94,7 @@ def compare(a: str, b: str) -> Comparison:
     if any(parts):
         if not all(parts):
             raise OutputError(f"{a if parts[1] else b} contains a model and no rows. Compare two runs, or two fits.")
-        rows = _compare_rows(left, right, differences)
+        rows = _compare_rows(left, right, parts, differences)
     return Comparison(rows, all(models), tuple(differences.values()))
 
 
@@ -102,9 +103,9 @@ def _compare_models(a: ScaledPCA, b: ScaledPCA, differences: dict[str, Differenc
         _compare_arrays(f"model.{name}", getattr(a, name), getattr(b, name), "entry {}", differences)
 
 
-def _compare_rows(a: Folder, b: Folder, differences: dict[str, Difference]) -> int:
+def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differences: dict[str, Difference]) -> int:
     """Compare two sets of rows, one part of each in memory at a time, and return their number."""
-    left, right = _parts(a), _parts(b)
+    left, right = _columns(a, parts[0]), _columns(b, parts[1])
     one: Columns | None = None
     two: Columns | None = None
     rows = 0
@@ -142,12 +143,9 @@ def _compare_rows(a: Folder, b: Folder, differences: dict[str, Difference]) -> i
     return rows
 
 
-def _parts(side: Folder) -> Iterator[Columns]:
-    folder = side / "rows"
-    suffix = "csv" if any(name.endswith(".csv") for name in folder.names()) else "parquet"
-    for index in folder.parts():
-        name = part_name(index, suffix)
-        yield decode_rows(folder.read(name), f"{folder.address}/{name}")
+def _columns(side: Folder, names: Iterable[str]) -> Iterator[Columns]:
+    for name in names:
+        yield decode_rows(side.read(name), f"{side.address}/{name}")
 
 
 def _next(columns: Columns | None, parts: Iterator[Columns]) -> Columns | None:

@@ -1,4 +1,4 @@
-"""The identity of a job: the settings in ``job.json`` that determine every bit of its output."""
+"""The identity of a job: the settings, stored in its commits, that determine every bit of its output."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fruits.images.plan_changes import changes
 from fruits.jobs.job import Job
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork
+from fruits.storage.commits import Commit
 from fruits.storage.folder import Folder
 from fruits.text import brief, utf8
 
-__all__ = ["JOB", "check_same", "describe", "is_same", "stored_plan", "versions"]
+__all__ = ["check_same", "describe", "is_same", "stored_plan", "versions"]
 
 SCHEMA = "fruits.job/1"
-JOB = "job.json"
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
 def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: ScaledPCA | None) -> dict[str, object]:
-    """Return the content of ``job.json``: everything that determines the output, and thus not the backend."""
+    """Return the identity of a job: everything that determines its output, and thus not the backend."""
     identity: dict[str, object] = {
         "schema": SCHEMA,
         "command": command,
@@ -55,26 +55,26 @@ def is_same(stored: dict[str, object], requested: dict[str, object]) -> bool:
     return not any(_differences(stored, utf8(requested)))
 
 
-def check_same(
-    out: Folder, stored: dict[str, object], requested: dict[str, object], images: Iterable[ImageEntry]
-) -> None:
+def check_same(out: Folder, current: Commit, requested: dict[str, object], images: Iterable[ImageEntry]) -> None:
     """Raise an ``OutputError`` with all differences if a folder contains another job than the requested one.
 
     Parameters
     ----------
     out : Folder
-    stored, requested : dict
-        Identities, as :func:`describe` returns them.
+    current : Commit
+        The last commit of the folder.
+    requested : dict
+        The identity of the requested job.
     images : iterable of ImageEntry
         The listing; iterated again to name changed images.
     """
-    if differences := list(_differences(stored, utf8(requested))):
+    if differences := list(_differences(current.job, utf8(requested))):
         keys = {key for key, _, _ in differences}
         changed = ""
         if keys & {"images", "limit", "follow_links"}:  # these imply another plan
             differences = [each for each in differences if each[0] not in ("plan.images", "plan.digest")]
         elif "plan.digest" in keys:
-            changed = _changes(out, stored, images)
+            changed = _changes(out, current, images)
         lines = "".join(
             f"\n  {brief(key)}: {_value(old)} stored, {_value(new)} requested" for key, old, new in differences[:SHOWN]
         )
@@ -99,19 +99,21 @@ def stored_plan(out: Folder, identity: dict[str, Any]) -> Plan:
         case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
             if images >= 0 and size >= 1 and not others:
                 return Plan(images, size, digest)
-    raise OutputError(f"{out.address}/{JOB} is corrupt: its plan is {brief(plan)}. Use --overwrite to start again.")
+    raise OutputError(
+        f"{out.address} is corrupt: the plan in its commit is {brief(plan)}. Use --overwrite to start over."
+    )
 
 
 def _value(value: object) -> str:
-    """Return a value of ``job.json`` as text."""
+    """Return a value of an identity as text."""
     if value is None:
         return "nothing"
     return ", ".join(map(brief, value)) if isinstance(value, list) else brief(value)
 
 
-def _changes(out: Folder, stored: dict[str, Any], images: Iterable[ImageEntry]) -> str:
+def _changes(out: Folder, current: Commit, images: Iterable[ImageEntry]) -> str:
     try:
-        return f"\n  changed images: {changes(out / 'plan', stored_plan(out, stored), images)}"
+        return f"\n  changed images: {changes(out / 'plan', current.owner, stored_plan(out, current.job), images)}"
     except (OSError, FruitsError):  # the stored plan is corrupt; the other differences suffice
         return ""
 

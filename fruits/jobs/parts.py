@@ -16,12 +16,10 @@ from typing import Any, TypeVar
 from fruits.errors import RejectsError
 from fruits.images.plan import Partition
 from fruits.jobs.output import Output
-from fruits.jobs.report import REPORT
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.reports import MergeReport, PartitionReport, SurveyReport
 from fruits.jobs.tasks.survey import FinishedPartition, PartBatch, PartitionBatch, survey, verify_parts
 from fruits.storage.checksums import CorruptPart
-from fruits.storage.folder import part_name
 
 __all__ = ["OutputParts"]
 
@@ -72,19 +70,19 @@ class OutputParts:
         folder, suffix : str
             The folder and the suffix of the part that marks a partition as finished.
         """
-        # A job that this command starts owns no part yet: a part in its folder was written late, by a superseded job.
-        stored = set() if self._output.fresh else set((self._output.folder / folder).parts())
+        owned = self._output.owned
+        stored = set(owned.parts(folder))
         finished = [
             FinishedPartition(
                 partition,
-                self._manifest.get(f"rejects/{part_name(partition.index, 'parquet')}"),
-                self._manifest.get(f"{folder}/{part_name(partition.index, suffix)}"),
+                self._manifest.get(owned.part("rejects", partition.index, "parquet")),
+                self._manifest.get(owned.part(folder, partition.index, suffix)),
             )
             for partition in partitions
             if partition.index in stored
         ]
         batches = [PartitionBatch(tuple(some), folder, suffix) for some in _batches(finished)]
-        self._verify(Stage("survey", survey, self._output.folder, "partitions", len), batches)
+        self._verify(Stage("survey", survey, owned, "partitions", len), batches)
         self.resumed = len(self.reports)
         return [partition for partition in partitions if partition.index not in self.reports]
 
@@ -92,15 +90,18 @@ class OutputParts:
         """Verify the parts that the manifest lists; return the names of those that must be written."""
         listed = [(name, known) for name in names if (known := self._manifest.get(name)) is not None]
         batches = [PartBatch(tuple(some)) for some in _batches(listed)]
-        corrupt = self._verify(Stage("verify", verify_parts, self._output.folder, "parts", len), batches)
+        corrupt = self._verify(Stage("verify", verify_parts, self._output.owned, "parts", len), batches)
         return set(names) - {name for name, _ in listed} | {part.name for part in corrupt}
 
     def write(self, stage: Stage[Item, Any], items: Sequence[Item]) -> None:
         """Run a stage that writes parts, and record their checksums and reports."""
-        if items:
-            self._output.folder.remove(REPORT)  # until it is written again, the job counts as unfinished
         with self._flushed_manifest():
             self._runner.run(stage, items, self._record)
+
+    def manifest_files(self) -> dict[str, str]:
+        """Return the SHA-256 of the pages of the manifest, which are all written, by name."""
+        self._manifest.flush()
+        return self._manifest.files()
 
     def check_rejects(self, max_fraction: float) -> None:
         """Raise a ``RejectsError`` if a larger fraction of the images cannot be used."""

@@ -2,7 +2,7 @@
 
 ::
 
-    images → open the output: list → plan/ + job.json
+    images → open the output: list → commit → plan/
                │
                ▼
              featurize (map, one task a partition) → rejects/ + features/
@@ -11,7 +11,7 @@
              merge moments (map, level by level) → moments/ → solve → model/
                │
                ▼
-             write rows (map, one task a partition) → rows/ → report.json
+             write rows (map, one task a partition) → rows/ → report → commit
 
 ``transform`` goes from the images directly to ``rows/``, with a fitted model.
 
@@ -28,27 +28,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fruits.errors import DamageError, ModelError, OutputError, SettingsError, StorageError
+import orjson
+
+from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
 from fruits.executor import Executor, native_solver
-from fruits.images.plan import Partition, plan_file
+from fruits.images.plan import Partition, plan_index
 from fruits.jobs.identity import versions
 from fruits.jobs.job import Job
-from fruits.jobs.output import FOLDERS, Output, open_output
+from fruits.jobs.output import Output, open_output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks import featurize as featurizing
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, TransformSettings
 from fruits.jobs.tasks.moments import MergeItem, merge, moments_name
-from fruits.jobs.tasks.rows import FeaturizedPartition, RowSettings, features_name, rows_name, write_rows
+from fruits.jobs.tasks.rows import FeaturizedPartition, RowSettings, write_rows
 from fruits.model.components import check_components
 from fruits.model.moments import Group, Moments, levels
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.progress.reporter import Progress, Silent
-from fruits.storage.checksums import read_part
-from fruits.storage.folder import Folder
+from fruits.storage.checksums import checksum, read_part
+from fruits.storage.commits import complete
+from fruits.storage.folder import Folder, encode_json
 
 __all__ = ["fit", "run", "transform"]
 
@@ -112,9 +115,13 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
             partitions=len(output.plan.partitions()),
             **dataclasses.asdict(output.plan),
             fresh=output.fresh,
-            network=output.identity["network"],
+            network=output.commit.job["network"],
         )
-        report = _Pipeline(command, job, network, output, OutputParts(output, runner), runner).execute(model)
+        try:
+            report = _Pipeline(command, job, network, output, OutputParts(output, runner), runner).execute(model)
+        except JobError:
+            output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
+            raise
     progress.event(
         "job_end",
         images=report.images,
@@ -195,7 +202,7 @@ class _Pipeline:
             self._transform(selected, model)
         else:
             self._featurize(selected)
-        self.output.check_owner()
+        self.output.owned.check_owner()
         if self.job.shards is not None:
             if model is None and self.job.solver == "exact":
                 self._merge_moments(groups)
@@ -204,67 +211,66 @@ class _Pipeline:
         if model is None:
             model = self._fit()
             if self.command == "run":
-                self.output.check_owner()
+                self.output.owned.check_owner()
                 self._write_rows(partitions, model)
         return self._finish(model)
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
-        settings = FeaturizeSettings(Folder.at(self.job.images), self.output.folder, self.network)
+        settings = FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network)
         stage = Stage("featurize", featurizing.featurize, settings, "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "features", "parquet")
         self.parts.write(stage, self._planned(unfinished))
 
     def _transform(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
         settings = TransformSettings(
-            FeaturizeSettings(Folder.at(self.job.images), self.output.folder, self.network), self._row_settings(model)
+            FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network), self._row_settings(model)
         )
         stage = Stage("transform", featurizing.transform, settings, "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "rows", self.job.format)
         self.parts.write(stage, self._planned(unfinished))
 
     def _planned(self, partitions: Sequence[Partition]) -> list[PlannedPartition]:
-        checksums = self.output.plan_checksums
-        return [PlannedPartition(partition, checksums[f"plan/{plan_file(partition)}"]) for partition in partitions]
+        checksum = self.output.plan_checksum
+        return [PlannedPartition(partition, checksum(plan_index(partition))) for partition in partitions]
 
     def _row_settings(self, model: ScaledPCA) -> RowSettings:
-        return RowSettings(self.output.folder, model, self.job.format, self.job.columns)
+        return RowSettings(self.output.owned, model, self.job.format, self.job.columns)
 
     def _fit(self) -> ScaledPCA:
         """Return the fitted model: the stored one, or one that is solved from the stored features."""
-        folder = self.output.folder / "model"
         rows = [self.parts.reports[index].rows for index in range(len(self.parts.reports))]
         check_components(self.job.components, sum(rows), self.network.features)
         if self.job.solver == "exact":
             for level in levels(len(rows)):
                 self._merge_moments(level)
-        if folder.exists("model.json"):
+        if self.output.owned.name("model", "json") in (self.output.folder / "model").names():
             try:
-                return ScaledPCA.load(folder)
+                return ScaledPCA.load(self.output.folder)
             except ModelError as error:
                 self.runner.progress.event("damage", f"corrupt: {error}; solving again", parts=["model"])
         model = self._solve_native(rows) if self.job.solver == "native" else self._solve(rows)
-        self.output.folder.remove(REPORT)
-        model.save(folder)
+        for name, data in model.encode(self.output.owned.owner).items():
+            self.output.owned.write(f"model/{name}", data)
         return model
 
     def _merge_moments(self, groups: Sequence[Group]) -> None:
         """Merge the groups of one level."""
-        names = {group: moments_name(group.level, group.index) for group in groups}
+        names = {group: moments_name(self.output.owned, group.level, group.index) for group in groups}
         unfinished = self.parts.unfinished(list(names.values()))
         items = [MergeItem(group, self._input_checksums(group)) for group in groups if names[group] in unfinished]
-        self.parts.write(Stage("moments", merge, self.output.folder, "groups", lambda _: 1), items)
+        self.parts.write(Stage("moments", merge, self.output.owned, "groups", lambda _: 1), items)
 
     def _input_checksums(self, group: Group) -> tuple[bytes, ...]:
         """Return the SHA-256 of the features, or of the nodes, that a group merges."""
-        indices = range(group.start, group.stop)
-        below = group.level - 1
-        names = [moments_name(below, index) if below else features_name(index) for index in indices]
-        return tuple(map(self.parts.checksum, names))
+        owned, indices, below = self.output.owned, range(group.start, group.stop), group.level - 1
+        if below:
+            return tuple(self.parts.checksum(moments_name(owned, below, index)) for index in indices)
+        return tuple(self.parts.checksum(owned.part("features", index, "parquet")) for index in indices)
 
     def _solve(self, rows: Sequence[int]) -> ScaledPCA:
         """Solve the model from the root of the merge tree."""
         out = self.output.folder
-        name = moments_name(len(levels(len(rows))), 0)
+        name = moments_name(self.output.owned, len(levels(len(rows))), 0)
         moments = Moments.from_bytes(read_part(out, name, self.parts.checksum(name)))
         if moments.count != sum(rows):
             raise DamageError(
@@ -278,7 +284,8 @@ class _Pipeline:
         """Fit the model with the engine's own estimators."""
         self.runner.start()
         with self.runner.timed("native fit"):
-            features = [f"{self.output.folder.address}/{features_name(index)}" for index in range(len(rows))]
+            owned, address = self.output.owned, self.output.folder.address
+            features = [f"{address}/{owned.part('features', index, 'parquet')}" for index in range(len(rows))]
             fitted = native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
         return dataclasses.replace(fitted, network=self._network_identity())
 
@@ -289,10 +296,11 @@ class _Pipeline:
     def _write_rows(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
         """Write the rows of the partitions from their stored features."""
         settings = self._row_settings(model)
-        names = {partition: rows_name(partition.index, settings.format) for partition in partitions}
+        owned = self.output.owned
+        names = {partition: owned.part("rows", partition.index, settings.format) for partition in partitions}
         unfinished = self.parts.unfinished(list(names.values()))
         items = [
-            FeaturizedPartition(partition, self.parts.checksum(features_name(partition.index)))
+            FeaturizedPartition(partition, self.parts.checksum(owned.part("features", partition.index, "parquet")))
             for partition in partitions
             if names[partition] in unfinished
         ]
@@ -300,7 +308,7 @@ class _Pipeline:
 
     def _finish(self, model: ScaledPCA) -> Report:
         """Check that every image is accounted for, and write the report, which marks the output as complete."""
-        out, images = self.output.folder, self.output.plan.images
+        owned, out, images = self.output.owned, self.output.folder, self.output.plan.images
         totals = self.parts.totals(self.command)
         rejected = sum(totals["rejects"].values())
         if totals["rows"] + rejected != images:
@@ -308,29 +316,50 @@ class _Pipeline:
                 f"{out.address}: {images:,} images were listed, but {totals['rows']:,} rows and {rejected:,} rejects "
                 "are stored. Give another --out."
             )
-        self.output.check_owner()
-        if out.exists(REPORT):
-            try:
-                report = Report.of(out.read_json(REPORT), f"{out.address}/{REPORT}")
-                self.runner.progress.note("the output was complete already; all its parts were verified")
-                return report
-            except (OutputError, DamageError) as error:
-                self.runner.progress.event("damage", f"corrupt: {REPORT}; writing it again", parts=[str(error)])
-        out.sweep()
-        for folder in (*FOLDERS, *(f"moments/{name}" for name in (out / "moments").names())):
-            (out / folder).sweep()
-        report = Report(
+        report = self._stored_report() or Report(
             **totals,
             ignored=self.output.ignored,
             components=len(model.components),
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
         )
-        out.write_json(REPORT, report.to_dict())
+        data = self._publish_report(encode_json(report.to_dict()))
+        files = self.parts.manifest_files() | {owned.name(REPORT, "json"): checksum(data).hex()}
+        if self.command != "transform":
+            files |= {f"model/{name}": checksum(data).hex() for name, data in model.encode(owned.owner).items()}
+        commit = self.output.commit
+        if not (commit.complete and files.items() <= commit.files.items()) and not complete(out, commit, files):
+            owned.check_owner()  # a twin was faster, unless another job claimed the folder
+        for folder in self.output.subfolders():
+            owned.sweep(folder)
+        return report
+
+    def _publish_report(self, data: bytes) -> bytes:
+        """Publish the report of a job, unless a twin has; return the content of the published one."""
+        out, name = self.output.owned, self.output.owned.name(REPORT, "json")
+        if self.output.commit.complete:  # its report was read, or is corrupt
+            if self.output.commit.files.get(name) != checksum(data).hex():
+                out.write(name, data)
+            return data
+        out.check_owner()
+        return data if out.folder.create(name, data) else out.folder.read(name)
+
+    def _stored_report(self) -> Report | None:
+        """Return the report of a job that was complete before this command; None if it is missing or corrupt."""
+        out, name = self.output.folder, self.output.owned.name(REPORT, "json")
+        if not self.output.commit.complete:
+            return None
+        try:
+            data = read_part(out, name, bytes.fromhex(self.output.commit.files[name]))
+            report = Report.of(orjson.loads(data), f"{out.address}/{name}")
+        except (DamageError, KeyError, ValueError) as error:
+            self.runner.progress.event("damage", f"corrupt: {name}; writing it again", parts=[str(error)])
+            return None
+        self.runner.progress.note("the output was complete already; all its parts were verified")
         return report
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        finished = (self.output.folder / ("rows" if self.command == "transform" else "features")).parts()
+        finished = self.output.owned.parts("rows" if self.command == "transform" else "features")
         return SliceReport(
             **self.parts.totals(self.command),
             shards=str(self.job.shards),

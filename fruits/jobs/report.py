@@ -1,4 +1,4 @@
-"""Reports: the content of ``report.json``, and the result of a slice."""
+"""Reports: the result of a job, stored when it completes, and the result of a slice."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fruits.errors import DamageError, OutputError
+from fruits.storage.commits import Commit, OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
-__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_from_dict"]
+__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_from_dict", "row_files"]
 
-REPORT = "report.json"  # the completion marker of an output
+REPORT = "report"  # report-OWNER.json
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The result of a finished job, also stored as ``report.json``.
+    """The result of a finished job, also stored in its output as ``report-OWNER.json``.
 
     Attributes
     ----------
@@ -132,20 +133,27 @@ def report_from_dict(values: dict[str, Any]) -> Report | SliceReport:
     return SliceReport(**values) if "shards" in values else Report(**values)
 
 
-def finished(out: Folder) -> Folder:
-    """Return an output folder if it is complete.
+def row_files(out: Folder, commit: Commit) -> list[str]:
+    """Return the names of the rows of an output in order, below the output folder; empty for a fit."""
+    if commit.job["command"] == "fit":
+        return []
+    owned = OwnedFolder(out, commit.owner, commit.number)
+    return [owned.part("rows", index, str(commit.job["format"])) for index in owned.parts("rows")]
+
+
+def finished(out: Folder) -> Commit:
+    """Return the last commit of an output folder that is complete.
 
     Raises
     ------
     OutputError
-        The folder cannot be read, or contains no report.
+        The folder cannot be read, or contains no complete output.
     """
     try:
-        found = out.exists(REPORT)
+        commit = last_commit(out)
     except OSError as error:
         raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
-    if not found:
-        raise OutputError(
-            f"{out.address}: no finished output ({REPORT} is missing). Give the --out of a finished command."
-        )
-    return out
+    if commit is None or not commit.complete:
+        state = "its job has not finished" if commit is not None else "no job has written to it"
+        raise OutputError(f"{out.address}: no finished output ({state}). Give the --out of a finished command.")
+    return commit

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.errors import OutputError
-from fruits.jobs.identity import JOB, stored_plan
-from fruits.jobs.report import REPORT
+from fruits.jobs.identity import stored_plan
 from fruits.jobs.tasks.rejects import ACCOUNT
 from fruits.model.moments import levels
+from fruits.storage.commits import COMMITS, OwnedFolder, last_commit
 from fruits.storage.folder import Folder, part_index
 from fruits.storage.stores import FileInfo
 
@@ -126,30 +126,31 @@ def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
 
 
 def _status(out: Folder, now: Callable[[], float]) -> Status:
-    files = out.files()
-    if JOB not in files:
-        listing = " Its images are being listed, or listing was interrupted." if "plan" in out.names() else ""
-        raise OutputError(f"{out.address}: no job here ({JOB} is missing).{listing} Give the --out of a job.")
-    job: Any = out.read_json(JOB)
-    plan = stored_plan(out, job)
+    commit = last_commit(out)
+    if commit is None:
+        raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the --out of a job.")
+    plan = stored_plan(out, commit.job)
     partitions = len(range(0, plan.images, plan.partition_size))
-    parts = _parts(out, job, partitions)
+    parts = _parts(OwnedFolder(out, commit.owner, commit.number), commit.job, partitions)
     stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]
-    complete = REPORT in files
     network = next(iter(parts.values()))[0]
-    rejects, surveyed = _rejects(out, network)
+    rejects, surveyed = _rejects(out, commit.owner, network)
     images_done = sum(min(plan.partition_size, plan.images - index * plan.partition_size) for index in network)
-    stored = [files[JOB].modified, *(file.modified for found, *_ in parts.values() for file in found.values())]
+    commits = (out / COMMITS).files().values()
+    stored = [
+        *(file.modified for file in commits),
+        *(file.modified for found, *_ in parts.values() for file in found.values()),
+    ]
     idle = max(0.0, now() - max(stored)) if max(stored) else None
     under_way = next((found for found, total, _ in parts.values() if len(found) < total), {})
     interval = _interval(under_way)
-    moves = not complete and idle is not None and idle <= max(STILL_SECONDS, 5 * (interval or 0))
+    moves = not commit.complete and idle is not None and idle <= max(STILL_SECONDS, 5 * (interval or 0))
     stage = _under_way(stages)
     per_part = interval if moves and stage is not None and stage.unit == "partitions" else None
     return Status(
         out=out.address,
-        command=str(job["command"]),
-        complete=complete,
+        command=str(commit.job["command"]),
+        complete=commit.complete,
         images=plan.images,
         partitions=partitions,
         stages=stages,
@@ -169,35 +170,36 @@ def _under_way(stages: Sequence[StageStatus]) -> StageStatus | None:
 
 
 def _parts(
-    out: Folder, job: Mapping[str, Any], partitions: int
+    out: OwnedFolder, job: Mapping[str, Any], partitions: int
 ) -> Mapping[str, tuple[Mapping[int, FileInfo], int, str]]:
     """Return the stored parts, the number of parts and the unit of each stage, in the order of execution."""
-    rows = _stored(out / "rows", partitions), partitions, "partitions"
+    rows = _stored(out, "rows", partitions), partitions, "partitions"
     if job["command"] == "transform":
         return {"transform": rows}
-    model = dict(enumerate(file for name, file in (out / "model").files().items() if name == "model.json"))
-    found = {"featurize": (_stored(out / "features", partitions), partitions, "partitions")}
+    model_name = out.name("model", "json")
+    model = dict(enumerate(file for name, file in (out.folder / "model").files().items() if name == model_name))
+    found = {"featurize": (_stored(out, "features", partitions), partitions, "partitions")}
     if job["solver"] == "native":
         found["native fit"] = model, 1, "models"
     else:
         tree = levels(partitions)
-        merged = (_stored(out / "moments" / f"level-{level[0].level}", len(level)).values() for level in tree)
+        merged = (_stored(out, f"moments/level-{level[0].level}", len(level)).values() for level in tree)
         files = [file for level in merged for file in level]
         found["moments"] = dict(enumerate(files)), sum(len(level) for level in tree), "groups"
         found["solve"] = model, 1, "models"
     return found | ({"rows": rows} if job["command"] == "run" else {})
 
 
-def _stored(folder: Folder, count: int) -> dict[int, FileInfo]:
-    """Return the stored parts of a folder with an index below `count`."""
-    found = ((part_index(name), file) for name, file in folder.files().items())
+def _stored(out: OwnedFolder, kind: str, count: int) -> dict[int, FileInfo]:
+    """Return the stored parts of the job in a folder with an index below `count`."""
+    found = ((part_index(name, out.owner), file) for name, file in (out.folder / kind).files().items())
     return {index: file for index, file in found if index is not None and index < count}
 
 
-def _rejects(out: Folder, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
+def _rejects(out: Folder, owner: str, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
     """Return the number of rejects by reason, and the number of partitions that were read for it."""
     stored = (out / "rejects").files()
-    names = [name for name in stored if part_index(name) in done]
+    names = [name for name in stored if part_index(name, owner) in done]
     counts: Counter[str] = Counter()
     surveyed = 0
     for content in (out / "rejects").fetch((name, stored[name].size, "") for name in islice(names, SURVEYED)):

@@ -1,21 +1,19 @@
-"""Verification of a finished output: every part exists and has the SHA-256 that the manifest lists."""
+"""Verification of a finished output: every file that its last commit lists exists and has the listed SHA-256."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from fruits.errors import ModelError, OutputError
-from fruits.images.plan import Plan, plan_file
-from fruits.jobs.identity import JOB, stored_plan
+from fruits.errors import ModelError
+from fruits.jobs.output import FOLDERS
 from fruits.jobs.report import finished
-from fruits.jobs.tasks.moments import moments_name
-from fruits.model.moments import levels
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
-from fruits.storage.checksums import CorruptPart, CorruptPartError, Manifest, read_part
-from fruits.storage.folder import Folder, is_temporary, part_name
+from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, parse_page, read_part
+from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["Verification", "verify"]
 
@@ -29,11 +27,12 @@ class Verification:
     Attributes
     ----------
     parts, bytes : int
-        The number of intact parts, and their size.
+        The number of intact files, and their size.
     corrupt : tuple of CorruptPart
-        The missing and the corrupt parts.
+        The missing and the corrupt files.
     unexpected : tuple of str
-        Files in the folders of the parts that do not belong to this job, by name below the output folder.
+        Files in the folders of the output that do not belong to it, by name below the output folder. No command reads
+        them, and the next command of the job removes those of other jobs.
     """
 
     parts: int
@@ -43,81 +42,72 @@ class Verification:
 
     @property
     def is_intact(self) -> bool:
-        """Whether no part is corrupt, and no file unexpected."""
-        return not (self.corrupt or self.unexpected)
+        """Whether no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file."""
+        return not self.corrupt and not any(name.startswith("rows/") for name in self.unexpected)
 
 
 def verify(address: str, progress: Progress) -> Verification:
-    """Read every part of a finished output, and compare it with the manifest.
+    """Read every file of a finished output, and compare it with the last commit.
 
     Parameters
     ----------
     address : str
         The output folder.
     progress : Progress
-        The listener for the count of parts.
+        The listener for the count of files.
 
     Raises
     ------
     OutputError
-        There is no finished output at this address.
+        The folder contains no finished output.
     """
-    out = finished(Folder.at(address))
-    if not out.exists(JOB):
-        raise OutputError(
-            f"{out.address}: no finished output ({JOB} is missing). Give the --out of a finished command."
-        )
-    identity = out.read_json(JOB)
-    try:
-        expected = list(_part_names(identity, stored_plan(out, identity)))
-    except (KeyError, ValueError) as error:
-        raise OutputError(f"{out.address}/{JOB} is corrupt: {error!r}. Use --overwrite to start again.") from error
-    manifest = Manifest.load(out)
+    out = Folder.at(address)
+    commit = finished(out)
     corrupt: list[CorruptPart] = []
+    expected = dict(commit.files)
+    for name in commit.files:
+        if name.startswith(f"{MANIFEST}/"):
+            expected |= _listed_parts(out, name, commit.files[name])
     intact = size = 0
-
-    def check(name: str) -> int | CorruptPart:
-        known = manifest.get(name)
-        if known is None:
-            return CorruptPart(name, "not in the manifest")
-        try:
-            return len(read_part(out, name, known))
-        except CorruptPartError as error:
-            return error.part
-
     with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(check, expected):
+        for found in pool.map(partial(_check, out), expected.items()):
             if isinstance(found, CorruptPart):
                 corrupt.append(found)
             else:
                 intact, size = intact + 1, size + found
             stage.advance(1)
-    if identity["command"] != "transform":
+    if commit.job["command"] != "transform" and not any(part.name.startswith("model/") for part in corrupt):
         try:
-            ScaledPCA.load(out / "model")
+            ScaledPCA.load(out)
         except ModelError as error:
             corrupt.append(CorruptPart("model", str(error)))
     return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, expected)))
 
 
-def _unexpected_files(out: Folder, expected: list[str]) -> Iterator[str]:
-    """Yield the files in the folders of the parts that are not parts of the job."""
-    for folder in sorted({name.rpartition("/")[0] for name in expected}):
-        names = {f"{folder}/{name}" for name in (out / folder).names() if not is_temporary(name)}
-        yield from sorted(names.difference(expected))
+def _listed_parts(out: Folder, page: str, known: str) -> dict[str, str]:
+    """Return the SHA-256 of the parts on a page of the manifest; none if the page is corrupt."""
+    try:
+        return {name: value.hex() for name, value in parse_page(read_part(out, page, bytes.fromhex(known))).items()}
+    except CorruptPartError:
+        return {}
 
 
-def _part_names(identity: dict[str, object], plan: Plan) -> Iterator[str]:
-    """Yield the names of the parts of a finished job."""
-    partitions = plan.partitions()
-    yield from (f"plan/{name}" for name in sorted({plan_file(partition) for partition in partitions}))
-    folders = [("rejects", "parquet")]
-    if identity["command"] != "transform":
-        folders.append(("features", "parquet"))
-        if identity["solver"] == "exact":
-            for level in levels(len(partitions)):
-                yield from (moments_name(group.level, group.index) for group in level)
-    if identity["command"] != "fit":
-        folders.append(("rows", str(identity["format"])))
-    for folder, suffix in folders:
-        yield from (f"{folder}/{part_name(partition.index, suffix)}" for partition in partitions)
+def _check(out: Folder, file: tuple[str, str]) -> int | CorruptPart:
+    """Return the size of an intact file."""
+    name, known = file
+    try:
+        return len(read_part(out, name, bytes.fromhex(known)))
+    except CorruptPartError as error:
+        return error.part
+
+
+def _unexpected_files(out: Folder, expected: Iterable[str]) -> Iterator[str]:
+    """Yield the files in the folders of an output that it does not list."""
+    known = set(expected)
+    levels = [f"moments/{name}" for name in (out / "moments").names()]
+    for folder in (*(name for name in FOLDERS if name != "moments"), *levels):
+        yield from (
+            name
+            for file in (out / folder).names()
+            if not is_temporary(file) and (name := f"{folder}/{file}") not in known
+        )

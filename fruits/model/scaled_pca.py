@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fruits.errors import ModelError
 from fruits.model import conversions
 from fruits.model.components import choose_components
-from fruits.model.model_files import ARRAYS, StoredModel, encode_arrays, read_model, write_model
+from fruits.model.model_files import ARRAYS, StoredModel, encode_arrays, encode_model, read_model
 from fruits.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -110,7 +110,12 @@ class ScaledPCA:
     def save(self, folder: str | Folder) -> None:
         """Write the model to a folder, as ``model.json`` and ``scaled_pca.safetensors``."""
         out = folder if isinstance(folder, Folder) else Folder.at(folder)
-        write_model(out, StoredModel(self._arrays(), self.rows, self.network), self.explained_variance_ratio)
+        for name, data in self.encode().items():
+            out.write(name, data)
+
+    def encode(self, owner: str = "") -> dict[str, bytes]:
+        """Return the files of the model by name, in the order in which they must be written."""
+        return encode_model(StoredModel(self._arrays(), self.rows, self.network), self.explained_variance_ratio, owner)
 
     @classmethod
     def load(cls, folder: str | Folder) -> ScaledPCA:

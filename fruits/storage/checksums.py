@@ -1,8 +1,10 @@
 """Checksums: the SHA-256 of every stored part, and the manifest that lists them.
 
 The manifest is a folder of pages in the format of ``sha256sum``. In the output folder, ``cat manifest/* | sha256sum
---check`` verifies all parts. The driver writes a page when it is full and when a stage ends. A killed driver may leave
-finished partitions that no page lists; :func:`fruits.jobs.tasks.survey.survey` verifies those by their account.
+--check`` verifies all parts. The driver writes a page when it is full, every ten seconds and when a stage ends. A
+killed driver may leave finished partitions that no page lists; the survey task verifies those by their account.
+
+The name of a page contains a digest of its content, so that two commands on one job cannot replace each other's pages.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from fruits.errors import DamageError
+from fruits.storage.commits import OwnedFolder, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["CorruptPart", "CorruptPartError", "Manifest", "checksum", "read_part"]
+__all__ = ["MANIFEST", "CorruptPart", "CorruptPartError", "Manifest", "checksum", "parse_page", "read_part"]
 
+MANIFEST = "manifest"
 PAGE = 512  # parts of one folder: a page of 50 KB
 READERS = 16
-NAME = re.compile(r"^(?P<folder>.+)/part-(?P<index>\d{5,})\.\w+$")
+NAME = re.compile(r"^(?P<folder>.+)/part-(?P<index>\d{5,})-[0-9a-f]{12}\.\w+$")
 LINE = re.compile(r"^(?P<checksum>[0-9a-f]{64})  (?P<name>.+)$")
 
 
@@ -87,28 +91,32 @@ def read_part(out: Folder, name: str, expected: bytes | None) -> bytes:
 
 
 class Manifest:
-    """The checksums of the parts of one output, stored as pages.
+    """The checksums of the parts of one job, stored as pages.
 
     Parameters
     ----------
-    out : Folder
+    out : OwnedFolder
         The output folder.
     """
 
-    def __init__(self, out: Folder) -> None:
+    def __init__(self, out: OwnedFolder) -> None:
+        self._out = out
         self._pages: dict[str, dict[str, bytes]] = {}
-        self._unwritten: set[str] = set()
-        self._folder = out / "manifest"
+        self._changed: set[str] = set()
+        self._written: dict[str, set[str]] = {}  # by page, the names of its stored versions
 
     @classmethod
-    def load(cls, out: Folder) -> Manifest:
-        """Return the stored manifest of an output; corrupt pages are ignored."""
+    def load(cls, out: OwnedFolder) -> Manifest:
+        """Return the stored manifest of a job, the union of its pages; corrupt pages are ignored."""
         manifest = cls(out)
-        pages = [name for name in manifest._folder.names() if not is_temporary(name)]
+        folder = out.folder / MANIFEST
+        names = [name for name in folder.names() if not is_temporary(name) and owner_in(name) == out.owner]
         with ThreadPoolExecutor(READERS) as pool:
-            for data in pool.map(manifest._folder.read, pages):
-                for name, known in _parse(data).items():
+            for file, data in zip(names, pool.map(folder.read, names), strict=True):
+                for name, known in parse_page(data).items():
                     manifest._pages.setdefault(_page(name), {})[name] = known
+                    manifest._written.setdefault(_page(name), set()).add(file)
+        manifest._changed = {key for key, files in manifest._written.items() if len(files) > 1}
         return manifest
 
     def get(self, name: str) -> bytes | None:
@@ -139,21 +147,37 @@ class Manifest:
                     "or the software changed since. Start the command with --overwrite, or give another --out."
                 )
             page[name] = found
-            self._unwritten.add(key)
+            self._changed.add(key)
             if len(page) == PAGE:
                 self._write(key)
 
     def flush(self) -> None:
         """Write the changed pages."""
-        for key in sorted(self._unwritten):
+        for key in sorted(self._changed):
             self._write(key)
 
+    def files(self) -> dict[str, str]:
+        """Return the SHA-256 of the content of each page, by its name below the output folder."""
+        contents = {key: _encode(page) for key, page in sorted(self._pages.items())}
+        return {f"{MANIFEST}/{self._file(key, data)}": checksum(data).hex() for key, data in contents.items()}
+
     def _write(self, key: str) -> None:
-        lines = b"".join(
-            b"%b  %b\n" % (found.hex().encode(), name.encode()) for name, found in sorted(self._pages[key].items())
-        )
-        self._folder.write(f"{key}.sha256", lines + b"# %b\n" % sha256(lines).hexdigest().encode())
-        self._unwritten.discard(key)
+        """Write a page, and then remove its earlier versions, which list less."""
+        data = _encode(self._pages[key])
+        file = self._file(key, data)
+        self._out.write(f"{MANIFEST}/{file}", data)
+        for stale in self._written.get(key, set()) - {file}:
+            self._out.folder.remove(f"{MANIFEST}/{stale}")
+        self._written[key] = {file}
+        self._changed.discard(key)
+
+    def _file(self, key: str, data: bytes) -> str:
+        return f"{key}-{checksum(data).hex()[:8]}-{self._out.owner}.sha256"
+
+
+def _encode(page: Mapping[str, bytes]) -> bytes:
+    lines = b"".join(b"%b  %b\n" % (found.hex().encode(), name.encode()) for name, found in sorted(page.items()))
+    return lines + b"# %b\n" % sha256(lines).hexdigest().encode()
 
 
 def _page(name: str) -> str:
@@ -163,7 +187,7 @@ def _page(name: str) -> str:
     return f"{match['folder'].replace('/', '.')}-{int(match['index']) // PAGE:05d}"
 
 
-def _parse(data: bytes) -> dict[str, bytes]:
+def parse_page(data: bytes) -> dict[str, bytes]:
     """Return the checksums on a page; none if the page is corrupt."""
     lines, mark, own = data.rpartition(b"# ")
     if not mark or own != sha256(lines).hexdigest().encode() + b"\n":

@@ -7,7 +7,7 @@ index, so that a second attempt replaces the part by the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -22,9 +22,9 @@ from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import utf8
 
-__all__ = ["Folder", "is_temporary", "part_index", "part_name"]
+__all__ = ["Folder", "encode_json", "is_temporary", "part_index", "part_name"]
 
-PART = re.compile(r"^part-(\d{5,})\.\w+$")
+PART = re.compile(r"^part-(\d{5,})(?:-([0-9a-f]{12}))?\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 
 
@@ -33,15 +33,15 @@ def is_temporary(name: str) -> bool:
     return TEMPORARY.match(name) is not None
 
 
-def part_name(index: int, suffix: str) -> str:
-    """Return the file name of part `index`: ``part-00017.parquet``."""
-    return f"part-{index:05d}.{suffix}"
+def part_name(index: int, suffix: str, owner: str = "") -> str:
+    """Return the file name of part `index`, such as ``part-00017-3f9c2a1b4d5e.parquet``, of a job or of no job."""
+    return f"part-{index:05d}{owner and '-'}{owner}.{suffix}"
 
 
-def part_index(name: str) -> int | None:
-    """Return the index in the file name of a part; None for other names."""
+def part_index(name: str, owner: str = "") -> int | None:
+    """Return the index in the file name of a part of a job; None for other names."""
     match = PART.match(name)
-    return None if match is None else int(match[1])
+    return None if match is None or (match[2] or "") != owner else int(match[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,18 @@ class Folder:
         """Return a Parquet file as a table."""
         return read_table(self.read(name), columns)
 
-    def write(self, name: str, data: bytes) -> None:
-        """Create or replace a file; it appears complete or not at all."""
+    def write(self, name: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
+        """Create or replace a file; it appears complete or not at all.
+
+        `check` is called right before the file appears; if it raises, nothing appears.
+        """
         store, path = (self / name).open()
-        store.write(path, data)
+        store.write(path, data, check=check)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Create a file unless it exists; return whether it was created. Of several callers one succeeds."""
+        store, path = (self / name).open()
+        return store.create(path, data)
 
     @contextmanager
     def begun(self, name: str) -> Iterator[bool]:
@@ -150,9 +158,9 @@ class Folder:
         store, path = self.open()
         return store.names(path)
 
-    def parts(self) -> list[int]:
-        """Return the indices of the parts in this folder, sorted."""
-        return sorted(index for name in self.names() if (index := part_index(name)) is not None)
+    def parts(self, owner: str = "") -> list[int]:
+        """Return the indices of the parts of a job in this folder, sorted."""
+        return sorted(index for name in self.names() if (index := part_index(name, owner)) is not None)
 
     def files(self) -> dict[str, FileInfo]:
         """Return the files in this folder by name, sorted; empty if it does not exist."""
@@ -209,4 +217,9 @@ class Folder:
 
     def write_json(self, name: str, value: dict[str, object]) -> None:
         """Store a JSON object, indented for human readers."""
-        self.write(name, orjson.dumps(utf8(value), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        self.write(name, encode_json(value))
+
+
+def encode_json(value: Mapping[str, object]) -> bytes:
+    """Return a JSON object, indented for human readers."""
+    return orjson.dumps(utf8(dict(value)), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
@@ -55,9 +55,18 @@ class FsspecStore:
 
         return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Create or replace a file; atomic on object stores."""
+        if check is not None:
+            check()
         self.file_system.pipe_file(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file unless it exists. fsspec has no atomic operation for this: two callers at once may succeed."""
+        if self.is_file(path):
+            return False
+        self.file_system.pipe_file(path, data)
+        return True
 
     def mark(self, path: str) -> bool:
         """Create an empty file, and return whether it existed."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -39,9 +39,30 @@ class LocalStore:
         """Yield the content of each file or its error, without prefetching: a local disk is fast enough."""
         return read_one_by_one(partial(_read, limit=MAX_BYTES), files)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
-        _write(Path(path), data)
+
+        def publish(temporary: Path, target: Path) -> None:
+            if check is not None:
+                check()
+            temporary.replace(target)
+
+        _write(Path(path), data, publish)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file unless it exists, as a hard link to a temporary file, which is complete and flushed."""
+
+        def publish(temporary: Path, target: Path) -> None:
+            try:
+                os.link(temporary, target)
+            finally:
+                temporary.unlink()
+
+        try:
+            _write(Path(path), data, publish)
+        except FileExistsError:
+            return False
+        return True
 
     def mark(self, path: str) -> bool:
         """Create an empty file, and return whether it existed."""
@@ -162,7 +183,8 @@ def _read_head(path: str, count: int) -> bytes | OSError:
         os.close(file)
 
 
-def _write(path: Path, data: bytes, *, retry: bool = True) -> None:
+def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None], *, retry: bool = True) -> None:
+    """Write a temporary file beside a path, and publish it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
@@ -170,11 +192,11 @@ def _write(path: Path, data: bytes, *, retry: bool = True) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        publish(temporary, path)
     except FileNotFoundError:  # swept by another command that has just finished the same job
         if not retry:
             raise
-        _write(path, data, retry=False)
+        _write(path, data, publish, retry=False)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -59,8 +59,17 @@ class Store(Protocol):
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`."""
 
-    def write(self, path: str, data: bytes) -> None:
-        """Create or replace a file; it appears complete or not at all."""
+    def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
+        """Create or replace a file; it appears complete or not at all.
+
+        `check` is called right before the file appears; if it raises, nothing appears.
+        """
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Create a file, complete, unless it exists; return whether it was created.
+
+        Of several callers at once exactly one succeeds, on a local disk and on S3 with conditional requests.
+        """
 
     def mark(self, path: str) -> bool:
         """Create an empty file, and return whether it existed."""

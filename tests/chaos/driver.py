@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from tests.chaos.site import REPORT, Command, Site, Tally, Violation, finished
+from tests.chaos.site import Command, Site, Tally, Violation, finished
+from tests.outputs import is_complete
 
 BACKENDS = ("dask", "local", "spark")
 KILLS = 4  # most per job
@@ -19,7 +20,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 def _job(site: Site, backend: str, random: Random, kills: int, tally: Tally, out: Path) -> None:
     where = site.where(backend)
-    kept, complete = finished(out), (out / REPORT).exists()
+    kept, complete = finished(out), is_complete(out)
     moment = site.moment(random, out) if kills else None
     with site.command(out, *where) as command:
         if moment is not None and command.reaches(moment):

@@ -27,7 +27,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(site.images, copy)
     with site.out() as out:
-        moment = site.moment(random, out, ("job.json", "rejects", "features"))
+        moment = site.moment(random, out, ("commits", "rejects", "features"))
         assert moment is not None
         with site.command(out, *where, images=copy) as command:
             if not command.reaches(moment):

@@ -23,19 +23,21 @@ import pyarrow.parquet as pq
 
 from fruits.images.sample import generate
 from fruits.jobs.compare import compare
+from fruits.jobs.verify import verify
+from fruits.progress.reporter import Silent
+from tests.outputs import OWNER, contents, is_complete
 
 BIN = Path(sys.executable).parent
 MARK = "FRUITS_CHAOS"  # environment variable that marks all processes of a command
 STAGES = (
+    "commits",
     "plan",
-    "job.json",
     "rejects",
     "features",
     "moments/level-1",
     "model",
     "rows",
 )  # in the order of their first files
-REPORT = "report.json"
 LIMIT_SECONDS = 180  # for a whole job, which takes about 10 s
 END_SECONDS = 60  # for processes left by a killed command
 START_SECONDS = 4.0  # latest random moment within the start of a command
@@ -165,9 +167,9 @@ class Site:
         return Moment(stage, random.randint(counts[stage] + 1, self.files[stage]), after)
 
     def check_unfinished(self, out: Path) -> None:
-        """Raise if a folder has a report and is incomplete."""
-        if (out / REPORT).exists() and stored(out) != self.answer:
-            raise Violation(f"{out.name}: {REPORT} exists and the job is incomplete")
+        """Raise if a folder is marked as complete and is incomplete."""
+        if is_complete(out) and stored(out) != self.answer:
+            raise Violation(f"{out.name}: marked as complete, but it is not")
 
     def check(self, out: Path, tally: Tally) -> None:
         """Raise if a finished job differs from the undisturbed one; count the compared images and files."""
@@ -186,6 +188,9 @@ class Site:
             name for name in files.keys() | self.answer.keys() if files.get(name) != self.answer.get(name)
         ):
             raise Violation(f"{out.name}: different contents: {wrong[:3]}")
+        verification = verify(str(out), Silent())
+        if not verification.is_intact:
+            raise Violation(f"{out.name}: corrupt {verification.corrupt[:3]}, unexpected {verification.unexpected[:3]}")
         tally.seen["files compared"] += len(files)
         tally.seen["temporary files left"] += sum(name.endswith(".tmp") for name in all_files(out))
         tally.seen["jobs finished"] += 1
@@ -302,13 +307,11 @@ class Command:
 
 def entries(out: Path, stage: str) -> set[str]:
     """Return the names of a stage's files, stored or being written under a temporary name."""
-    folder, name = (out, stage) if stage.endswith(".json") else (out / stage, "")
     try:
-        listed = os.listdir(folder)
+        listed = os.listdir(out / stage)
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    names = {".".join(entry[1:].split(".")[:2]) if entry.endswith(".tmp") else entry for entry in listed}
-    return {entry for entry in names if not name or entry == name}
+    return {".".join(entry[1:].split(".")[:2]) if entry.endswith(".tmp") else entry for entry in listed}
 
 
 def all_files(out: Path) -> list[str]:
@@ -317,20 +320,32 @@ def all_files(out: Path) -> list[str]:
 
 
 def stored(out: Path) -> Stored:
-    """Return the contents of every output file except the report and temporary files: name → bytes."""
-    return {name: (out / name).read_bytes() for name in all_files(out) if name != REPORT and not name.endswith(".tmp")}
+    """Return the contents of the parts and arrays by their names without the owner, except temporary files.
+
+    The manifest and the metadata of the model contain names with the owner.
+    """
+    return {
+        OWNER.sub("", name): data
+        for name, data in contents(out).items()
+        if not name.endswith(".tmp") and not name.startswith(("manifest/", "model/model"))
+    }
 
 
 def finished(out: Path) -> dict[str, Identity]:
     """Return the finished parts, each with its inode and modification time, which change when it is written again.
 
-    The rejects of a partition are finished when its features, which are written after them, are stored.
+    The rejects of a partition are finished when its features, which are written after them, are stored. Moments and
+    rows are finished when the manifest lists them; unlisted ones are written again, from stored features.
     """
     found = {}
+    pages = (path.read_text() for path in (out / "manifest").glob("*.sha256"))
+    listed = {line.partition("  ")[2] for page in pages for line in page.splitlines()}
     for name in all_files(out):
         folder = name.partition("/")[0]
-        done = folder in ("features", "moments", "rows") or (
-            folder == "rejects" and (out / "features" / Path(name).name).exists()
+        done = (
+            folder == "features"
+            or name in listed
+            or (folder == "rejects" and (out / "features" / Path(name).name).exists())
         )
         if done and not name.endswith(".tmp"):
             status = (out / name).stat()

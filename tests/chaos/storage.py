@@ -45,7 +45,7 @@ def _corrupt(kind: str, site: Site, out: Path, where: tuple[str, ...], random: R
             command.kill(group=True)
         else:
             tally.seen["moments missed"] += 1
-    files = [name for name in all_files(out) if not name.endswith((".tmp", "report.json"))]
+    files = [name for name in all_files(out) if not name.endswith(".tmp")]
     if not files:
         tally.seen["moments missed"] += 1
         return

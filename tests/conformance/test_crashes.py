@@ -14,6 +14,7 @@ from PIL import Image
 
 import backends
 from tests.conformance.conftest import ENGINES
+from tests.outputs import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120
@@ -85,7 +86,7 @@ def test_image_that_crashes_the_decoder_is_rejected(name, images, crashing_decod
         assert done.returncode == -signal.SIGSEGV
         done = run_job(name, images, out, crashing_decoder)
     assert (done.returncode, json.loads(done.stdout or "{}")) == (0, {"crashed": 2, "empty": 1}), done.stderr
-    rejects = pq.read_table(out / "rejects" / "part-00001.parquet").to_pylist()
+    rejects = pq.read_table(stored(out, "rejects/part-00001.parquet")).to_pylist()
     assert [row["path"] for row in rejects] == ["09.bmp", "12.bmp", "14.bmp"]
     assert "SIGSEGV" in rejects[0]["detail"]
     assert features(out) == {path: values for path, values in undisturbed.items() if path not in ("09.bmp", "12.bmp")}

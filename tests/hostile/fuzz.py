@@ -29,6 +29,7 @@ with atheris.instrument_imports(include=["fruits", "PIL", "yaml", "safetensors"]
     from fruits.model.rows import decode_rows
     from fruits.model.scaled_pca import ScaledPCA
     from fruits.network.weight_files import read_tensors, rejecting_corrupt
+    from fruits.storage.commits import last_commit
     from fruits.storage.folder import Folder
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fruits-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
@@ -59,10 +60,13 @@ def cluster_file(data: bytes) -> None:
 
 
 def job_file(data: bytes) -> None:
-    (FOLDER / "job.json").write_bytes(data)
+    (FOLDER / "commits").mkdir(exist_ok=True)
+    (FOLDER / "commits" / "00000001.json").write_bytes(data)
     folder = Folder(str(FOLDER))
     try:
-        check_same(folder, folder.read_json("job.json"), {"schema": "fruits.job/1", "plan": {"images": 1}}, ())
+        commit = last_commit(folder)
+        assert commit is not None
+        check_same(folder, commit, {"schema": "fruits.job/1", "plan": {"images": 1}}, ())
     except OutputError:
         return
 

@@ -1,4 +1,4 @@
-"""Modified job.json and report.json: reported as another job or as corrupt, never with a traceback."""
+"""Modified commits and reports: reported as another job or as corrupt, never with a traceback."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from fruits.errors import FruitsError, OutputError
 from fruits.images.sample import generate
 from fruits.jobs.identity import check_same
+from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
 from tests.hostile.conftest import EXAMPLES, Ended, Fruits, watched
+from tests.outputs import stored
 
 JOB: dict[str, object] = {"schema": "fruits.job/1", "command": "fit", "limit": None, "plan": {"images": 6}}
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -36,9 +38,14 @@ values = st.recursive(
 
 
 def checked(out: Path, data: bytes) -> None:
-    (out / "job.json").write_bytes(data)
+    """Compare the job of a commit with another one."""
+    content = b'{"schema":"fruits.commit/1","owner":"0123456789ab","complete":true,"files":{},"job":%b}' % data
+    (out / "commits").mkdir(exist_ok=True)
+    (out / "commits" / "00000001.json").write_bytes(content)
     folder = Folder(str(out))
-    check_same(folder, folder.read_json("job.json"), JOB, ())
+    commit = last_commit(folder)
+    assert commit is not None
+    check_same(folder, commit, JOB, ())
 
 
 def test_equal_job_is_accepted(tmp_path: Path) -> None:
@@ -104,9 +111,10 @@ def test_value_of_a_megabyte_is_truncated_in_the_message(tmp_path: Path) -> None
 
 
 def test_fifo_in_place_of_the_file_does_not_hang(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "job.json")
-    with watched(tmp_path / "job.json") as hung, pytest.raises((FruitsError, OSError)):
-        Folder(str(tmp_path)).read_json("job.json")
+    (tmp_path / "commits").mkdir()
+    os.mkfifo(tmp_path / "commits" / "00000001.json")
+    with watched(tmp_path / "commits" / "00000001.json") as hung, pytest.raises((FruitsError, OSError)):
+        last_commit(Folder(str(tmp_path)))
     assert hung == []
 
 
@@ -131,11 +139,11 @@ def again(fruits: Fruits, images: Path, tmp_path: Path) -> Callable[[], Ended]:
     return command
 
 
-def test_modified_job_file_of_a_completed_job_is_rejected(again: Callable[[], Ended], tmp_path: Path) -> None:
-    path = tmp_path / "out" / "job.json"
-    job = json.loads(path.read_bytes())
+def test_modified_commit_of_a_completed_job_is_rejected(again: Callable[[], Ended], tmp_path: Path) -> None:
+    path = tmp_path / "out" / "commits" / "00000002.json"
+    commit = json.loads(path.read_bytes())
     for change in ({"plan": None}, {"plan": {"digest": 7}}, {"limit": 10**19}, {"images": ["x"]}, {"network": "x"}):
-        path.write_bytes(orjson.dumps(job | change))
+        path.write_bytes(orjson.dumps(commit | {"job": commit["job"] | change}))
         ended = again()
         assert ended.refused, ended.err
         assert "contains another job" in ended.err
@@ -147,7 +155,7 @@ def test_modified_job_file_of_a_completed_job_is_rejected(again: Callable[[], En
 
 
 def test_modified_report_of_a_completed_job_is_rejected_or_replaced(again: Callable[[], Ended], tmp_path: Path) -> None:
-    path = tmp_path / "out" / "report.json"
+    path = stored(tmp_path / "out", "report.json")
     report: dict[str, Any] = json.loads(path.read_bytes())
     for change in ({"images": "x"}, {"rows": None}, {"seconds": []}, {"rejects": {"a": "b"}}, {"unknown": 1}):
         path.write_bytes(orjson.dumps(report | change))

@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import ModelError
-from fruits.model.model_files import ARRAYS_NAME, JSON_NAME
 from fruits.model.scaled_pca import ScaledPCA
 from tests.hostile.conftest import EXAMPLES, watched
+
+ARRAYS_NAME, JSON_NAME = "scaled_pca.safetensors", "model.json"
 
 Arrays = dict[str, np.ndarray]
 WHOLE = ScaledPCA(

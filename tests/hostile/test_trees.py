@@ -15,6 +15,7 @@ from fruits.images.decode import ImageError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.images.plan import make_plan, read_partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from tests.conformance.crashing import Corner
 from tests.hostile import pictures
@@ -215,7 +216,7 @@ def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path,
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
     (partition,) = make_plan(entries, 2, out / "plan").partitions()
-    settings = FeaturizeSettings(Folder(str(images)), out, Corner())
+    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), Corner())
     report = featurize(PlannedPartition(partition), settings)
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})
     assert out.read_table("rejects/part-00000.parquet")["path"].to_pylist() == [path]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from fruits.images.sample import generate
 from tests.hostile import pictures
 from tests.hostile.conftest import Fruits
+from tests.outputs import report_of
 
 GOOD = 152
 
@@ -41,7 +41,7 @@ def test_malicious_images_are_rejected_and_all_others_become_rows(fruits: Fruits
     ended = fruits("run", folder, "--out", "out", "--backend", "local", "--components", "2", "--partition-size", "50")
     assert ended.code == 0, ended.err
     assert "skipped 1 links to files outside" in ended.err
-    report = json.loads(Path("out/report.json").read_bytes())
+    report = report_of("out")
     reasons = Counter(reason for _, reason in bad.values()) + Counter(["too-large", "unreadable"])
     assert report["rejects"] == dict(reasons)
     assert (report["images"], report["rows"], report["ignored"]) == (GOOD + 8, GOOD, 2)

@@ -26,6 +26,7 @@ import pytest
 from fruits.cli import main as cli
 from fruits.images.sample import generate
 from fruits.jobs.compare import compare
+from tests.outputs import contents, is_complete, report_of, stored
 
 IMAGES, PARTITION = 240, 4
 # Root can read files without read permission, unless it drops these capabilities.
@@ -130,12 +131,6 @@ def wait_for_parts(process: subprocess.Popen[str], out: Path, count: int = 2) ->
         time.sleep(0.005)
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    """Return the contents of every output file except the report, whose times differ."""
-    files = (path for path in sorted(out.rglob("*")) if path.is_file() and path.name != "report.json")
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
-
-
 def assert_resumes_to_the_same_bits(arguments: list[str | Path], out: Path, whole: Path) -> None:
     """Restart an interrupted job; check that it completes only the missing parts, with the same bits."""
     finished = count_parts(out)
@@ -208,7 +203,7 @@ def test_a_job_with_only_bad_images_fails_with_their_counts(fruits: Fruits, tmp_
     assert ended.code == 1
     assert "3 of 3 images are rejects (1 empty, 2 " in ended.err
     assert "--max-reject-fraction" in ended.err
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not is_complete(tmp_path / "out")
 
 
 @pytest.mark.parametrize("components", ["24", "1281"])
@@ -254,7 +249,7 @@ def test_an_output_of_another_job_is_rejected_with_both_values(
     assert "--overwrite" in ended.err
     assert contents(tmp_path / "out") == before
     assert fruits(*arguments, "--components", "4", "--overwrite", "--json").code == 0
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["components"] == 4
+    assert report_of(tmp_path / "out")["components"] == 4
 
 
 def test_an_output_with_other_files_or_a_file_is_rejected(fruits: Fruits, few: Path, tmp_path: Path) -> None:
@@ -320,7 +315,7 @@ def test_a_model_with_a_changed_byte_is_rejected(
     fruits: Fruits, few: Path, fitted: Path, tmp_path: Path, file: str
 ) -> None:
     shutil.copytree(fitted / "model", tmp_path / "model")
-    path = tmp_path / "model" / file
+    path = tmp_path / "model" / stored(fitted, f"model/{file}").name
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
     path.write_bytes(data)

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,6 +13,7 @@ from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.compare import compare
 from fruits.jobs.job import Job
+from tests.outputs import contents
 
 WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 2, 3)}
 assert set(WORKERS) == set(backends.BACKENDS)  # add new backends here
@@ -59,16 +59,6 @@ def reference(images, tmp_path_factory):
     return reference_job
 
 
-def stored(out):
-    """Return the contents of every output file except the report: name → bytes."""
-    root = Path(out)
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name != "report.json"
-    }
-
-
 @pytest.mark.parametrize(("name", "workers"), SOME)
 def test_run_gives_the_same_bytes_on_every_backend(images, reference, tmp_path, name, workers):
     expected, report = reference(32)
@@ -78,7 +68,7 @@ def test_run_gives_the_same_bytes_on_every_backend(images, reference, tmp_path, 
     found = compare(expected.out, job.out)
     assert found.identical, found.differences
     assert found.rows == report.rows == report.images - 3
-    assert stored(job.out) == stored(expected.out)
+    assert contents(job.out) == contents(expected.out)
 
 
 @pytest.mark.parametrize("images", ["generated"], indirect=True)
@@ -102,7 +92,7 @@ def test_slices_on_several_backends_two_at_once_give_the_same_bytes(images, tmp_
         assert min(answer["partitions_left"] for answer in answers) == 8
         assert pipeline.run(dataclasses.replace(job, shards="2/3"), executor).partitions_left == 0
         assert pipeline.run(job, executor).resumed == 20
-    assert stored(job.out) == stored(whole.out)
+    assert contents(job.out) == contents(whole.out)
 
 
 @pytest.mark.parametrize("name", list(backends.BACKENDS))

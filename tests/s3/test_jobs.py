@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fruits.jobs.compare import compare
+from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
 
 FRUITS = Path(sys.executable).with_name("fruits")
@@ -60,8 +61,11 @@ def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(backend, bucket, folder_o
     stored = [path for path in (folder_of(bucket) / "out").rglob("*") if path.is_file()]
     assert stored
     assert not any(s3.secret.encode() in path.read_bytes() for path in stored)
-    for name in ("report.json", "rows/part-00002.parquet"):
-        Folder.at(out).remove(name)
+    part = Folder.at(out)
+    commit = last_commit(part)
+    assert commit is not None
+    for name in (f"report-{commit.owner}.json", f"rows/part-00002-{commit.owner}.parquet"):
+        part.remove(name)
     again = fruits("run", f"{bucket}/images", "--out", out, *OPTIONS, "--backend", "local")
     assert again["resumed"] == 4
     assert compare(str(local), out).identical

@@ -57,7 +57,7 @@ def simulate(backend, *, partitions, partition_size, workers, out, stop_at=None)
         components=2,
         partition_size=partition_size,
         limit=partitions * partition_size,
-        keep_plan=Path(out, "job.json").exists(),
+        keep_plan=Path(out, "commits").exists(),
     )
     before = standins.counted("featurize", out)
     timer = StageTimer()
@@ -142,7 +142,7 @@ def main():
             subprocess.run([*command, f"--stop-at={options.partitions // 2}"], check=True)
             subprocess.run(command, check=True)
             times = standins.counted("featurize", f"{root}/{backend}")
-            parts = len(Folder.at(f"{root}/{backend}/features").parts())
+            parts = len(Folder.at(f"{root}/{backend}/features").names())
             print(json.dumps({"backend": backend, "parts": parts, "tasks_run": times}), flush=True)
             shutil.rmtree(f"{root}/{backend}")
     finally:

@@ -15,11 +15,9 @@ from fruits.images.listing import ImageEntry
 from fruits.jobs.tasks import moments as merging
 from fruits.jobs.tasks.rejects import ACCOUNT, write_partition
 from fruits.jobs.tasks.reports import MergeReport
-from fruits.jobs.tasks.rows import features_name
 from fruits.jobs.tasks.survey import survey, verify_parts
 from fruits.model.moments import Moments
 from fruits.storage.checksums import checksum
-from fruits.storage.folder import part_name
 
 FEATURES = 4
 LABEL_IMAGES = 1000
@@ -54,7 +52,8 @@ class NeuralNetwork:
 
 def featurize(item, settings):
     count("featurize", settings.out)
-    report = write_partition(settings.out, item.partition, [], features_name(item.partition.index), b"")
+    name = settings.out.part("features", item.partition.index, "parquet")
+    report = write_partition(settings.out, item.partition, [], name, b"")
     steps = dict.fromkeys(("load", "read", "decode", "network", "write"), 1e-9)
     return dataclasses.replace(report, seconds=steps)
 
@@ -67,13 +66,13 @@ def merge(item, out):
         return merging.merge(item, out)
     images = sum(_images(out, index) for index in range(group.start, group.stop))
     merged = Moments(images, np.arange(FEATURES, dtype=np.float64), images * np.diag(np.arange(1.0, FEATURES + 1)))
-    name, data = merging.moments_name(1, group.index), merged.to_bytes()
+    name, data = merging.moments_name(out, 1, group.index), merged.to_bytes()
     out.write(name, data)
     return MergeReport({name: checksum(data)})
 
 
 def _images(out, index):
-    metadata = (out / "rejects").read_table(part_name(index, "parquet")).schema.metadata
+    metadata = out.folder.read_table(out.part("rejects", index, "parquet")).schema.metadata
     return orjson.loads(metadata[ACCOUNT])["images"]
 
 
@@ -82,7 +81,7 @@ STAND_INS = {"featurize": featurize, "merge": merge, "survey": survey, "verify_p
 
 def count(name, out):
     """Append one byte to the ledger of a task; concurrent processes may append."""
-    ledger = os.open(f"{out.address}.{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    ledger = os.open(f"{out.folder.address}.{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(ledger, b".")
     os.close(ledger)
 

@@ -13,6 +13,7 @@ import pytest
 from backends.spark.executor import SparkExecutor
 from fruits.images.plan import Partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
+from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,9 @@ def reference(tmp_path_factory):
 def test_features_equal_those_of_another_python(reference, tmp_path):
     shutil.copytree(reference / "out" / "plan", tmp_path / "plan")
     network = pickle.loads((reference / "network.pickle").read_bytes())
-    source = FeaturizeSettings(Folder(str(reference / "images")), Folder(str(tmp_path)), network)
+    commit = last_commit(Folder(str(reference / "out")))
+    out = OwnedFolder(Folder(str(tmp_path)), commit.owner, commit.number)
+    source = FeaturizeSettings(Folder(str(reference / "images")), out, network)
     starts = range(0, IMAGES, PARTITION_SIZE)
     partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
     with SparkExecutor() as executor:  # reuses a running session of the suite

@@ -11,6 +11,7 @@ import pytest
 
 from backends.aws.emr.releases import DEFAULT, RELEASES
 from backends.aws.staging.wheelhouse import gather
+from tests.outputs import is_complete
 
 SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"
 
@@ -32,4 +33,4 @@ def test_a_job_runs_in_an_environment_built_from_the_wheelhouse(tmp_path: Path) 
         [tmp_path / "prefix" / "bin" / "fruits", *arguments], cwd=tmp_path, capture_output=True, text=True
     )
     assert job.returncode == 0, job.stderr
-    assert (tmp_path / "demo" / "output" / "report.json").is_file()
+    assert is_complete(tmp_path / "demo" / "output")

@@ -16,15 +16,16 @@ from fruits.errors import DamageError
 from fruits.images.decode import ImageError, decode
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Partition, decode_partition, plan_file
+from fruits.images.plan import Partition, decode_partition, plan_index
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
-from fruits.jobs.tasks.rows import RowSettings, features_name, rows_name
+from fruits.jobs.tasks.rows import RowSettings
 from fruits.model.rows import encode_rows, features_table
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 from fruits.storage.checksums import CorruptPartError, read_part
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder
+from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 from fruits.text import utf8, without_secrets
@@ -76,7 +77,7 @@ class FeaturizeSettings:
     """The inputs that all partitions share: the image folder, the output folder and the network."""
 
     images: Folder
-    out: Folder
+    out: OwnedFolder
     network: NeuralNetwork
 
 
@@ -90,7 +91,7 @@ class TransformSettings:
 
 def featurize(item: PlannedPartition, settings: FeaturizeSettings) -> PartitionReport:
     """Write ``rejects/`` and then ``features/`` of a partition."""
-    return _process(item, settings, features_name(item.partition.index), write_table)
+    return _process(item, settings, settings.out.part("features", item.partition.index, "parquet"), write_table)
 
 
 def transform(item: PlannedPartition, settings: TransformSettings) -> PartitionReport:
@@ -100,7 +101,7 @@ def transform(item: PlannedPartition, settings: TransformSettings) -> PartitionR
     def encode(features: pa.Table) -> bytes:
         return encode_rows(features, rows.model, rows.format, rows.columns)
 
-    return _process(item, settings.featurize, rows_name(item.partition.index, rows.format), encode)
+    return _process(item, settings.featurize, rows.out.part("rows", item.partition.index, rows.format), encode)
 
 
 def _process(
@@ -130,9 +131,9 @@ class _StepTimer:
 
 
 @contextmanager
-def _decoder(partition: Partition, out: Folder) -> Iterator[Decoder]:
+def _decoder(partition: Partition, out: OwnedFolder) -> Iterator[Decoder]:
     """Yield the decoder of a partition: isolated in its own process if an earlier attempt may have crashed."""
-    with (out / "rejects").begun(part_name(partition.index, "parquet")) as retried:
+    with out.begun(out.part("rejects", partition.index, "parquet")) as retried:
         if retried:
             with IsolatedDecoder() as isolated:
                 yield isolated
@@ -184,10 +185,10 @@ def _reject(entry: ImageEntry, error: ImageError) -> Reject:
     return utf8(entry.path), entry.label and utf8(entry.label), error.reason, without_secrets(error.detail)
 
 
-def _entries(item: PlannedPartition, out: Folder) -> list[ImageEntry]:
+def _entries(item: PlannedPartition, out: OwnedFolder) -> list[ImageEntry]:
     """Return the images of a partition from the stored plan."""
-    name = f"plan/{plan_file(item.partition)}"
-    data = read_part(out, name, item.plan_checksum)
+    name = out.part("plan", plan_index(item.partition), "parquet")
+    data = read_part(out.folder, name, item.plan_checksum)
     try:
         return decode_partition(data, item.partition)
     except DamageError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from fruits.jobs.tasks.reports import MergeReport
-from fruits.jobs.tasks.rows import features_name
 from fruits.model.moments import Group, Moments
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, vectors
 
 __all__ = ["MergeItem", "merge", "moments_name"]
@@ -25,21 +25,24 @@ class MergeItem:
         return str(self.group)
 
 
-def moments_name(level: int, index: int) -> str:
+def moments_name(out: OwnedFolder, level: int, index: int) -> str:
     """Return the name, below the output folder, of a node of the merge tree."""
-    return f"moments/level-{level}/{part_name(index, 'safetensors')}"
+    return out.part(f"moments/level-{level}", index, "safetensors")
 
 
-def merge(item: MergeItem, out: Folder) -> MergeReport:
+def merge(item: MergeItem, out: OwnedFolder) -> MergeReport:
     """Write a node of the merge tree from the features, or the nodes, below it."""
     group = item.group
-    inputs = zip(range(group.start, group.stop), item.input_checksums, strict=True)
+
+    def read(name: Callable[[int], str]) -> Iterator[bytes]:
+        for index, expected in zip(range(group.start, group.stop), item.input_checksums, strict=True):
+            yield read_part(out.folder, name(index), expected)
+
     if group.level == 1:
-        features = (read_part(out, features_name(index), expected) for index, expected in inputs)
+        features = read(lambda index: out.part("features", index, "parquet"))
         partials = (Moments.from_features(vectors(read_table(data, ["features"])["features"])) for data in features)
     else:
-        nodes = (read_part(out, moments_name(group.level - 1, index), expected) for index, expected in inputs)
-        partials = (Moments.from_bytes(data) for data in nodes)
-    name, data = moments_name(group.level, group.index), Moments.merge_all(partials).to_bytes()
+        partials = (Moments.from_bytes(data) for data in read(lambda index: moments_name(out, group.level - 1, index)))
+    name, data = moments_name(out, group.level, group.index), Moments.merge_all(partials).to_bytes()
     out.write(name, data)
     return MergeReport({name: checksum(data)})

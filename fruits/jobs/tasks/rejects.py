@@ -17,29 +17,24 @@ from fruits.images.plan import Partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.rows import rejects_table
 from fruits.storage.checksums import CorruptPartError, checksum
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table
 
-__all__ = ["ACCOUNT", "Reject", "read_account", "rejects_name", "write_partition"]
+__all__ = ["ACCOUNT", "Reject", "read_account", "write_partition"]
 
 ACCOUNT = b"fruits.account"  # key in the metadata of a rejects part
 
 Reject = tuple[str, str | None, str, str]  # path, label, reason, detail
 
 
-def rejects_name(index: int) -> str:
-    """Return the name, below the output folder, of the rejects of a partition."""
-    return f"rejects/{part_name(index, 'parquet')}"
-
-
 def write_partition(
-    out: Folder, partition: Partition, rejects: Sequence[Reject], last: str, data: bytes
+    out: OwnedFolder, partition: Partition, rejects: Sequence[Reject], last: str, data: bytes
 ) -> PartitionReport:
     """Write the rejects of a partition, then its last part, which marks the partition as finished.
 
     Parameters
     ----------
-    out : Folder
+    out : OwnedFolder
     partition : Partition
     rejects : sequence of Reject
     last : str
@@ -58,14 +53,14 @@ def write_partition(
         "rejects": report.rejects,
         "sha256": last_checksum.hex(),
     }
-    name = rejects_name(partition.index)
+    name = out.part("rejects", partition.index, "parquet")
     stored = write_table(rejects_table(rejects, {ACCOUNT: orjson.dumps(account)}))
     out.write(name, stored)
     out.write(last, data)
     return replace(report, checksums={name: checksum(stored), last: last_checksum})
 
 
-def read_account(partition: Partition, data: bytes) -> tuple[PartitionReport, bytes]:
+def read_account(partition: Partition, name: str, data: bytes) -> tuple[PartitionReport, bytes]:
     """Return the report in a rejects part, and the SHA-256 of the part that was written after it.
 
     Raises
@@ -73,7 +68,6 @@ def read_account(partition: Partition, data: bytes) -> tuple[PartitionReport, by
     CorruptPartError
         The part cannot be read, has no account, or its account does not add up.
     """
-    name = rejects_name(partition.index)
     try:
         rejects = read_table(data)
         account = orjson.loads((rejects.schema.metadata or {})[ACCOUNT])

@@ -10,10 +10,10 @@ from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.rows import encode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table
 
-__all__ = ["FeaturizedPartition", "RowSettings", "features_name", "rows_name", "write_rows"]
+__all__ = ["FeaturizedPartition", "RowSettings", "write_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,30 +31,21 @@ class FeaturizedPartition:
 class RowSettings:
     """The output folder, the model, and the format and columns of the rows."""
 
-    out: Folder
+    out: OwnedFolder
     model: ScaledPCA
     format: str
     columns: tuple[str, ...]
-
-
-def features_name(index: int) -> str:
-    """Return the name, below the output folder, of the features of a partition."""
-    return f"features/{part_name(index, 'parquet')}"
-
-
-def rows_name(index: int, format: str) -> str:
-    """Return the name, below the output folder, of the rows of a partition."""
-    return f"rows/{part_name(index, format)}"
 
 
 def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionReport:
     """Write ``rows/`` of a partition from its stored features."""
     partition = item.partition
     start = time.perf_counter()
-    features = read_table(read_part(settings.out, features_name(partition.index), item.features_checksum))
+    stored = settings.out.part("features", partition.index, "parquet")
+    features = read_table(read_part(settings.out.folder, stored, item.features_checksum))
     read = time.perf_counter()
     data = encode_rows(features, settings.model, settings.format, settings.columns)
-    name = rows_name(partition.index, settings.format)
+    name = settings.out.part("rows", partition.index, settings.format)
     settings.out.write(name, data)
     seconds = {"read": read - start, "write": time.perf_counter() - read}
     return PartitionReport(partition.index, partition.images, features.num_rows, {}, seconds, {name: checksum(data)})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fruits.images.plan import Partition
-from fruits.jobs.tasks.rejects import read_account, rejects_name
+from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport, SurveyReport
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder
 
 __all__ = ["FinishedPartition", "PartBatch", "PartitionBatch", "survey", "verify_parts"]
 
@@ -58,18 +58,18 @@ class PartBatch:
         return f"{self.checksums[0][0]} to {self.checksums[-1][0]}"
 
 
-def survey(batch: PartitionBatch, out: Folder) -> SurveyReport:
+def survey(batch: PartitionBatch, out: OwnedFolder) -> SurveyReport:
     """Return the reports of finished partitions from their rejects parts, and the corrupt parts among them."""
     reports: list[PartitionReport] = []
     corrupt: list[CorruptPart] = []
     for finished in batch.partitions:
-        name = rejects_name(finished.partition.index)
-        last = f"{batch.folder}/{part_name(finished.partition.index, batch.suffix)}"
+        name = out.part("rejects", finished.partition.index, "parquet")
+        last = out.part(batch.folder, finished.partition.index, batch.suffix)
         try:
-            data = read_part(out, name, finished.rejects_checksum)
-            report, stated = read_account(finished.partition, data)
+            data = read_part(out.folder, name, finished.rejects_checksum)
+            report, stated = read_account(finished.partition, name, data)
             last_checksum = finished.last_checksum or stated
-            read_part(out, last, last_checksum)
+            read_part(out.folder, last, last_checksum)
         except CorruptPartError as error:
             corrupt.append(error.part)
         else:
@@ -77,12 +77,12 @@ def survey(batch: PartitionBatch, out: Folder) -> SurveyReport:
     return SurveyReport(tuple(reports), tuple(corrupt))
 
 
-def verify_parts(batch: PartBatch, out: Folder) -> SurveyReport:
+def verify_parts(batch: PartBatch, out: OwnedFolder) -> SurveyReport:
     """Return the parts of a batch that are missing or corrupt."""
     corrupt: list[CorruptPart] = []
     for name, expected in batch.checksums:
         try:
-            read_part(out, name, expected)
+            read_part(out.folder, name, expected)
         except CorruptPartError as error:
             corrupt.append(error.part)
     return SurveyReport(corrupt=tuple(corrupt))

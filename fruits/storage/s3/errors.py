@@ -48,6 +48,8 @@ OTHER_REGION = {
     "Redirect",
     "TemporaryRedirect",
 }
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+EXISTS = {"412", "ConditionalRequestConflict", "PreconditionFailed"}
 MISSING = {"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
 
 OTHER_CREDENTIALS = (
@@ -64,6 +66,7 @@ class Cause(Enum):
     NO_BUCKET = auto()
     OTHER_REGION = auto()
     MISSING = auto()
+    EXISTS = auto()
     NO_RESPONSE = auto()
     INVALID_PARAMETERS = auto()
     UNKNOWN = auto()
@@ -122,8 +125,8 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
     Returns
     -------
     OSError
-        ``FileNotFoundError`` and ``PermissionError`` concern the one object; ``ConnectionError`` concerns S3 as a
-        whole: credentials, bucket, region, network.
+        ``FileNotFoundError``, ``FileExistsError`` and ``PermissionError`` concern the one object;
+        ``ConnectionError`` concerns S3 as a whole: credentials, bucket, region, network.
     """
     failure = AwsFailure.from_exception(error)
     place = f"s3://{bucket}/{key}".rstrip("/")
@@ -160,6 +163,8 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
             )
         case Cause.MISSING if isinstance(error, FileNotFoundError):
             return error
+        case Cause.EXISTS:
+            return FileExistsError(f"{place} exists already{at}")
         case _:
             return ConnectionError(f"{operation} of {place}{at} failed: {failure}")
 
@@ -228,6 +233,7 @@ def _cause(error: Exception, code: str) -> Cause:
         (Cause.FORBIDDEN, FORBIDDEN),
         (Cause.OTHER_REGION, OTHER_REGION),
         (Cause.MISSING, MISSING),
+        (Cause.EXISTS, EXISTS),
     ):
         if code in codes:
             return cause

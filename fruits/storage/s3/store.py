@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fsspec.asyn import sync
@@ -51,9 +51,19 @@ class S3ObjectStore(FsspecStore):
         """Yield the content of each file or its error, with `ahead` requests at once."""
         return read_ahead(self.file_system.read_with_etag, files, loop=self.file_system.loop, ahead=ahead)
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Store an object with one PUT, or with a multipart upload that is aborted if it fails."""
+        if check is not None:
+            check()
         self.file_system.pipe_file(path, data, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Store an object unless its key exists, with one conditional PUT."""
+        try:
+            self.file_system.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
 
     def mark(self, path: str) -> bool:
         """Create an empty object, and return whether it existed."""

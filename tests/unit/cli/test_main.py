@@ -24,6 +24,8 @@ from fruits.errors import JobError, TaskError
 from fruits.jobs import pipeline
 from fruits.jobs.compare import Comparison, Difference
 from fruits.jobs.report import Report, SliceReport
+from fruits.storage.commits import claim
+from fruits.storage.folder import Folder
 
 COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
 
@@ -88,6 +90,8 @@ def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     (folder / "rows").mkdir(parents=True)
     kind = pa.list_(pa.field("item", pa.float32(), nullable=False), 4)
+    commit = claim(Folder(str(folder)), {"command": "run", "format": "parquet"}, {}, 1)
+    assert commit is not None
     for part, labels in enumerate(([], ["Apple", None, "Two\nlines", "Pear"])):
         vectors = pa.FixedSizeListArray.from_arrays(
             pa.array(np.arange(4 * len(labels), dtype=np.float32) / 4), type=kind
@@ -99,7 +103,7 @@ def out(tmp_path: Path) -> Path:
             "scaled_features": vectors,
             "pca_features": vectors,
         })  # fmt: skip
-        pq.write_table(table, folder / "rows" / f"part-0000{part}.parquet")
+        pq.write_table(table, folder / "rows" / f"part-0000{part}-{commit.owner}.parquet")
     return folder
 
 
@@ -342,7 +346,6 @@ def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) 
         "Apple [0.00, 0.25, …]",
         "(no label)",
         "Two\\nlines",
-        "report.json",
     ):
         assert fact in flat
     assert "Pear" not in flat
@@ -372,7 +375,6 @@ def test_slice_report_shows_progress_and_the_finishing_command(tmp_path: Path, l
     assert "2/4 done: 25 of the job's 100 partitions" in flat
     assert text in flat
     assert "run the same command without --shards." in flat
-    assert "report.json" not in flat
 
 
 def test_report_of_one_component_and_of_an_already_finished_job(tmp_path: Path) -> None:

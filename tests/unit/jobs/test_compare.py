@@ -7,7 +7,8 @@ from fruits.jobs.job import COLUMNS
 from fruits.model.moments import Moments
 from fruits.model.rows import encode_rows, features_table
 from fruits.model.solver import solve
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.commits import OwnedFolder, claim, complete
+from fruits.storage.folder import Folder
 
 FEATURES = np.random.default_rng(0).uniform(0, 6, (20, 6)).astype(np.float32)
 MODEL = solve(Moments.from_features(FEATURES), 3)
@@ -15,15 +16,23 @@ MODEL = solve(Moments.from_features(FEATURES), 3)
 
 def output(folder, features=FEATURES, *, size=8, format="parquet", columns=COLUMNS, model=MODEL, label="a"):
     """Write a finished output, as a job would."""
-    out = Folder.at(str(folder))
+    out = finished_output(folder, "transform" if model is None else "run", model, format)
     for index, start in enumerate(range(0, len(features), size)):
         part = features[start : start + size]
         table = features_table([f"{label}/{start + i}" for i in range(len(part))], [label] * len(part), part)
-        (out / "rows").write(part_name(index, format), encode_rows(table, MODEL, format, columns))
-    if model is not None:
-        model.save(out / "model")
-    out.write_json("report.json", {})
-    return out.address
+        out.write(out.part("rows", index, format), encode_rows(table, MODEL, format, columns))
+    return out.folder.address
+
+
+def finished_output(folder, command, model, format="parquet"):
+    """Write the commits of a finished output, and its model, and return the folder."""
+    out = Folder.at(str(folder))
+    commit = claim(out, {"command": command, "format": format}, {}, 1)
+    owned = OwnedFolder(out, commit.owner, commit.number)
+    for name, data in (model.encode(commit.owner) if model is not None else {}).items():
+        owned.write(f"model/{name}", data)
+    assert complete(out, commit, {})
+    return owned
 
 
 def test_the_same_rows_are_identical_however_they_are_cut_and_encoded(tmp_path):
@@ -75,9 +84,7 @@ def test_outputs_that_cannot_be_compared_are_refused(tmp_path):
         compare(a, str(tmp_path / "missing"))
     with pytest.raises(OutputError, match="same --columns"):
         compare(a, output(tmp_path / "b", columns=("path", "pca_features")))
-    fitted = Folder.at(str(tmp_path / "c"))
-    MODEL.save(fitted / "model")
-    fitted.write_json("report.json", {})
+    fitted = finished_output(tmp_path / "c", "fit", MODEL).folder
     with pytest.raises(OutputError, match="no rows"):
         compare(a, fitted.address)
     rows = output(tmp_path / "d", model=None)
@@ -89,7 +96,6 @@ def test_outputs_that_cannot_be_compared_are_refused(tmp_path):
 
 def test_two_fits_are_compared_by_their_models(tmp_path):
     for name in "ab":
-        MODEL.save(str(tmp_path / name / "model"))
-        Folder.at(str(tmp_path / name)).write_json("report.json", {})
+        finished_output(tmp_path / name, "fit", MODEL)
     found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
     assert (found.identical, found.rows, found.model) == (True, 0, True)

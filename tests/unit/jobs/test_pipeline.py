@@ -1,7 +1,6 @@
 """Whole jobs on the local executor: stages, resuming, refusals and corruption. The network is a fast stand-in."""
 
 import dataclasses
-import hashlib
 import io
 import itertools
 import json
@@ -40,8 +39,10 @@ from fruits.model.rows import decode_rows
 from fruits.progress import heartbeat
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Silent
-from fruits.storage.folder import Folder
+from fruits.storage.commits import OwnedFolder
+from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
+from tests.outputs import digest, is_complete, owner, stored
 
 FEATURES = 40
 
@@ -108,21 +109,14 @@ class Counting(LocalExecutor):
         return super().map(task, items, shared=shared, retries=0, progress=progress)
 
 
-def digest(out):
-    """Return the SHA-256 of all stored files except the report, which contains times."""
-    files = sorted(path for path in out.rglob("*") if path.is_file() and path.name != "report.json")
-    return hashlib.sha256(
-        b"".join(str(path.relative_to(out)).encode() + path.read_bytes() for path in files)
-    ).hexdigest()
-
-
 def test_every_image_is_a_row_or_a_reject(job, images, tmp_path):
     report = pipeline.run(job, LocalExecutor())
     assert (report.images, report.rows, report.ignored) == (32, 30, 1)
     assert sum(report.rejects.values()) == 2
     out = Folder.at(job.out)
-    paths = [p for i in range(8) for p in (out / "rows").read_table(f"part-{i:05d}.parquet")["path"].to_pylist()]
-    rejects = [r for i in range(8) for r in (out / "rejects").read_table(f"part-{i:05d}.parquet").to_pylist()]
+    names = [part_name(index, "parquet", owner(job.out)) for index in range(8)]
+    paths = [path for name in names for path in (out / "rows").read_table(name)["path"].to_pylist()]
+    rejects = [reject for name in names for reject in (out / "rejects").read_table(name).to_pylist()]
     listed = sorted(str(path.relative_to(images)) for path in images.rglob("*") if path.suffix in (".png", ".jpg"))
     assert sorted(paths + [reject["path"] for reject in rejects]) == listed
     assert {reject["path"]: reject["reason"] for reject in rejects}["label 2/zero.jpg"] == "empty"
@@ -175,8 +169,9 @@ def test_rows_are_the_features_transformed_by_the_model(job):
     model = ScaledPCA.load(job.out)
     assert report.components == 5
     assert model.rows == 30
-    for index in (out / "rows").parts():
-        rows = decode_rows((out / "rows").read(f"part-{index:05d}.parquet"), "x.parquet")
+    for index in (out / "rows").parts(owner(job.out)):
+        name = part_name(index, "parquet", owner(job.out))
+        rows = decode_rows((out / "rows").read(name), name)
         scaled, scores = model.transform(rows["features"])
         np.testing.assert_array_equal(rows["scaled_features"], scaled.astype(np.float32))
         np.testing.assert_array_equal(rows["pca_features"], scores.astype(np.float32))
@@ -202,7 +197,7 @@ def test_a_resumed_job_only_writes_missing_parts(job, tmp_path, stop_after):
     pipeline.run(whole, LocalExecutor())
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(stop_after))
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not is_complete(tmp_path / "out")
     second = Counting()
     report = pipeline.run(job, second)
     name, count = stop_after
@@ -244,23 +239,15 @@ def test_with_keep_plan_a_removed_image_is_a_reject(job, tmp_path):
     assert report.rejects.get("unreadable", 0) == before.rejects.get("unreadable", 0) + 1
 
 
-def test_keep_plan_requires_the_plan_in_the_manifest(job, tmp_path):
-    pipeline.run(job, LocalExecutor())
-    for page in (tmp_path / "out" / "manifest").glob("plan-*"):
-        page.unlink()
-    with pytest.raises(DamageError, match="without --keep-plan"):
-        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
-
-
 @pytest.mark.parametrize("plan", [None, 3, {}, {"images": "many"}, {"images": 32, "partition_size": 0, "digest": ""}])
-def test_an_invalid_plan_in_job_json_is_refused(job, tmp_path, plan):
+def test_an_invalid_plan_in_the_commit_is_refused(job, tmp_path, plan):
     pipeline.run(job, LocalExecutor())
-    about = json.loads((tmp_path / "out" / "job.json").read_bytes())
-    (tmp_path / "out" / "job.json").write_text(json.dumps(about | {"plan": plan}))
-    with pytest.raises(OutputError, match=r"job\.json is corrupt: its plan is"):
+    (*_, last) = sorted((tmp_path / "out" / "commits").iterdir())
+    content = json.loads(last.read_bytes())
+    content["job"]["plan"] = plan
+    last.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match="out is corrupt: the plan in its commit is"):
         pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
-    with pytest.raises(OutputError, match=r"job\.json is corrupt: its plan is"):
-        verify(job.out, Silent())
 
 
 def test_a_finished_job_is_only_verified_and_returns_the_same_report(job):
@@ -273,7 +260,7 @@ def test_a_finished_job_is_only_verified_and_returns_the_same_report(job):
 def test_a_deleted_rows_part_is_written_again(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
-    (tmp_path / "out" / "rows" / "part-00003.parquet").unlink()
+    stored(tmp_path / "out", "rows/part-00003.parquet").unlink()
     second = Counting()
     pipeline.run(job, second)
     assert second.given["write_rows"] == 1
@@ -298,7 +285,7 @@ def test_slices_in_any_order_give_the_bits_of_one_run(job, tmp_path, command):
     assert {shards: report.partitions for shards, report in slices.items()} == {"1/3": 8, "2/3": 8, "3/3": 14}
     assert [slices[shards].partitions_left for shards in ("3/3", "1/3", "2/3")] == [16, 8, 0]
     assert sum(report.rows for report in slices.values()) == 29
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not is_complete(tmp_path / "out")
     last = Counting()
     report = command(job, last)
     assert task not in last.given
@@ -401,14 +388,43 @@ def test_a_folder_with_other_files_is_refused_even_with_overwrite(job, tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
-def test_a_folder_without_job_json_needs_overwrite(job, tmp_path):
+def test_a_folder_without_commits_needs_overwrite(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
-    (tmp_path / "out" / "job.json").unlink()
-    with pytest.raises(OutputError, match=r"parts of a job, but its job\.json is missing\. Use --overwrite"):
+    shutil.rmtree(tmp_path / "out" / "commits")
+    with pytest.raises(OutputError, match=r"parts of a job, but its commits are missing\. Use --overwrite"):
         pipeline.run(job, LocalExecutor())
     pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
     assert digest(tmp_path / "out") == before
+
+
+def test_an_output_of_an_earlier_version_needs_overwrite(job, tmp_path):
+    out = tmp_path / "out"
+    for name in (
+        "job.json",
+        "report.json",
+        "rows/part-00000.parquet",
+        "model/model.json",
+        "manifest/rows-00000.sha256",
+    ):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("{}")
+    with pytest.raises(OutputError, match=r"earlier version of Fruits.*Use --overwrite"):
+        pipeline.run(job, LocalExecutor())
+    assert pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor()).rows == 30
+    assert verify(job.out, Silent()).unexpected == ()
+    assert not (out / "job.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": "fruits.commit/1", "owner": "../../../x", "files": {}}'])
+def test_a_corrupt_commit_needs_overwrite(job, tmp_path, content):
+    pipeline.run(job, LocalExecutor())
+    (*_, last) = sorted((tmp_path / "out" / "commits").iterdir())
+    last.write_text(content)
+    with pytest.raises(OutputError, match=r"00000002\.json is corrupt.*Use --overwrite"):
+        pipeline.run(job, LocalExecutor())
+    assert pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor()).rows == 30
+    assert verify(job.out, Silent()).unexpected == ()
 
 
 @pytest.mark.parametrize("given", ["out", "out/", "out/model"])
@@ -441,25 +457,21 @@ def test_overwrite_resumes_the_same_unfinished_job(job):
     assert once_more.given["featurize"] == 8
 
 
-def test_late_parts_of_an_overwritten_job_are_not_used(job, images, tmp_path):
+def test_late_parts_of_an_overwritten_job_are_not_used_and_removed(job, tmp_path):
     pipeline.run(job, LocalExecutor())
-    expected = digest(tmp_path / "out")
-    other = dataclasses.replace(job, images=str(images.parent / "others"), out=str(tmp_path / "late"))
-    for number, path in enumerate(sorted(images.glob("*/*"))):
-        there = Path(other.images, path.relative_to(images))
-        there.parent.mkdir(parents=True, exist_ok=True)
-        Image.effect_noise((20, 20), number).save(there, format="png")
+    first = stored(tmp_path / "out", "rows/part-00000.parquet")
+    late = first.read_bytes()
+    other = dataclasses.replace(job, components=4, overwrite=True)
     pipeline.run(other, LocalExecutor())
-
-    class Late(LocalExecutor):
-        def map(self, *given, **more):
-            if not (tmp_path / "out" / "features").exists():
-                for folder in ("rejects", "features", "moments", "rows"):
-                    shutil.copytree(tmp_path / "late" / folder, tmp_path / "out" / folder)
-            return super().map(*given, **more)
-
-    assert pipeline.run(dataclasses.replace(job, overwrite=True), Late()).resumed == 0
+    expected = digest(tmp_path / "out")
+    first.write_bytes(late)
+    found = verify(job.out, Silent())
+    assert (found.corrupt, found.unexpected) == ((), (f"rows/{first.name}",))
+    assert not found.is_intact  # pandas reads the whole folder
+    assert compare(job.out, job.out).rows == 30
+    pipeline.run(dataclasses.replace(other, overwrite=False), LocalExecutor())
     assert digest(tmp_path / "out") == expected
+    assert verify(job.out, Silent()).is_intact
 
 
 def test_an_overwritten_job_fails(job, images):
@@ -472,22 +484,16 @@ def test_an_overwritten_job_fails(job, images):
                 pipeline.run(other, LocalExecutor())
             return found
 
-    with pytest.raises(OutputError, match=r"out was replaced by another job.*Give each job its own --out"):
+    with pytest.raises(OutputError, match=r"out was claimed by another job.*Give each job its own --out"):
         pipeline.run(job, Slow())
     assert verify(other.out, Silent()).is_intact
 
 
-def test_files_of_an_earlier_longer_plan_are_removed(job, tmp_path, monkeypatch):
-    monkeypatch.setattr("fruits.images.plan.PARTITIONS_PER_FILE", 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "compile_network", _no_weights)
-        with pytest.raises(WeightsError):
-            pipeline.run(job, LocalExecutor())
+def test_a_job_that_cannot_start_leaves_no_output(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "compile_network", _no_weights)
+    with pytest.raises(WeightsError):
+        pipeline.run(job, LocalExecutor())
     assert not (tmp_path / "out").exists()
-    (tmp_path / "out" / "plan").mkdir(parents=True)
-    (tmp_path / "out" / "plan" / "part-00007.parquet").write_bytes(b"of a plan that was killed")
-    pipeline.run(job, LocalExecutor())
-    assert verify(job.out, Silent()).is_intact
 
 
 def _no_weights(*given):
@@ -499,25 +505,28 @@ def test_unlisted_csv_rows_are_not_reported_as_corrupt(job, tmp_path):
     stream = io.StringIO()
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
-    (tmp_path / "out" / "manifest" / "rows-00000.sha256").unlink()
-    (tmp_path / "out" / "report.json").unlink()
+    for page in (tmp_path / "out" / "manifest").glob("rows-*"):
+        page.unlink()
     pipeline.run(job, LocalExecutor(), progress=JsonLog(stream))
     assert "damage" not in [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
     assert digest(tmp_path / "out") == before
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", None])
 def test_a_corrupt_report_is_written_again(job, tmp_path, content):
     report = pipeline.run(job, LocalExecutor())
-    (tmp_path / "out" / "report.json").write_text(content)
+    path = stored(tmp_path / "out", "report.json")
+    path.unlink() if content is None else path.write_text(content)
+    assert [part.name for part in verify(job.out, Silent()).corrupt] == [path.name]
     assert pipeline.run(job, LocalExecutor()).rows == report.rows
-    assert Report.of(json.loads((tmp_path / "out" / "report.json").read_text()), "report.json").rows == report.rows
+    assert Report.of(json.loads(path.read_text()), "report").rows == report.rows
+    assert verify(job.out, Silent()).is_intact
 
 
 def test_resumed_counts_only_intact_partitions(job, tmp_path):
-    pipeline.run(job, LocalExecutor())
-    (tmp_path / "out" / "report.json").unlink()
-    (tmp_path / "out" / "features" / "part-00002.parquet").write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("write_rows", 0)))
+    stored(tmp_path / "out", "features/part-00002.parquet").write_bytes(b"")
     assert pipeline.run(job, LocalExecutor()).resumed == 7
 
 
@@ -590,14 +599,15 @@ def test_a_model_of_another_backbone_or_other_weights_is_refused(job, tmp_path, 
     monkeypatch.setattr(pipeline, "compile_network", lambda *names: MeanColours(weights_digest="others"))
     with pytest.raises(ModelError, match=r"digest none.*others"):
         pipeline.transform(applied, LocalExecutor())
-    assert not (tmp_path / "applied" / "job.json").exists()
+    assert not (tmp_path / "applied").exists()
 
 
 def test_a_foreign_rejects_part_is_regenerated(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
     rejects = Folder.at(str(tmp_path / "out" / "rejects"))
-    rejects.write("part-00000.parquet", write_table(rejects.read_table("part-00001.parquet")))
+    first, second = (part_name(index, "parquet", owner(job.out)) for index in (0, 1))
+    rejects.write(first, write_table(rejects.read_table(second)))
     second = Counting()
     pipeline.run(job, second)
     assert second.given["featurize"] == 1
@@ -618,7 +628,7 @@ STORED = {  # with how often the network runs over a partition, when it is damag
     "model/model.json": 0,
     "model/scaled_pca.safetensors": 0,
     "rows/part-00003.parquet": 0,
-    "manifest/rows-00000.sha256": 0,
+    "manifest/rows-00000-????????.sha256": 0,
 }
 DAMAGES = {
     "flipped": flip,
@@ -632,7 +642,7 @@ def test_only_the_corrupt_part_is_regenerated(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
     for (name, network), how in zip(STORED.items(), itertools.cycle(DAMAGES)):
-        DAMAGES[how](tmp_path / "out" / name)
+        DAMAGES[how](stored(tmp_path / "out", name))
         second = Counting()
         assert pipeline.run(job, second).rows == 30
         assert second.given.get("featurize", 0) == network, name
@@ -644,55 +654,59 @@ def test_only_the_corrupt_part_is_regenerated(job, tmp_path):
 def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     pipeline.run(job, LocalExecutor())
     assert verify(job.out, Silent()).is_intact
-    flip(tmp_path / "out" / "rows" / "part-00003.parquet")
-    flip(tmp_path / "out" / "plan" / "part-00000.parquet")
-    flip(tmp_path / "out" / "model" / "model.json")
-    (tmp_path / "out" / "features" / "part-00001.parquet").unlink()
-    (tmp_path / "out" / "rows" / "part-00077.parquet").touch()
+    flip(stored(tmp_path / "out", "rows/part-00003.parquet"))
+    flip(stored(tmp_path / "out", "plan/part-00000.parquet"))
+    flip(stored(tmp_path / "out", "model/model.json"))
+    stored(tmp_path / "out", "features/part-00001.parquet").unlink()
+    stray = tmp_path / "out" / "rows" / "part-00077-0123456789ab.parquet"
+    stray.touch()
+    (tmp_path / "out" / "features" / "notes.txt").touch()
     found = verify(job.out, Silent())
-    assert [part.name for part in found.corrupt] == [
-        "plan/part-00000.parquet",
+    assert sorted(re.sub("-[0-9a-f]{12}", "", part.name) for part in found.corrupt) == [
         "features/part-00001.parquet",
+        "model/model.json",
+        "plan/part-00000.parquet",
         "rows/part-00003.parquet",
-        "model",
     ]
-    assert found.unexpected == ("rows/part-00077.parquet",)
+    assert found.unexpected == ("features/notes.txt", f"rows/{stray.name}")
     answer = output_commands.verify(job.out, quiet=True)
     answer.show(Console(width=200))
     assert answer.exit_code == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3:5] == [str(found.corrupt[3]), "rows/part-00077.parquet: not part of this job"]
-    assert lines[5].endswith(
-        " bytes, intact; 4 corrupt or missing: run the command of the job again; 1 unexpected: remove them"
+    assert lines[3:6] == [
+        str(found.corrupt[3]),
+        "features/notes.txt: not part of this job",
+        f"rows/{stray.name}: not part of this job",
+    ]
+    assert lines[6].endswith(
+        " bytes, intact; 4 corrupt or missing: run the command of the job again; 2 unexpected: remove them"
     )
-    assert found.parts == 1 + 1 + 3 * 8 - 3
+    pages, model, report = 4, 2, 1
+    assert found.parts == 1 + 1 + 3 * 8 + pages + model + report - 4
     pipeline.run(job, LocalExecutor())
     repaired = verify(job.out, Silent())
-    assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("rows/part-00077.parquet",), False)
-    (tmp_path / "out" / "rows" / "part-00077.parquet").unlink()
-    assert verify(job.out, Silent()).is_intact
+    assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("features/notes.txt",), True)
 
 
 def test_a_flipped_bit_in_an_unlisted_partition_is_found(job):
     pipeline.run(job, LocalExecutor())
     out = Folder.at(job.out)
+    owned = OwnedFolder(out, owner(job.out), 1)
     finished = FinishedPartition(Partition(0, 4), None, None)
+    names = [owned.part(kind, 0, "parquet") for kind in ("rejects", "features")]
     batch = PartitionBatch((finished,), "features", "parquet")
-    for name, undetected in (("rejects/part-00000.parquet", 0.5), ("features/part-00000.parquet", 0)):
+    for name, undetected in zip(names, (0.5, 0), strict=True):
         data = out.read(name)
         places = range(0, len(data), 53)
         missed = 0
         for place in places:
             out.write(name, data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
-            found = survey(batch, out)
-            assert {part.name for part in found.corrupt} <= {
-                "rejects/part-00000.parquet",
-                "features/part-00000.parquet",
-            }
+            found = survey(batch, owned)
+            assert {part.name for part in found.corrupt} <= set(names)
             missed += not found.corrupt
         assert missed <= undetected * len(places), name  # in the Parquet footer of the rejects, outside of the account
         out.write(name, data)
-    found = survey(batch, out)
+    found = survey(batch, owned)
     assert (found.corrupt, found.reports[0].images) == ((), 4)
 
 
@@ -715,13 +729,15 @@ def test_corruption_between_two_stages_fails_the_job_and_the_next_start_regenera
     class Corrupting(Counting):
         def map(self, given, items, *, shared=None, retries=0, progress=None):
             if given.__name__ == task and task not in self.given:
-                DAMAGES[how](tmp_path / "out" / name)
+                DAMAGES[how](stored(tmp_path / "out", name))
             return super().map(given, items, shared=shared, retries=retries, progress=progress)
 
-    with pytest.raises(TaskError, match=rf"{name}: .*same command again: it verifies the stored parts") as caught:
+    with pytest.raises(
+        TaskError, match=r"part-0000[03]-\w+.parquet: .*same command again: it verifies the stored parts"
+    ) as caught:
         pipeline.run(job, Corrupting())
     assert caught.value.exit_code == 1
-    assert not (tmp_path / "out" / "report.json").exists()
+    assert not is_complete(tmp_path / "out")
     second = Counting()
     pipeline.run(job, second)
     assert second.given.get("featurize", 0) == (8 if task == "featurize" else 1)
@@ -730,11 +746,11 @@ def test_corruption_between_two_stages_fails_the_job_and_the_next_start_regenera
 
 def test_regenerated_features_that_differ_from_the_manifest_are_refused(job, tmp_path, monkeypatch):
     pipeline.run(job, LocalExecutor())
-    (tmp_path / "out" / "features" / "part-00003.parquet").unlink()
+    stored(tmp_path / "out", "features/part-00003.parquet").unlink()
     of = MeanColours.of
     monkeypatch.setattr(MeanColours, "of", staticmethod(lambda *given: of(*given) + np.float32(0.5)))
     for _ in range(2):  # also when the part exists again, with the other content
-        with pytest.raises(DamageError, match=r"/part-00003\.parquet was regenerated and differs.*--overwrite"):
+        with pytest.raises(DamageError, match=r"/part-00003-\w+\.parquet was regenerated and differs.*--overwrite"):
             pipeline.run(job, LocalExecutor())
     monkeypatch.undo()
     monkeypatch.setattr(pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine))
@@ -756,9 +772,9 @@ def test_finished_partitions_unknown_to_the_driver_are_kept(job, tmp_path):
     assert second.given["featurize"] == 3
 
 
-def test_a_driver_killed_while_writing_job_json_can_be_restarted(job, tmp_path):
-    (tmp_path / "out" / "plan").mkdir(parents=True)
-    (tmp_path / "out" / ".job.json.0123.tmp").touch()
+def test_a_driver_killed_while_committing_can_be_restarted(job, tmp_path):
+    (tmp_path / "out" / "commits").mkdir(parents=True)
+    (tmp_path / "out" / "commits" / ".00000001.json.0123.tmp").touch()
     assert pipeline.run(job, LocalExecutor()).rows == 30
 
 
@@ -767,23 +783,27 @@ def test_temporary_files_are_swept_when_the_job_completes(job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("write_rows", 3)))
     for folder in ("", "plan", "manifest", "rejects", "features", "moments", "moments/level-1", "model", "rows"):
-        (out / folder / ".part-00000.parquet.0123.tmp").touch()
+        (out / folder / f".part-00000-{owner(out)}.parquet.0123.tmp").touch()
+        (out / folder / ".part-00000-0123456789ab.parquet.0123.tmp").touch()
     pipeline.run(job, LocalExecutor())
     assert not list(out.rglob(".*"))
 
 
-def test_overwrite_removes_the_report_first(job, tmp_path, monkeypatch):
+def test_overwrite_removes_the_files_of_the_previous_job(job, tmp_path):
     pipeline.run(job, LocalExecutor())
-    removed = []
+    before = owner(job.out)
+    pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
+    assert owner(job.out) != before
+    assert [path.name for path in (tmp_path / "out").rglob(f"*{before}*")] == []
+    names = sorted(path.name for path in (tmp_path / "out" / "commits").iterdir())
+    assert names == [f"0000000{number}.json" for number in range(1, 5)]
 
-    def remove(folder, name):
-        removed.append(name)
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Folder, "remove", remove)
+def test_an_overwriting_job_that_stops_is_not_complete(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
     with pytest.raises(KeyboardInterrupt):
-        pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
-    assert removed == ["report.json"]
+        pipeline.run(dataclasses.replace(job, components=4, overwrite=True), Counting(("featurize", 0)))
+    assert not is_complete(job.out)
 
 
 def logged(job, executor=None):
@@ -826,6 +846,8 @@ def test_every_field_of_the_log_is_documented(job, monkeypatch):
     stream = io.StringIO()
     log = Log(stream)
     log.note("a fact")
+    pipeline.run(job, LocalExecutor(), progress=log)
+    stored(job.out, "rows/part-00003.parquet").unlink()
     pipeline.run(job, LocalExecutor(), progress=log)
     log.event("error", "it failed", type="JobError", exit_code=1)
     page = (Path(__file__).parents[3] / "docs" / "logs.md").read_text("utf-8")

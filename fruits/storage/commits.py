@@ -1,0 +1,210 @@
+"""Commits: the numbered files that decide which job owns an output folder.
+
+A commit is created only if its number is still free, so that of two jobs that claim a folder at once exactly one
+succeeds. The last commit names the owner. The owner is part of the name of every file that a job writes, and each job
+compares itself with the last commit right before it publishes or removes a file. A job that was suspended while another
+one claimed the folder can therefore neither replace nor remove a file of its successor: it can at most publish the one
+file that it was about to publish, under its own name, which no reader uses and the next command removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from fruits.errors import OutputError
+from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
+from fruits.text import utf8
+
+__all__ = ["COMMITS", "Commit", "OwnedFolder", "claim", "complete", "last_commit", "last_number", "owner_in"]
+
+SCHEMA = "fruits.commit/1"
+COMMITS = "commits"
+NAME = re.compile(r"^(\d{8})\.json$")
+OWNED = re.compile(r"-([0-9a-f]{12})\.[\w.]+$")  # the end of a file name, also of a temporary one
+OWNER_DIGITS = 12
+# Names of outputs without commits, which earlier versions wrote.
+LEGACY = re.compile(r"^(part-\d{5,}\.\w+|[\w.-]+-\d{5}\.sha256|(job|model|report)\.json|scaled_pca\.safetensors)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A state of an output folder.
+
+    Attributes
+    ----------
+    number : int
+        From 1; the highest number is the current state.
+    owner : str
+        The 12 hexadecimal digits in the names of the owner's files.
+    job : dict
+        The identity of the job.
+    files : dict of str to str
+        The SHA-256 of files by name: those of the plan, and when the job is complete also those of the manifest, the
+        model and the report. The manifest lists all other parts.
+    complete : bool
+        Whether the output is complete.
+    """
+
+    number: int
+    owner: str
+    job: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    complete: bool = False
+
+    def encode(self) -> bytes:
+        """Return the content of the file of the commit."""
+        content = {
+            "schema": SCHEMA,
+            "owner": self.owner,
+            "complete": self.complete,
+            "job": self.job,
+            "files": self.files,
+        }
+        return encode_json(content)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedFolder:
+    """An output folder, as the job that owns it writes to it.
+
+    Attributes
+    ----------
+    folder : Folder
+    owner : str
+        The owner in the commit of the job; empty for a folder without commits, whose files have plain names.
+    commit : int
+        The number of a commit of the job: a later one of another owner supersedes it.
+    """
+
+    folder: Folder
+    owner: str = ""
+    commit: int = 0
+
+    def part(self, kind: str, index: int, suffix: str) -> str:
+        """Return the name of a part of the job, below the folder: ``rows/part-00017-3f9c2a1b4d5e.parquet``."""
+        return f"{kind}/{part_name(index, suffix, self.owner)}"
+
+    def name(self, stem: str, suffix: str) -> str:
+        """Return the name of another file of the job, below the folder: ``report-3f9c2a1b4d5e.json``."""
+        return f"{stem}{self.owner and '-'}{self.owner}.{suffix}"
+
+    def parts(self, kind: str) -> list[int]:
+        """Return the indices of the stored parts of the job in a subfolder, sorted."""
+        return (self.folder / kind).parts(self.owner)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Publish a file of the job, unless the job was superseded."""
+        self.folder.write(name, data, check=self.check_owner)
+
+    def begun(self, name: str) -> AbstractContextManager[bool]:
+        """Mark work on a file as begun; see :meth:`fruits.storage.folder.Folder.begun`."""
+        folder, _, file = name.rpartition("/")
+        return (self.folder / folder).begun(file)
+
+    def check_owner(self) -> None:
+        """Raise an ``OutputError`` if another job has claimed the folder since."""
+        if last_number(self.folder) > self.commit:
+            last = last_commit(self.folder)
+            if last is not None and last.owner != self.owner:
+                raise OutputError(
+                    f"{self.folder.address} was claimed by another job (--overwrite) while this one ran; it stopped. "
+                    "Give each job its own --out."
+                )
+
+    def remove_foreign(self, kind: str) -> None:
+        """Remove the files of other jobs, and of outputs without commits, from a subfolder.
+
+        The names are read before the owner is checked, so that they cannot be those of a successor.
+        """
+        folder = self.folder / kind if kind else self.folder
+        for name in folder.names():
+            owner = owner_in(name)
+            if LEGACY.match(name) if owner is None else owner != self.owner:
+                self.check_owner()
+                folder.remove(name)
+
+    def sweep(self, kind: str) -> None:
+        """Remove the temporary files and markers that killed writers of this job left in a subfolder."""
+        folder = self.folder / kind if kind else self.folder
+        for name in folder.names():
+            if is_temporary(name) and owner_in(name) in (self.owner, None):
+                folder.remove(name)
+
+
+def owner_in(name: str) -> str | None:
+    """Return the owner in the name of a file, also of a temporary file or marker; None if it has none."""
+    if name.startswith(".") and name.endswith(".tmp"):
+        # .NAME.UUID.tmp or .NAME.begun.tmp
+        name = name[1:].removesuffix(".tmp").rpartition(".")[0]
+    match = OWNED.search(name)
+    return match[1] if match else None
+
+
+def last_number(folder: Folder) -> int:
+    """Return the number of the last commit of a folder; 0 if there is none."""
+    numbers = (match[1] for name in (folder / COMMITS).names() if (match := NAME.match(name)))
+    return max(map(int, numbers), default=0)
+
+
+def last_commit(folder: Folder) -> Commit | None:
+    """Return the current state of a folder; None if no job owns it.
+
+    Raises
+    ------
+    OutputError
+        The commit is corrupt.
+    """
+    number = last_number(folder)
+    if not number:
+        return None
+    name = f"{COMMITS}/{number:08d}.json"
+    content = folder.read_json(name)
+    match content:
+        case {
+            "schema": str(schema),
+            "owner": str(owner),
+            "complete": bool(complete),
+            "job": dict(job),
+            "files": dict(files),
+        } if schema == SCHEMA and re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
+            if all(isinstance(key, str) and isinstance(value, str) for key, value in files.items()):
+                return Commit(number, owner, job, files, complete)
+    raise OutputError(f"{folder.address}/{name} is corrupt. Use --overwrite to start over.")
+
+
+def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], number: int) -> Commit | None:
+    """Create the commit with which a job takes over a folder; return None if another one was faster.
+
+    Parameters
+    ----------
+    folder : Folder
+    job : mapping
+        The identity of the job.
+    files : mapping of str to str
+        The SHA-256 of the files of its plan, by a name with ``{owner}`` for the owner.
+    number : int
+        The number of the commit: one more than that of the state that was read.
+    """
+    identity = orjson.dumps([number, utf8(dict(job))], option=orjson.OPT_SORT_KEYS)
+    owner = hashlib.sha256(identity).hexdigest()[:OWNER_DIGITS]
+    commit = Commit(number, owner, utf8(dict(job)), {name.format(owner=owner): value for name, value in files.items()})
+    return commit if _create(folder, commit) else None
+
+
+def complete(folder: Folder, started: Commit, files: Mapping[str, str]) -> bool:
+    """Create the commit that marks the output of a job as complete; return whether it is the last one."""
+    commit = Commit(started.number + 1, started.owner, started.job, {**started.files, **files}, True)
+    return _create(folder, commit)
+
+
+def _create(folder: Folder, commit: Commit) -> bool:
+    name, data = f"{COMMITS}/{commit.number:08d}.json", commit.encode()
+    # A PUT that was repeated after a lost response finds its own object.
+    return folder.create(name, data) or folder.read(name) == data

@@ -1,0 +1,283 @@
+"""A job that was superseded while it was suspended changes and deletes nothing of its successor.
+
+The job is suspended at one of its mutations of the storage: before it, between the check of the owner and the
+publication, or after it. Meanwhile the successor runs to completion; then the job goes on.
+"""
+
+import dataclasses
+import itertools
+import os
+import threading
+from contextlib import suppress
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from backends.local import LocalExecutor
+from fruits.errors import OutputError
+from fruits.jobs import pipeline
+from fruits.jobs.compare import compare
+from fruits.jobs.verify import verify
+from fruits.progress.reporter import Silent
+from fruits.storage.commits import last_commit, owner_in
+from fruits.storage.folder import Folder
+from fruits.storage.local import LocalStore
+from tests.unit.jobs.test_pipeline import images, job, network  # noqa: F401 - the fixtures of a small job
+
+COMMANDS = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}
+
+
+class Suspension:
+    """Runs a successor within the n-th mutation of the storage by a job.
+
+    Attributes
+    ----------
+    mutations : list of str
+        The mutations that the job reached, by position and kind.
+    """
+
+    def __init__(self, at, successor):
+        self.at = at
+        self.successor = successor
+        self.mutations = []
+        self._lock = threading.Lock()
+        self._inside = False
+
+    def reached(self, position, path):
+        with self._lock:
+            if self._inside:
+                return
+            self.mutations.append(f"{position} {path}")
+            if len(self.mutations) - 1 != self.at:
+                return
+            self._inside = True
+        self.successor()
+        self._inside = False
+
+    def install(self, monkeypatch, store):
+        write, create, remove, remove_file, mark = (
+            getattr(store, name) for name in ("write", "create", "remove", "remove_file", "mark")
+        )
+
+        def suspended_write(this, path, data, *, check=None):
+            self.reached("before write", path)
+
+            def checked():
+                if check is not None:
+                    check()
+                self.reached("between check and write", path)
+
+            write(this, path, data, check=checked)
+            self.reached("after write", path)
+
+        def suspended(kind, method):
+            def call(this, path, *arguments):
+                self.reached(f"before {kind}", path)
+                result = method(this, path, *arguments)
+                self.reached(f"after {kind}", path)
+                return result
+
+            return call
+
+        monkeypatch.setattr(store, "write", suspended_write)
+        for kind, method in (("create", create), ("remove", remove), ("remove_file", remove_file), ("mark", mark)):
+            monkeypatch.setattr(store, kind, suspended(kind, method))
+
+
+def files_of(folder, owner):
+    """Return the content of all files of an owner by name."""
+    found = {}
+    folders = ["", *(name for name in folder.names() if name != "commits")]
+    folders += [f"moments/{name}" for name in (folder / "moments").names()]
+    for kind in folders:
+        for name in (folder / kind if kind else folder).names():
+            if owner_in(name) == owner and not name.endswith(".tmp"):
+                found[f"{kind}/{name}"] = folder.read(f"{kind}/{name}".strip("/"))
+    return found
+
+
+def suspend_everywhere(monkeypatch, store, first, second, place, step=1):
+    """Suspend the job `first` at every mutation, one run for each; return the kinds of mutations that were tried.
+
+    `first` and `second` are a command and a job whose output is replaced by a new folder for each run.
+    """
+    undisturbed = f"{place}/undisturbed"
+    run(second, undisturbed, overwrite=False)
+    tried = []
+    for number in itertools.count(0, step):
+        out = f"{place}/{number}"
+        with monkeypatch.context() as patch:
+            suspension = Suspension(number, lambda out=out: run(second, out))
+            suspension.install(patch, store)
+            error = error_of(lambda out=out: run(first, out, overwrite=False))
+        assert error is None or "claimed by another job" in error or "contains another job" in error
+        if len(suspension.mutations) <= number:
+            return tried
+        tried.append(suspension.mutations[number])
+        check_successor(second, out, undisturbed, suspension.mutations[number])
+
+
+def error_of(command):
+    """Return the message of the error that stops a superseded job; None if it finished before it was superseded."""
+    try:
+        command()
+    except OutputError as error:
+        return str(error)
+    return None
+
+
+def run(command_and_job, out, overwrite=True):
+    command, asked = command_and_job
+    changes = {"overwrite": True} if overwrite and asked.shards is None else {}
+    return COMMANDS[command](dataclasses.replace(asked, out=out, **changes), LocalExecutor())
+
+
+def check_successor(second, out, undisturbed, where):
+    folder = Folder.at(out)
+    commit = last_commit(folder)
+    assert commit is not None, where
+    assert commit.complete, where
+    found = verify(out, Silent())
+    assert found.corrupt == (), where
+    strays = [name for name in found.unexpected if owner_in(name) != commit.owner]
+    assert len(strays) <= 1, (where, strays)  # the file that was about to appear
+    assert compare(out, undisturbed).identical, where
+    before = files_of(folder, commit.owner)
+    run(second, out, overwrite=False)
+    assert files_of(folder, commit.owner) == before, where
+    after = verify(out, Silent())
+    assert (after.corrupt, [name for name in after.unexpected if owner_in(name) != commit.owner]) == ((), []), where
+
+
+@pytest.fixture
+def jobs(job, tmp_path):  # noqa: F811
+    """Pairs of a job and its successor, by name."""
+    job = dataclasses.replace(job, partition_size=16)
+    models = []
+    for components in (3, 4):
+        fitted = dataclasses.replace(job, out=str(tmp_path / f"model-{components}"), components=components)
+        pipeline.fit(fitted, LocalExecutor())
+        models.append(fitted.out)
+    transforms = [dataclasses.replace(job, model=model) for model in models]
+    return {
+        "another model": (("transform", transforms[0]), ("transform", transforms[1])),
+        "other components": (("run", job), ("run", dataclasses.replace(job, components=4))),
+        "another limit": (("run", job), ("fit", dataclasses.replace(job, limit=20))),
+        "a slice": (("run", dataclasses.replace(job, shards="1/1")), ("run", dataclasses.replace(job, components=4))),
+    }
+
+
+@pytest.mark.parametrize("pair", ["another model", "other components", "another limit", "a slice"])
+def test_a_suspended_job_leaves_its_successor_intact(jobs, tmp_path, monkeypatch, pair):
+    first, second = jobs[pair]
+    tried = suspend_everywhere(monkeypatch, LocalStore, first, second, str(tmp_path / "outputs"))
+    kinds = {" ".join(mutation.split()[:-1]) for mutation in tried}
+    assert kinds >= {"before write", "between check and write", "after write", "before create", "after create"}
+    assert {"before remove_file", "after remove_file", "before mark", "after mark"} <= kinds
+    names = {part for mutation in tried for part in mutation.split()[-1].split("/")}
+    assert names >= {"plan", "rejects", "manifest", "commits"}
+
+
+def test_a_suspended_takeover_leaves_its_successor_intact(jobs, tmp_path, monkeypatch):
+    """The suspended job has itself taken over a finished output, and removes the files of that."""
+    first, second = jobs["other components"]
+    third = ("run", dataclasses.replace(second[1], components=2))
+    undisturbed = f"{tmp_path}/undisturbed"
+    run(third, undisturbed)
+    removals = 0
+    for number in itertools.count(0, 3):
+        out = f"{tmp_path}/{number}"
+        run(first, out)
+        with monkeypatch.context() as patch:
+            suspension = Suspension(number, lambda out=out: run(third, out))
+            suspension.install(patch, LocalStore)
+            error = error_of(lambda out=out: run(second, out))
+        assert error is None or "claimed by another job" in error
+        if len(suspension.mutations) <= number:
+            break
+        where = suspension.mutations[number]
+        removals += "remove " in where
+        if last_commit(Folder.at(out)).job["components"] == 2:  # else it took over after its successor had finished
+            check_successor(third, out, undisturbed, where)
+        else:
+            assert where.startswith("before create") or "plan" not in where
+    assert removals > 3
+
+
+def test_twins_both_finish_wherever_one_is_suspended(jobs, tmp_path, monkeypatch):
+    first, _ = jobs["other components"]
+    undisturbed = f"{tmp_path}/undisturbed"
+    run(first, undisturbed)
+    for number in itertools.count(0, 2):
+        out = f"{tmp_path}/{number}"
+        with monkeypatch.context() as patch:
+            suspension = Suspension(number, lambda out=out: run(first, out, overwrite=False))
+            suspension.install(patch, LocalStore)
+            assert run(first, out, overwrite=False).rows == 30
+        if len(suspension.mutations) <= number:
+            break
+        check_successor(first, out, undisturbed, suspension.mutations[number])
+
+
+def test_an_interrupted_twin_leaves_the_output_intact(jobs, tmp_path, monkeypatch):
+    """A twin that ends in the middle may write a manifest that lists less; the complete one is not replaced."""
+    first, _ = jobs["other components"]
+    for number in itertools.count(0, 2):
+        out = f"{tmp_path}/{number}"
+
+        def finish_and_interrupt(out=out):
+            run(first, out, overwrite=False)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            suspension = Suspension(number, finish_and_interrupt)
+            suspension.install(patch, LocalStore)
+            with suppress(KeyboardInterrupt):
+                run(first, out, overwrite=False)
+        if len(suspension.mutations) <= number:
+            break
+        found = verify(out, Silent())
+        assert (found.corrupt, found.is_intact) == ((), True), suspension.mutations[number]
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """Return the URL of an empty bucket of a server with conditional requests."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="outputs")
+    yield "s3://outputs"
+    server.stop()
+
+
+def test_a_suspended_job_leaves_its_successor_intact_on_s3(jobs, bucket, monkeypatch):
+    from fruits.storage.s3.store import S3ObjectStore
+
+    first, second = jobs["another model"]
+    tried = suspend_everywhere(monkeypatch, S3ObjectStore, first, second, bucket, step=5)
+    assert len(tried) > 5
+    assert os.environ["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1")
+
+
+def test_of_two_commits_with_one_number_one_succeeds_on_s3(bucket):
+    folder = Folder.at(f"{bucket}/claims")
+    results = []
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(folder.create("commits/00000001.json", b"%d" % n)))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == [False] * 7 + [True]
