@@ -50,7 +50,7 @@ from fruits.model.solver import solve
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.progress.reporter import Progress, Silent
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.commits import complete
+from fruits.storage.commits import COMMITS, complete
 from fruits.storage.folder import Folder, encode_json
 
 __all__ = ["fit", "run", "transform"]
@@ -330,7 +330,7 @@ class _Pipeline:
         commit = self.output.commit
         if not (commit.complete and files.items() <= commit.files.items()) and not complete(out, commit, files):
             owned.check_owner()  # a twin was faster, unless another job claimed the folder
-        for folder in self.output.subfolders():
+        for folder in (COMMITS, *self.output.subfolders()):
             owned.sweep(folder)
         return report
 

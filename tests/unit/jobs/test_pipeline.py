@@ -782,6 +782,7 @@ def test_temporary_files_are_swept_when_the_job_completes(job, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("write_rows", 3)))
+    (out / "commits" / ".00000002.json.0123.tmp").touch()
     for folder in ("", "plan", "manifest", "rejects", "features", "moments", "moments/level-1", "model", "rows"):
         (out / folder / f".part-00000-{owner(out)}.parquet.0123.tmp").touch()
         (out / folder / ".part-00000-0123456789ab.parquet.0123.tmp").touch()
