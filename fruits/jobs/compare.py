@@ -62,7 +62,7 @@ class Comparison:
 
     @property
     def identical(self) -> bool:
-        """Whether every bit is the same."""
+        """True if every bit is the same."""
         return not self.differences
 
     @property

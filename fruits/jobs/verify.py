@@ -42,7 +42,7 @@ class Verification:
 
     @property
     def is_intact(self) -> bool:
-        """Whether no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file."""
+        """True if no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file."""
         return not self.corrupt and not any(name.startswith("rows/") for name in self.unexpected)
 
 
