@@ -2,10 +2,10 @@
 
 It runs PySpark's own daemon, which forks a worker for each slot, and adds:
 
-- Less work for each task: 0.07 s of CPU time instead of 0.23 s for an empty task (2 cores, Spark 3.5; medians of five
-  alternating runs). Removing Spark's archives from ``sys.path`` saves 0.08 s: while one is on it, Python reads its
+- Less work for each task: 75 ms of CPU time instead of 220 ms for an empty task (2 cores, Spark 3.5; medians of nine
+  alternating runs). Removing Spark's archives from ``sys.path`` saves 100 ms: while one is on it, Python reads its
   index again for every task (``importlib.invalidate_caches``). PySpark is installed outside of them. Importing the
-  workers' packages before the first fork, and freezing them with ``gc.freeze``, saves 0.05 s: PySpark collects
+  workers' packages before the first fork, and freezing them with ``gc.freeze``, saves the rest: PySpark collects
   garbage after every task. The duration of the start is the same.
 - The replacement of stopped workers, such as by SIGSTOP. One that is stopped for 10 s is killed, and Spark runs its
   task again: a job of 6 s was completed 13 s after the stop. Under PySpark's daemon, the same job was still waiting
