@@ -11,9 +11,9 @@ reason           meaning
 ``empty``        the file has 0 bytes
 ``not-an-image`` the content has no signature of JPEG, PNG, WebP, BMP, TIFF or GIF
 ``too-large``    the header states more than 50 megapixels or a side of more than 1,000,000 pixels, the file has
-                 more than 400 MB, or too many segments (see :mod:`fruits.images.limits`); it is not decoded
+                 more than 400 MB, or too many segments (see :mod:`fruits.images.containers`); it is not decoded
 ``truncated``    the file ends before the image is complete
-``undecodable``  the content is corrupt, or a variant that Pillow does not support
+``undecodable``  the content is corrupt, or a variant that is not decoded correctly
 ``crashed``      the decoder crashed; see :mod:`fruits.images.isolation`
 ``non-finite``   the network returned NaN or infinity for it
 ================ =====================================================================================
@@ -22,24 +22,27 @@ reason           meaning
 from __future__ import annotations
 
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Callable
 from io import BytesIO
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImagePalette
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import BITSPERSAMPLE, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 from PIL.WebPImagePlugin import WebPImageFile
 
-from fruits.images.limits import exceeded_limit
+from fruits.images.containers import Container, parse
+from fruits.images.jpeg import load_without_end
+from fruits.images.tiff import LimitError, TiffImage, UnsupportedError
 
 __all__ = ["EXTENSIONS", "REASONS", "ImageError", "decode", "is_image"]
 
@@ -61,8 +64,9 @@ REASONS = (
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels; resizing allocates 32 bytes for each
+BITFIELDS = 3  # compression of a BMP
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
-ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete|missing dimensions")
+ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete")
 TRANSPOSE = {  # the correction for each orientation of EXIF 2.32, table 6
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,7 +110,10 @@ def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
     - 16-bit samples keep their high byte, as in Pillow's 16-bit RGB; nothing is clipped.
     - 32-bit integers are read as 16-bit, and floats as 0 to 1, if all values are in that range. Otherwise the minimum
       of the image maps to 0 and its maximum to 255; NaN maps to 0.
-    - CMYK, YCbCr and LAB are converted by Pillow. Embedded colour profiles are ignored.
+    - CMYK, YCbCr and LAB are converted by Pillow. Embedded colour profiles and all other metadata are ignored.
+    - Ambiguous files are read as libvips and browsers read them: an extra sample of a TIFF without a meaning is alpha;
+      alpha of a BMP that is 0 everywhere is unused; the orientation is that of the first EXIF, and never of XMP.
+    - A JPEG needs no end marker if all its scans are complete.
 
     Parameters
     ----------
@@ -141,27 +148,79 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
     image_class = _image_class(data[:32])
     if image_class is None:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
-    if limit := exceeded_limit(data):
-        raise ImageError("too-large", limit)
     try:
-        # Image.open would check the size first and warn, so the class of the format is called directly.
-        image: Image.Image = image_class(BytesIO(data))
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
-        if max(width, height) > MAX_SIDE:
-            raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_SIDE:,} on a side at most")
-        image.load()
-        if image_class is WebPImageFile:
-            image = image.copy()  # frees the two canvases of libwebp before the resize allocates more
-        return np.asarray(_rgb(_upright(image)).resize((size, size), Image.Resampling.BICUBIC))
+        container = parse(data)
+        image = _load(image_class, container)
+        orientation = image.orientation if isinstance(image, TiffImage) else container.orientation
+        image = _rgb(image)
+        if (method := TRANSPOSE.get(orientation)) is not None:
+            image = image.transpose(method)
+        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     except (ImageError, Warning):
         raise
+    except LimitError as error:
+        raise ImageError("too-large", str(error)) from error
+    except UnsupportedError as error:
+        raise ImageError("undecodable", str(error)) from error
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", str(error)) from error
     except Exception as error:  # corrupt files make Pillow raise exceptions of many types
         reason = "truncated" if _ends_early(data, str(error)) else "undecodable"
         raise ImageError(reason, f"{type(error).__name__}: {error}") from error
+
+
+def _load(image_class: Callable[[BytesIO], ImageFile], container: Container) -> Image.Image:
+    """Return the pixels in Pillow's mode, of the size that the header states."""
+    # Image.open would check the size first and warn, so the class of the format is called directly.
+    image = image_class(container.open())
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
+    if max(width, height) > MAX_SIDE:
+        raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_SIDE:,} on a side at most")
+    if isinstance(image, PngImageFile):
+        _correct_png(image, bits=container.data[24])
+    if isinstance(image, BmpImageFile):
+        _correct_bmp(image, container.data)
+    try:
+        image.load()
+    except OSError as error:
+        whole = load_without_end(container) if isinstance(image, JpegImageFile) and "truncated" in str(error) else None
+        if whole is None:
+            raise
+        image = whole
+    if isinstance(image, WebPImageFile):
+        return image.copy()  # frees the two canvases of libwebp before the resize allocates more
+    if isinstance(image, BmpImageFile) and image.mode == "RGBA" and not image.getchannel("A").getbbox():
+        return image.convert("RGB")  # an unused channel: browsers ignore alpha that is 0 everywhere
+    return image
+
+
+def _correct_png(image: PngImageFile, bits: int) -> None:
+    """Convert the transparent colour to 8 bits, as the pixels."""
+    transparency = image.info.get("transparency")
+    if transparency is None or image.mode not in ("L", "RGB"):
+        return
+    if bits > 8:
+        raise UnsupportedError("PNG of 16-bit RGB with a transparent colour")
+    top = (1 << bits) - 1  # higher bits are ignored, as in libpng
+    image.info["transparency"] = (
+        (transparency & top) * 255 // top if image.mode == "L" else tuple(value & top for value in transparency)
+    )
+
+
+def _correct_bmp(image: BmpImageFile, data: bytes) -> None:
+    """Restore a grey palette, which Pillow drops also where the pixels are indexes."""
+    size, bits = struct.unpack_from("<IxxxxxxH" if data[14] == 12 else "<I10xH", data, 14)
+    if bits == 16 and size >= 56 and data[30] == BITFIELDS and any(data[66:70]):
+        raise UnsupportedError("BMP of 16-bit pixels with alpha")
+    if image.mode in ("1", "L") and (image.mode, bits) not in {("1", 1), ("L", 8)}:
+        greys = (0, 255) if image.mode == "1" else range(256)
+        image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
+        image._mode = "P"
+        tile = image.tile[0]
+        _, *others = cast("tuple[object, ...]", tile.args)
+        image.tile = [tile._replace(args=("P" if bits == 8 else f"P;{bits}", *others))]
 
 
 def _image_class(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
@@ -173,7 +232,7 @@ def _image_class(head: bytes) -> Callable[[BytesIO], ImageFile] | None:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WebPImageFile
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return TiffImageFile
+        return TiffImage
     if head.startswith((b"GIF87a", b"GIF89a")):
         return GifImageFile
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in DIB_HEADER_SIZES:
@@ -188,17 +247,6 @@ def _ends_early(data: bytes, message: str) -> bool:
     return ENDS_EARLY.search(message) is not None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Return the image rotated by its EXIF orientation, if it has a valid one."""
-    try:
-        method = TRANSPOSE.get(image.getexif().get(Base.Orientation, 1))
-    except Warning:
-        raise
-    except Exception:  # corrupt metadata; viewers show the pixels as stored
-        return image
-    return image if method is None else image.transpose(method)
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     """Return the image in 8-bit RGB, composited onto white."""
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -207,6 +255,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(_grey(image)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
     rgba = image.convert("RGBA")
     white = Image.new("RGB", rgba.size, "white")
     white.paste(rgba, mask=rgba)
@@ -216,11 +266,18 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> NDArray[np.uint8]:
     """Return 8-bit grey from the modes I;16 (any byte order), I and F."""
     values = np.asarray(image)
+    is_12_bit = False
+    if isinstance(image, TiffImage):
+        tags = image.tag_v2
+        if image.mode == "I" and tags.get(SAMPLEFORMAT, (1,)) == (1,):
+            values = values.view(np.uint32)
+        if tags.get(PHOTOMETRIC_INTERPRETATION, 0) == 0:  # white is zero; of 16-bit modes, Pillow inverts none
+            values = ~values
+        # Pillow does not scale the samples of a 12-bit TIFF; every other format here has 16 bits.
+        is_12_bit = tags.get(BITSPERSAMPLE) == (12,)
     finite = values[np.isfinite(values)]
     low, high = float(finite.min()), float(finite.max())
     if image.mode != "F" and low >= 0 and high < 1 << 16:
-        # Pillow does not scale the samples of a 12-bit TIFF; every other format here has 16 bits.
-        is_12_bit = isinstance(image, TiffImageFile) and image.tag_v2.get(BITSPERSAMPLE) == (12,)
         grey = (values >> (4 if is_12_bit else 8)).astype(np.uint8)
     else:
         if image.mode == "F" and low >= 0 and high <= 1:

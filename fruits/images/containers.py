@@ -1,0 +1,195 @@
+"""Segments of image files: their number is limited, and metadata is hidden from Pillow.
+
+Pillow parses text, EXIF, XMP and colour profiles, none of which changes the pixels. Parsing can fail, take quadratic
+time (EXIF segments of a JPEG) or gigabytes (values of a tag). So the segments are listed here by their length fields:
+metadata is skipped, and of EXIF only the orientation is read. Encoders write a few segments and scans; a file with
+many is a decompression bomb, because Pillow processes the whole image for each scan of a JPEG.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from fruits.images.tiff import LimitError, read_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_SCANS", "MAX_SEGMENTS", "Container", "parse"]
+
+MAX_SCANS = 100  # of a JPEG; encoders write 10, and libtiff has the same limit
+MAX_SEGMENTS = 100_000  # of a JPEG or GIF, chunks of a PNG (8 kB each in a large one) or WebP
+SOI, EOI, SOS, APP0, APP1, APP14, COM = (bytes([0xFF, code]) for code in (0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE))
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # the start of a JPEG segment with a length, or the end of the image
+EXIF = b"Exif\0\0"
+COLOUR_SEGMENTS = {APP0: (b"JFIF\0", 14), APP14: (b"Adobe", 12)}  # libjpeg takes the colour space from them
+GIF_HEADER = 13
+WEBP_HEADER = 12
+WEBP_CHUNKS = {b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"}  # those of pixels
+ORIENTATION = 274
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """An image file for Pillow: its bytes, the segments to skip, by start and end, and the EXIF orientation."""
+
+    data: bytes
+    skipped: Mapping[int, int] = field(default_factory=dict)
+    orientation: int = 1
+
+    def open(self, ending: bytes = b"") -> BytesIO:
+        """Return the file for Pillow, with `ending` after its last byte."""
+        return _Skipping(self.data, self.skipped, ending) if self.skipped or ending else BytesIO(self.data)
+
+
+class _Skipping(BytesIO):
+    """A file without some of its segments; it shares the memory of the data.
+
+    Pillow starts a read at the start of every segment that it parses, and reads none together with the one before.
+    """
+
+    def __init__(self, data: bytes, skipped: Mapping[int, int], ending: bytes) -> None:
+        super().__init__(data)
+        self._skipped, self._ending = skipped, ending
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        while (end := self._skipped.get(self.tell())) is not None:
+            self.seek(end)
+        data = super().read(size)
+        if not data:
+            data, self._ending = self._ending, b""
+        return data
+
+
+def parse(data: bytes) -> Container:
+    """List the segments of an image file.
+
+    Raises
+    ------
+    LimitError
+        The file has too many segments or scans.
+    """
+    if data.startswith(SOI):
+        return _jpeg(data)
+    if data.startswith(b"\x89PNG"):
+        return _png(data)
+    if data.startswith(b"RIFF"):
+        return _webp(data)
+    if data.startswith(b"GIF"):
+        _check_gif(data)
+    return Container(data)
+
+
+def _exif_orientation(exif: bytes) -> int:
+    try:
+        return read_directory(exif.removeprefix(EXIF), {ORIENTATION}).get(ORIENTATION, (1,))[0]
+    except LimitError:  # corrupt metadata; viewers show the pixels as stored
+        return 1
+
+
+def _jpeg(data: bytes) -> Container:
+    # An upper bound: the two bytes also occur in thumbnails and after the image.
+    may_exceed = data.count(SOS) > MAX_SCANS
+    skipped: dict[int, int] = {}
+    orientation = None
+    scans = place = 0
+    for _ in range(MAX_SEGMENTS):
+        marker = MARKER.search(data, place)
+        if marker is None or marker[0] == EOI:
+            break
+        if marker[0] == SOS:
+            scans += 1
+            if not may_exceed:
+                break
+            if scans > MAX_SCANS:
+                raise LimitError(f"more than {MAX_SCANS} scans")
+        body = marker.end() + 2
+        place = marker.end() + int.from_bytes(data[marker.end() : body], "big")
+        if APP0 <= marker[0] < bytes([0xFF, 0xF0]) or marker[0] == COM:
+            name, length = COLOUR_SEGMENTS.get(marker[0], (b"", 0))
+            if not name or not data.startswith(name, body) or place - body < length:
+                skipped[marker.start()] = place
+                if marker.start() == len(SOI):  # Pillow reads its first byte with the start of the file
+                    skipped[marker.start() + 1] = place
+            if orientation is None and marker[0] == APP1 and data.startswith(EXIF, body):
+                orientation = _exif_orientation(data[body:place])
+    else:
+        raise LimitError(f"more than {MAX_SEGMENTS:,} segments")
+    return Container(data, skipped, orientation or 1)
+
+
+def _png(data: bytes) -> Container:
+    skipped: dict[int, int] = {}
+    orientation = None
+    seen: set[bytes] = set()
+    place = 8
+    for _ in range(MAX_SEGMENTS):
+        name = data[place + 4 : place + 8]
+        if place >= len(data) or name == b"IEND":
+            return Container(data, skipped, orientation or 1)
+        start, place = place, place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if name == b"eXIf" and orientation is None:
+            orientation = _exif_orientation(data[start + 8 : place - 4])
+        # As in libpng, the first of several counts, and a palette after the pixels is ignored.
+        repeated = name in {b"IHDR", b"PLTE", b"tRNS"} and (name in seen or b"IDAT" in seen)
+        ancillary = name.isalpha() and name[:1].islower() and name != b"tRNS"
+        if repeated or ancillary:
+            skipped[start] = place
+        seen.add(name)
+    raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
+
+
+def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the chunks of a WebP; the last may end after the file."""
+    place = WEBP_HEADER
+    for _ in range(MAX_SEGMENTS):
+        if place + 8 > len(data):
+            return
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        start, place = place, place + 8 + size + size % 2
+        yield data[start : start + 4], start, place
+    raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
+
+
+def _webp(data: bytes) -> Container:
+    """Reduce a WebP to its first frame: libwebp needs 48 bytes for each chunk, and rejects truncated EXIF."""
+    kept: dict[bytes, tuple[int, int]] = {}
+    orientation = None
+    chunks = 0
+    for name, start, end in _riff_chunks(data):
+        chunks += 1
+        if name == b"EXIF" and orientation is None:
+            orientation = _exif_orientation(data[start + 8 : end])
+        if name in WEBP_CHUNKS:
+            kept.setdefault(name, (start, end))
+    if chunks == len(kept):
+        return Container(data)
+    size = 4 + sum(end - start for start, end in kept.values())
+    parts = [data[start:end] for start, end in kept.values()]
+    return Container(b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts]), {}, orientation or 1)
+
+
+def _check_gif(data: bytes) -> None:
+    def palette(flags: int) -> int:
+        return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+    place = GIF_HEADER + palette(data[GIF_HEADER - 3]) if len(data) >= GIF_HEADER else len(data)
+    in_extension = False  # a series of blocks, each after its length
+    for _ in range(MAX_SEGMENTS):
+        if place >= len(data):
+            return
+        if in_extension:
+            in_extension = data[place] > 0
+            place += 1 + data[place]
+        elif data[place] == ord("!"):
+            in_extension, place = True, place + 2
+        elif data[place] in b",;":
+            return
+        else:
+            place += 1  # Pillow skips unknown bytes too
+    raise LimitError(f"more than {MAX_SEGMENTS:,} blocks")

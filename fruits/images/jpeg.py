@@ -1,0 +1,68 @@
+"""JPEG without an end marker: accepted if all scans are complete, as in libjpeg and browsers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from PIL.JpegImagePlugin import JpegImageFile
+
+from fruits.images.containers import EOI, MARKER, SOS, Container
+
+__all__ = ["load_without_end"]
+
+PROGRESSIVE = {b"\xff\xc2", b"\xff\xca"}
+FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc9", *PROGRESSIVE}
+COEFFICIENTS = 64
+RESTART = 0xD0
+FILLERS = (b"\x55" * 4096, b"\xaa" * 4096)
+
+
+def load_without_end(container: Container) -> JpegImageFile | None:
+    """Return the loaded image if all its scans are complete, else None.
+
+    libjpeg replaces missing bits by zeros without an error. So the file is decoded with various bits after its end,
+    also in the restart interval that would be next. If the pixels differ, bits are missing.
+    """
+    data = container.data
+    if not _all_scans_started(data):
+        return None
+    zero = b"\0" if data.endswith(b"\xff") else b""  # makes half of a marker data
+    digests = set()
+    for ending in (b"", _next_restart(data) + FILLERS[0], *(zero + filler for filler in FILLERS)):
+        image = JpegImageFile(container.open(ending + EOI))
+        image.load()
+        digests.add(hashlib.sha256(image.tobytes()).digest())
+    return image if len(digests) == 1 else None
+
+
+def _all_scans_started(data: bytes) -> bool:
+    """Return True if the scans contain every coefficient of every component, to its last bit."""
+    missing: dict[int, set[int]] = {}
+    progressive = False
+    for marker, body in _segments(data):
+        if marker in FRAMES:
+            progressive = marker in PROGRESSIVE
+            missing = {component: set(range(COEFFICIENTS)) for component in body[6::3]}
+        elif marker == SOS and body and len(body) >= 4 + 2 * body[0]:
+            first, last, shifts = body[1 + 2 * body[0] :][:3]
+            done = range(first, last + 1) if progressive else range(COEFFICIENTS)
+            for component in body[1 : 1 + 2 * body[0] : 2]:
+                if not progressive or shifts & 15 == 0:
+                    missing.get(component, set()).difference_update(done)
+    return bool(missing) and not any(missing.values())
+
+
+def _next_restart(data: bytes) -> bytes:
+    """Return the restart marker after the last one of the last scan."""
+    places = [data.rfind(bytes([0xFF, RESTART + number]), data.rfind(SOS)) for number in range(8)]
+    last = max(range(8), key=places.__getitem__)
+    return bytes([0xFF, RESTART + ((last + 1) % 8 if places[last] >= 0 else 0)])
+
+
+def _segments(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = 0
+    while marker := MARKER.search(data, place):
+        body = marker.end() + 2
+        place = marker.end() + int.from_bytes(data[marker.end() : body], "big")
+        yield marker[0], data[body:place]
