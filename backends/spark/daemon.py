@@ -9,7 +9,7 @@ It runs PySpark's own daemon, which forks a worker for each slot, and adds:
   garbage after every task. The duration of the start is the same.
 - The replacement of stopped workers, such as by SIGSTOP. One that is stopped for 10 s is killed, and Spark runs its
   task again: a job of 6 s was completed 13 s after the stop. Under PySpark's daemon, the same job was still waiting
-  after 120 s, also with ``spark.speculation``, which does not apply to ``local``, and ``spark.task.reaper``.
+  after 120 s; ``spark.speculation``, which does not apply to ``local``, and ``spark.task.reaper`` did not help.
 - A silent exit of workers whose connection Spark closes, as for a cancelled task; PySpark prints a traceback.
 """
 
