@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 from typing import Any
 
-__all__ = ["brief", "duration", "printable", "quoted", "utf8", "without_secrets"]
+__all__ = ["brief", "canonical", "duration", "name_text", "native", "printable", "quoted", "utf8", "without_secrets"]
 
 # Credentials in a URL (a secret key may contain slashes), and request signatures.
 SECRET = re.compile(
     r'(?<=://)[^\s"\']*:[^\s"\']*(?=@)|(?<=[?&])((?:X-Amz-)?(?:Signature|Security-Token|sig|token)=)[^&\s"\']*',
     re.IGNORECASE,
 )
+
+# A backslash that, left as it is, could be read as one that name_text inserted.
+ESCAPE_LIKE = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")
 
 MAX_CHARACTERS = 200  # of one value or name in a message
 
@@ -36,6 +40,25 @@ def quoted(value: object) -> str:
 def printable(text: str) -> str:
     """Escape control characters and characters that change the direction of writing."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def canonical(name: str) -> str:
+    """Return a name that the operating system gave, decoded as UTF-8 whatever the locale is."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def native(path: str) -> str:
+    """Return a canonical path as the operating system's functions need it in this locale: the same in UTF-8."""
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def name_text(name: str) -> str:
+    r"""Return a file name as valid Unicode: different names give different texts.
+
+    A byte that is not UTF-8, which Python represents as a lone surrogate, becomes ``\xff``. In a name that contains
+    such a sequence of characters already, its backslash becomes ``\x5c``. All other names are unchanged.
+    """
+    return ESCAPE_LIKE.sub(r"\\x5c", name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def utf8(value: Any) -> Any:

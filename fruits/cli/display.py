@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from fruits.images.skipped import describe_skipped
 from fruits.jobs.job import COLUMNS
 from fruits.jobs.report import Report, SliceReport, row_files
 from fruits.model.rows import decode_rows
@@ -121,14 +122,15 @@ def show_weights(console: Console, weights: Mapping[str, Any]) -> None:
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:
-    count = (report.ignored if isinstance(report, Report) else None) or 0
-    ignored = f"; {count:,} other files ignored (not images, or links to other folders)" if count else ""
+    labels = getattr(report, "labels", None)
+    skipped = "\n".join(describe_skipped(getattr(report, "skipped", None) or {}))
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
     resumed = f"; {report.resumed:,} of {report.partitions:,} partitions already done" if report.resumed else ""
     speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "no image left to featurize"
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
     return {
-        "images": f"{report.images:,}{ignored}",
+        "images": f"{report.images:,}" + ("" if labels is None else f", {labels:,} label{'s' * (labels != 1)}"),
+        **({"skipped": skipped} if skipped else {}),
         "rows": f"{report.rows:,}",
         "rejects": f"{sum(report.rejects.values()):,}" + (f": {reasons}" if reasons else ""),
         "speed": speed + resumed,

@@ -15,6 +15,7 @@ from fruits.cli.values import local_path, parse_columns, parse_components, rejec
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 from fruits.progress.select import to_stderr
+from fruits.text import canonical, native
 
 if TYPE_CHECKING:
     from fruits.clusters.cluster import Cluster
@@ -45,11 +46,11 @@ def demo(
     debug: options.Debug = False,
 ) -> CommandResult:
     """Run a complete job on a small generated dataset, including a few corrupt files."""
-    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else local_path(out))
+    folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else native(local_path(out)))
     # The job and the cluster are validated before anything is written.
     job = Job(
-        images=str(folder / "images"),
-        out=str(folder / "output"),
+        images=canonical(str(folder / "images")),
+        out=canonical(str(folder / "output")),
         components=parse_components(components),
         partition_size=32,
     )
@@ -83,7 +84,10 @@ def run(
     weights: options.Weights = None,
     solver: options.Solver = "exact",
     limit: options.Limit = None,
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
     follow_links: options.FollowLinks = False,
+    include_hidden: options.IncludeHidden = False,
     max_reject_fraction: options.MaxRejectFraction = 0.1,
     backend: options.Backend = None,
     cluster: options.Cluster = None,
@@ -114,7 +118,10 @@ def run(
         columns=parse_columns(columns),
         partition_size=partition_size,
         limit=limit,
+        sample=sample,
+        seed=seed,
         follow_links=follow_links,
+        include_hidden=include_hidden,
         max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
         shards=shards,
@@ -133,7 +140,10 @@ def fit(
     weights: options.Weights = None,
     solver: options.Solver = "exact",
     limit: options.Limit = None,
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
     follow_links: options.FollowLinks = False,
+    include_hidden: options.IncludeHidden = False,
     max_reject_fraction: options.MaxRejectFraction = 0.1,
     backend: options.Backend = None,
     cluster: options.Cluster = None,
@@ -160,7 +170,10 @@ def fit(
         solver=solver,
         partition_size=partition_size,
         limit=limit,
+        sample=sample,
+        seed=seed,
         follow_links=follow_links,
+        include_hidden=include_hidden,
         max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
         shards=shards,
@@ -178,7 +191,10 @@ def transform(
     engine: options.Engine = None,
     weights: options.Weights = None,
     limit: options.Limit = None,
+    sample: options.Sample = None,
+    seed: options.Seed = 0,
     follow_links: options.FollowLinks = False,
+    include_hidden: options.IncludeHidden = False,
     max_reject_fraction: options.MaxRejectFraction = 0.1,
     backend: options.Backend = None,
     cluster: options.Cluster = None,
@@ -207,7 +223,10 @@ def transform(
         columns=parse_columns(columns),
         partition_size=partition_size,
         limit=limit,
+        sample=sample,
+        seed=seed,
         follow_links=follow_links,
+        include_hidden=include_hidden,
         max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
         model=model,

@@ -19,7 +19,7 @@ from fruits.cli.app import app
 from fruits.cli.result import CommandResult
 from fruits.cli.streams import escape_lines, reserved_stdout, write_result
 from fruits.errors import FruitsError
-from fruits.text import without_secrets
+from fruits.text import canonical, without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +31,7 @@ STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 success, 1 failed job, 2 bad input, 130 or 143 stopped by a signal."""
-    argv = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    argv = list(map(canonical, sys.argv[1:]) if arguments is None else arguments) or ["--help"]
     # These three apply to usage errors too, so they are read before parsing.
     as_json, log_json, debug = "--json" in argv, "--log-json" in argv, "--debug" in argv
     with reserved_stdout(as_json), _sigterm_as_exception():

@@ -24,6 +24,7 @@ __all__ = [
     "FollowLinks",
     "Format",
     "Images",
+    "IncludeHidden",
     "Json",
     "KeepPlan",
     "Limit",
@@ -35,6 +36,8 @@ __all__ = [
     "PartitionSize",
     "Quiet",
     "S3Endpoint",
+    "Sample",
+    "Seed",
     "Shards",
     "Solver",
     "Weights",
@@ -151,14 +154,41 @@ Solver = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", metavar="COUNT", help="Use only the first COUNT images.", rich_help_panel=COMPUTATION),
+    typer.Option(
+        "--limit",
+        metavar="COUNT",
+        help="Use only the first COUNT images by path, which are those of the first labels; see --sample.",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Sample = Annotated[
+    int | None,
+    typer.Option(
+        "--sample",
+        metavar="COUNT",
+        help="Use only a sample of COUNT images, with images of every label in proportion.",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="NUMBER", help="Choose another sample.", rich_help_panel=COMPUTATION),
 ]
 FollowLinks = Annotated[
     bool,
     typer.Option(
         "--follow-links",
         metavar="",
-        help="Include links to files outside of IMAGES; by default they are ignored and counted.",
+        help="Follow links to folders, and to files outside of IMAGES; by default they are skipped and counted.",
+        rich_help_panel=COMPUTATION,
+    ),
+]
+IncludeHidden = Annotated[
+    bool,
+    typer.Option(
+        "--include-hidden",
+        metavar="",
+        help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
         rich_help_panel=COMPUTATION,
     ),
 ]

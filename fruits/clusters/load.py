@@ -13,6 +13,7 @@ from fruits.clusters.cluster_file import BUILT_IN, FILE_NAME, ClusterFile
 from fruits.clusters.messages import describe
 from fruits.clusters.strict_yaml import line_of, parse
 from fruits.errors import SettingsError
+from fruits.text import native
 
 __all__ = ["load"]
 
@@ -31,7 +32,7 @@ def load(file: str | None = None, *, environ: Mapping[str, str] = os.environ) ->
         A file that was named does not exist, or the file is not valid; the message names the file and the line.
     """
     variable = environ.get("FRUITS_CLUSTER_FILE")
-    named = file or variable
+    named = native(file) if file else variable
     path = named or FILE_NAME
     if not named and not os.path.exists(path):
         return BUILT_IN

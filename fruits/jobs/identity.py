@@ -32,6 +32,8 @@ def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: 
         "images": Folder.at(job.images).address,
         "limit": job.limit,
         "follow_links": job.follow_links,
+        **({"sample": job.sample, "seed": job.seed} if job.sample is not None else {}),
+        **({"include_hidden": True} if job.include_hidden else {}),
         "plan": dataclasses.asdict(plan),
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
     }
@@ -71,7 +73,7 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
     if differences := list(_differences(current.job, utf8(requested))):
         keys = {key for key, _, _ in differences}
         changed = ""
-        if keys & {"images", "limit", "follow_links"}:  # these imply another plan
+        if keys & {"images", "limit", "sample", "seed", "follow_links", "include_hidden"}:  # these imply another plan
             differences = [each for each in differences if each[0] not in ("plan.images", "plan.digest")]
         elif "plan.digest" in keys:
             changed = _changes(out, current, images)

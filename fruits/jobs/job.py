@@ -50,9 +50,17 @@ class Job:
     partition_size : int, default 1024
         Images per partition, up to 16,384. A partition is the unit of work, and of repeated work when a worker dies.
     limit : int, optional
-        Use only the first images of the listing, up to this number.
+        Use only the first images, up to this number, in the order of their paths: those of the first labels.
+    sample : int, optional
+        Use only a sample of this size, with images of every label: of each its share, but at least one. It is chosen
+        by a hash of the paths, so that the same images give the same sample. Excludes `limit`.
+    seed : int, default 0
+        Another seed gives another sample.
     follow_links : bool, default False
-        Include links to files outside the image folder.
+        Follow links to folders, and to files outside the image folder. Links to files inside it are always followed.
+    include_hidden : bool, default False
+        Include hidden files and folders, whose names start with a dot, and folders of systems and tools, such as
+        ``__MACOSX``.
     max_reject_fraction : float, default 0.1
         The job fails if a larger fraction of the images cannot be used.
     overwrite : bool, default False
@@ -83,7 +91,10 @@ class Job:
     columns: tuple[str, ...] = COLUMNS
     partition_size: int = 1024
     limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
     follow_links: bool = False
+    include_hidden: bool = False
     max_reject_fraction: float = 0.1
     overwrite: bool = False
     model: str | None = None
@@ -118,9 +129,14 @@ class Job:
         for name, count, most in (
             ("partition-size", self.partition_size, MOST_IN_A_PARTITION),
             ("limit", self.limit, MOST_IMAGES),
+            ("sample", self.sample, MOST_IMAGES),
         ):
             if count is not None and not 1 <= count <= most:
                 raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
+        if self.seed and self.sample is None:
+            raise SettingsError(f"--seed {self.seed} without --sample: not allowed. Give both.")
+        if self.sample is not None and self.limit is not None:
+            raise SettingsError("--limit with --sample: not allowed. Give one of them.")
         if not 0 <= self.max_reject_fraction <= 1:
             raise SettingsError(f"--max-reject-fraction {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
         if self.shards is not None:

@@ -49,8 +49,10 @@ class Output:
         The checksums of the parts that earlier commands wrote.
     fresh : bool
         Whether this command starts the job; False if it resumes one.
-    ignored : int or None
-        The number of listed files that are not images; None if nothing was listed (``keep_plan``).
+    labels : int or None
+        The number of labels of the images; None if nothing was listed (``keep_plan``).
+    skipped : dict of str to int, or None
+        The number of files that the listing skipped, by kind; None if nothing was listed.
     """
 
     owned: OwnedFolder
@@ -58,7 +60,8 @@ class Output:
     plan: Plan
     manifest: Manifest
     fresh: bool
-    ignored: int | None
+    labels: int | None = None
+    skipped: dict[str, int] | None = None
 
     @property
     def folder(self) -> Folder:
@@ -104,17 +107,22 @@ def open_output(command: str, job: Job, network: NeuralNetwork, model: ScaledPCA
         return _resume_kept_plan(command, job, network, model, out, current)
     with tempfile.TemporaryDirectory(prefix="fruits-plan-") as temporary:
         spool = _PlanSpool(Path(temporary))
-        listing = Listing(job.images, limit=job.limit, follow_links=job.follow_links)
+        listing = Listing(
+            job.images,
+            limit=job.limit,
+            sample=job.sample,
+            seed=job.seed,
+            follow_links=job.follow_links,
+            include_hidden=job.include_hidden,
+        )
         with runner.timed("listing") as advance:
             plan = make_plan(_counted(listing, advance), job.partition_size, spool)
         _check_plan(command, job, plan, listing)
-        if listing.links_out:
-            runner.progress.note(
-                f"skipped {listing.links_out:,} links to files outside {job.images}; --follow-links includes them"
-            )
+        for line in listing.describe_skipped():
+            runner.progress.note(f"skipped {line}")
         identity = describe(command, job, plan, network, model)
         commit, fresh = _claim_or_resume(out, job, current, identity, spool.checksums, listing)
-        output = _opened(out, commit, plan, fresh=fresh, ignored=listing.ignored)
+        output = _opened(out, commit, plan, fresh=fresh, labels=listing.labels, skipped=dict(listing.skipped))
         for part in spool.store(output):
             runner.progress.event("damage", f"corrupt: {part}; regenerating", parts=[str(part)])
     return output
@@ -180,14 +188,22 @@ def _resume_kept_plan(
         raise SettingsError(f"--keep-plan: {job.out} contains no job yet. Leave it out for the first command.")
     plan = replace(stored_plan(out, current.job), partition_size=job.partition_size)
     check_same(out, current, describe(command, job, plan, network, model), ())
-    return _opened(out, current, plan, fresh=False, ignored=None)
+    return _opened(out, current, plan, fresh=False)
 
 
-def _opened(out: Folder, commit: Commit, plan: Plan, *, fresh: bool, ignored: int | None) -> Output:
+def _opened(
+    out: Folder,
+    commit: Commit,
+    plan: Plan,
+    *,
+    fresh: bool,
+    labels: int | None = None,
+    skipped: dict[str, int] | None = None,
+) -> Output:
     """Return an output after removing the files of other jobs."""
     owned = OwnedFolder(out, commit.owner, commit.number)
     manifest = Manifest(owned) if fresh else Manifest.load(owned)
-    output = Output(owned, commit, plan, manifest, fresh, ignored)
+    output = Output(owned, commit, plan, manifest, fresh, labels, skipped)
     for folder in output.subfolders():
         owned.remove_foreign(folder)
     return output
@@ -196,12 +212,10 @@ def _opened(out: Folder, commit: Commit, plan: Plan, *, fresh: bool, ignored: in
 def _check_plan(command: str, job: Job, plan: Plan, listing: Listing) -> None:
     """Raise, before anything starts, if the job cannot succeed."""
     if plan.images == 0:
-        others = f"; none of its {listing.ignored:,} files is an image" if listing.ignored else " and is empty"
-        if listing.links_out:
-            others += f", and {listing.links_out:,} are links to files outside it; --follow-links includes them"
+        skipped = "".join(f"\n  {line}" for line in listing.describe_skipped())
         raise DatasetError(
-            f"{job.images}: no image found{others}. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, "
-            "TIFF or GIF images."
+            f"{job.images}: no image found. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, TIFF or GIF images. "
+            f"{'Skipped:' if skipped else 'The folder is empty.'}{skipped}"
         )
     if command != "transform":
         features = backbone(job.backbone or "MobileNetV2").features

@@ -318,7 +318,9 @@ class _Pipeline:
             )
         report = self._stored_report() or Report(
             **totals,
-            ignored=self.output.ignored,
+            ignored=None if self.output.skipped is None else sum(self.output.skipped.values()),
+            labels=self.output.labels,
+            skipped=self.output.skipped,
             components=len(model.components),
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},

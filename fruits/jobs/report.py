@@ -31,8 +31,7 @@ class Report:
     rejects : dict of str to int
         The number of unusable images by reason; ``images = rows + sum(rejects.values())``.
     ignored : int or None
-        Files below the image folder that are not images, and links to files outside it; None with ``keep_plan``,
-        which lists nothing.
+        The number of files below the image folder that were skipped; None with ``keep_plan``, which lists nothing.
     partitions, resumed : int
         The number of partitions, and of those that an earlier command finished.
     seconds : dict of str to float
@@ -50,6 +49,10 @@ class Report:
     slowest : list of dict
         The three slowest partitions of this command, if there are more than eight: ``stage``, ``index``, ``host``,
         ``pid``, ``attempt``, ``seconds``, and the seconds of its ``steps``.
+    labels : int or None
+        The number of labels of the images; None with ``keep_plan``.
+    skipped : dict of str to int, or None
+        `ignored` by kind; see :data:`fruits.images.skipped.KINDS`.
     """
 
     command: str
@@ -67,6 +70,8 @@ class Report:
     explained_variance_ratio: list[float]
     components_reaching: dict[str, int]
     slowest: list[dict[str, Any]] = field(default_factory=list)
+    labels: int | None = None
+    skipped: dict[str, int] | None = None
 
     @classmethod
     def of(cls, values: dict[str, object], origin: str) -> Report:

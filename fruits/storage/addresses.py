@@ -10,8 +10,9 @@ from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
+from fruits.text import canonical, native, without_secrets
 
-__all__ = ["is_s3", "open_store"]
+__all__ = ["absolute", "is_s3", "open_store", "split_chain"]
 
 S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
@@ -20,6 +21,36 @@ S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
 def is_s3(address: str) -> bool:
     """Return whether an address is on S3."""
     return address.partition("://")[0] in S3_PROTOCOLS
+
+
+def split_chain(address: str) -> tuple[str, str, str]:
+    """Split the first link off an address such as ``zip://folder::s3://bucket/images.zip``."""
+    return address.partition("::") if "://" in address else (address, "", "")
+
+
+def absolute(address: str, s3: S3Settings | None = None) -> str:
+    """Return an address as it is valid in every process: complete, with an absolute path if it is local.
+
+    Raises
+    ------
+    OutputError
+        As for :func:`open_store`.
+    """
+    store, path = open_store(address, s3)
+    if isinstance(store, LocalStore):
+        return path
+    if is_s3(address):
+        return f"s3://{path}"
+    first, separator, others = split_chain(address)
+    protocol, _, path = first.partition("://")
+    others, last_separator, last = others.rpartition("::")
+    if last and "://" not in last:
+        last = _local(last)
+    return f"{protocol}://{path.rstrip('/')}{separator}{others}{last_separator}{last}"
+
+
+def _local(path: str) -> str:
+    return canonical(os.path.abspath(os.path.expanduser(native(path))))
 
 
 def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
@@ -43,7 +74,7 @@ def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
     if not address:
         raise OutputError("empty path (unset shell variable?). Allowed: a local path or a URL.")
     if "://" not in address:
-        return LocalStore(), os.path.abspath(os.path.expanduser(address))
+        return LocalStore(), _local(address)
     try:
         return _open_s3(address, s3) if is_s3(address) else _open_url(address)
     except FruitsError:
@@ -73,7 +104,22 @@ def _open_url(address: str) -> tuple[Store, str]:
 
     from fruits.storage.generic import FsspecStore
 
-    urlsplit(address)  # raises for an invalid URL, which fsspec's HTTP file system accepts until its first request
+    for link in address.split("::"):
+        if urlsplit(link).password is not None:  # raises for an invalid URL
+            raise OutputError(
+                f"{without_secrets(address)}: the address contains a password. Leave it out, and give it in the "
+                "environment, such as FSSPEC_FTP_USERNAME and FSSPEC_FTP_PASSWORD for ftp://."
+            )
+    if "://" not in split_chain(address)[0]:
+        raise OutputError(
+            f"{address}: its first part is no URL. Give the folder in the archive, such as zip://folder::archive.zip, "
+            "or zip://:: for all of it."
+        )
+    if address.startswith(("http://", "https://")):
+        from fruits.storage.http import HttpStore, decoded
+
+        file_system, path = fsspec.core.url_to_fs(address, encoded=True)
+        return HttpStore(file_system), decoded(path).rstrip("/")
     file_system, path = fsspec.core.url_to_fs(address)
     store: Store = LocalStore() if isinstance(file_system, LocalFileSystem) else FsspecStore(file_system)
     return store, str(path).rstrip("/")

@@ -15,7 +15,7 @@ import orjson
 import pyarrow as pa
 
 from fruits.errors import OutputError
-from fruits.storage.addresses import is_s3, open_store
+from fruits.storage.addresses import absolute, is_s3, open_store, split_chain
 from fruits.storage.parquet import read_table
 from fruits.storage.prefetch import AHEAD, File
 from fruits.storage.s3.settings import S3Settings
@@ -63,11 +63,11 @@ class Folder:
     def at(cls, address: str) -> Folder:
         """Return the folder with an absolute address and the S3 settings of this process, to use in any process."""
         settings = S3Settings.from_environment() if is_s3(address) else None
-        store, path = open_store(address, settings)
-        return cls(store.address(path), settings)
+        return cls(absolute(address, settings), settings)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(f"{self.address}/{name}", self.s3)
+        first, separator, others = split_chain(self.address)
+        return Folder(f"{first}/{name}{separator}{others}", self.s3)
 
     def open(self) -> tuple[Store, str]:
         """Return the store of the folder, and its path on the store."""

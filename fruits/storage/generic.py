@@ -11,7 +11,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from fruits.storage.prefetch import File, read_ahead, read_one_by_one, too_large
+from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
 __all__ = ["FsspecStore"]
@@ -29,10 +29,6 @@ class FsspecStore:
     def __init__(self, file_system: Any) -> None:
         self.file_system = file_system
 
-    def address(self, path: str) -> str:
-        """Return the address of a path, with its protocol."""
-        return str(self.file_system.unstrip_protocol(path))
-
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
         if limit is not None and (self.file_system.size(path) or 0) > limit:
@@ -48,7 +44,7 @@ class FsspecStore:
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, prefetching if the file system is asynchronous."""
         if not self.file_system.async_impl:
-            return read_one_by_one(lambda path: (self.file_system.cat_file(path), ""), files)
+            return read_one_by_one(lambda path: (self._content(path), ""), files)
 
         async def read(path: str) -> tuple[bytes, str]:
             return await self.file_system._cat_file(path), ""
@@ -104,14 +100,16 @@ class FsspecStore:
             if entry["type"] == "file"
         ]
 
-    def walk(self, path: str) -> Iterator[list[FileInfo]]:
-        """Yield all files below a folder, listing one folder at a time."""
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder, listing one folder at a time; fsspec does not report links."""
         self.file_system.invalidate_cache()
         if not self.file_system.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if not self.file_system.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        yield from walk_folders(lambda folder: self._entries(path, folder))
+        yield from walk_folders(lambda folder: self._entries(path, folder), prune)
 
     def remove_file(self, path: str) -> None:
         """Remove one file."""
@@ -143,8 +141,9 @@ class FsspecStore:
         place, prefix = (f"{root}/{folder}" if root else folder).rstrip("/"), f"{root}/"
         try:
             entries = self.file_system.ls(place, detail=True)
-        except OSError as error:
-            raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
+        except Exception as error:  # implementations of fsspec raise exceptions of many libraries
+            problem = error if isinstance(error, OSError) else f"{type(error).__name__} {error}"
+            raise OSError(f"{place} cannot be listed: {problem}. Make it readable, or leave it out") from error
         found: dict[str, FileInfo | None] = {}
         for entry in entries:
             name = entry["name"].rstrip("/")
@@ -154,12 +153,25 @@ class FsspecStore:
             if entry["type"] == "directory":
                 found[path + "/"] = None
             else:
-                found[path] = FileInfo(path, entry["size"] or 0, _version(entry), 0.0, entry["type"] == "file")
+                size = UNKNOWN_SIZE if entry["size"] is None else entry["size"]
+                found[path] = FileInfo(path, size, _version(entry), 0.0, entry["type"] == "file")
         return found
+
+    def _content(self, path: str) -> bytes:
+        """Return the content of a file; an error of the format of an archive concerns the one file."""
+        try:
+            data: bytes = self.file_system.cat_file(path)
+            return data
+        except (OSError, EOFError):
+            raise
+        except Exception as error:  # zipfile.BadZipFile, zlib.error, NotImplementedError and others
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
 
 
 def _version(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("ETag") or entry.get("etag") or entry.get("mtime") or "")
+    """Return the version of a file, for which implementations of fsspec have different keys; empty if unknown."""
+    keys = ("ETag", "etag", "mtime", "modify", "modificationTime")
+    return next((str(entry[key]) for key in keys if entry.get(key)), "")
 
 
 def _modified(entry: Mapping[str, Any]) -> float:

@@ -9,23 +9,24 @@ import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
+from fruits.text import canonical, native
 
 __all__ = ["LocalStore"]
 
 
 class LocalStore:
-    """The file system of this machine, or one that is mounted on it."""
+    """The file system of this machine, or one that is mounted on it.
+
+    Paths are the UTF-8 text of their bytes in every locale, so that the same files have the same names everywhere.
+    """
 
     __slots__ = ()
-
-    def address(self, path: str) -> str:
-        """Return the path."""
-        return path
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a regular file; see :class:`fruits.storage.stores.Store`."""
@@ -47,7 +48,7 @@ class LocalStore:
                 check()
             temporary.replace(target)
 
-        _write(Path(path), data, publish)
+        _write(Path(native(path)), data, publish)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create a file unless it exists, as a hard link to a temporary file, which is complete and flushed."""
@@ -59,14 +60,14 @@ class LocalStore:
                 temporary.unlink()
 
         try:
-            _write(Path(path), data, publish)
+            _write(Path(native(path)), data, publish)
         except FileExistsError:
             return False
         return True
 
     def mark(self, path: str) -> bool:
         """Create an empty file, and return whether it existed."""
-        file = Path(path)
+        file = Path(native(path))
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             file.touch(exist_ok=False)
@@ -77,50 +78,54 @@ class LocalStore:
     def is_file(self, path: str) -> bool:
         """Return whether a path is that of a regular file, or of a link to one."""
         try:
-            return stat.S_ISREG(os.stat(path).st_mode)
+            return stat.S_ISREG(os.stat(native(path)).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def names(self, path: str) -> list[str]:
         """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
         try:
-            return sorted(os.listdir(path))
+            return sorted(map(canonical, os.listdir(native(path))))
         except FileNotFoundError:
             return []
         except NotADirectoryError:
-            if os.path.lexists(path):
+            if os.path.lexists(native(path)):
                 return []
             raise
 
     def files(self, path: str) -> list[FileInfo]:
         """Return the regular files in a folder, sorted by name; empty if the folder does not exist."""
         try:
-            names = sorted(os.listdir(path))
+            names = self.names(path)
         except (FileNotFoundError, NotADirectoryError):
             return []
         found = []
         for name in names:
             with suppress(FileNotFoundError):  # a temporary file, renamed since
-                state = os.stat(os.path.join(path, name))
+                state = os.stat(native(os.path.join(path, name)))
                 if stat.S_ISREG(state.st_mode):
                     found.append(FileInfo(name, state.st_size, str(state.st_mtime), state.st_mtime))
         return found
 
-    def walk(self, path: str) -> Iterator[list[FileInfo]]:
-        """Yield all files below a folder; links to folders are not followed."""
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder; see :meth:`fruits.storage.stores.Store.walk`."""
+        path = native(path)
         if not os.path.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        root, inside = path.rstrip("/"), os.path.join(os.path.realpath(path), "")
-        yield from walk_folders(lambda folder: _entries(root, folder, inside))
+        tree = _Tree(path.rstrip("/"), os.path.join(os.path.realpath(path), ""), follow_links)
+        yield from walk_folders(tree.entries, prune)
 
     def remove_file(self, path: str) -> None:
         """Remove one file."""
-        os.remove(path)
+        os.remove(native(path))
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists; a link is removed, not its target."""
+        path = native(path)
         while os.path.lexists(path):
             with suppress(FileNotFoundError):  # another process removes the same folder
                 if os.path.isdir(path) and not os.path.islink(path):
@@ -130,6 +135,7 @@ class LocalStore:
 
     def remove_if_empty(self, path: str) -> None:
         """Remove a folder if it is empty."""
+        path = native(path)
         if os.path.isdir(path) and not os.listdir(path):
             os.rmdir(path)
 
@@ -145,7 +151,7 @@ class LocalStore:
 
 def _open_regular(path: str) -> int:
     """Return the descriptor of a regular file; opening a FIFO or a device neither blocks nor takes it over."""
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    file = os.open(native(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     mode = os.fstat(file).st_mode
     if stat.S_ISREG(mode):
         return file
@@ -202,35 +208,56 @@ def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None], *, re
         raise
 
 
-def _entries(root: str, folder: str, inside: str) -> Mapping[str, FileInfo | None]:
-    """Return the entries of one folder for :func:`walk_folders`; `inside` is the real path of the root with ``/``."""
-    found: dict[str, FileInfo | None] = {}
-    try:
-        with os.scandir(f"{root}/{folder}") as entries:
-            for entry in entries:
-                path = folder + entry.name
-                with suppress(FileNotFoundError):  # removed since
-                    if entry.is_dir(follow_symlinks=False):
-                        found[path + "/"] = None
-                    elif entry.is_symlink():
-                        found[path] = _link(entry, path, inside)
-                    else:
-                        state = entry.stat(follow_symlinks=False)
-                        is_file = stat.S_ISREG(state.st_mode)
-                        found[path] = FileInfo(path, state.st_size, str(state.st_mtime or ""), state.st_mtime, is_file)
-    except OSError as error:
-        place = f"{root}/{folder}".rstrip("/")
-        raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
-    return found
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A folder being walked: its path, its real path with ``/``, and whether links are followed."""
+
+    root: str
+    inside: str
+    follow_links: bool
+
+    def entries(self, folder: str) -> Mapping[str, FileInfo | None]:
+        """Return the entries of one folder for :func:`walk_folders`."""
+        found: dict[str, FileInfo | None] = {}
+        place = f"{self.root}/{native(folder)}"
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    path = folder + canonical(entry.name)
+                    with suppress(FileNotFoundError):  # removed since
+                        if entry.is_dir(follow_symlinks=False):
+                            found[path + "/"] = None
+                        elif not entry.is_symlink():
+                            found[path] = _file(path, entry.stat(follow_symlinks=False))
+                        elif (target := self._target(entry, path, folder)) is not None:
+                            found[path] = target
+                        else:
+                            found[path + "/"] = None
+        except OSError as error:
+            place = place.rstrip("/")
+            raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
+        return found
+
+    def _target(self, entry: os.DirEntry[str], path: str, folder: str) -> FileInfo | None:
+        """Return the file to which a link leads; None for a folder. A broken link is a file that cannot be read."""
+        try:
+            state = os.stat(entry.path)
+        except OSError:
+            return FileInfo(path, 0)
+        if stat.S_ISDIR(state.st_mode):
+            followed = self.follow_links and not self._contains(entry.path, folder)
+            return None if followed else FileInfo(path, 0, is_file=False, unfollowed=True)
+        file = _file(path, state)
+        if self.follow_links or not file.is_file or os.path.realpath(entry.path).startswith(self.inside):
+            return file
+        return file._replace(unfollowed=True)
+
+    def _contains(self, link: str, folder: str) -> bool:
+        """Return whether a link leads to a folder that contains one of those above the link."""
+        target, names = os.path.join(os.path.realpath(link), ""), native(folder).split("/")
+        above = (os.path.realpath("/".join((self.root, *names[:count]))) for count in range(len(names)))
+        return any(os.path.join(place, "").startswith(target) for place in above)
 
 
-def _link(entry: os.DirEntry[str], path: str, inside: str) -> FileInfo:
-    """Return the size and version of the target; a broken link is a file that cannot be read."""
-    size, version, modified, is_file = 0, "", 0.0, True
-    with suppress(OSError):
-        state = os.stat(entry.path)
-        size, version, modified = state.st_size, str(state.st_mtime), state.st_mtime
-        is_file = stat.S_ISREG(state.st_mode)
-    return FileInfo(
-        path, size, version, modified, is_file, is_file and not os.path.realpath(entry.path).startswith(inside)
-    )
+def _file(path: str, state: os.stat_result) -> FileInfo:
+    return FileInfo(path, state.st_size, str(state.st_mtime or ""), state.st_mtime, stat.S_ISREG(state.st_mode))

@@ -12,13 +12,26 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-__all__ = ["AHEAD", "MAX_BYTES", "ChangedFileError", "File", "read_ahead", "read_one_by_one", "too_large"]
+__all__ = [
+    "AHEAD",
+    "MAX_BYTES",
+    "UNKNOWN_SIZE",
+    "ChangedFileError",
+    "File",
+    "read_ahead",
+    "read_one_by_one",
+    "too_large",
+]
 
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
 MAX_BYTES = 400_000_000  # of an image file: 50 megapixels of four uncompressed 16-bit samples
 
-File = tuple[str, int, str]  # path, size in bytes and version, as listed; an empty version matches every other
+UNKNOWN_SIZE = -1
+ASSUMED_BYTES = 2**22  # of a file of unknown size, for the bound on memory: 16 at once
+
+# Path, size in bytes and version, as listed. UNKNOWN_SIZE and an empty version match every other.
+File = tuple[str, int, str]
 
 
 class ChangedFileError(OSError):
@@ -90,8 +103,9 @@ def read_ahead(
             room = ahead - len(pending) if len(pending) <= ahead // 2 else 0
             while room and held < AHEAD_BYTES and (file := next(files, None)):
                 room -= 1
-                pending.append((asyncio.run_coroutine_threadsafe(read_checked(*file), loop), file[1]))
-                held += file[1]
+                size = ASSUMED_BYTES if file[1] == UNKNOWN_SIZE else file[1]
+                pending.append((asyncio.run_coroutine_threadsafe(read_checked(*file), loop), size))
+                held += size
             if not pending:
                 return
             future, size = pending.popleft()
@@ -102,8 +116,11 @@ def read_ahead(
             future.cancel()
 
 
-def _checked(data: bytes, found: str, size: int, version: str) -> bytes | ChangedFileError:
-    if len(data) != size:
+def _checked(data: bytes, found: str, size: int, version: str) -> bytes | OSError:
+    if size == UNKNOWN_SIZE:
+        if len(data) > MAX_BYTES:
+            return too_large("", MAX_BYTES)
+    elif len(data) != size:
         return ChangedFileError(f"{len(data):,} bytes; {size:,} when it was listed")
     if version and found and found != version:
         return ChangedFileError(f"written again: version {found}; {version} when it was listed")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from fruits.storage.prefetch import File
+from fruits.storage.prefetch import UNKNOWN_SIZE, File
 
-__all__ = ["FileInfo", "Store", "walk_folders"]
+__all__ = ["UNKNOWN_SIZE", "FileInfo", "Store", "walk_folders"]
 
 BATCH = 1000  # files, as many as one response of S3 lists
 
@@ -24,16 +24,16 @@ class FileInfo(NamedTuple):
     path : str
         Path below the listed folder, with ``/``.
     size : int
-        Size in bytes.
+        Size in bytes; -1 if unknown.
     version : str
         A value that changes when the file is rewritten: the modification time on a local disk, the ETag on S3 and
         either of them elsewhere; empty if unknown.
     modified : float
         Modification time in seconds since the epoch; 0 if unknown. Walks may omit it.
     is_file : bool
-        False for a FIFO, a device, or a link to a folder.
-    leads_out : bool
-        True for a link to a file outside the listed folder.
+        False for a FIFO, a device, a folder that was not listed, or a link to a folder.
+    unfollowed : bool
+        True for a link that was not followed: to a folder, or to a file outside the listed folder.
     """
 
     path: str
@@ -41,14 +41,11 @@ class FileInfo(NamedTuple):
     version: str = ""
     modified: float = 0.0
     is_file: bool = True
-    leads_out: bool = False
+    unfollowed: bool = False
 
 
 class Store(Protocol):
     """Operations on the files of one system. Failures are ``OSError``, or exceptions of the fsspec implementation."""
-
-    def address(self, path: str) -> str:
-        """Return the address of a path, valid in every process."""
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file, which may have at most `limit` bytes; larger raises EFBIG."""
@@ -83,8 +80,21 @@ class Store(Protocol):
     def files(self, path: str) -> list[FileInfo]:
         """Return the files directly in a folder, sorted by name; empty if the folder does not exist."""
 
-    def walk(self, path: str) -> Iterator[list[FileInfo]]:
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
         """Yield all files below a folder in batches, in code-point order of their paths.
+
+        Parameters
+        ----------
+        path : str
+            The folder.
+        follow_links : bool, default False
+            Follow links to folders, and to files outside the folder. A link to a folder that contains it is never
+            followed.
+        prune : callable, optional
+            Returns whether to skip a folder, given its path below the root with a ``/`` at its end. It is not listed
+            where folders are listed one by one: instead of its files, the folder itself is yielded.
 
         Raises
         ------
@@ -115,7 +125,9 @@ class Store(Protocol):
         """Raise a ``PermissionError`` if an object store refuses to read every one of these files."""
 
 
-def walk_folders(list_folder: Callable[[str], Mapping[str, FileInfo | None]]) -> Iterator[list[FileInfo]]:
+def walk_folders(
+    list_folder: Callable[[str], Mapping[str, FileInfo | None]], prune: Callable[[str], bool] | None = None
+) -> Iterator[list[FileInfo]]:
     """Yield all files of a tree in batches, in code-point order of their paths, listing one folder at a time.
 
     Parameters
@@ -124,6 +136,8 @@ def walk_folders(list_folder: Callable[[str], Mapping[str, FileInfo | None]]) ->
         Returns the entries of a folder by path below the root: a file, or None for a folder, whose path ends with
         ``/``. The path of the root is empty. A folder's ``/`` is part of its sort key, because it continues the paths
         of its files.
+    prune : callable
+        As for :meth:`Store.walk`.
     """
 
     def entries(folder: str) -> Iterator[tuple[str, FileInfo | None]]:
@@ -134,6 +148,8 @@ def walk_folders(list_folder: Callable[[str], Mapping[str, FileInfo | None]]) ->
     folders = [entries("")]  # a stack instead of recursion: folders can be nested by the thousand
     while folders:
         for path, file in folders[-1]:
+            if file is None and prune is not None and prune(path):
+                file = FileInfo(path, 0, is_file=False)
             if file is None:
                 if batch:  # before the next folder is listed, which can fail or be beyond the caller's limit
                     yield batch

@@ -17,7 +17,7 @@ from fruits.images.plan import make_plan, read_partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
-from tests.conformance.crashing import Corner
+from tests.conformance.crashing import CornerNetwork
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched
 from tests.hostile.measure import run_module
@@ -97,7 +97,8 @@ def test_outside_links_are_counted_in_a_message(fruits: Fruits, tmp_path: Path) 
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (tmp_path / "linked" / "label").mkdir(parents=True)
     (tmp_path / "linked" / "label" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert "1 are links to files outside it; --follow-links includes them" in fruits("fit", "linked", "--out", "o").err
+    message = "links to folders, and to files outside: 1, such as label/link.png; --follow-links includes them"
+    assert message in fruits("fit", "linked", "--out", "o").err
     assert "1 usable image" in fruits("fit", "linked", "--out", "o", "--follow-links").err
 
 
@@ -216,7 +217,7 @@ def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path,
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
     (partition,) = make_plan(entries, 2, out / "plan").partitions()
-    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), Corner())
+    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), CornerNetwork())
     report = featurize(PlannedPartition(partition), settings)
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})
     assert out.read_table("rejects/part-00000.parquet")["path"].to_pylist() == [path]

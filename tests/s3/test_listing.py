@@ -1,6 +1,7 @@
 """Listings on a real S3 server."""
 
 import itertools
+import os
 
 import pytest
 
@@ -8,6 +9,7 @@ from fruits.errors import DatasetError
 from fruits.images.listing import Listing
 from fruits.images.plan import make_plan, read_partition
 from fruits.storage.folder import Folder
+from tests import trees
 from tests.s3.server import close_clients
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
@@ -37,11 +39,27 @@ def test_bucket_lists_like_a_local_folder_and_every_name_is_readable(bucket, fol
     listing = Listing(f"{bucket}/images")
     entries = list(listing)
     assert [entry[:2] for entry in entries] == [entry[:2] for entry in Listing(str(tmp_path / "images"))]
-    assert listing.ignored == 2
+    assert listing.skipped == {"not-image": 1, "hidden": 1}
     plan = make_plan(entries, 7, Folder.at(f"{bucket}/plan"))
     stored = [read_partition(Folder.at(f"{bucket}/plan"), partition) for partition in plan.partitions()]
     assert list(itertools.chain(*stored)) == entries
     assert list(Folder.at(f"{bucket}/images").fetch(entries)) == [JPEG] * len(entries)
+
+
+def test_same_tree_gives_the_same_plan_as_on_a_local_disk(bucket, folder_of, tmp_path):
+    excluded = "\n\r" + os.fsdecode(bytes([255]))  # keys are UTF-8; this server alters control characters
+    for root in (folder_of(bucket) / "images", tmp_path / "images"):
+        trees.write(root, trees.tree(excluded))
+    expected = trees.expected(excluded)
+    assert trees.planned(f"{bucket}/images") == trees.planned(str(tmp_path / "images")) == expected
+
+
+def test_empty_objects_of_tools_are_not_images(bucket, folder_of):
+    write(folder_of(bucket), "label/1.jpg")
+    write(folder_of(bucket), "_SUCCESS", "label_$folder$", "label/.gitkeep", "label/empty.jpg", data=b"")
+    listing = Listing(bucket)
+    assert [(entry.path, entry.size) for entry in listing] == [("label/1.jpg", len(JPEG)), ("label/empty.jpg", 0)]
+    assert listing.skipped == {"not-image": 2, "hidden": 1}
 
 
 def test_listing_requests_only_the_pages_needed(bucket, folder_of, proxy):

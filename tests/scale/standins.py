@@ -26,10 +26,14 @@ LABEL_IMAGES = 1000
 class Listing:
     """A listing of `limit` images that are not stored."""
 
-    def __init__(self, address, *, limit, follow_links):
+    def __init__(self, address, *, limit, **options):
         self.address = address
         self.limit = limit
-        self.ignored = self.links_out = 0
+        self.labels = 0
+        self.skipped = {}
+
+    def describe_skipped(self):
+        return []
 
     def __iter__(self):
         for start in range(0, self.limit, LABEL_IMAGES):

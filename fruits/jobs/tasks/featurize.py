@@ -28,7 +28,7 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
-from fruits.text import utf8, without_secrets
+from fruits.text import name_text, without_secrets
 
 __all__ = [
     "IMAGES_PER_GROUP",
@@ -176,13 +176,16 @@ def _features(
                 used.append(entries[index])
             else:
                 rejects[index] = _reject(entries[index], NON_FINITE)
-    paths = [utf8(entry.path) for entry in used]
-    labels = [entry.label and utf8(entry.label) for entry in used]
-    return features_table(paths, labels, features[: len(used)]), [rejects[index] for index in sorted(rejects)]
+    paths = [name_text(entry.path) for entry in used]
+    return features_table(paths, list(map(_label, used)), features[: len(used)]), [rejects[index] for index in sorted(rejects)]
 
 
 def _reject(entry: ImageEntry, error: ImageError) -> Reject:
-    return utf8(entry.path), entry.label and utf8(entry.label), error.reason, without_secrets(error.detail)
+    return name_text(entry.path), _label(entry), error.reason, without_secrets(error.detail)
+
+
+def _label(entry: ImageEntry) -> str | None:
+    return None if entry.label is None else name_text(entry.label)
 
 
 def _entries(item: PlannedPartition, out: OwnedFolder) -> list[ImageEntry]:

@@ -85,8 +85,10 @@ class S3ObjectStore(FsspecStore):
         """Return the objects directly in a folder, sorted by name; empty if there are none."""
         return [file for page in self._pages(path, deep=False) for file in page.files]
 
-    def walk(self, path: str) -> Iterator[list[FileInfo]]:
-        """Yield all objects below a folder, page by page."""
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
+        """Yield all objects below a folder, page by page; S3 has no links, and cannot leave out folders."""
         empty, last = True, ""
         for page in self._pages(path, deep=True):
             for file in page.files:

@@ -71,7 +71,9 @@ def report(out: Path, **changes: object) -> Report:
         "images": 3932,
         "rows": 3930,
         "rejects": {"empty": 1, "truncated": 1},
-        "ignored": 12,
+        "ignored": 16,
+        "labels": 131,
+        "skipped": {"not-image": 12, "hidden": 3, "link": 1},
         "partitions": 4,
         "resumed": 1,
         "seconds": {"listing": 0.1, "featurize": 9.8, "rows": 1.2},
@@ -335,7 +337,10 @@ def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) 
     assert max(map(len, text.splitlines())) <= width
     flat = " ".join(text.split())
     for fact in (
-        "3,932; 12 other files ignored (not images, or links to other folders)",
+        "images 3,932, 131 labels",
+        "skipped files that are not images: 12",
+        "hidden files and folders (.*): 3; --include-hidden includes them",
+        "links to folders, and to files outside: 1; --follow-links includes them",
         "rows 3,930",
         "2: 1 empty, 1 truncated",
         "401 images/s; 1 of 4 partitions already done",

@@ -107,7 +107,7 @@ def test_files_that_are_no_images_are_passed_over_and_counted(tmp_path):
     os.mkfifo(tmp_path / "label" / "fifo.jpg")
     listing = Listing(str(tmp_path))
     assert [entry.path for entry in listing] == ["label/1.jpg"]
-    assert listing.ignored == 5
+    assert listing.skipped == {"not-image": 3, "hidden": 1, "special": 1}
 
 
 def test_links_to_files_are_images_where_they_are_followed_and_links_to_folders_are_not(tmp_path):
@@ -116,13 +116,22 @@ def test_links_to_files_are_images_where_they_are_followed_and_links_to_folders_
     (tmp_path / "images" / "label" / "link.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     (tmp_path / "images" / "label" / "dangling.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "images" / "label" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "images" / "label" / "other").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     listing = Listing(str(tmp_path / "images"), follow_links=True)
-    assert [entry.path for entry in listing] == ["label/dangling.jpg", "label/link.jpg"]
+    assert [entry.path for entry in listing] == [
+        "label/dangling.jpg",
+        "label/link.jpg",
+        "label/other/1.jpg",
+    ]
     assert list(listing)[1].size == len(JPEG)
-    assert (listing.ignored, listing.links_out) == (1, 0)
+    assert listing.skipped == {"loop": 1}
+    assert listing.labels == 2
     listing = Listing(str(tmp_path / "images"))
-    assert list(listing) == []
-    assert (listing.ignored, listing.links_out) == (3, 2)
+    assert [entry.path for entry in listing] == ["label/dangling.jpg"]
+    assert listing.skipped == {"link": 3}
+    assert listing.describe_skipped() == [
+        "links to folders, and to files outside: 3, such as label/link.jpg; --follow-links includes them"
+    ]
 
 
 def test_a_limit_takes_the_first(tmp_path):

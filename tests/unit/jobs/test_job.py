@@ -37,6 +37,7 @@ def test_valid_components_are_accepted(components):
         ("columns", ("path", "path"), "each once"),
         ("partition_size", 0, "--partition-size 0"),
         ("limit", 0, "--limit 0"),
+        ("sample", 0, "--sample 0"),
         ("max_reject_fraction", 1.5, "--max-reject-fraction 1.5"),
         ("max_reject_fraction", float("nan"), "--max-reject-fraction nan"),
         *(("shards", value, f"--shards {value}: not allowed") for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")),
@@ -47,6 +48,15 @@ def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, sa
         Job(images="i", out="o", **{setting: value})
     assert "llowed" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"seed": 1}, "--seed 1 without --sample"), ({"sample": 5, "limit": 5}, "--limit with --sample")],
+)
+def test_seed_needs_a_sample_and_a_sample_excludes_a_limit(settings, says):
+    with pytest.raises(SettingsError, match=says):
+        Job(images="i", out="o", **settings)
 
 
 def test_a_slice_cannot_overwrite():

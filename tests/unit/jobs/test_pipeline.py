@@ -228,6 +228,23 @@ def test_keep_plan_resumes_without_listing(job, tmp_path, monkeypatch):
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 
 
+def test_sample_and_seed_are_part_of_the_identity_only_if_given(job, tmp_path):
+    sampled = dataclasses.replace(job, sample=12, seed=1, out=str(tmp_path / "sampled"))
+    report = pipeline.run(sampled, LocalExecutor())
+    assert (report.images, report.labels) == (12, 3)
+    for changes, text in (
+        ({"seed": 2}, "seed: 1 stored, 2 requested"),
+        ({"sample": None, "seed": 0}, "sample: 12 stored"),
+    ):
+        with pytest.raises(OutputError, match=text):
+            pipeline.run(dataclasses.replace(sampled, **changes), LocalExecutor())
+    whole = pipeline.run(job, LocalExecutor())
+    assert (whole.labels, whole.skipped, whole.ignored) == (3, {"not-image": 1}, 1)
+    identities = [(tmp_path / name / "job.json").read_text() for name in ("out", "sampled")]
+    assert ["sample" in identity for identity in identities] == [False, True]
+    assert not any("include_hidden" in identity for identity in identities)
+
+
 def test_with_keep_plan_a_removed_image_is_a_reject(job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
@@ -570,7 +587,7 @@ def test_unusable_image_folders_are_refused_and_leave_no_output(job, images, tmp
         (folder / "label" / "words.txt").write_text("words")
     if kind == "one image":
         os.link(images / "label 0" / "00.png", folder / "label" / "00.png")
-    says = {"empty": "is empty", "no image": "none of its 1 files is an image", "one image": "at least 2"}[kind]
+    says = {"empty": "is empty", "no image": "files that are not images: 1", "one image": "at least 2"}[kind]
     with pytest.raises(DatasetError, match=says):
         pipeline.run(dataclasses.replace(job, images=str(folder)), LocalExecutor())
     assert not (tmp_path / "out").exists()

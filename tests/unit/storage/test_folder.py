@@ -147,7 +147,7 @@ def test_addresses_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Folder.at("out").address == str(tmp_path / "out")
     assert Folder.at("a#b/50%?::").address == str(tmp_path / "a#b" / "50%?::")
-    assert Folder.at("memory://a/b/").address == "memory:///a/b"
+    assert Folder.at("memory://a/b/").address == "memory://a/b"
     assert Folder.at(f"file://{tmp_path}/out/").address == str(tmp_path / "out")
 
 

@@ -44,7 +44,7 @@ def test_files_come_in_code_point_order_of_their_paths_and_are_readable(tree):
     files = walked(tree)
     assert [file.path for file in files] == sorted(NAMES)
     assert [file.size for file in files] == [len(name.encode()) for name in sorted(NAMES)]
-    assert all(file.is_file and not file.leads_out for file in files)
+    assert all(file.is_file and not file.unfollowed for file in files)
     store, path = open_store(tree)
     heads = store.read_heads([f"{path}/{file.path}" for file in files], 100)
     assert heads == [name.encode() for name in sorted(NAMES)]
@@ -83,8 +83,8 @@ def test_special_files_and_links_are_labelled(tmp_path):
     os.mkfifo(root / "fifo")
     for name, target in (("out", "../outside"), ("in", "file"), ("broken", "missing"), ("round", "folder")):
         (root / name).symlink_to(target)
-    kinds = {file.path: (file.size, file.is_file, file.leads_out) for file in walked(str(root))}
-    assert kinds.pop("round")[1:] == (False, False)
+    kinds = {file.path: (file.size, file.is_file, file.unfollowed) for file in walked(str(root))}
+    assert kinds.pop("round")[1:] == (False, True)
     assert kinds == {
         "broken": (0, True, False),
         "fifo": (0, False, False),

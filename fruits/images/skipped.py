@@ -1,0 +1,53 @@
+"""Files that a listing skips, by kind."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from fruits.text import brief, printable
+
+__all__ = ["LINK", "LOOP", "NOT_IMAGE", "SPECIAL", "describe_skipped", "skipped_by_name"]
+
+# Folders of operating systems and tools that contain copies, thumbnails or deleted files. Their own files without an
+# image, such as Thumbs.db, _SUCCESS and x_$folder$, are recognised by their content.
+SYSTEM_FOLDERS = (
+    "__MACOSX",  # archives made on macOS
+    *("@eaDir", "#recycle", "#snapshot"),  # Synology
+    *("@Recycle", "@Recently-Snapshot"),  # QNAP
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information"),  # Windows
+    "lost+found",  # ext4
+    "_temporary",  # Hadoop and Spark
+)
+SKIPPED = re.compile(
+    rf"(?:^|/)(?:(?P<hidden>\.(?!\.?(?:/|$)))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))"
+)
+NOT_IMAGE, LINK, LOOP, SPECIAL = "not-image", "link", "loop", "special"
+# The kinds of skipped files: their description, and the option that includes them.
+KINDS = {
+    NOT_IMAGE: ("files that are not images", ""),
+    "hidden": ("hidden files and folders (.*)", "--include-hidden"),
+    "system": ("folders of systems and tools, such as __MACOSX", "--include-hidden"),
+    LINK: ("links to folders, and to files outside", "--follow-links"),
+    LOOP: ("links to a folder that contains them", ""),
+    SPECIAL: ("FIFOs, sockets and devices", ""),
+}
+
+
+def skipped_by_name(path: str) -> tuple[str, str] | None:
+    """Return the kind and the path of the topmost hidden or system folder, or hidden file, in a path."""
+    match = SKIPPED.search(path)
+    if match is None:
+        return None
+    end = path.find("/", match.end())
+    return str(match.lastgroup), path if end < 0 else path[:end]
+
+
+def describe_skipped(skipped: Mapping[str, int], examples: Mapping[str, str] | None = None) -> list[str]:
+    """Return a line for each kind of skipped files: ``hidden files and folders (.*): 3, such as a/.b; --include-…``."""
+    lines = []
+    for kind, count in skipped.items():
+        description, option = KINDS[kind]
+        example = f", such as {printable(brief(examples[kind]))}" if examples else ""
+        lines.append(f"{description}: {count:,}{example}" + (f"; {option} includes them" if option else ""))
+    return lines

@@ -1,0 +1,147 @@
+"""Folders that web servers show as pages of links. Sizes and versions of the files are unknown until they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html.parser import HTMLParser
+from http import HTTPStatus
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from aiohttp import ClientError, ClientResponseError
+from fsspec.asyn import sync
+
+from fruits.storage.generic import FsspecStore
+from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, read_ahead, too_large
+from fruits.storage.stores import FileInfo, walk_folders
+
+__all__ = ["HttpStore", "decoded"]
+
+FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+READERS = 32
+
+
+def decoded(url: str) -> str:
+    """Return a URL with its path decoded, as the paths of :class:`HttpStore` are."""
+    scheme, host, path, *_ = urlsplit(url)
+    return f"{scheme}://{host}{unquote(path, errors='surrogateescape')}"
+
+
+def _encoded(path: str) -> str:
+    scheme, _, rest = path.partition("://")
+    host, slash, names = rest.partition("/")
+    return f"{scheme}://{host}{slash}{quote(names, errors='surrogateescape')}"
+
+
+class HttpStore(FsspecStore):
+    """The files of web servers. Paths are URLs whose names are decoded. It only reads."""
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
+        data: bytes = sync(self.file_system.loop, self._get, path, limit)
+        return data
+
+    def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+        """Return the first `count` bytes of each file, or the error of reading it."""
+
+        async def read_all() -> list[bytes | Exception]:
+            slots = asyncio.Semaphore(READERS)
+
+            async def read_one(path: str) -> bytes | Exception:
+                async with slots:
+                    try:
+                        return await self._get(path, head=count)
+                    except OSError as error:
+                        return error
+
+            return await asyncio.gather(*map(read_one, paths))
+
+        heads: list[bytes | Exception] = sync(self.file_system.loop, read_all)
+        return heads
+
+    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the content of each file or its error, with `ahead` requests at once."""
+
+        async def read(path: str) -> tuple[bytes, str]:
+            return await self._get(path, MAX_BYTES), ""
+
+        return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path can be read."""
+        try:
+            sync(self.file_system.loop, self._get, path, None, 1)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder, reading one page of links at a time."""
+        try:
+            first = self._entries(path, "")
+        except FileNotFoundError:
+            if self.is_file(path):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+            raise
+        yield from walk_folders(lambda folder: self._entries(path, folder) if folder else first, prune)
+
+    def _entries(self, root: str, folder: str) -> Mapping[str, FileInfo | None]:
+        """Return the links to the files and folders directly in a folder."""
+        place = f"{root}/{folder}"
+        page = _Links()
+        page.feed(self.read(place, limit=MAX_BYTES).decode("utf-8", "replace"))
+        found: dict[str, FileInfo | None] = {}
+        for link in page.links:
+            url = urlsplit(urljoin(_encoded(place), link))
+            name = decoded(url.geturl()).removeprefix(place)
+            # Other links lead to folders above, to other servers, or sort the page (?C=M).
+            if decoded(url.geturl()) != place + name or url.query or url.fragment or not name:
+                continue
+            path, is_folder = folder + name, name.endswith("/")
+            if "/" not in name.removesuffix("/") and name not in ("./", "../"):
+                found[path] = None if is_folder else FileInfo(path, UNKNOWN_SIZE)
+        return found
+
+    async def _get(self, path: str, limit: int | None = None, head: int | None = None) -> bytes:
+        """Return the content of a file of at most `limit` bytes, or its first `head` bytes."""
+        options = dict(self.file_system.kwargs)
+        if head is not None:
+            options["headers"] = {**options.get("headers", {}), "Range": f"bytes=0-{head - 1}"}
+        data = bytearray()
+        try:
+            session = await self.file_system.set_session()
+            async with session.get(self.file_system.encode_url(_encoded(path)), **options) as response:
+                if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    return b""  # the file is empty
+                response.raise_for_status()
+                async for chunk in response.content.iter_any():
+                    data += chunk
+                    if head is not None and len(data) >= head:
+                        return bytes(data[:head])  # the server ignored the range
+                    if limit is not None and len(data) > limit:
+                        raise too_large(path, limit)
+        except ClientResponseError as error:
+            if error.status in MISSING:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+            kind = PermissionError if error.status in FORBIDDEN else ConnectionError
+            raise kind(f"{path}: {error.status} {error.message}") from error
+        except ClientError as error:
+            raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
+        return bytes(data)
+
+
+class _Links(HTMLParser):
+    """The targets of the links of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.links += [value for name, value in attrs if name == "href" and value]
