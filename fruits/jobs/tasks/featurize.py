@@ -177,7 +177,8 @@ def _features(
             else:
                 rejects[index] = _reject(entries[index], NON_FINITE)
     paths = [name_text(entry.path) for entry in used]
-    return features_table(paths, list(map(_label, used)), features[: len(used)]), [rejects[index] for index in sorted(rejects)]
+    table = features_table(paths, list(map(_label, used)), features[: len(used)])
+    return table, [rejects[index] for index in sorted(rejects)]
 
 
 def _reject(entry: ImageEntry, error: ImageError) -> Reject:
