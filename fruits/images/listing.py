@@ -5,13 +5,14 @@ A listing is read folder by folder, or page by page, and is never held in memory
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from fruits.errors import DatasetError
 from fruits.images.decode import EXTENSIONS, is_image
-from fruits.images.entry import ImageEntry
 from fruits.images.skipped import LINK, LOOP, NOT_IMAGE, SPECIAL, describe_skipped, skipped_by_name
 from fruits.images.stratified import stratified
 from fruits.storage.addresses import open_store
@@ -22,6 +23,35 @@ __all__ = ["ImageEntry", "Listing"]
 ENDINGS = tuple(EXTENSIONS)  # the type that str.endswith needs
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images, of which an object store must let at least one be read
+
+
+class ImageEntry(NamedTuple):
+    """An image of a listing.
+
+    Attributes
+    ----------
+    path : str
+        Path below the root, with ``/``.
+    size : int
+        Size in bytes; -1 if unknown.
+    version : str
+        A value that changes when the image is rewritten: the modification time on a local disk, the ETag on S3, either
+        of them elsewhere; empty if unknown.
+    """
+
+    path: str
+    size: int
+    version: str = ""
+
+    @property
+    def label(self) -> str | None:
+        """Name of the folder that contains the image; None for an image directly in the root."""
+        return posixpath.basename(posixpath.dirname(self.path)) or None
+
+    @property
+    def leads_out(self) -> bool:
+        """True if the path, used as a file path, leads out of the root, as keys of S3 can."""
+        return self.path.startswith("/") or ".." in self.path.split("/")
 
 
 class Listing:

@@ -7,7 +7,7 @@ the memory of the driver does not grow with the number of images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
@@ -21,9 +21,19 @@ from fruits.images.listing import ImageEntry
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import number_array, text_array
 
-__all__ = ["Partition", "Plan", "PlanDestination", "decode_partition", "make_plan", "plan_index", "read_partition"]
+__all__ = [
+    "Partition",
+    "Plan",
+    "PlanDestination",
+    "changes",
+    "decode_partition",
+    "make_plan",
+    "plan_index",
+    "read_partition",
+]
 
 PARTITIONS_PER_FILE = 64  # 64 row groups of 1,024 images are 1 to 2 MB: one request on S3
+EXAMPLES = 3  # images named for each kind of change
 SCHEMA = pa.schema(
     [
         pa.field("path", pa.binary(), nullable=False),  # file names need not be UTF-8
@@ -188,3 +198,47 @@ def decode_partition(data: bytes, partition: Partition) -> list[ImageEntry]:
             f"{partition} has {len(entries):,} images in the stored plan. Run the command again with --overwrite."
         )
     return entries
+
+
+def changes(stored: Folder, owner: str, plan: Plan, entries: Iterable[ImageEntry]) -> str:
+    """Return the differences as text: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
+
+    Both are streamed once, in the order of their paths, so memory does not grow with the number of images.
+
+    Raises
+    ------
+    DamageError
+        The stored plan cannot be read.
+    """
+    examples: dict[str, list[str]] = {"replaced": [], "added": [], "removed": []}
+    counts = dict.fromkeys(examples, 0)
+    planned = (entry for partition in plan.partitions() for entry in read_partition(stored, partition, owner))
+    for before, now in _side_by_side(planned, iter(entries)):
+        if before == now:
+            continue
+        kind = "added" if before is None else "removed" if now is None else "replaced"
+        counts[kind] += 1
+        if counts[kind] <= EXAMPLES:
+            examples[kind].append((before or now).path)  # type: ignore[union-attr]  # one of them is not None
+    return ", ".join(
+        f"{count:,} {kind} ({', '.join(examples[kind])}{', …' * (count > EXAMPLES)})"
+        for kind, count in counts.items()
+        if count
+    )
+
+
+def _side_by_side(
+    left: Iterator[ImageEntry], right: Iterator[ImageEntry]
+) -> Iterator[tuple[ImageEntry | None, ImageEntry | None]]:
+    """Merge two ordered listings: yield pairs of equal paths, with None for a path in one listing only."""
+    one, two = next(left, None), next(right, None)
+    while one is not None or two is not None:
+        if two is None or (one is not None and one.path < two.path):
+            yield one, None
+            one = next(left, None)
+        elif one is None or two.path < one.path:
+            yield None, two
+            two = next(right, None)
+        else:
+            yield one, two
+            one, two = next(left, None), next(right, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from fruits.text import brief, printable
 
@@ -19,15 +20,15 @@ SYSTEM_FOLDERS = (
     "lost+found",  # ext4
     "_temporary",  # Hadoop and Spark
 )
-SKIPPED = re.compile(
-    rf"(?:^|/)(?:(?P<hidden>\.(?!\.?(?:/|$)))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))"
+SKIPPED_FOLDER = re.compile(
+    rf"(?:^|/)(?:(?P<hidden>\.(?!\.?/))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))[^/]*"
 )
 NOT_IMAGE, LINK, LOOP, SPECIAL = "not-image", "link", "loop", "special"
 # The kinds of skipped files: their description, and the option that includes them.
 KINDS = {
     NOT_IMAGE: ("files that are not images", ""),
     "hidden": ("hidden files and folders (.*)", "--include-hidden"),
-    "system": ("folders of systems and tools, such as __MACOSX", "--include-hidden"),
+    "system": ("folders of systems and tools", "--include-hidden"),
     LINK: ("links to folders, and to files outside", "--follow-links"),
     LOOP: ("links to a folder that contains them", ""),
     SPECIAL: ("FIFOs, sockets and devices", ""),
@@ -36,11 +37,16 @@ KINDS = {
 
 def skipped_by_name(path: str) -> tuple[str, str] | None:
     """Return the kind and the path of the topmost hidden or system folder, or hidden file, in a path."""
-    match = SKIPPED.search(path)
-    if match is None:
-        return None
-    end = path.find("/", match.end())
-    return str(match.lastgroup), path if end < 0 else path[:end]
+    folder, _, name = path.rpartition("/")
+    if skipped := _skipped_folder(folder):
+        return skipped
+    return ("hidden", path) if name.startswith(".") and name not in (".", "..") else None
+
+
+@lru_cache(maxsize=64)  # files are listed folder by folder; the search takes 3 µs
+def _skipped_folder(folder: str) -> tuple[str, str] | None:
+    match = SKIPPED_FOLDER.search(f"{folder}/")
+    return None if match is None else (str(match.lastgroup), folder[: match.end()])
 
 
 def describe_skipped(skipped: Mapping[str, int], examples: Mapping[str, str] | None = None) -> list[str]:

@@ -6,13 +6,24 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heappushpop, heapreplace
-
-from fruits.images.entry import ImageEntry
+from operator import attrgetter
+from typing import Protocol, TypeVar
 
 __all__ = ["stratified"]
 
 
-def stratified(images: Callable[[], Iterable[ImageEntry]], count: int, seed: int) -> list[ImageEntry]:
+class _Labelled(Protocol):
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def label(self) -> str | None: ...
+
+
+Image = TypeVar("Image", bound=_Labelled)
+
+
+def stratified(images: Callable[[], Iterable[Image]], count: int, seed: int) -> list[Image]:
     """Return `count` images, of each label its share, in the order of the listing.
 
     The images of a label are chosen by a hash of `seed` and the path: the same images give the same sample in every
@@ -29,7 +40,7 @@ def stratified(images: Callable[[], Iterable[ImageEntry]], count: int, seed: int
         Another seed gives another sample.
     """
     shares = _shares(Counter(image.label or "" for image in images()), count, seed)
-    chosen: dict[str, list[tuple[int, ImageEntry]]] = {label: [] for label in shares}
+    chosen: dict[str, list[tuple[int, Image]]] = {label: [] for label in shares}
     for image in images():
         heap = chosen.get(image.label or "", [])  # a label that is new since the first iteration has no share
         item = (-_hash(image.path, seed), image)
@@ -37,7 +48,7 @@ def stratified(images: Callable[[], Iterable[ImageEntry]], count: int, seed: int
             heappush(heap, item)
         elif heap:
             heappushpop(heap, item)
-    return sorted(image for heap in chosen.values() for _, image in heap)
+    return sorted((image for heap in chosen.values() for _, image in heap), key=attrgetter("path"))
 
 
 def _shares(images: Mapping[str, int], count: int, seed: int) -> dict[str, int]:

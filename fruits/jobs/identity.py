@@ -9,8 +9,7 @@ from typing import Any
 
 from fruits.errors import FruitsError, OutputError
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Plan
-from fruits.images.plan_changes import changes
+from fruits.images.plan import Plan, changes
 from fruits.jobs.job import Job
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork

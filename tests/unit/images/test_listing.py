@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import DatasetError
-from fruits.images.entry import ImageEntry
-from fruits.images.listing import Listing
+from fruits.images.listing import ImageEntry, Listing
 from fruits.images.skipped import skipped_by_name
 from fruits.images.stratified import stratified
 from tests import trees
