@@ -40,7 +40,7 @@ def test_malicious_images_are_rejected_and_all_others_become_rows(fruits: Fruits
 
     ended = fruits("run", folder, "--out", "out", "--backend", "local", "--components", "2", "--partition-size", "50")
     assert ended.code == 0, ended.err
-    assert "skipped 1 links to files outside" in ended.err
+    assert "skipped links to folders, and to files outside: 1" in ended.err
     report = report_of("out")
     reasons = Counter(reason for _, reason in bad.values()) + Counter(["too-large", "unreadable"])
     assert report["rejects"] == dict(reasons)
