@@ -38,6 +38,9 @@ class LocalExecutor(Executor):
     def __init__(self, *, workers: int = 1) -> None:
         self._workers = workers
 
+    def __repr__(self) -> str:
+        return f"LocalExecutor(workers={self._workers})"
+
     @classmethod
     def from_cluster(cls, cluster: Cluster) -> Self:
         """Return an executor with as many threads as the cluster has workers."""

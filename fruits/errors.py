@@ -8,18 +8,20 @@
     │   ├── SettingsError     an option, cluster.yaml, a backend, a missing extra
     │   ├── WeightsError      the weights: missing, or not the verified tensors
     │   ├── ModelError        a fitted model: corrupt, or of another backbone
-    │   └── OutputError       --out: contains another job, is a file, is not writable
+    │   └── OutputError       the output: contains another job, is a file, is not writable
     └── JobError              the job failed                         exit code 1
         ├── TaskError         a task failed permanently; names its partition
         ├── RejectsError      more images were rejected than allowed
         ├── StorageError      the output folder cannot be read or written: full, missing, forbidden
         └── DamageError       stored parts are corrupt or contradict the plan
 
-Every message states the given value, the allowed values and the remedy. ``exit_code`` is the exit code of the command
-line.
+Every message states the given value, the allowed values and the remedy, without credentials. It names parameters of
+Python in backquotes; the command line shows them as options. ``exit_code`` is the exit code of the command line.
 """
 
 from __future__ import annotations
+
+from fruits.text import without_secrets
 
 __all__ = [
     "DamageError",
@@ -41,6 +43,9 @@ class FruitsError(Exception):
     """The base class of all errors of this library."""
 
     exit_code = 1
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(*map(without_secrets, texts))
 
 
 class InputError(FruitsError):

@@ -11,16 +11,17 @@ import os
 import socket
 import time
 import traceback
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, TypeVar, runtime_checkable
 
 from threadpoolctl import threadpool_limits
 
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
+from fruits.text import quoted, without_secrets
 
 if TYPE_CHECKING:
     from typing import Self  # new in Python 3.11; Spark workers may run 3.10
@@ -34,6 +35,7 @@ __all__ = [
     "Executor",
     "NativeSolver",
     "Outcome",
+    "check_executor",
     "native_solver",
     "run_with_retries",
     "worker_loss_error",
@@ -46,7 +48,17 @@ WORKER_DIED = "the worker died (killed, crashed, or out of memory)"
 RETRY_DELAY_SECONDS = 0.2  # before the first retry; doubles with each
 
 
-class Executor(ABC):
+class _ExecutorType(ABCMeta):
+    """The type of executor classes, which explains a class in the place of an executor."""
+
+    def __enter__(cls) -> NoReturn:
+        check_executor(cls)
+        raise AssertionError
+
+    def __exit__(cls, *_: object) -> None: ...
+
+
+class Executor(metaclass=_ExecutorType):
     """An engine that runs tasks on workers; a context manager that closes only what it opened.
 
     Creating an executor is quick and opens nothing: :meth:`start`, or the first call that needs it, starts the engine.
@@ -108,10 +120,10 @@ class Executor(ABC):
             A task failed at every attempt, or its workers died each time; names the item and the cause.
         """
 
-    def start(self) -> None:  # noqa: B027 - not every engine needs it
+    def start(self) -> None:
         """Return when tasks can run immediately, so that no stage's duration includes the start of the engine."""
 
-    def close(self) -> None:  # noqa: B027 - most executors own nothing
+    def close(self) -> None:
         """Close what this executor opened, and nothing that it was given."""
 
     def __enter__(self) -> Self:
@@ -121,6 +133,20 @@ class Executor(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_executor(executor: object) -> None:
+    """Raise a ``SettingsError`` unless the value is an executor, such as for the class instead of an instance."""
+    if isinstance(executor, Executor):
+        return
+    if isinstance(executor, type) and issubclass(executor, Executor):
+        raise SettingsError(
+            f"{executor.__name__} is a class of executors. Create an executor by calling it: "
+            f'backends.load("{executor.name}")(workers=2).'
+        )
+    raise SettingsError(
+        f'{quoted(executor)} is not an executor. Create one, such as: backends.load("dask")(workers=2).'
+    )
 
 
 @runtime_checkable
@@ -154,8 +180,8 @@ def native_solver(executor: Executor) -> NativeSolver:
     """
     if not isinstance(executor, NativeSolver):
         raise SettingsError(
-            f"--solver native: the backend {executor.name!r} has no estimators of its own. "
-            "Allowed: --backend dask or spark with native, or --solver exact on any backend."
+            f"`solver` = native: the backend {executor.name!r} has no estimators of its own. "
+            "Allowed: `backend` dask or spark with native, or `solver` exact on any backend."
         )
     return executor
 
@@ -220,7 +246,7 @@ def run_with_retries(
         attempt=losses + retries + 1,
         failure=f"{item} failed after {retries + 1} attempts. {message}\n"
         "Completed work is kept: fix the cause, then run the same command again to resume.",
-        trace="".join(traceback.format_exception(cause)).rstrip(),
+        trace=without_secrets("".join(traceback.format_exception(cause)).rstrip()),
     )
 
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import reprlib
 from typing import Any
 
-__all__ = ["brief", "canonical", "duration", "name_text", "native", "printable", "quoted", "utf8", "without_secrets"]
+__all__ = [
+    "brief",
+    "canonical",
+    "duration",
+    "name_text",
+    "native",
+    "printable",
+    "printable_json",
+    "printable_lines",
+    "quoted",
+    "utf8",
+    "without_secrets",
+]
 
-# Credentials in a URL (a secret key may contain slashes), and request signatures.
+# Credentials and signatures in URLs. "::" chains the URLs of fsspec, and a colon before digits separates a port.
 SECRET = re.compile(
-    r'(?<=://)[^\s"\']*:[^\s"\']*(?=@)|(?<=[?&])((?:X-Amz-)?(?:Signature|Security-Token|sig|token)=)[^&\s"\']*',
-    re.IGNORECASE,
+    r"""
+    (?P<s3>\bs3[an]?://) (?!arn:) [^\s/:@]* : (?:(?!::\w+://)\S)* @         # a secret key may contain slashes
+    | (?P<http>\bhttps?://) [^\s/?\#]* @                                   # also a token without a colon
+    | (?<!\bs3)(?<!\bs3a)(?P<url>://) [^\s/:@]* : (?!:) (?!\d{1,5}(?:[/?\#\s]|$))
+        (?: [^\s/?\#]* @ | (?:(?!::\w+://)\S)* @ )                         # user and password
+    | (?P<parameter>[?&\#](?: X-(?:Amz|Goog)-[\w-]+ | AWSAccessKeyId | GoogleAccessId | Key-Pair-Id | Policy | Expires
+        | sig | se | st                                                    # Azure's signature, and its times
+        | [\w-]*(?:signature|token|secret|password|passwd|credential|api[_-]?key) ) =) [^&\s"'\#]*
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 
 # A backslash that, left as it is, could be read as one that name_text inserted.
@@ -40,6 +61,16 @@ def quoted(value: object) -> str:
 def printable(text: str) -> str:
     """Escape control characters and characters that change the direction of writing."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape the characters of :func:`printable` in each line."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def printable_json(text: str) -> str:
+    """Escape the characters of :func:`printable` in JSON, in the form of JSON."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def canonical(name: str) -> str:
@@ -73,8 +104,13 @@ def utf8(value: Any) -> Any:
 
 
 def without_secrets(text: str) -> str:
-    """Replace the credentials and signatures in URLs by asterisks."""
-    return SECRET.sub(r"\1***", text)
+    """Replace credentials and signatures in URLs by asterisks; the result still identifies a folder."""
+    return SECRET.sub(_masked, text)
+
+
+def _masked(match: re.Match[str]) -> str:
+    kept = match[match.lastgroup or 0]
+    return f"{kept}***" + "@" * (match.lastgroup != "parameter")
 
 
 def duration(seconds: float) -> str:

@@ -36,7 +36,7 @@ def confirm(question: str) -> bool:
 
 def text(content: str) -> Callable[[Console], None]:
     """Return a function that prints text without markup."""
-    return lambda console: console.print(content, markup=False, soft_wrap=True)
+    return lambda console: console.print(content, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Callable[[Console], None]:
@@ -44,13 +44,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Callable[[Co
 
     def show(console: Console) -> None:
         from rich.table import Table
-        from rich.text import Text
 
         grid = Table(box=None, pad_edge=False)
         for name in columns:
             grid.add_column(name, overflow="fold")
         for row in rows:
-            grid.add_row(*(Text(cell) for cell in row))
+            grid.add_row(*row)
         console.print(grid)
 
     return show

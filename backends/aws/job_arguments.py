@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
+from fruits.text import without_secrets
 
 __all__ = ["command_line"]
 
@@ -38,6 +39,11 @@ def _options(command: str, job: Job) -> Iterator[str]:
             raise SettingsError(
                 f"{field.name} {value}: a local path, which the nodes of a cloud cluster cannot read. "
                 "Upload the folder with `aws s3 sync FOLDER s3://my-fruits/images`, and give that address."
+            )
+        if field.name in ADDRESSES and value is not None and without_secrets(value) != value:
+            raise SettingsError(
+                f"{field.name} {value}: contains credentials, which the arguments of a step would show. "
+                "The nodes have a role of their own: give only the bucket and the path."
             )
         if field.name == POSITIONAL or field.name in NOT_ACCEPTED[command] or value == field.default:
             continue

@@ -84,6 +84,11 @@ class DaskExecutor(Executor):
         self._opened = ExitStack()
         self._cluster: ReplacingCluster | None = None
 
+    def __repr__(self) -> str:
+        if self._given_client is not None:
+            return f"DaskExecutor(client={self._given_client!r})"
+        return f"DaskExecutor(address={self._address!r})" if self._address else f"DaskExecutor(workers={self._workers})"
+
     @classmethod
     def from_cluster(cls, cluster: Cluster) -> Self:
         """Return an executor that attaches to the cluster's address, or starts its workers on this machine."""
@@ -168,8 +173,8 @@ class DaskExecutor(Executor):
         """Raise if dask-ml is not installed; see :meth:`fruits.executor.NativeSolver.check_native`."""
         if importlib.util.find_spec("dask_ml") is None:
             raise SettingsError(
-                "--solver native: dask-ml is not installed. Install it with: pip install 'fruits[native]', "
-                "or choose --solver exact."
+                "`solver` = native: dask-ml is not installed. Install it with: pip install 'fruits[native]', "
+                "or choose `solver` exact."
             )
 
     def fit_native(self, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:

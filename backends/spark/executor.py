@@ -78,6 +78,11 @@ class SparkExecutor(Executor):
         self._dashboard_address = dashboard_address
         self._opened = ExitStack()
 
+    def __repr__(self) -> str:
+        if self._given_session is not None:
+            return f"SparkExecutor(session={self._given_session!r})"
+        return f"SparkExecutor(master={self._master!r})" if self._master else f"SparkExecutor(workers={self._workers})"
+
     @classmethod
     def from_cluster(cls, cluster: Cluster) -> Self:
         """Return an executor on the cluster's master, or on this machine."""

@@ -22,12 +22,14 @@ from pyspark.sql import SparkSession
 
 from backends.spark.java import find_java
 from fruits.errors import JobError, SettingsError
+from fruits.text import without_secrets
 
 __all__ = ["active_session", "is_lost", "start_session", "stop_session"]
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-SECRET = re.compile("(?i)secret|password|token|access[.]?key")  # the default of spark.redaction.regex
+# The default of spark.redaction.regex, and the keys of Azure.
+SECRET = re.compile("(?i)secret|password|token|credential|(access|account)[.]?key")
 THIS_MACHINE = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -82,7 +84,11 @@ def start_session(
     with _environment(_variables(master, host, conf)), _own_interrupt():
         try:
             # launch_gateway puts settings on Java's command line, which every user of this machine can read.
-            public = [(name, value) for name, value in settings.items() if not SECRET.search(name)]
+            public = [
+                (name, value)
+                for name, value in settings.items()
+                if not SECRET.search(name) and without_secrets(value) == value
+            ]
             gateway = launch_gateway(SparkConf().setAll(public))
             context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
             _silence(context)
@@ -106,6 +112,7 @@ def _settings(workers: int, master: str | None, port: str, conf: Mapping[str, st
     settings = {
         "spark.app.name": "fruits",
         "spark.master": master or f"local[{workers}]",
+        "spark.redaction.regex": SECRET.pattern,
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.python.worker.reuse": "true",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from fruits.text import duration, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fruits.jobs.compare import Comparison
+    from fruits.jobs.compare import Comparison, Difference
     from fruits.jobs.status import Status
     from fruits.jobs.verify import Verification
 
@@ -32,9 +33,8 @@ EXAMPLE_ROWS = 3
 LISTED_COMPONENTS = 5
 
 
-def show_report(console: Console, report: Report | SliceReport) -> None:
-    """Print the report of a job: counts, speed, explained variance, example rows and the files."""
-    out = Folder.at(report.out)
+def show_report(console: Console, report: Report | SliceReport, out: str) -> None:
+    """Print the report of a job: counts, speed, explained variance, example rows of its output, and the files."""
     _facts(console, {**_counts(report), **_slowest(report)})
     if isinstance(report, SliceReport):
         _facts(console, _progress_of_slices(report))
@@ -42,26 +42,38 @@ def show_report(console: Console, report: Report | SliceReport) -> None:
     if report.command != "transform":
         _variance(console, report)
     if report.command != "fit":
-        _rows(console, list(islice(_examples(out), EXAMPLE_ROWS)))
+        _rows(console, list(islice(_examples(Folder.at(out)), EXAMPLE_ROWS)))
     _facts(console, _files(report))
 
 
 def show_comparison(console: Console, comparison: Comparison, tolerance: float | None = None) -> None:
     """Print the differences between two outputs, and whether they are within the tolerance."""
-    compared = ([f"{comparison.rows:,} rows"] if comparison.rows else []) + (["model"] if comparison.model else [])
-    if comparison.identical:
-        console.print(Text.assemble(("identical to the last bit: ", "bold green"), " and ".join(compared)))
+    differences = comparison.differences
+    model = [difference for difference in differences if difference.name.startswith("model.")]
+    rows = [difference for difference in differences if difference not in model]
+    compared = ({f"{comparison.rows:,} rows": rows} if comparison.rows or rows else {}) | (
+        {"model": model} if comparison.model else {}
+    )
+    if not differences:
+        console.print(Text("identical to the last bit: ", "bold green"), " and ".join(compared), sep="")
         return
     if tolerance is not None and comparison.largest <= tolerance:
-        verdict = (f"the same within {tolerance:g}: ", "bold green")
+        result = Text(f"the same within {tolerance:g}: ", "bold green")
     else:
-        verdict = ("different: ", "bold red")
-    console.print(Text.assemble(verdict, f"{' and '.join(compared)} compared"))
+        result = Text("different: ", "bold red")
+    console.print(result, "; ".join(_verdict(*entry) for entry in compared.items()), sep="", soft_wrap=True)
     lines = [
-        (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", printable(difference.first))
-        for difference in comparison.differences
+        (difference.name, f"{difference.values:,}", f"{difference.largest:.3g}", difference.first)
+        for difference in differences
     ]
     _table(console, ("where", "values", "largest", "first"), lines, right=(1, 2))
+
+
+def _verdict(name: str, differences: Sequence[Difference]) -> str:
+    if not differences:
+        return f"{name} identical"
+    largest = max(difference.largest for difference in differences)
+    return f"{name} different" + (f", by at most {largest:.3g}" if largest < math.inf else "")
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -81,7 +93,7 @@ def show_status(console: Console, status: Status) -> None:
     facts["images"] = f"{status.images_done:,} of {status.images:,} featurized: {rows}{rejected}"
     if not status.complete:
         facts["now"] = _activity(status)
-    facts["files"] = f"{printable(status.out)}/"
+    facts["files"] = f"{status.out}/"
     _facts(console, facts)
 
 
@@ -105,7 +117,7 @@ def _activity(status: Status) -> str:
 def show_verification(console: Console, verification: Verification) -> None:
     """Print each corrupt, missing or unexpected part, and the counts."""
     for line in (*verification.corrupt, *(f"{name}: not part of this job" for name in verification.unexpected)):
-        console.print(str(line), markup=False, soft_wrap=True)
+        console.print(str(line), soft_wrap=True)
     summary = [f"{verification.parts:,} parts, {verification.bytes:,} bytes, intact"]
     if verification.corrupt:
         summary.append(f"{len(verification.corrupt):,} corrupt or missing: run the command of the job again")
@@ -187,7 +199,7 @@ def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
     if not console.is_terminal:
         for row in examples:
             cells = ((f"{name} " if isinstance(row[name], np.ndarray) else "") + _cell(row[name]) for name in names)
-            console.print(" | ".join(cells), markup=False)
+            console.print(" | ".join(cells))
         console.print()
         return
     _table(console, names, [[_cell(row[name]) for name in names] for row in examples])
@@ -212,7 +224,7 @@ def _cell(value: Any) -> str:
 def _files(report: Report) -> Mapping[str, str]:
     parts = {"fit": ("model", "features", "rejects"), "run": ("rows", "model", "features", "rejects")}
     names = parts.get(report.command, ("rows", "rejects"))
-    return {"files": f"{printable(report.out)}/", "": ", ".join(f"{name}/" for name in names)}
+    return {"files": f"{report.out}/", "": ", ".join(f"{name}/" for name in names)}
 
 
 def _facts(console: Console, facts: Mapping[str, str]) -> None:
@@ -221,7 +233,7 @@ def _facts(console: Console, facts: Mapping[str, str]) -> None:
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(name, Text(value))
+        grid.add_row(name, value)
     console.print(grid)
 
 
@@ -232,7 +244,7 @@ def _table(console: Console, names: Sequence[str], lines: Iterable[Sequence[str]
     for index, name in enumerate(names):
         table.add_column(name, justify="right" if index in numbers else "left", overflow="fold")
     for line in lines:
-        table.add_row(*(Text(cell) for cell in line))
+        table.add_row(*line)
     console.print(table)
     if not console.is_terminal:
         console.print()

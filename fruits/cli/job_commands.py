@@ -10,7 +10,6 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.cli.streams import escape_lines
 from fruits.cli.values import local_path, parse_columns, parse_components, reject_empty
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
@@ -257,11 +256,11 @@ def _run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Co
         with backends.load(cluster.backend).from_cluster(cluster) as executor:
             progress.note(_describe(cluster))
             report = run_pipeline(job, executor, progress=progress)
-    return CommandResult(report.to_dict(), lambda console: show_report(console, report))
+    return CommandResult(report.to_dict(), lambda console: show_report(console, report, job.out))
 
 
 def _describe(cluster: Cluster) -> str:
     """Return the backend and its address or number of workers, for the log."""
     if cluster.address is not None:
-        return f"{cluster.backend} at {escape_lines(cluster.address)}"
+        return f"{cluster.backend} at {cluster.address}"
     return f"{cluster.backend} on this machine, {cluster.workers} worker{'s' if cluster.workers != 1 else ''}"

@@ -17,7 +17,8 @@ import typer
 
 from fruits.cli.app import app
 from fruits.cli.result import CommandResult
-from fruits.cli.streams import escape_lines, reserved_stdout, write_result
+from fruits.cli.streams import reserved_stdout, write_result
+from fruits.cli.values import name_options
 from fruits.errors import FruitsError
 from fruits.text import canonical, without_secrets
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         try:
             write_result(result, as_json=as_json, log_json=log_json)
         except FruitsError as error:  # the job is complete, but its rows cannot be read back for display
-            result = _failure(error, str(error), error.exit_code, debug)
+            result = _failure(error, name_options(str(error)), error.exit_code, debug)
             write_result(result, as_json=as_json, log_json=log_json)
     sys.exit(0 if result is None else result.exit_code)
 
@@ -50,7 +51,7 @@ def _run(argv: list[str], debug: bool) -> CommandResult | None:
     try:
         returned = app(argv, prog_name="fruits", standalone_mode=False)
     except FruitsError as error:
-        return _failure(error, str(error), error.exit_code, debug)
+        return _failure(error, name_options(str(error)), error.exit_code, debug)
     except typer.TyperException as error:
         return _failure(error, _usage(error), 2, debug)
     except KeyboardInterrupt:
@@ -75,9 +76,8 @@ def _failure(error: Exception, message: str, exit_code: int, debug: bool) -> Com
         from rich.text import Text
 
         if debug:
-            trace = escape_lines(without_secrets("".join(traceback.format_exception(error))))
-            console.print(trace, markup=False, highlight=False, soft_wrap=True)
-        console.print(Text.assemble(("Error: ", "bold red"), escape_lines(message)), soft_wrap=not console.is_terminal)
+            console.print(without_secrets("".join(traceback.format_exception(error))), soft_wrap=True)
+        console.print(Text("Error:", "bold red"), message, soft_wrap=not console.is_terminal)
 
     return CommandResult(_error(type(error).__name__, message, exit_code), show, exit_code)
 

@@ -7,37 +7,20 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from fruits.cli.result import CommandResult
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-__all__ = ["escape_lines", "reserved_stdout", "write_result"]
+__all__ = ["reserved_stdout", "write_result"]
 
 PIPE_WIDTH = 10_000  # columns; wide enough that no line wraps where a program reads it
 
 
 def write_result(result: CommandResult, *, as_json: bool, log_json: bool) -> None:
     """Write a result to stdout, and an error to stderr, or as the last event of the JSON log."""
-    from rich.console import Console
-
-    terminal = sys.stdout.isatty()
-    stdout = Console(highlight=False, width=None if terminal else PIPE_WIDTH)
     failed = "error" in result.values
     if failed:
-        _report_error(result, Console(stderr=True, highlight=False), log_json=log_json)
-    with stdout.capture() as captured:
-        if as_json:
-            import orjson
-
-            from fruits.text import utf8
-
-            stdout.out(orjson.dumps(utf8(result.values), option=orjson.OPT_INDENT_2).decode())
-        elif not failed:
-            result.show(stdout)
-    text = captured.get() if terminal else re.sub(r" +$", "", captured.get(), flags=re.MULTILINE)
+        _report_error(result, log_json=log_json)
+    text = _json(result) if as_json else "" if failed else _shown(result)
     try:
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -46,21 +29,36 @@ def write_result(result: CommandResult, *, as_json: bool, log_json: bool) -> Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report_error(result: CommandResult, stderr: Console, *, log_json: bool) -> None:
+def _json(result: CommandResult) -> str:
+    import orjson
+
+    from fruits.text import printable_json, utf8
+
+    data = orjson.dumps(utf8(result.values), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return printable_json(data.decode())
+
+
+def _shown(result: CommandResult) -> str:
+    """Return a result as text for people, without trailing spaces where a program reads it."""
+    from fruits.progress.console import SafeConsole
+
+    terminal = sys.stdout.isatty()
+    stdout = SafeConsole(width=None if terminal else PIPE_WIDTH)
+    with stdout.capture() as captured:
+        result.show(stdout)
+    return captured.get() if terminal else re.sub(r" +$", "", captured.get(), flags=re.MULTILINE)
+
+
+def _report_error(result: CommandResult, *, log_json: bool) -> None:
     if not log_json:
-        result.show(stderr)
+        from fruits.progress.console import SafeConsole
+
+        result.show(SafeConsole(stderr=True))
         return
     from fruits.progress.json_log import JsonLog
 
     error = result.values["error"]
     JsonLog().event("error", error["message"], type=error["type"], exit_code=error["exit_code"])
-
-
-def escape_lines(text: str) -> str:
-    """Escape the control characters of each line: names of files must not control the terminal."""
-    from fruits.text import printable
-
-    return "\n".join(map(printable, text.split("\n")))
 
 
 @contextmanager

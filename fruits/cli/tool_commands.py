@@ -11,7 +11,6 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.cli.streams import escape_lines
 from fruits.cli.values import local_path, reject_empty
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
@@ -40,10 +39,10 @@ def sample(
     from fruits.images.sample import generate
 
     files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
-    text = f"Wrote {files:,} files to {escape_lines(folder)}"
+    text = f"Wrote {files:,} files to {folder}"
     return CommandResult(
         {"folder": os.path.abspath(folder), "files": files},
-        lambda console: console.print(text, markup=False, soft_wrap=True),
+        lambda console: console.print(text, soft_wrap=True),
     )
 
 

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+
 import typer
 
 from fruits.errors import SettingsError
+from fruits.jobs.job import Job
 
-__all__ = ["local_path", "parse_columns", "parse_components", "reject_empty"]
+__all__ = ["local_path", "name_options", "parse_columns", "parse_components", "reject_empty"]
+
+OPTIONS = {field.name for field in fields(Job)} | {"backend", "cluster", "s3_endpoint", "workers"}
+
+
+def name_options(message: str) -> str:
+    """Return a message of the library with parameters shown as options: `` `out` = x: …`` becomes ``--out x: …``."""
+    return re.sub(r"`(\w+)`( = )?", _option, message)
+
+
+def _option(match: re.Match[str]) -> str:
+    name, equals = match[1], match[2]
+    if name not in OPTIONS:
+        return match[0]
+    return ("IMAGES" if name == "images" else f"--{name.replace('_', '-')}") + (" " if equals else "")
 
 
 def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:

@@ -188,14 +188,14 @@ def decode_partition(data: bytes, partition: Partition) -> list[ImageEntry]:
         table = file.read_row_group(partition.index % PARTITIONS_PER_FILE, use_threads=False)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DamageError(
-            f"{partition} cannot be read from the stored plan: {error}. Run the command again with --overwrite."
+            f"{partition} cannot be read from the stored plan: {error}. Run the command again with `overwrite`."
         ) from error
     paths = (path.decode("utf-8", "surrogateescape") for path in table["path"].to_pylist())
     others = (table[name].to_pylist() for name in ("size", "version"))
     entries = [ImageEntry(*image) for image in zip(paths, *others, strict=True)]
     if len(entries) != partition.images:
         raise DamageError(
-            f"{partition} has {len(entries):,} images in the stored plan. Run the command again with --overwrite."
+            f"{partition} has {len(entries):,} images in the stored plan. Run the command again with `overwrite`."
         )
     return entries
 

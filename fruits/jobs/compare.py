@@ -14,6 +14,7 @@ from fruits.jobs.report import finished, row_files
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
+from fruits.text import without_secrets
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -116,7 +117,7 @@ def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differen
         if list(one) != list(two):
             raise OutputError(
                 f"the rows of {a.address} have the columns {', '.join(one)}, those of {b.address} {', '.join(two)}. "
-                "Compare outputs with the same --columns."
+                "Compare outputs with the same `columns`."
             )
         count = min(_length(one), _length(two))
         for name in one:
@@ -139,7 +140,8 @@ def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differen
         two = {name: values[count:] for name, values in two.items()}
     rest = [side for side, left_over in ((a, one), (b, two)) if left_over is not None]
     if rest:
-        _note(differences, Difference("rows", 1, float("inf"), f"row {rows}: only {rest[0].address} has more rows"))
+        more = without_secrets(rest[0].address)
+        _note(differences, Difference("rows", 1, float("inf"), f"row {rows}: only {more} has more rows"))
     return rows
 
 

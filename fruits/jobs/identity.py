@@ -15,7 +15,7 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork
 from fruits.storage.commits import Commit
 from fruits.storage.folder import Folder
-from fruits.text import brief, utf8
+from fruits.text import brief, utf8, without_secrets
 
 __all__ = ["check_same", "describe", "is_same", "stored_plan", "versions"]
 
@@ -28,7 +28,7 @@ def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: 
     identity: dict[str, object] = {
         "schema": SCHEMA,
         "command": command,
-        "images": Folder.at(job.images).address,
+        "images": without_secrets(Folder.at(job.images).address),
         "limit": job.limit,
         "follow_links": job.follow_links,
         **({"sample": job.sample, "seed": job.seed} if job.sample is not None else {}),
@@ -83,7 +83,7 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
             lines += f"\n  and {len(differences) - SHOWN} more"
         raise OutputError(
             f"{out.address} contains another job:{lines}{changed}\n"
-            "Give another --out, or --overwrite to replace that job."
+            "Give another `out`, or `overwrite` to replace that job."
         )
 
 
@@ -101,7 +101,7 @@ def stored_plan(out: Folder, identity: dict[str, Any]) -> Plan:
             if images >= 0 and size >= 1 and not others:
                 return Plan(images, size, digest)
     raise OutputError(
-        f"{out.address} is corrupt: the plan in its commit is {brief(plan)}. Use --overwrite to start over."
+        f"{out.address} is corrupt: the plan in its commit is {brief(plan)}. Use `overwrite` to start over."
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 from fruits.errors import SettingsError
 from fruits.network.backbones import backbone
+from fruits.text import quoted, without_secrets
 
 __all__ = ["COLUMNS", "ENGINES", "FORMATS", "SOLVERS", "Job"]
 
@@ -22,7 +23,7 @@ MOST_IN_A_PARTITION = 16_384
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Job:
     """The images, settings and output of one job. Validated on construction.
 
@@ -101,13 +102,19 @@ class Job:
     shards: str | None = None
     keep_plan: bool = False
 
+    def __repr__(self) -> str:
+        """Return the settings that differ from the defaults, without credentials."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        given = (f"{field.name}={quoted(value)}" for field, value in values if value != field.default)
+        return without_secrets(f"Job({', '.join(given)})")
+
     def __post_init__(self) -> None:
         if isinstance(self.components, bool) or not (
             (isinstance(self.components, int) and self.components >= 1)
             or (isinstance(self.components, float) and 0 < self.components < 1)
         ):
             raise SettingsError(
-                f"--components {self.components}: not allowed. "
+                f"`components` = {self.components}: not allowed. "
                 "Allowed: a count of at least 1, or a fraction of variance between 0 and 1, such as 0.95."
             )
         if self.backbone is not None:
@@ -118,39 +125,39 @@ class Job:
             ("format", self.format, FORMATS),
         ):
             if value is not None and value not in allowed:
-                raise SettingsError(f"--{name} {value}: not known. Allowed: {', '.join(allowed)}.")
+                raise SettingsError(f"`{name}` = {value}: not known. Allowed: {', '.join(allowed)}.")
         if unknown := [column for column in self.columns if column not in COLUMNS]:
-            raise SettingsError(f"--columns {','.join(unknown)}: not known. Allowed: {', '.join(COLUMNS)}.")
+            raise SettingsError(f"`columns` = {','.join(unknown)}: not known. Allowed: {', '.join(COLUMNS)}.")
         if not self.columns or len(set(self.columns)) < len(self.columns):
             raise SettingsError(
-                f"--columns {','.join(self.columns)}: name at least one column, and each once. "
+                f"`columns` = {','.join(self.columns)}: name at least one column, and each once. "
                 f"Allowed: {', '.join(COLUMNS)}."
             )
         for name, count, most in (
-            ("partition-size", self.partition_size, MOST_IN_A_PARTITION),
+            ("partition_size", self.partition_size, MOST_IN_A_PARTITION),
             ("limit", self.limit, MOST_IMAGES),
             ("sample", self.sample, MOST_IMAGES),
         ):
             if count is not None and not 1 <= count <= most:
-                raise SettingsError(f"--{name} {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
+                raise SettingsError(f"`{name}` = {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
         if self.seed and self.sample is None:
-            raise SettingsError(f"--seed {self.seed} without --sample: not allowed. Give both.")
+            raise SettingsError(f"`seed` = {self.seed}: not allowed without `sample`. Give both.")
         if self.sample is not None and self.limit is not None:
-            raise SettingsError("--limit with --sample: not allowed. Give one of them.")
+            raise SettingsError("`limit` with `sample`: not allowed. Give one of them.")
         if not 0 <= self.max_reject_fraction <= 1:
-            raise SettingsError(f"--max-reject-fraction {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
+            raise SettingsError(f"`max_reject_fraction` = {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
         if self.shards is not None:
             given = SHARDS.fullmatch(self.shards)
             if given is None or int(given[1]) > int(given[2]):
                 raise SettingsError(
-                    f"--shards {self.shards}: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."
+                    f"`shards` = {self.shards}: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."
                 )
             if self.overwrite:
                 raise SettingsError(
-                    f"--overwrite with --shards {self.shards}: not allowed, because it would remove the parts of "
-                    "other slices. Leave --overwrite out, or give another --out."
+                    f"`overwrite` with `shards` {self.shards}: not allowed, because it would remove the parts of "
+                    "other slices. Leave `overwrite` out, or give another `out`."
                 )
         if self.keep_plan and self.overwrite:
             raise SettingsError(
-                "--overwrite with --keep-plan: not allowed, because --overwrite removes the stored plan. Give one."
+                "`overwrite` with `keep_plan`: not allowed, because `overwrite` removes the stored plan. Give one."
             )

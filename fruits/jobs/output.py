@@ -131,7 +131,7 @@ def open_output(command: str, job: Job, network: NeuralNetwork, model: ScaledPCA
 def _current(out: Folder, job: Job) -> Commit | None:
     """Return the last commit of a folder; raise if the folder contains anything but an output."""
     if out.is_file():
-        raise OutputError(f"--out {job.out} is a file. Give a folder, or a path that does not exist yet.")
+        raise OutputError(f"`out` {job.out} is a file. Give a folder, or a path that does not exist yet.")
     names = [name for name in out.names() if not is_temporary(name)]  # temporary files of a killed writer
     if COMMITS in names:
         try:
@@ -143,18 +143,18 @@ def _current(out: Folder, job: Job) -> Commit | None:
     if OLD_JOB in names:
         if not job.overwrite:
             raise OutputError(
-                f"--out {job.out} contains the output of an earlier version of Fruits, whose format differs. Use "
-                "--overwrite to replace it, or give another folder."
+                f"`out` {job.out} contains the output of an earlier version of Fruits, whose format differs. Use "
+                "`overwrite` to replace it, or give another folder."
             )
     elif names and all(name in FOLDERS or owner_in(name) for name in names):
         if not job.overwrite:
             raise OutputError(
-                f"--out {job.out} contains parts of a job, but its commits are missing. Use --overwrite to start over, "
+                f"`out` {job.out} contains parts of a job, but its commits are missing. Use `overwrite` to start over, "
                 "or give another folder."
             )
     elif names:
         raise OutputError(
-            f"--out {job.out} contains other files ({', '.join(names[:3])}) and no job. "
+            f"`out` {job.out} contains other files ({', '.join(names[:3])}) and no job. "
             "Give an empty folder, or one that does not exist yet."
         )
     return None
@@ -185,7 +185,7 @@ def _resume_kept_plan(
 ) -> Output:
     """Return the output of a job that is resumed without listing its images."""
     if current is None:
-        raise SettingsError(f"--keep-plan: {job.out} contains no job yet. Leave it out for the first command.")
+        raise SettingsError(f"`keep_plan`: {job.out} contains no job yet. Leave it out for the first command.")
     plan = replace(stored_plan(out, current.job), partition_size=job.partition_size)
     check_same(out, current, describe(command, job, plan, network, model), ())
     return _opened(out, current, plan, fresh=False)

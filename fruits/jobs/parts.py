@@ -20,6 +20,7 @@ from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.reports import MergeReport, PartitionReport, SurveyReport
 from fruits.jobs.tasks.survey import FinishedPartition, PartBatch, PartitionBatch, survey, verify_parts
 from fruits.storage.checksums import CorruptPart
+from fruits.text import without_secrets
 
 __all__ = ["OutputParts"]
 
@@ -112,8 +113,8 @@ class OutputParts:
             by_reason = ", ".join(f"{count:,} {reason}" for reason, count in rejects.items())
             raise RejectsError(
                 f"{rejected:,} of {images:,} images are rejects ({by_reason}); the allowed fraction is "
-                f"{max_fraction:g}. {self._output.folder.address}/rejects lists each. Raise --max-reject-fraction and "
-                "start the same command again; or repair the images, and start it with --overwrite, because repaired "
+                f"{max_fraction:g}. {self._output.folder.address}/rejects lists each. Raise `max_reject_fraction` and "
+                "start the same command again; or repair the images, and start it with `overwrite`, because repaired "
                 "images are another job."
             )
 
@@ -128,7 +129,7 @@ class OutputParts:
         processed = sum(report.images for report in reports if report.seconds)
         return {
             "command": command,
-            "out": self._output.folder.address,
+            "out": without_secrets(self._output.folder.address),
             "images": sum(report.images for report in reports),
             "rows": sum(report.rows for report in reports),
             "rejects": self._rejects(),

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import orjson
 
 from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
-from fruits.executor import Executor, native_solver
+from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.plan import Partition, plan_index
 from fruits.jobs.identity import versions
 from fruits.jobs.job import Job
@@ -52,6 +52,7 @@ from fruits.progress.reporter import Progress, Silent
 from fruits.storage.checksums import checksum, read_part
 from fruits.storage.commits import COMMITS, complete
 from fruits.storage.folder import Folder, encode_json
+from fruits.text import without_secrets
 
 __all__ = ["fit", "run", "transform"]
 
@@ -90,16 +91,20 @@ def run(job: Job, executor: Executor, *, progress: Progress | None = None) -> Re
 def transform(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Write the rows of the images with the fitted model ``job.model``, in one pass. See :func:`fit`."""
     if job.model is None:
-        raise SettingsError("transform needs a fitted model. Give --model, the --out of a fit or a run.")
+        raise SettingsError("transform needs a fitted model. Give `model`, the `out` of a fit or a run.")
     return _execute("transform", job, executor, progress or Silent())
 
 
 def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> Report | SliceReport:
+    check_executor(executor)
     progress.event(
         "job_start",
         command=command,
         backend=executor.name,
-        settings=dataclasses.asdict(job),
+        settings={
+            name: without_secrets(value) if isinstance(value, str) else value
+            for name, value in dataclasses.asdict(job).items()
+        },
         versions=versions() | {"python": platform.python_version()},
     )
     model = _fitted_model(job) if command == "transform" else None
@@ -140,16 +145,16 @@ def _fitted_model(job: Job) -> ScaledPCA:
     """Return the model of a transform."""
     out = Folder.at(job.out).address
     if f"{Folder.at(str(job.model)).address}/".startswith(f"{out}/"):
-        raise SettingsError(f"--out {job.out} contains the model of --model {job.model}. Give the rows another --out.")
+        raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
     try:
         model = ScaledPCA.load(str(job.model))
     except OSError as error:
-        raise ModelError(f"--model {job.model} cannot be read: {error.strerror or error}.") from error
+        raise ModelError(f"`model` {job.model} cannot be read: {error.strerror or error}.") from error
     fitted_on = model.network.get("backbone")
     if job.backbone not in (None, fitted_on):
         raise ModelError(
-            f"--model {job.model} was fitted on features of {fitted_on}, which contradicts --backbone {job.backbone}. "
-            f"Leave --backbone out, or give a model of {job.backbone}."
+            f"`model` {job.model} was fitted on features of {fitted_on}, which contradicts `backbone` {job.backbone}. "
+            f"Leave `backbone` out, or give a model of {job.backbone}."
         )
     return model
 
@@ -164,8 +169,8 @@ def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:
     )
     if model is not None and network.weights_digest != fitted_on.get("weights"):
         raise ModelError(
-            f"--model {job.model} was fitted with weights of digest {fitted_on.get('weights')}, but the weights found "
-            f"here have the digest {network.weights_digest}. Give the same weights with --weights."
+            f"`model` {job.model} was fitted with weights of digest {fitted_on.get('weights')}, but the weights found "
+            f"here have the digest {network.weights_digest}. Give the same weights with `weights`."
         )
     return network
 
@@ -177,7 +182,7 @@ def _storage_errors(job: Job) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"--out {job.out}: {error.strerror or error}. Stored parts are kept: fix the cause, then start the same "
+            f"`out` = {job.out}: {error.strerror or error}. Stored parts are kept: fix the cause, then start the same "
             "command again."
         ) from error
 
@@ -314,7 +319,7 @@ class _Pipeline:
         if totals["rows"] + rejected != images:
             raise DamageError(
                 f"{out.address}: {images:,} images were listed, but {totals['rows']:,} rows and {rejected:,} rejects "
-                "are stored. Give another --out."
+                "are stored. Give another `out`."
             )
         report = self._stored_report() or Report(
             **totals,

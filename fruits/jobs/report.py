@@ -16,7 +16,7 @@ __all__ = ["REPORT", "Report", "SliceReport", "finished", "report_from_dict", "r
 REPORT = "report"  # report-OWNER.json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """The result of a finished job, also stored in its output as ``report-OWNER.json``.
 
@@ -73,6 +73,12 @@ class Report:
     labels: int | None = None
     skipped: dict[str, int] | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Report({self.command!r}, out={self.out!r}, images={self.images}, rows={self.rows}, "
+            f"rejects={sum(self.rejects.values())}, components={self.components})"
+        )
+
     @classmethod
     def of(cls, values: dict[str, object], origin: str) -> Report:
         """Return the report that :meth:`to_dict` converted to these values.
@@ -98,7 +104,7 @@ class Report:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SliceReport:
     """The result of a slice of a job (``--shards``); it is not stored.
 
@@ -127,6 +133,12 @@ class SliceReport:
     worker_seconds: dict[str, float]
     images_per_second: float
     slowest: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return (
+            f"SliceReport({self.command!r}, out={self.out!r}, shards={self.shards!r}, images={self.images}, "
+            f"rows={self.rows}, rejects={sum(self.rejects.values())}, partitions_left={self.partitions_left})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-compatible values."""
@@ -160,5 +172,5 @@ def finished(out: Folder) -> Commit:
         raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
     if commit is None or not commit.complete:
         state = "its job has not finished" if commit is not None else "no job has written to it"
-        raise OutputError(f"{out.address}: no finished output ({state}). Give the --out of a finished command.")
+        raise OutputError(f"{out.address}: no finished output ({state}). Give the `out` of a finished command.")
     return commit

@@ -21,6 +21,7 @@ from fruits.model.moments import levels
 from fruits.storage.commits import COMMITS, OwnedFolder, last_commit
 from fruits.storage.folder import Folder, part_index
 from fruits.storage.stores import FileInfo
+from fruits.text import without_secrets
 
 __all__ = ["StageStatus", "Status", "status"]
 
@@ -120,7 +121,7 @@ def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
     try:
         return _status(folder, now)
     except OSError as error:
-        raise OutputError(f"{out}: {error.strerror or error}. Give the --out of a job that can be read.") from error
+        raise OutputError(f"{out}: {error.strerror or error}. Give the `out` of a job that can be read.") from error
     except (KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
         raise OutputError(f"{folder.address} is corrupt: {type(error).__name__}: {error}.") from error
 
@@ -128,7 +129,7 @@ def status(out: str, *, now: Callable[[], float] = time.time) -> Status:
 def _status(out: Folder, now: Callable[[], float]) -> Status:
     commit = last_commit(out)
     if commit is None:
-        raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the --out of a job.")
+        raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the `out` of a job.")
     plan = stored_plan(out, commit.job)
     partitions = len(range(0, plan.images, plan.partition_size))
     parts = _parts(OwnedFolder(out, commit.owner, commit.number), commit.job, partitions)
@@ -148,7 +149,7 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
     stage = _under_way(stages)
     per_part = interval if moves and stage is not None and stage.unit == "partitions" else None
     return Status(
-        out=out.address,
+        out=without_secrets(out.address),
         command=str(commit.job["command"]),
         complete=commit.complete,
         images=plan.images,

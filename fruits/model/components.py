@@ -27,7 +27,7 @@ def check_components(components: int | float, rows: int, dimension: int) -> None
     most = min(rows - 1, dimension)
     if isinstance(components, int) and components > most:
         raise SettingsError(
-            f"--components {components}: {rows:,} images of {dimension:,} features have at most {most:,} components. "
+            f"`components` = {components}: {rows:,} images of {dimension:,} features have at most {most:,} components. "
             f"Allowed: 1 to {most:,}, or a fraction of variance between 0 and 1."
         )
 

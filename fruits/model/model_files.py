@@ -88,7 +88,7 @@ def read_model(folder: Folder) -> StoredModel:
         data = source.read(files.arrays, limit=_arrays_bytes(metadata) + HEADER_BYTES)
     except FileNotFoundError as error:
         raise ModelError(
-            f"{folder.address}: no model found. Give the --out of a completed fit or run, or its model/ folder."
+            f"{folder.address}: no model found. Give the `out` of a completed fit or run, or its model/ folder."
         ) from error
     except OutputError as error:
         raise ModelError(str(error)) from error

@@ -31,7 +31,7 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ScaledPCA:
     """A fitted standardisation and PCA.
 
@@ -57,6 +57,14 @@ class ScaledPCA:
     eigenvalues: Float64
     rows: int
     network: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        components, features = self.components.shape
+        return (
+            f"ScaledPCA(features={features}, components={components}, rows={self.rows}, "
+            f"explained_variance_ratio={self.explained_variance_ratio.sum():.4f}, "
+            f"backbone={self.network.get('backbone')!r})"
+        )
 
     @property
     def explained_variance(self) -> Float64:

@@ -86,5 +86,5 @@ def backbone(name: str) -> Backbone:
         The name is unknown.
     """
     if name not in BACKBONES:
-        raise SettingsError(f"--backbone {name}: not known. Allowed: {', '.join(BACKBONES)}.")
+        raise SettingsError(f"`backbone` = {name}: not known. Allowed: {', '.join(BACKBONES)}.")
     return BACKBONES[name]

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from fruits.errors import WeightsError
 from fruits.network.backbones import KERAS_FILES, Backbone
 
-__all__ = ["copy_from_keras_cache", "download_from_keras"]
+__all__ = ["copy_from_keras_cache", "copy_verified", "download_from_keras"]
 
 CONNECT_SECONDS = 6
 STALL_SECONDS = 20  # timeout of one read of a running transfer
@@ -29,11 +29,21 @@ def copy_from_keras_cache(backbone: Backbone, target: Path) -> str:
         The file is missing, or its MD5 differs.
     """
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    path = home / "models" / backbone.weights_file.rpartition("/")[2]
+    return copy_verified(backbone, home / "models" / backbone.weights_file.rpartition("/")[2], target, "Keras' cache")
+
+
+def copy_verified(backbone: Backbone, path: Path, target: Path, place: str) -> str:
+    """Copy a backbone's official file to `target`, check its MD5 there, and return its path.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing, or its MD5 differs; the message names the place.
+    """
     try:
         shutil.copyfile(path, target)
     except OSError as error:
-        raise WeightsError(f"Keras' cache: {path}: {error.strerror}") from error
+        raise WeightsError(f"{place}: {path}: {error.strerror}") from error
     _check_md5(backbone, target, str(path))
     return str(path)
 

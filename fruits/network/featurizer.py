@@ -12,7 +12,8 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -25,7 +26,7 @@ from fruits.network import backbones
 from fruits.network.backbones import Backbone
 from fruits.network.build import build_in_subprocess, read_built, require_keras
 from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST, packaged_network
-from fruits.network.weights import cache_folder, find_weights, given_address
+from fruits.network.weights import Weights, find_weights, given_address
 
 __all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "NeuralNetwork", "compile_network"]
 
@@ -36,7 +37,6 @@ DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions th
     "tensorflow": ("tensorflow-cpu", "tensorflow"),
 }
 EXTRAS = {"openvino": "fruits", "tensorflow": "'fruits[tensorflow]'"}
-CACHE_FORMAT = 1  # of the file of a built network
 CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blue, green and red; Keras
 
 STARTUP_LINES = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
@@ -63,7 +63,7 @@ class Featurizer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class NeuralNetwork:
     """A network as bytes, sent by the driver to its workers.
 
@@ -90,9 +90,15 @@ class NeuralNetwork:
     backbone: str
     weights_digest: str
     features: int
-    graph: bytes = field(repr=False)
-    constants: bytes = field(repr=False)
+    graph: bytes
+    constants: bytes
     digest: str
+
+    def __repr__(self) -> str:
+        return (
+            f"NeuralNetwork({self.backbone!r}, package={self.package!r}, features={self.features}, "
+            f"digest={self.digest[:12]!r})"
+        )
 
     def load(self) -> Featurizer:
         """Return this thread's featurizer, created at the first call and cached for the life of the thread."""
@@ -107,8 +113,7 @@ class NeuralNetwork:
 def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> NeuralNetwork:
     """Return a backbone's network for an engine.
 
-    MobileNetV2 for OpenVINO ships with Fruits. Other networks are built with Keras once, and read from the cache folder
-    afterwards.
+    MobileNetV2 for OpenVINO ships with Fruits. Other networks are built with Keras once in each process.
 
     Parameters
     ----------
@@ -122,7 +127,7 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
     Raises
     ------
     SettingsError
-        The backbone or the engine is unknown, the engine or Keras is not installed, or the cache folder is read-only.
+        The backbone or the engine is unknown, or the engine or Keras is not installed.
     WeightsError
         As in :func:`fruits.network.weights.find_weights`.
     """
@@ -136,38 +141,37 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
         weights_digest, digest = kind.weights_digest, PACKAGED_DIGEST
     else:
         require_keras(f"{kind.name} on {known}")
-        weights_digest, graph, constants, digest = _built(kind, known, package, weights)
+        found = find_weights(kind, weights)
+        weights_digest = found.digest
+        graph, constants, digest = _built(kind, known, found)
     return NeuralNetwork(known, package, kind.name, weights_digest, kind.features, graph, constants, digest)
 
 
-def _built(kind: Backbone, engine: Engine, package: str, weights: str | None) -> tuple[str, bytes, bytes, str]:
-    """Return weights digest, graph, constants and digest of a network, from the cache folder or built into it."""
-    found = find_weights(kind, weights)
-    folder = cache_folder("networks")
-    versions = f"keras-{version('keras')}-{package}"
-    path = folder / f"{kind.name}-{found.digest[:16]}-{versions}-{CACHE_FORMAT}.safetensors"
-    stored = read_built(path)
-    if stored is None:
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=folder) as temporary:
-            target = Path(temporary, path.name)
-            build_in_subprocess(engine, kind.name, found.path, target, origin=found.source)
-            target.replace(path)
-        stored = read_built(path)
-    if stored is None:
-        raise SettingsError(f"{path}: corrupt right after writing. Check the disk, or set FRUITS_CACHE to another one.")
-    return found.digest, *stored
+@lru_cache(maxsize=1)
+def _built(kind: Backbone, engine: Engine, weights: Weights) -> tuple[bytes, bytes, str]:
+    """Return graph, constants and digest of a network that is built with Keras.
+
+    It is not stored for other processes: no digest in the code could verify it.
+    """
+    with tempfile.TemporaryDirectory(prefix="fruits-network-") as temporary:
+        target = Path(temporary, "network.safetensors")
+        build_in_subprocess(engine, kind.name, weights.path, target, origin=weights.source)
+        built = read_built(target)
+    if built is None:
+        raise SettingsError(f"{target}: corrupt right after writing. Check the disk, or set TMPDIR to another one.")
+    return built
 
 
 def _installed(engine: str) -> tuple[Engine, str]:
     """Return an engine, and the name and version of its distribution."""
     if engine not in DISTRIBUTIONS:
-        raise SettingsError(f"--engine {engine}: not known. Allowed: {', '.join(DISTRIBUTIONS)}.")
+        raise SettingsError(f"`engine` = {engine}: not known. Allowed: {', '.join(DISTRIBUTIONS)}.")
     for name in DISTRIBUTIONS[engine]:
         try:
             return cast(Engine, engine), f"{name}-{version(name)}"
         except PackageNotFoundError:
             continue
-    raise SettingsError(f"--engine {engine}: not installed. Install it with: pip install {EXTRAS[engine]}")
+    raise SettingsError(f"`engine` = {engine}: not installed. Install it with: pip install {EXTRAS[engine]}")
 
 
 def _prepare(pixels: NDArray[np.uint8], network: Backbone, out: NDArray[np.float32]) -> None:

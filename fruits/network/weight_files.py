@@ -87,7 +87,7 @@ def check_tensors(tensors: Tensors, shapes: Mapping[tuple[str, str], tuple[int, 
     if missing:
         raise WeightsError(
             f"{origin}: not the weights of {name}: {len(shapes) - len(missing)} of its {len(shapes)} tensors are "
-            f"present, {'/'.join(missing[0])} is missing. Give the weights of {name}, or the --backbone of this file."
+            f"present, {'/'.join(missing[0])} is missing. Give the weights of {name}, or the `backbone` of this file."
         )
     for key, shape in shapes.items():
         tensor = tensors[key]

@@ -3,14 +3,23 @@
 Sources, in this order: the given address (``--weights``, else ``FRUITS_WEIGHTS``), and no other if one is given; the
 cache folder; for MobileNetV2, the network that ships with Fruits; for other backbones, Keras' own cache and Keras'
 official download. Reading a file of weights needs the extra ``keras``.
+
+The cache folder is never trusted: whoever can write to it could exchange its content. It contains what can be verified
+by a digest in the code, tensors of MobileNetV2 and official files of the other backbones. Their tensors are converted
+again by each process, into a temporary folder. A complete cache folder may be read-only.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,10 +29,11 @@ from fruits.errors import SettingsError, WeightsError
 from fruits.network.backbones import KERAS_FILES, Backbone
 from fruits.network.build import build_in_subprocess, require_keras
 from fruits.network.digests import tensor_digest
-from fruits.network.download import copy_from_keras_cache, download_from_keras
+from fruits.network.download import copy_from_keras_cache, copy_verified, download_from_keras
 from fruits.network.packaged import PACKAGED, packaged_tensors
 from fruits.network.weight_files import load_cached, save_cached
 from fruits.storage.addresses import open_store
+from fruits.text import without_secrets
 
 __all__ = ["Weights", "cache_folder", "find_weights", "given_address"]
 
@@ -37,7 +47,7 @@ class Weights:
     Attributes
     ----------
     path : Path
-        Safetensors ``layer/name`` of float32, in the cache folder.
+        Safetensors ``layer/name`` of float32, in the cache folder or in a temporary folder of this process.
     digest : str
         Their :func:`fruits.network.digests.tensor_digest`.
     source : str
@@ -52,13 +62,13 @@ class Weights:
 def given_address(address: str | None) -> tuple[str, str] | None:
     """Return the name of the setting that gives an address of weights, and the address; None if neither is set."""
     if address:
-        return "--weights", address
+        return "`weights`", address
     address = os.environ.get("FRUITS_WEIGHTS")
     return ("FRUITS_WEIGHTS", address) if address else None
 
 
 def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
-    """Return the verified weights of a backbone, writing them to the cache folder if they are missing there.
+    """Return the verified weights of a backbone; files that are missing in the cache folder are written to it.
 
     Parameters
     ----------
@@ -74,9 +84,9 @@ def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
         The address does not contain the weights of this backbone, or no source has them: the message lists every
         source and its error.
     SettingsError
-        The cache folder cannot be written, or Keras is needed and is not installed or fails.
+        A file must be written to the cache folder and cannot be, or Keras is needed and is not installed or fails.
     """
-    folder = cache_folder("weights")
+    folder = cache_folder("weights") if backbone.weights_digest else _temporary_folder()
     if given := given_address(address):
         return _from_address(backbone, *given, folder)
     cached = folder / f"{backbone.name}.safetensors"
@@ -89,7 +99,7 @@ def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
     if backbone.name == PACKAGED:
         return _from_package(backbone, cached)
     require_keras(f"reading the weights of {backbone.name}")
-    for fetch in (copy_from_keras_cache, download_from_keras):
+    for fetch in (_copy_from_cache, copy_from_keras_cache, _download):
         with tempfile.TemporaryDirectory(prefix="fruits-weights-") as temporary:
             source = Path(temporary, "source.weights.h5")
             try:
@@ -99,20 +109,34 @@ def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
     places = "\n".join(f"  - {failure}" for failure in failures)
     raise WeightsError(
         f"no source has the weights of {backbone.name}:\n{places}\n"
-        f"Give a file with --weights or FRUITS_WEIGHTS, such as Keras' own: {KERAS_FILES}{backbone.weights_file}"
+        f"Give a file with `weights` or FRUITS_WEIGHTS, such as Keras' own: {KERAS_FILES}{backbone.weights_file}"
     )
 
 
 def cache_folder(name: str) -> Path:
-    """Return a folder for files that can be regenerated, in ``FRUITS_CACHE`` or the user's cache folder.
+    """Return a folder for files that can be regenerated, in ``FRUITS_CACHE`` or the user's cache folder."""
+    root = os.environ.get("FRUITS_CACHE")
+    return (Path(root).expanduser() if root else user_cache_path("fruits")) / name
+
+
+@cache
+def _temporary_folder() -> Path:
+    """Return a folder of this process alone, which is removed at its end."""
+    folder = tempfile.mkdtemp(prefix="fruits-weights-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside a file, and move it there at the end.
 
     Raises
     ------
     SettingsError
-        The folder cannot be created or written.
+        The folder of the file cannot be created or written.
     """
-    root = os.environ.get("FRUITS_CACHE")
-    folder = (Path(root).expanduser() if root else user_cache_path("fruits")) / name
+    folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -122,12 +146,32 @@ def cache_folder(name: str) -> Path:
             f"the cache folder {folder} cannot be used: {error.strerror or error}. "
             "Set FRUITS_CACHE to a writable folder."
         ) from error
-    return folder
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as temporary:
+        target = Path(temporary, path.name)
+        yield target
+        target.replace(path)
+
+
+def _official_file(backbone: Backbone) -> Path:
+    """Return the path of a backbone's official file in the cache folder."""
+    return cache_folder("weights") / backbone.weights_file.rpartition("/")[2]
+
+
+def _copy_from_cache(backbone: Backbone, target: Path) -> str:
+    return copy_verified(backbone, _official_file(backbone), target, "the cache")
+
+
+def _download(backbone: Backbone, target: Path) -> str:
+    """Download a backbone's official file to the cache folder and copy it to `target`."""
+    with _replacing(_official_file(backbone)) as file:
+        origin = download_from_keras(backbone, file)
+        shutil.copyfile(file, target)
+    return origin
 
 
 def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) -> Weights:
-    origin = f"{setting} {address}"
-    require_keras(origin)
+    origin = without_secrets(address)  # stored, and an argument of a process
+    require_keras(f"{setting} {origin}")
     with tempfile.TemporaryDirectory(prefix="fruits-weights-") as temporary:
         source = Path(temporary, "source.weights.h5")
         try:
@@ -139,7 +183,7 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
         except Exception as error:  # every fsspec implementation raises classes of another library
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise WeightsError(
-                f"{origin} cannot be read: {reason}. Allowed: the address of a file of weights."
+                f"{setting} {origin} cannot be read: {reason}. Allowed: the address of a file of weights."
             ) from error
         # Named by content, because the file at an address may change.
         with source.open("rb") as file:
@@ -149,34 +193,28 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
             try:
                 return _verified(backbone, cached)
             except WeightsError:
-                cached.unlink(missing_ok=True)
+                pass  # corrupt; replaced now
         return _converted(backbone, source, cached, origin=origin)
 
 
 def _from_package(backbone: Backbone, cached: Path) -> Weights:
     """Write the tensors of the packaged network to the cache folder."""
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cached.parent) as temporary:
-        target = Path(temporary, cached.name)
+    with _replacing(cached) as target:
         save_cached(target, packaged_tensors(), f"packaged with fruits {version('fruits')}")
-        return _moved(backbone, target, cached)
+        weights = _verified(backbone, target)
+    return replace(weights, path=cached)
 
 
 def _converted(backbone: Backbone, source: Path, cached: Path, *, origin: str) -> Weights:
-    """Convert a fetched file, verify the result, and move it into the cache folder."""
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cached.parent) as temporary:
-        target = Path(temporary, cached.name)
+    """Convert a fetched file, and verify the result."""
+    with _replacing(cached) as target:
         build_in_subprocess("weights", backbone.name, source, target, origin=origin)
-        return _moved(backbone, target, cached)
-
-
-def _moved(backbone: Backbone, target: Path, cached: Path) -> Weights:
-    weights = _verified(backbone, target)
-    target.replace(cached)
-    return Weights(cached, weights.digest, weights.source)
+        weights = _verified(backbone, target)
+    return replace(weights, path=cached)
 
 
 def _verified(backbone: Backbone, path: Path) -> Weights:
-    """Return the weights in a file of the cache folder.
+    """Return the weights in a file that :func:`save_cached` wrote.
 
     Raises
     ------

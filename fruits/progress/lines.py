@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from fruits.progress.reporter import StageCounter
-from fruits.text import duration, without_secrets
+from fruits.text import duration, printable_lines, without_secrets
 
 __all__ = ["Lines", "Meter"]
 
@@ -83,7 +83,9 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Write the text as a line."""
-        self._stream.write(without_secrets(text) + "\n")  # one call, because heartbeats write from another thread
+        self._stream.write(
+            printable_lines(without_secrets(text)) + "\n"
+        )  # one call, because heartbeats write from another thread
         self._stream.flush()
 
     def event(self, name: str, text: str | None = None, **fields: Any) -> None:

@@ -28,14 +28,14 @@ class Terminal(Lines):
     """
 
     def __init__(self, stream: TextIO | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        from rich.console import Console
+        from fruits.progress.console import SafeConsole
 
         super().__init__(stream, clock=clock)
-        self._console = Console(file=self._stream, highlight=False)
+        self._console = SafeConsole(file=self._stream)
 
     def note(self, text: str) -> None:
         """Print the text above the bar."""
-        self._console.print(f"  {without_secrets(text)}", markup=False, style="dim")
+        self._console.print(f"  {without_secrets(text)}", style="dim")
 
     @contextmanager
     def _display(self, meter: Meter) -> Iterator[Callable[[], None]]:

@@ -144,7 +144,7 @@ class Manifest:
             if known is not None:
                 raise DamageError(
                     f"{name} was regenerated and differs from the content that the manifest lists: the images, the CPU "
-                    "or the software changed since. Start the command with --overwrite, or give another --out."
+                    "or the software changed since. Start the command with `overwrite`, or give another `out`."
                 )
             page[name] = found
             self._changed.add(key)

@@ -114,8 +114,8 @@ class OwnedFolder:
             last = last_commit(self.folder)
             if last is not None and last.owner != self.owner:
                 raise OutputError(
-                    f"{self.folder.address} was claimed by another job (--overwrite) while this one ran; it stopped. "
-                    "Give each job its own --out."
+                    f"{self.folder.address} was claimed by another job (`overwrite`) while this one ran; it stopped. "
+                    "Give each job its own `out`."
                 )
 
     def remove_foreign(self, kind: str) -> None:
@@ -176,7 +176,7 @@ def last_commit(folder: Folder) -> Commit | None:
         } if schema == SCHEMA and re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
             if all(isinstance(key, str) and isinstance(value, str) for key, value in files.items()):
                 return Commit(number, owner, job, files, complete)
-    raise OutputError(f"{folder.address}/{name} is corrupt. Use --overwrite to start over.")
+    raise OutputError(f"{folder.address}/{name} is corrupt. Use `overwrite` to start over.")
 
 
 def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], number: int) -> Commit | None:

@@ -20,7 +20,7 @@ from fruits.storage.parquet import read_table
 from fruits.storage.prefetch import AHEAD, File
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
-from fruits.text import utf8
+from fruits.text import utf8, without_secrets
 
 __all__ = ["Folder", "encode_json", "is_temporary", "part_index", "part_name"]
 
@@ -44,7 +44,7 @@ def part_index(name: str, owner: str = "") -> int | None:
     return None if match is None or (match[2] or "") != owner else int(match[1])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Folder:
     """A folder at any address, which need not exist. It pickles as its address and its settings of S3.
 
@@ -58,6 +58,9 @@ class Folder:
 
     address: str
     s3: S3Settings | None = None
+
+    def __repr__(self) -> str:
+        return f"Folder({without_secrets(self.address)!r})"
 
     @classmethod
     def at(cls, address: str) -> Folder:
@@ -197,7 +200,7 @@ class Folder:
         try:
             store.check_writable(path)
         except OSError as error:
-            raise OutputError(f"--out {self.address}: {error}.") from error
+            raise OutputError(f"`out` = {self.address}: {error}.") from error
 
     def read_json(self, name: str) -> dict[str, object]:
         """Return the JSON object in a file.
@@ -210,9 +213,9 @@ class Folder:
         try:
             value = orjson.loads(self.read(name))
         except orjson.JSONDecodeError as error:
-            raise OutputError(f"{self.address}/{name} is corrupt: {error}. Use --overwrite to start again.") from error
+            raise OutputError(f"{self.address}/{name} is corrupt: {error}. Use `overwrite` to start again.") from error
         if not isinstance(value, dict):
-            raise OutputError(f"{self.address}/{name} is corrupt: not a JSON object. Use --overwrite to start again.")
+            raise OutputError(f"{self.address}/{name} is corrupt: not a JSON object. Use `overwrite` to start again.")
         return value
 
     def write_json(self, name: str, value: dict[str, object]) -> None:

@@ -14,7 +14,6 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
-from rich.console import Console
 
 from backends.aws import cli, cli_output
 from backends.aws.account import resources, setup
@@ -30,6 +29,7 @@ from fruits.clusters.resolve import resolve
 from fruits.errors import DatasetError, InputError, JobError, SettingsError
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report
+from fruits.progress.console import SafeConsole
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Silent
 from tests.aws.conftest import REGION, SECRET
@@ -239,7 +239,7 @@ def test_down_continues_after_a_failure(
         "left": [job.cluster],
         "failed": {job.cluster: f"Could not end {job.cluster}: it is protected."},
     }
-    answer.show(Console())
+    answer.show(SafeConsole())
     assert "it is protected" in capsys.readouterr().out
 
 

@@ -1,44 +1,54 @@
-"""Every cell of docs/feature_extraction.ipynb runs in a new process, on Dask and in a Spark session."""
+"""docs/feature_extraction.ipynb runs in its own kernel, on Dask, on Spark, and in an existing Spark session."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "feature_extraction.ipynb"
-SESSION = """
-from backends.spark.session import start_session, stop_session
-spark = start_session(2, None, {})
-"""
+SESSION = "from backends.spark.session import start_session, stop_session\nspark = start_session(2, None, {})"
 
 
-@pytest.mark.parametrize("backend", ["dask", "spark"])
-def test_every_cell_runs(tmp_path: Path, backend: str) -> None:
-    cells = [
-        "".join(cell["source"]) for cell in json.loads(NOTEBOOK.read_text())["cells"] if cell["cell_type"] == "code"
-    ]
-    before, after = (SESSION, "stop_session(spark)") if backend == "spark" else ("", "")
-    body = "\n".join([before, *cells, after])
-    program = tmp_path / "notebook.py"  # Dask workers import the main program
-    program.write_text("if __name__ == '__main__':\n" + "".join(f"    {line}\n" for line in body.splitlines()))
-    environ = {**os.environ, "FRUITS_BACKEND": backend, "TMPDIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, program], capture_output=True, text=True, env=environ, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"backend: {backend}" in done.stdout
-    assert "48 images, 48 rows, {} rejects" in done.stdout
-    assert "identical components: True" in done.stdout
+def notebook() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_the_packaged_notebook_is_the_one_in_docs() -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jupyter_client and ipykernel
+@pytest.mark.parametrize("place", ["dask", "spark", "session"])
+def test_every_cell_runs_and_prints_its_result(tmp_path: Path, place: str) -> None:
+    book = notebook()
+    assert book.metadata.kernelspec.name == "python3"
+    if place == "session":
+        book.cells.insert(0, nbformat.v4.new_code_cell(SESSION))
+        book.cells.append(nbformat.v4.new_code_cell("stop_session(spark)"))
+    client = NotebookClient(book, timeout=150, resources={"metadata": {"path": tmp_path}})
+    client.execute(env=os.environ | {"FRUITS_BACKEND": place, "TMPDIR": str(tmp_path), "IPYTHONDIR": str(tmp_path)})
+    printed = {cell.source.splitlines()[0]: _printed(cell) for cell in book.cells if cell.cell_type == "code"}
+    texts = "".join(printed.values())
+    assert f"backend: {place.replace('session', 'spark')}\n" in texts
+    assert "48 images, 48 rows, {} rejects\n" in texts
+    assert "identical components: True\n" in texts
+    one = printed["from fruits.images.decode import decode"].splitlines()
+    assert one[0].endswith(f"has the label {one[0].partition('/')[0]}")
+    assert one[1].startswith("pixels: (224, 224, 3) of uint8 from ")
+    assert one[2].startswith("features: (1280,) of float32 starting with [")
+
+
+def _printed(cell: Any) -> str:
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")
+
+
+def test_packaged_notebook_is_the_one_in_docs() -> None:
     assert (ROOT / "backends" / "aws" / "emr" / NOTEBOOK.name).resolve() == NOTEBOOK
 
 
-def test_the_notebook_has_no_stored_output() -> None:
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    assert all(not cell.get("outputs") for cell in cells)
+def test_notebook_is_valid_and_has_no_stored_output() -> None:
+    book = notebook()
+    nbformat.validate(book)
+    assert all(not cell.get("outputs") for cell in book.cells)

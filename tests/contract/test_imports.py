@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fruits", "backends", "benchmarks")
 COMMAND_LINE = ("fruits.cli", "fruits.__main__", "backends.aws.cli", "benchmarks")
 LAYERS = (  # lowest first
-    ("fruits.errors", "fruits.text"),
+    ("fruits.text",),
+    ("fruits.errors",),
     ("fruits.progress",),
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),

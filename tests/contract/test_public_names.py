@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,24 @@ def test_a_public_name_is_imported_on_first_use(name: str) -> None:
 def test_an_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'fruits' has no attribute 'nonsuch'"):
         fruits.nonsuch  # noqa: B018 - the look-up is under test
+
+
+def test_errors_name_parameters_and_not_options() -> None:
+    """The command line shows `` `out` `` as ``--out``; other folders than these belong to the command line alone."""
+    modules = [*(ROOT / "backends" / "dask").glob("*.py"), *(ROOT / "backends" / "spark").glob("*.py")]
+    for folder in ("storage", "images", "network", "model", "jobs"):
+        modules += (ROOT / "fruits" / folder).rglob("*.py")
+    modules += [ROOT / "fruits" / "executor.py", *(ROOT / "backends").glob("*.py")]
+    texts = [
+        (path.name, node.lineno, text.value)
+        for path in modules
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Raise | ast.Return)
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    ]
+    assert [text for text in texts if re.search(r"(?<!\w)--[a-z]", text[2]) and "nthreads" not in text[2]] == []
+    assert len([text for text in texts if re.search(r"`(out|overwrite|components)`", text[2])]) > 10
 
 
 @pytest.mark.parametrize("name", MODULES)

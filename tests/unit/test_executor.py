@@ -1,10 +1,12 @@
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import backends
+import fruits
 from backends.local import LocalExecutor
 from fruits import executor
 from fruits.errors import DatasetError, SettingsError, TaskError
-from fruits.executor import native_solver, run_with_retries
+from fruits.executor import check_executor, native_solver, run_with_retries
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,42 @@ def test_linear_algebra_uses_one_thread_in_a_task():
 def test_backend_without_estimators_is_not_a_native_solver():
     with pytest.raises(SettingsError, match=r"'local' has no estimators.*dask or spark"):
         native_solver(LocalExecutor())
+
+
+@pytest.mark.parametrize("name", ["local", "dask", "spark"])
+def test_class_in_the_place_of_an_executor_is_explained(name):
+    loaded = backends.load(name)
+    with pytest.raises(SettingsError, match=rf'{loaded.__name__} is a class.*backends.load\("{name}"\)\(workers=2\)'):
+        check_executor(loaded)
+    with pytest.raises(SettingsError, match=r"is a class of executors"), loaded:
+        pass
+    job = fruits.Job(images="i", out="o")
+    with pytest.raises(SettingsError, match=r"is a class of executors"):
+        fruits.run(job, loaded)
+    check_executor(loaded(workers=2))
+
+
+def test_other_values_in_the_place_of_an_executor_are_explained():
+    with pytest.raises(SettingsError, match=r"'dask' is not an executor. Create one"):
+        fruits.fit(fruits.Job(images="i", out="o"), "dask")
+
+
+def test_repr_of_an_executor_is_the_call_that_creates_it():
+    assert repr(backends.load("local")(workers=3)) == "LocalExecutor(workers=3)"
+    assert repr(backends.load("dask")(workers=3)) == "DaskExecutor(workers=3)"
+    assert repr(backends.load("dask")(address="tcp://h:1")) == "DaskExecutor(address='tcp://h:1')"
+    assert repr(backends.load("spark")(workers=3)) == "SparkExecutor(workers=3)"
+    assert repr(backends.load("spark")(master="yarn")) == "SparkExecutor(master='yarn')"
+
+
+def test_traceback_of_a_task_contains_no_secret():
+    def fail(item, shared):
+        raise OSError("http://user:pa55word@host/x is gone")
+
+    with pytest.raises(TaskError) as caught:
+        run_with_retries(fail, "x", None, 0).result()
+    assert "http://***@host/x" in str(caught.value)
+    assert "http://***@host/x" in caught.value.__notes__[0]
+    assert "pa55word" not in str(caught.value) + caught.value.__notes__[0].replace(
+        'raise OSError("http://user:pa55word@host/x is gone")', ""
+    )

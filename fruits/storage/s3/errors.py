@@ -158,7 +158,7 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
             )
         case Cause.NO_RESPONSE:
             return ConnectionError(
-                f"no response from S3 for {place}: {failure}. Check the network and the endpoint (--s3-endpoint or "
+                f"no response from S3 for {place}: {failure}. Check the network and the endpoint (`s3_endpoint` or "
                 f"{ENDPOINT_VARIABLE})"
             )
         case Cause.MISSING if isinstance(error, FileNotFoundError):

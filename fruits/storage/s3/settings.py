@@ -80,10 +80,10 @@ class S3Settings:
 
     def __post_init__(self) -> None:
         if self.endpoint is not None and not ENDPOINT.match(self.endpoint):
-            shown = re.sub(r"//.*@", "//…@", self.endpoint)
             raise SettingsError(
-                f"--s3-endpoint {shown}: not the URL of a server. Allowed: http:// or https://, a host and optionally "
-                "a port, such as https://minio.example:9000. Give credentials in the environment or in a profile."
+                f"`s3_endpoint` = {self.endpoint}: not the URL of a server. Allowed: http:// or https://, a host and "
+                "optionally a port, such as https://minio.example:9000. Give credentials in the environment or in a "
+                "profile."
             )
         if self.encryption not in (None, *ENCRYPTIONS):
             raise SettingsError(f"ServerSideEncryption {self.encryption}: unknown. Allowed: {', '.join(ENCRYPTIONS)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from fruits.errors import JobError, TaskError
 from fruits.jobs import pipeline
 from fruits.jobs.compare import Comparison, Difference
 from fruits.jobs.report import Report, SliceReport
+from fruits.progress.console import SafeConsole
 from fruits.storage.commits import claim
 from fruits.storage.folder import Folder
 
@@ -110,7 +112,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def rendered(show: Callable[[Console], None], *, terminal: bool, width: int = 80) -> str:
-    console = Console(width=width, force_terminal=terminal, no_color=True, highlight=False)
+    console = SafeConsole(width=width, force_terminal=terminal, no_color=True)
     with console.capture() as captured:
         show(console)
     return re.sub(r"\x1b\[[0-9;]*m", "", captured.get())
@@ -333,7 +335,7 @@ def test_error_wraps_between_words_on_a_terminal() -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) -> None:
-    text = rendered(lambda console: display.show_report(console, report(out)), terminal=True, width=width)
+    text = rendered(lambda console: display.show_report(console, report(out), str(out)), terminal=True, width=width)
     assert max(map(len, text.splitlines())) <= width
     flat = " ".join(text.split())
     for fact in (
@@ -358,13 +360,16 @@ def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) 
 
 
 def test_report_is_plain_lines_in_a_pipe(out: Path) -> None:
-    lines = rendered(lambda console: display.show_report(console, report(out)), terminal=False, width=1000).splitlines()
+    text = rendered(lambda console: display.show_report(console, report(out), str(out)), terminal=False, width=1000)
+    lines = text.splitlines()
     assert "Apple | features [0.00, 0.25, …] | scaled_features [0.00, 0.25, …] | pca_features [0.00, 0.25, …]" in lines
     assert any(line.split() == ["files", f"{out}/"] for line in lines)
 
 
 def test_report_of_a_fit_has_no_rows(tmp_path: Path) -> None:
-    text = rendered(lambda console: display.show_report(console, report(tmp_path, command="fit")), terminal=True)
+    text = rendered(
+        lambda console: display.show_report(console, report(tmp_path, command="fit"), str(tmp_path)), terminal=True
+    )
     assert "scaled_features" not in text
     assert "model/" in text
 
@@ -376,7 +381,7 @@ def test_slice_report_shows_progress_and_the_finishing_command(tmp_path: Path, l
     values = report(tmp_path, partitions=25).to_dict()
     shared = {name: value for name, value in values.items() if name in SliceReport.__dataclass_fields__}
     done = SliceReport(shards="2/4", partitions_of_job=100, partitions_left=left, **shared)
-    flat = " ".join(rendered(lambda console: display.show_report(console, done), terminal=True).split())
+    flat = " ".join(rendered(lambda console: display.show_report(console, done, str(tmp_path)), terminal=True).split())
     assert "2/4 done: 25 of the job's 100 partitions" in flat
     assert text in flat
     assert "run the same command without --shards." in flat
@@ -384,7 +389,7 @@ def test_slice_report_shows_progress_and_the_finishing_command(tmp_path: Path, l
 
 def test_report_of_one_component_and_of_an_already_finished_job(tmp_path: Path) -> None:
     done = report(tmp_path, command="fit", components=1, explained_variance_ratio=[0.25], images_per_second=0.0)
-    text = rendered(lambda console: display.show_report(console, done), terminal=True)
+    text = rendered(lambda console: display.show_report(console, done, str(tmp_path)), terminal=True)
     assert "25.0%" in text
     assert "no image left to featurize" in text
 
@@ -406,12 +411,35 @@ def test_different_outputs_list_columns_and_largest_difference(fruits: Fruits, m
     monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(3930, True, differences))
     ended = fruits("compare", "a", "b")
     assert ended.code == 1
-    assert "different: 3,930 rows and model compared" in ended.out
+    assert ended.out.startswith("different: 3,930 rows different, by at most 3.5e-07; model identical\n")
     assert re.search(r"pca_features\s+1,200\s+3.5e-07\s+row 17 \+ 0, 3", ended.out)
     within, beyond = (fruits("compare", "a", "b", "--tolerance", each) for each in ("1e-6", "1e-7"))
     assert (within.code, beyond.code) == (0, 1)
-    assert "the same within 1e-06: 3,930 rows and model compared" in within.out
-    assert "different: 3,930 rows and model compared" in beyond.out
+    assert within.out.startswith("the same within 1e-06: 3,930 rows different, by at most 3.5e-07; model identical\n")
+    assert beyond.out.startswith("different: 3,930 rows different")
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "names", "text"),
+    [
+        (
+            262,
+            True,
+            {"model.mean": 6e-14, "model.scale": 1e-15},
+            "262 rows identical; model different, by at most 6e-14",
+        ),
+        (262, True, {"label": math.inf}, "262 rows different; model identical"),
+        (0, False, {"rows": math.inf}, "0 rows different"),
+        (0, True, {"model.mean": 2.0}, "model different, by at most 2"),
+        (9, True, {"model.mean": 2.0, "path": math.inf}, "9 rows different; model different, by at most 2"),
+    ],
+)
+def test_comparison_states_for_rows_and_model_whether_they_differ(
+    rows: int, model: bool, names: dict[str, float], text: str
+) -> None:
+    found = Comparison(rows, model, tuple(Difference(name, 1, largest, "") for name, largest in names.items()))
+    shown = rendered(lambda console: display.show_comparison(console, found), terminal=False)
+    assert shown.splitlines()[0] == f"different: {text}"
 
 
 def test_sign_of_zero_is_a_difference_unless_tolerated(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:

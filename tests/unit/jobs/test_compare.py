@@ -82,7 +82,7 @@ def test_outputs_that_cannot_be_compared_are_refused(tmp_path):
     a = output(tmp_path / "a")
     with pytest.raises(OutputError, match="no finished output"):
         compare(a, str(tmp_path / "missing"))
-    with pytest.raises(OutputError, match="same --columns"):
+    with pytest.raises(OutputError, match="same `columns`"):
         compare(a, output(tmp_path / "b", columns=("path", "pca_features")))
     fitted = finished_output(tmp_path / "c", "fit", MODEL).folder
     with pytest.raises(OutputError, match="no rows"):

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 
@@ -20,31 +21,34 @@ def test_valid_components_are_accepted(components):
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
-        ("components", 0, "--components 0"),
-        ("components", -3, "--components -3"),
-        ("components", 1.5, "--components 1.5"),
-        ("components", 1.0, "--components 1.0"),
-        ("components", 0.0, "--components 0.0"),
-        ("components", float("nan"), "--components nan"),
-        ("components", True, "--components True"),
-        ("components", "abc", "--components abc"),
+        ("components", 0, "`components` = 0"),
+        ("components", -3, "`components` = -3"),
+        ("components", 1.5, "`components` = 1.5"),
+        ("components", 1.0, "`components` = 1.0"),
+        ("components", 0.0, "`components` = 0.0"),
+        ("components", float("nan"), "`components` = nan"),
+        ("components", True, "`components` = True"),
+        ("components", "abc", "`components` = abc"),
         ("backbone", "VGG99", "MobileNetV2"),
         ("engine", "onnx", "openvino, tensorflow"),
         ("solver", "magic", "exact, native"),
         ("format", "xml", "parquet, csv"),
-        ("columns", ("path", "colour"), "--columns colour: not known. Allowed: path, label"),
+        ("columns", ("path", "colour"), "`columns` = colour: not known. Allowed: path, label"),
         ("columns", (), "at least one"),
         ("columns", ("path", "path"), "each once"),
-        ("partition_size", 0, "--partition-size 0"),
-        ("limit", 0, "--limit 0"),
-        ("sample", 0, "--sample 0"),
-        ("max_reject_fraction", 1.5, "--max-reject-fraction 1.5"),
-        ("max_reject_fraction", float("nan"), "--max-reject-fraction nan"),
-        *(("shards", value, f"--shards {value}: not allowed") for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")),
+        ("partition_size", 0, "`partition_size` = 0"),
+        ("limit", 0, "`limit` = 0"),
+        ("sample", 0, "`sample` = 0"),
+        ("max_reject_fraction", 1.5, "`max_reject_fraction` = 1.5"),
+        ("max_reject_fraction", float("nan"), "`max_reject_fraction` = nan"),
+        *(
+            ("shards", value, f"`shards` = {value}: not allowed")
+            for value in ("0/4", "5/4", "x", "1/0", "", "-1/4", "1")
+        ),
     ],
 )
 def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, says):
-    with pytest.raises(SettingsError, match=says.replace(".", r"\.")) as caught:
+    with pytest.raises(SettingsError, match=re.escape(says)) as caught:
         Job(images="i", out="o", **{setting: value})
     assert "llowed" in str(caught.value)
     assert caught.value.exit_code == 2
@@ -52,7 +56,7 @@ def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, sa
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"seed": 1}, "--seed 1 without --sample"), ({"sample": 5, "limit": 5}, "--limit with --sample")],
+    [({"seed": 1}, "`seed` = 1: not allowed without `sample`"), ({"sample": 5, "limit": 5}, "`limit` with `sample`")],
 )
 def test_seed_needs_a_sample_and_a_sample_excludes_a_limit(settings, says):
     with pytest.raises(SettingsError, match=says):
@@ -60,5 +64,10 @@ def test_seed_needs_a_sample_and_a_sample_excludes_a_limit(settings, says):
 
 
 def test_a_slice_cannot_overwrite():
-    with pytest.raises(SettingsError, match=r"--overwrite with --shards 2/4"):
+    with pytest.raises(SettingsError, match=r"`overwrite` with `shards` 2/4"):
         Job(images="i", out="o", shards="2/4", overwrite=True)
+
+
+def test_repr_of_a_job_shows_the_settings_that_were_given_and_no_secret():
+    job = Job(images="http://me:pa55@host/x", out="o", components=20, columns=("path",))
+    assert repr(job) == "Job(images='http://***@host/x', out='o', components=20, columns=('path',))"

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from backends.local import LocalExecutor
 from fruits.cli import output_commands
@@ -37,6 +36,7 @@ from fruits.jobs.tasks.survey import FinishedPartition, PartitionBatch, survey
 from fruits.jobs.verify import verify
 from fruits.model.rows import decode_rows
 from fruits.progress import heartbeat
+from fruits.progress.console import SafeConsole
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Silent
 from fruits.storage.commits import OwnedFolder, last_commit
@@ -214,7 +214,7 @@ def test_keep_plan_resumes_without_listing(job, tmp_path, monkeypatch):
     whole = dataclasses.replace(job, out=str(tmp_path / "whole"))
     pipeline.run(whole, LocalExecutor())
     kept = dataclasses.replace(job, keep_plan=True)
-    with pytest.raises(SettingsError, match=r"--keep-plan: .*out contains no job yet"):
+    with pytest.raises(SettingsError, match=r"`keep_plan`: .*out contains no job yet"):
         pipeline.run(kept, LocalExecutor())
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
@@ -409,7 +409,7 @@ def test_a_folder_without_commits_needs_overwrite(job, tmp_path):
     pipeline.run(job, LocalExecutor())
     before = digest(tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "commits")
-    with pytest.raises(OutputError, match=r"parts of a job, but its commits are missing\. Use --overwrite"):
+    with pytest.raises(OutputError, match=r"parts of a job, but its commits are missing\. Use `overwrite`"):
         pipeline.run(job, LocalExecutor())
     pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
     assert digest(tmp_path / "out") == before
@@ -426,7 +426,7 @@ def test_an_output_of_an_earlier_version_needs_overwrite(job, tmp_path):
     ):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("{}")
-    with pytest.raises(OutputError, match=r"earlier version of Fruits.*Use --overwrite"):
+    with pytest.raises(OutputError, match=r"earlier version of Fruits.*Use `overwrite`"):
         pipeline.run(job, LocalExecutor())
     assert pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor()).rows == 30
     assert verify(job.out, Silent()).unexpected == ()
@@ -438,7 +438,7 @@ def test_a_corrupt_commit_needs_overwrite(job, tmp_path, content):
     pipeline.run(job, LocalExecutor())
     (*_, last) = sorted((tmp_path / "out" / "commits").iterdir())
     last.write_text(content)
-    with pytest.raises(OutputError, match=r"00000002\.json is corrupt.*Use --overwrite"):
+    with pytest.raises(OutputError, match=r"00000002\.json is corrupt.*Use `overwrite`"):
         pipeline.run(job, LocalExecutor())
     assert pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor()).rows == 30
     assert verify(job.out, Silent()).unexpected == ()
@@ -449,14 +449,14 @@ def test_transform_refuses_the_folder_of_its_model(job, tmp_path, given):
     pipeline.fit(job, LocalExecutor())
     before = digest(tmp_path / "out")
     asked = dataclasses.replace(job, model=str(tmp_path / given), overwrite=True)
-    with pytest.raises(SettingsError, match=r"contains the model of --model .*Give the rows another --out"):
+    with pytest.raises(SettingsError, match=r"contains the model of `model` .*Give the rows another `out`"):
         pipeline.transform(asked, LocalExecutor())
     assert digest(tmp_path / "out") == before
 
 
 def test_native_solver_without_estimators_is_refused_at_once(job, tmp_path):
     executor = Counting()
-    with pytest.raises(SettingsError, match="--solver native: the backend 'local' has no estimators of its own"):
+    with pytest.raises(SettingsError, match="`solver` = native: the backend 'local' has no estimators of its own"):
         pipeline.run(dataclasses.replace(job, solver="native"), executor)
     assert executor.given == {}
     assert not (tmp_path / "out").exists()
@@ -501,7 +501,7 @@ def test_an_overwritten_job_fails(job, images):
                 pipeline.run(other, LocalExecutor())
             return found
 
-    with pytest.raises(OutputError, match=r"out was claimed by another job.*Give each job its own --out"):
+    with pytest.raises(OutputError, match=r"out was claimed by another job.*Give each job its own `out`"):
         pipeline.run(job, Slow())
     assert verify(other.out, Silent()).is_intact
 
@@ -611,7 +611,7 @@ def test_more_components_than_images_are_refused_at_once(job):
 def test_a_model_of_another_backbone_or_other_weights_is_refused(job, tmp_path, monkeypatch):
     pipeline.fit(job, LocalExecutor())
     applied = dataclasses.replace(job, out=str(tmp_path / "applied"), model=job.out)
-    with pytest.raises(ModelError, match=r"of MobileNetV2, which contradicts --backbone ResNet50"):
+    with pytest.raises(ModelError, match=r"of MobileNetV2, which contradicts `backbone` ResNet50"):
         pipeline.transform(dataclasses.replace(applied, backbone="ResNet50"), LocalExecutor())
     monkeypatch.setattr(pipeline, "compile_network", lambda *names: MeanColours(weights_digest="others"))
     with pytest.raises(ModelError, match=r"digest none.*others"):
@@ -687,7 +687,7 @@ def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     ]
     assert found.unexpected == ("features/notes.txt", f"rows/{stray.name}")
     answer = output_commands.verify(job.out, quiet=True)
-    answer.show(Console(width=200))
+    answer.show(SafeConsole(width=200))
     assert answer.exit_code == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[3:6] == [
@@ -767,7 +767,7 @@ def test_regenerated_features_that_differ_from_the_manifest_are_refused(job, tmp
     of = MeanColours.of
     monkeypatch.setattr(MeanColours, "of", staticmethod(lambda *given: of(*given) + np.float32(0.5)))
     for _ in range(2):  # also when the part exists again, with the other content
-        with pytest.raises(DamageError, match=r"/part-00003-\w+\.parquet was regenerated and differs.*--overwrite"):
+        with pytest.raises(DamageError, match=r"/part-00003-\w+\.parquet was regenerated and differs.*`overwrite`"):
             pipeline.run(job, LocalExecutor())
     monkeypatch.undo()
     monkeypatch.setattr(pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine))

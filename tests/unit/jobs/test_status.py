@@ -91,7 +91,7 @@ def test_status_only_reads(stopped):
 
 
 def test_a_folder_without_a_job_is_refused(stopped, tmp_path):
-    with pytest.raises(OutputError, match=r"no job here.*Give the --out"):
+    with pytest.raises(OutputError, match=r"no job here.*Give the `out`"):
         status.status(str(tmp_path / "nothing"))
 
 

@@ -99,7 +99,7 @@ def test_moments_of_non_finite_features_are_damage(features, value):
 
 def test_too_many_components_are_rejected(features):
     solve(Moments.from_features(features[:6]), 5)
-    with pytest.raises(SettingsError, match=r"components 6: 6 images .* at most 5"):
+    with pytest.raises(SettingsError, match=r"`components` = 6: 6 images .* at most 5"):
         solve(Moments.from_features(features[:6]), 6)
     with pytest.raises(SettingsError, match="at most 12"):
         solve(Moments.from_features(features), 13)
@@ -169,3 +169,10 @@ def test_unknown_schema_is_rejected(model, tmp_path):
 def test_folder_without_a_model_is_rejected(tmp_path):
     with pytest.raises(ModelError, match="no model found"):
         ScaledPCA.load(str(tmp_path))
+
+
+def test_repr_of_a_model_is_one_short_line(model):
+    share = model.explained_variance_ratio.sum()
+    assert repr(model) == (
+        f"ScaledPCA(features=12, components=5, rows=200, explained_variance_ratio={share:.4f}, backbone='MobileNetV2')"
+    )

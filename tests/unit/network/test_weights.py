@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +15,10 @@ import pytest
 
 from fruits.errors import SettingsError, WeightsError
 from fruits.network import build, weights
-from fruits.network.backbones import BACKBONES
+from fruits.network.backbones import BACKBONES, Backbone
 from fruits.network.digests import tensor_digest
 from fruits.network.weight_files import load_cached, save_cached
-from fruits.network.weights import Weights, cache_folder, find_weights
+from fruits.network.weights import Weights, find_weights
 
 MOBILENET, RESNET = BACKBONES["MobileNetV2"], BACKBONES["ResNet50"]
 DIGEST = "f0ec0e77572672762b6e25a7a328329f39af83d18fb2e8f9456cab670187746a"
@@ -60,25 +61,82 @@ def test_other_sources_without_keras_are_an_error_that_names_the_extra(
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"weights of ResNet50 needs Keras.*pip install 'fruits\[keras\]'"):
         find_weights(RESNET)
-    with pytest.raises(SettingsError, match=r"--weights s3://b/k needs Keras.*pip install 'fruits\[keras\]'"):
+    with pytest.raises(SettingsError, match=r"`weights` s3://b/k needs Keras.*pip install 'fruits\[keras\]'"):
         find_weights(MOBILENET, "s3://b/k")
     monkeypatch.setenv("FRUITS_WEIGHTS", "here.h5")
     with pytest.raises(SettingsError, match=r"FRUITS_WEIGHTS here\.h5 needs Keras.*pip install 'fruits\[keras\]'"):
         find_weights(MOBILENET)
 
 
+OFFICIAL = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+KNOWN = dataclasses.replace(RESNET, weights_md5=hashlib.md5(b"official").hexdigest())
+
+
 def test_keras_cache_is_used_before_a_download(empty: Path, tmp_path: Path, converted: list[bytes]) -> None:
     models = tmp_path / "keras" / "models"
     models.mkdir(parents=True)
-    file = models / "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
-    file.write_bytes(b"from Keras' cache")
-    known = dataclasses.replace(RESNET, weights_md5=hashlib.md5(b"from Keras' cache").hexdigest())
+    (models / OFFICIAL).write_bytes(b"official")
 
-    assert find_weights(known) == Weights(empty / "ResNet50.safetensors", DIGEST, str(file))
-    assert converted == [b"from Keras' cache"]
-    assert find_weights(known).source == str(file)
-    assert len(converted) == 1
-    assert [path.name for path in empty.iterdir()] == ["ResNet50.safetensors"]
+    found = find_weights(KNOWN)
+    assert (found.digest, found.source) == (DIGEST, str(models / OFFICIAL))
+    assert not found.path.is_relative_to(empty)
+    assert converted == [b"official"]
+    assert not empty.exists()
+
+
+def test_download_is_kept_and_verified_again_when_it_is_used(
+    empty: Path, tmp_path: Path, converted: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(backbone: Backbone, target: Path) -> str:
+        target.write_bytes(b"official")
+        return "a download"
+
+    monkeypatch.setattr(weights, "download_from_keras", download)
+    assert find_weights(KNOWN).source == "a download"
+    monkeypatch.setattr(weights, "download_from_keras", None)
+    shutil.rmtree(tmp_path / "temporary", ignore_errors=True)  # as in a new process
+    assert find_weights(KNOWN).source == str(empty / OFFICIAL)
+    assert [path.name for path in empty.iterdir()] == [OFFICIAL]
+    assert converted == [b"official", b"official"]
+
+    (empty / OFFICIAL).write_bytes(b"altered!")
+    monkeypatch.setattr(weights, "download_from_keras", download)
+    shutil.rmtree(tmp_path / "temporary", ignore_errors=True)  # as in a new process
+    assert find_weights(KNOWN).source == "a download"
+    assert (empty / OFFICIAL).read_bytes() == b"official"
+
+
+def test_altered_tensors_in_the_cache_are_not_used(
+    empty: Path, tmp_path: Path, real: Weights, converted: list[bytes]
+) -> None:
+    """Their digest could be recomputed; only a digest in the code can verify them."""
+    empty.mkdir(parents=True)
+    tensors = {key: tensor + np.float32(1) for key, tensor in load_cached(real.path)[0].items()}
+    for name in ("ResNet50.safetensors", f"ResNet50-{hashlib.sha256(b'given').hexdigest()[:16]}.safetensors"):
+        save_cached(empty / name, tensors, "an attacker")
+    (empty / OFFICIAL).write_bytes(b"official")
+    (empty / "given.h5").write_bytes(b"given")
+    shutil.rmtree(tmp_path / "temporary", ignore_errors=True)  # as in a new process
+    assert find_weights(KNOWN).digest == DIGEST
+    assert find_weights(KNOWN, str(empty / "given.h5")).digest == DIGEST
+    assert converted == [b"official", b"given"]
+
+
+@pytest.mark.parametrize("known", [MOBILENET, KNOWN])
+@pytest.mark.usefixtures("converted")
+def test_complete_cache_may_be_read_only(
+    known: Backbone, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cached.parent / OFFICIAL).write_bytes(b"official")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != cached.parent and access(path, mode))
+    shutil.rmtree(tmp_path / "temporary", ignore_errors=True)  # as in a new process
+    assert find_weights(known).digest == DIGEST
+    for path in cached.parent.iterdir():
+        path.unlink()
+    shutil.rmtree(tmp_path / "temporary", ignore_errors=True)  # as in a new process
+    with pytest.raises(SettingsError, match=r"cannot be used: no permission to write. Set FRUITS_CACHE"):
+        find_weights(known)
 
 
 def test_error_lists_every_source_and_its_failure(empty: Path) -> None:
@@ -91,7 +149,7 @@ def test_error_lists_every_source_and_its_failure(empty: Path) -> None:
     assert lines[0] == "no source has the weights of ResNet50:"
     assert [line.split(":")[0] for line in lines[1:-1]] == ["  - the cache", "  - Keras' cache", "  - Keras' download"]
     assert "Connection refused" in lines[3]
-    assert "--weights or FRUITS_WEIGHTS" in lines[-1]
+    assert "`weights` or FRUITS_WEIGHTS" in lines[-1]
 
 
 # The address
@@ -107,7 +165,7 @@ def test_address_takes_precedence_over_the_cache(
 
     found = find_weights(MOBILENET, None if place == "environment" else address)
 
-    assert found.source == f"{'FRUITS_WEIGHTS' if place == 'environment' else '--weights'} {address}"
+    assert found.source == address
     assert converted == [b"given"]
 
 
@@ -149,7 +207,7 @@ def test_address_of_no_file_of_weights_is_rejected(
 
 @pytest.mark.usefixtures("empty")
 def test_address_of_an_unknown_protocol_is_rejected() -> None:
-    with pytest.raises(WeightsError, match=r"--weights nowhere://x cannot be read: .*Protocol not known"):
+    with pytest.raises(WeightsError, match=r"`weights` nowhere://x cannot be read: .*Protocol not known"):
         find_weights(MOBILENET, "nowhere://x")
 
 
@@ -221,5 +279,5 @@ def test_unusable_cache_folder_is_an_error_that_names_the_setting(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(SettingsError, match=r"cannot be used: .*Set FRUITS_CACHE"):
-        cache_folder("weights")
+    with pytest.raises(SettingsError, match=r"cannot be used: .*Set FRUITS_CACHE to a writable folder"):
+        find_weights(MOBILENET)

@@ -17,6 +17,17 @@ from fruits.text import without_secrets
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCY"
 
 
+UNCHANGED = (  # addresses without credentials, which must still identify a folder
+    "hdfs://namenode:8020/a@b",
+    "abfs://photos@account.dfs.core.windows.net/x",
+    "zip://train@2024::s3://bucket/x.zip",
+    "s3://arn:aws:s3:eu-west-1:123:accesspoint/x/a@b",
+    "http://[::1]:8080/a@b",
+    "s3://bucket/12:30@home",
+    "memory://a:b",
+)
+
+
 def lines_of(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
@@ -71,6 +82,21 @@ def test_lines_of_concurrent_threads_do_not_mix():
         (f"--out sftp://me:{SECRET}@host:22/out: no", "--out sftp://***@host:22/out: no"),
         (f"https://host/w.h5?a=1&X-Amz-Signature={SECRET}&b=2", "https://host/w.h5?a=1&X-Amz-Signature=***&b=2"),
         (f"https://host/w.h5?X-Amz-Security-Token={SECRET}", "https://host/w.h5?X-Amz-Security-Token=***"),
+        ("http://user:pa55@host/a@b/c", "http://***@host/a@b/c"),
+        ("ftp://user:pa55@host:21/a@b/c", "ftp://***@host:21/a@b/c"),
+        (f"http://user:{SECRET}@host/c", "http://***@host/c"),
+        ("https://ghp_token@github.com/x", "https://***@github.com/x"),
+        ("ftp://user:pa::ss@host/x", "ftp://***@host/x"),
+        ("ftp://user:pa/ss@host/x", "ftp://***@host/x"),
+        ("http://user:p\"a's@s@host/x", "http://***@host/x"),
+        ("zip://a@1::http://user:pw@host/x.zip", "zip://a@1::http://***@host/x.zip"),
+        ("https://h/x?sv=1&se=2025&sig=abc%3D&sp=r", "https://h/x?sv=1&se=***&sig=***&sp=r"),
+        (
+            "https://h/x?Expires=1&AWSAccessKeyId=AKID&Signature=abc",
+            "https://h/x?Expires=***&AWSAccessKeyId=***&Signature=***",
+        ),
+        ("https://h/x?access_token=abc#y", "https://h/x?access_token=***#y"),
+        *((same, same) for same in UNCHANGED),
         ("s3://bucket/a@b and http://127.0.0.1:8787/status", "s3://bucket/a@b and http://127.0.0.1:8787/status"),
     ],
 )

@@ -12,7 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TextIO
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
+from fruits.progress.console import SafeConsole
 from fruits.progress.lines import Lines
 from fruits.progress.reporter import Progress, Silent
 from fruits.progress.select import to_stderr
@@ -96,6 +99,32 @@ def test_note_is_one_line() -> None:
     stream = io.StringIO()
     Lines(stream).note("dashboard: http://127.0.0.1:8787")
     assert stream.getvalue() == "dashboard: http://127.0.0.1:8787\n"
+
+
+HOSTILE = "a\x1b]0;owned\x07 [red]b\r\x9b2J \u202e :smile:"
+ESCAPED = r"a\x1b]0;owned\x07 [red]b\r\x9b2J \u202e :smile:"
+
+
+@pytest.mark.parametrize("kind", [Lines, Terminal])
+def test_notes_escape_control_characters_and_mask_secrets(kind: type[Lines]) -> None:
+    stream = io.StringIO()
+    kind(stream).note(HOSTILE + "\nhttp://user:password@host/x")
+    assert [line.strip() for line in stream.getvalue().splitlines()] == [ESCAPED, "http://***@host/x"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_console_escapes_control_characters_wherever_they_are_printed(terminal: bool) -> None:
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    for printed in (HOSTILE, Text(HOSTILE), Text.assemble((HOSTILE, "bold")), table):
+        console = SafeConsole(file=io.StringIO(), width=200, force_terminal=terminal)
+        console.print(printed)
+        text = re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue())
+        assert not re.search(r"[^\n\x20-\x7e\u2500-\u257f]", text)
+        assert r"a\x1b]0;owned" in text
+        assert "[red]b" in text
+    assert text.count(ESCAPED) >= 2  # rich drops some control characters of its Text before they are escaped
 
 
 @pytest.mark.parametrize("reporter", [Silent(), Lines(io.StringIO()), Terminal(io.StringIO())])

@@ -91,7 +91,7 @@ def test_corrupt_json_is_an_error(folder):
     assert folder.read_json("job.json") == {"a": 1}
     for corrupt in (b'{"a": ', b"[1]"):
         folder.write("job.json", corrupt)
-        with pytest.raises(OutputError, match=r"job\.json is corrupt.*--overwrite"):
+        with pytest.raises(OutputError, match=r"job\.json is corrupt.*`overwrite`"):
             folder.read_json("job.json")
 
 
