@@ -31,12 +31,12 @@ from fruits.network.featurizer import NeuralNetwork
 from fruits.progress.json_log import JsonLog
 from fruits.storage.folder import Folder
 
-PASSWORD = "pa55-w0rd"
-EXPECTED = "Basic " + base64.b64encode(f"user:{PASSWORD}".encode()).decode()
+PASSWORD = "pa55-w0rd"  # a token, which an address may contain, unlike a user with a password
+EXPECTED = "Basic " + base64.b64encode(f"{PASSWORD}:".encode()).decode()
 
 
 class _Protected(SimpleHTTPRequestHandler):
-    """A web server that requires the password."""
+    """A web server that requires the token."""
 
     def do_GET(self) -> None:
         if self.headers["Authorization"] != EXPECTED:
@@ -52,11 +52,11 @@ class _Protected(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """Serve generated images, and return their address with user and password."""
+    """Serve generated images, and return their address with the token."""
     generate(str(tmp_path / "web" / "images"), images=12, labels=2)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Protected, directory=str(tmp_path / "web"))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://user:{PASSWORD}@127.0.0.1:{server.server_address[1]}/images"
+        yield f"http://{PASSWORD}@127.0.0.1:{server.server_address[1]}/images"
         server.shutdown()
     fsspec.get_filesystem_class("http").clear_instance_cache()
 
@@ -68,7 +68,7 @@ def files_with_secrets(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("backend", "option"), [("local", "--debug"), ("local", "--json"), ("dask", "--log-json")])
-def test_password_of_a_web_folder_is_neither_stored_nor_printed(
+def test_token_of_a_web_folder_is_neither_stored_nor_printed(
     backend: str, option: str, address: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "fruits", "run", address, "--out", "out", "--components", "2"]
@@ -91,20 +91,21 @@ def test_password_of_a_web_folder_is_neither_stored_nor_printed(
     assert files_with_secrets(tmp_path / "out") == []
 
 
-def test_identity_of_a_job_contains_the_folder_and_no_password(address: str) -> None:
+def test_identity_of_a_job_contains_the_folder_and_no_token(address: str) -> None:
     network = NeuralNetwork("openvino", "package", "MobileNetV2", "digest", 1280, b"", b"", "digest")
 
     def images(given: str) -> object:
         return describe("fit", fruits.Job(images=given, out="out"), Plan(1, 1, ""), network, None)["images"]
 
-    assert images(address) == address.replace(f"user:{PASSWORD}", "***")
+    assert images(address) == address.replace(PASSWORD, "***")
     assert images(address) == images(address.replace(PASSWORD, "other"))
     assert images(address) != images(address + "2")
     assert PASSWORD not in repr(Folder.at(address))
 
 
-def test_error_of_a_refused_password_does_not_contain_it(address: str, tmp_path: Path) -> None:
-    wrong = address.replace(PASSWORD, "wr0ng-one")
+@pytest.mark.parametrize("wrong", ["wr0ng-one", "user:wr0ng-one"])
+def test_error_of_a_refused_password_does_not_contain_it(wrong: str, address: str, tmp_path: Path) -> None:
+    wrong = address.replace(PASSWORD, wrong)
     with pytest.raises(FruitsError) as caught:
         fruits.run(fruits.Job(images=wrong, out=str(tmp_path / "out")), LocalExecutor())
     assert "wr0ng-one" not in str(caught.value)
