@@ -112,7 +112,7 @@ def _settings(workers: int, master: str | None, port: str, conf: Mapping[str, st
     settings = {
         "spark.app.name": "fruits",
         "spark.master": master or f"local[{workers}]",
-        "spark.redaction.regex": SECRET.pattern,
+        "spark.redaction.regex": f"{SECRET.pattern}|://[^/]*:[^/]*@",  # of names and values
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.python.worker.reuse": "true",

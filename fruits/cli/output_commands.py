@@ -40,7 +40,7 @@ def verify(
 ) -> CommandResult:
     """Check every part of an output against its checksum.
 
-    Exits with 0 if all parts are present and intact, and with 1 otherwise.
+    Exits with 0 if all parts are present and intact and rows/ contains no other file, and with 1 otherwise.
 
     Run the command of the job again to regenerate missing and corrupt parts.
     """

@@ -41,6 +41,7 @@ session.stop()
 
 JAVA_KILLED = """
 import json
+from urllib.request import urlopen
 import psutil
 from backends.spark.executor import SparkExecutor
 from fruits.errors import JobError
@@ -55,11 +56,19 @@ def kill(*_):
             process.kill()
 
 printed = {}
-with SparkExecutor(workers=2, conf={"spark.ui.enabled": "true", "spark.hadoop.fs.s3a.secret.key": "hush"}) as executor:
+CONF = {
+    "spark.ui.enabled": "true",
+    "spark.hadoop.fs.s3a.secret.key": "hush",
+    "spark.hadoop.fs.azure.account.key.me.dfs.core.windows.net": "hush",
+    "spark.fruits.repository": "https://me:hush@host/x",
+}
+with SparkExecutor(workers=2, conf=CONF) as executor:
     executor.start()
     conf = executor._session.sparkContext.getConf()
     printed["dashboard"] = executor.dashboard
-    printed["settings"] = [conf.get("spark.hadoop.fs.s3a.secret.key"), conf.get("spark.authenticate")]
+    printed["settings"] = [conf.get(name) for name in CONF], conf.get("spark.authenticate")
+    with urlopen(f"{executor.dashboard}/environment/") as page:
+        printed["page"] = page.read().decode()
     printed["lines"] = [word for process in descendants() for word in process.cmdline()]
     printed["listening"] = [
         connection.laddr.ip for process in descendants() for connection in process.net_connections("inet")
@@ -111,7 +120,9 @@ def test_killed_java_is_a_clear_error_and_secrets_are_not_on_a_command_line():
     assert (done.returncode, done.stderr.replace(JAVA_WARNING, "")) == (0, "")
     printed = json.loads(done.stdout)
     assert printed["dashboard"].startswith("http://127.0.0.1:")
-    assert printed["settings"] == ["hush", "true"]
+    assert printed["settings"] == [["true", "hush", "hush", "https://me:hush@host/x"], "true"]
+    assert "spark.hadoop.fs.azure.account.key" in printed["page"]
+    assert "hush" not in printed["page"]
     assert "java" in str(printed["lines"])
     assert "hush" not in str(printed["lines"])
     assert printed["listening"]
