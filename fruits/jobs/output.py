@@ -23,13 +23,12 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, Manifest, checksum, read_part
-from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, last_commit, last_number, owner_in
+from fruits.storage.commits import COMMITS, OLD_JOB, Commit, OwnedFolder, claim, last_commit, last_number, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["FOLDERS", "Output", "open_output"]
 
 FOLDERS = ("plan", "rejects", "features", "moments", "model", "rows", MANIFEST)
-OLD_JOB = "job.json"  # the identity of outputs without commits, which earlier versions wrote
 LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
 
 
@@ -135,11 +134,14 @@ def _current(out: Folder, job: Job) -> Commit | None:
     names = [name for name in out.names() if not is_temporary(name)]  # temporary files of a killed writer
     if COMMITS in names:
         try:
-            return last_commit(out)
+            current = last_commit(out)
         except OutputError:
             if not job.overwrite:
                 raise
             return Commit(last_number(out), "", {})
+        if current is not None:
+            return current
+        names.remove(COMMITS)  # the first commit is missing or under way
     if OLD_JOB in names:
         if not job.overwrite:
             raise OutputError(

@@ -23,6 +23,7 @@ their moments; no slice cuts a group of that level. Any number of slices may wor
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -143,8 +144,8 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
 
 def _fitted_model(job: Job) -> ScaledPCA:
     """Return the model of a transform."""
-    out = Folder.at(job.out).address
-    if f"{Folder.at(str(job.model)).address}/".startswith(f"{out}/"):
+    out, given = (_without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
+    if f"{given}/".startswith(f"{out}/"):
         raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
     try:
         model = ScaledPCA.load(str(job.model))
@@ -157,6 +158,10 @@ def _fitted_model(job: Job) -> ScaledPCA:
             f"Leave `backbone` out, or give a model of {job.backbone}."
         )
     return model
+
+
+def _without_links(address: str) -> str:
+    return address if "://" in address else os.path.realpath(address)
 
 
 def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:

@@ -13,6 +13,7 @@ from fruits.jobs.report import finished
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
 from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, parse_page, read_part
+from fruits.storage.commits import owner_in
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["Verification", "verify"]
@@ -104,6 +105,7 @@ def _check(out: Folder, file: tuple[str, str]) -> int | CorruptPart:
 def _unexpected_files(out: Folder, expected: Iterable[str]) -> Iterator[str]:
     """Yield the files in the folders of an output that it does not list."""
     known = set(expected)
+    yield from (name for name in out.names() if not is_temporary(name) and owner_in(name) and name not in known)
     levels = [f"moments/{name}" for name in (out / "moments").names()]
     for folder in (*(name for name in FOLDERS if name != "moments"), *levels):
         yield from (

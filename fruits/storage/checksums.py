@@ -111,8 +111,15 @@ class Manifest:
         manifest = cls(out)
         folder = out.folder / MANIFEST
         names = [name for name in folder.names() if not is_temporary(name) and owner_in(name) == out.owner]
+
+        def read(name: str) -> bytes:
+            try:
+                return folder.read(name)
+            except FileNotFoundError:  # another command of the same job has just replaced this page
+                return b""
+
         with ThreadPoolExecutor(READERS) as pool:
-            for file, data in zip(names, pool.map(folder.read, names), strict=True):
+            for file, data in zip(names, pool.map(read, names), strict=True):
                 for name, known in parse_page(data).items():
                     manifest._pages.setdefault(_page(name), {})[name] = known
                     manifest._written.setdefault(_page(name), set()).add(file)

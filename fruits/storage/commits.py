@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +22,23 @@ from fruits.errors import OutputError
 from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
 from fruits.text import utf8
 
-__all__ = ["COMMITS", "Commit", "OwnedFolder", "claim", "complete", "last_commit", "last_number", "owner_in"]
+__all__ = ["COMMITS", "OLD_JOB", "Commit", "OwnedFolder", "claim", "complete", "last_commit", "last_number", "owner_in"]
 
 SCHEMA = "fruits.commit/1"
 COMMITS = "commits"
-NAME = re.compile(r"^(\d{8})\.json$")
-OWNED = re.compile(r"-([0-9a-f]{12})\.[\w.]+$")  # the end of a file name, also of a temporary one
+NAME = re.compile(r"^([0-9]{8})\.json$")
+LAST_NUMBER = 99_999_999
+# All names of files of a job, and no others: files of these names are removed when their owner is not the current one,
+# and 12 hexadecimal digits also end a UUID or are a date and time.
+PAGE = r"(?:plan|rejects|features|rows|moments\.level-\d+)-\d{5,}-[0-9a-f]{8}"
+OWNED = re.compile(rf"^(?:part-\d{{5,}}|{PAGE}|report|model|scaled_pca)-([0-9a-f]{{12}})\.\w+$")
 OWNER_DIGITS = 12
 # Names of outputs without commits, which earlier versions wrote.
+OLD_JOB = "job.json"  # the identity of the job
 LEGACY = re.compile(r"^(part-\d{5,}\.\w+|[\w.-]+-\d{5}\.sha256|(job|model|report)\.json|scaled_pca\.safetensors)$")
+ROOT = re.compile(r"^(\..+\.tmp|report-.+|report\.json|job\.json)$")  # directly in the output folder
+FILE = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")
+CHECKSUM = re.compile(r"^[0-9a-f]{64}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +108,40 @@ class OwnedFolder:
         return (self.folder / kind).parts(self.owner)
 
     def write(self, name: str, data: bytes) -> None:
-        """Publish a file of the job, unless the job was superseded."""
-        self.folder.write(name, data, check=self.check_owner)
+        """Publish a file of the job, unless the job was superseded, or completed with other content of this file."""
+
+        def check() -> None:
+            last = self.check_owner()
+            if last is not None and last.complete and last.number > self.commit:
+                with suppress(FileNotFoundError):
+                    if self.folder.read(name) != data:
+                        raise OutputError(
+                            f"{self.folder.address} was completed by another command, with other content of {name}: "
+                            "an image changed or could not be read in between. This command stopped and changed "
+                            "nothing. Run fruits verify."
+                        )
+
+        self.folder.write(name, data, check=check)
 
     def begun(self, name: str) -> AbstractContextManager[bool]:
         """Mark work on a file as begun; see :meth:`fruits.storage.folder.Folder.begun`."""
         folder, _, file = name.rpartition("/")
         return (self.folder / folder).begun(file)
 
-    def check_owner(self) -> None:
-        """Raise an ``OutputError`` if another job has claimed the folder since."""
-        if last_number(self.folder) > self.commit:
-            last = last_commit(self.folder)
-            if last is not None and last.owner != self.owner:
-                raise OutputError(
-                    f"{self.folder.address} was claimed by another job (`overwrite`) while this one ran; it stopped. "
-                    "Give each job its own `out`."
-                )
+    def check_owner(self) -> Commit | None:
+        """Return the last commit of the folder; raise an ``OutputError`` if it is not one of this job.
+
+        The number does not suffice: after the folder was removed or renamed, another job starts at 1 again.
+        """
+        last = last_commit(self.folder)
+        if last is None and self.owner:
+            raise OutputError(f"{self.folder.address} was removed while this job ran; it stopped.")
+        if last is not None and last.owner != self.owner:
+            raise OutputError(
+                f"{self.folder.address} was claimed by another job (`overwrite`) while this one ran; it stopped. "
+                "Give each job its own `out`."
+            )
+        return last
 
     def remove_foreign(self, kind: str) -> None:
         """Remove the files of other jobs, and of outputs without commits, from a subfolder.
@@ -124,7 +149,10 @@ class OwnedFolder:
         The names are read before the owner is checked, so that they cannot be those of a successor.
         """
         folder = self.folder / kind if kind else self.folder
-        for name in folder.names():
+        names = folder.names()
+        if not kind:  # the folder may also contain files of the user; OLD_JOB, the first name, is removed last
+            names = [name for name in reversed(names) if ROOT.match(name) and (OLD_JOB in names or owner_in(name))]
+        for name in names:
             owner = owner_in(name)
             if LEGACY.match(name) if owner is None else owner != self.owner:
                 self.check_owner()
@@ -174,9 +202,16 @@ def last_commit(folder: Folder) -> Commit | None:
             "job": dict(job),
             "files": dict(files),
         } if schema == SCHEMA and re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
-            if all(isinstance(key, str) and isinstance(value, str) for key, value in files.items()):
+            if _is_valid(job, files):
                 return Commit(number, owner, job, files, complete)
     raise OutputError(f"{folder.address}/{name} is corrupt. Use `overwrite` to start over.")
+
+
+def _is_valid(job: Mapping[str, Any], files: Mapping[str, Any]) -> bool:
+    """Return whether readers can use the content of a commit, which may come from someone else."""
+    names = all(FILE.match(name) and isinstance(value, str) and CHECKSUM.match(value) for name, value in files.items())
+    suffix = job.get("format", "parquet")
+    return names and job.get("command") in ("fit", "run", "transform") and isinstance(suffix, str) and suffix.isalnum()
 
 
 def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], number: int) -> Commit | None:
@@ -192,6 +227,8 @@ def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], numb
     number : int
         The number of the commit: one more than that of the state that was read.
     """
+    if number >= LAST_NUMBER:
+        raise OutputError(f"{folder.address}/{COMMITS} contains the highest number. Give another `out`.")
     identity = orjson.dumps([number, utf8(dict(job))], option=orjson.OPT_SORT_KEYS)
     owner = hashlib.sha256(identity).hexdigest()[:OWNER_DIGITS]
     commit = Commit(number, owner, utf8(dict(job)), {name.format(owner=owner): value for name, value in files.items()})
@@ -200,6 +237,7 @@ def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], numb
 
 def complete(folder: Folder, started: Commit, files: Mapping[str, str]) -> bool:
     """Create the commit that marks the output of a job as complete; return whether it is the last one."""
+    OwnedFolder(folder, started.owner, started.number).check_owner()
     commit = Commit(started.number + 1, started.owner, started.job, {**started.files, **files}, True)
     return _create(folder, commit)
 

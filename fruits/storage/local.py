@@ -19,6 +19,8 @@ from fruits.text import canonical, native
 
 __all__ = ["LocalStore"]
 
+NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
 
 class LocalStore:
     """The file system of this machine, or one that is mounted on it.
@@ -51,13 +53,21 @@ class LocalStore:
         _write(Path(native(path)), data, publish)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Create a file unless it exists, as a hard link to a temporary file, which is complete and flushed."""
+        """Create a file unless it exists, as a hard link to a temporary file, which is complete and flushed.
+
+        A file system without hard links, such as FAT, gets an empty file first, which is then replaced.
+        """
 
         def publish(temporary: Path, target: Path) -> None:
             try:
                 os.link(temporary, target)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                target.touch(exist_ok=False)
+                temporary.replace(target)
             finally:
-                temporary.unlink()
+                temporary.unlink(missing_ok=True)
 
         try:
             _write(Path(native(path)), data, publish)

@@ -27,6 +27,7 @@ __all__ = ["S3ObjectStore"]
 PAGE = 1000  # keys: the most that S3 returns
 PART_BYTES = 16 * 2**20  # of a multipart upload; less than two parts are one PUT
 PARTS_AT_ONCE = 4
+CONFLICTS = 10
 CHECK_NAME = ".fruits-write-check"
 
 
@@ -59,11 +60,16 @@ class S3ObjectStore(FsspecStore):
 
     def create(self, path: str, data: bytes) -> bool:
         """Store an object unless its key exists, with one conditional PUT."""
-        try:
-            self.file_system.pipe_file(path, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        for _ in range(CONFLICTS):
+            try:
+                self.file_system.pipe_file(path, data, mode="create")
+            except FileExistsError:
+                if self.is_file(path):
+                    return False
+                # A request for the same key was under way at the same time, and may have failed: 409.
+            else:
+                return True
+        raise OSError(errno.EBUSY, "other requests write it at the same time", path)
 
     def mark(self, path: str) -> bool:
         """Create an empty object, and return whether it existed."""
