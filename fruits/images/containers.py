@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -24,7 +25,8 @@ __all__ = ["MAX_SCANS", "MAX_SEGMENTS", "Container", "parse"]
 
 MAX_SCANS = 100  # of a JPEG; encoders write 10, and libtiff has the same limit
 MAX_SEGMENTS = 100_000  # of a JPEG or GIF, chunks of a PNG (8 kB each in a large one) or WebP
-SOI, EOI, SOS, APP0, APP1, APP14, COM = (bytes([0xFF, code]) for code in (0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE))
+SOI, EOI, SOS, COM = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xfe"
+APP0, APP1, APP14, APP15 = b"\xff\xe0", b"\xff\xe1", b"\xff\xee", b"\xff\xef"
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # the start of a JPEG segment with a length, or the end of the image
 EXIF = b"Exif\0\0"
 COLOUR_SEGMENTS = {APP0: (b"JFIF\0", 14), APP14: (b"Adobe", 12)}  # libjpeg takes the colour space from them
@@ -48,18 +50,20 @@ class Container:
 
 
 class _Skipping(BytesIO):
-    """A file without some of its segments; it shares the memory of the data.
-
-    Pillow starts a read at the start of every segment that it parses, and reads none together with the one before.
-    """
+    """A file without some of its segments; it shares the memory of the data."""
 
     def __init__(self, data: bytes, skipped: Mapping[int, int], ending: bytes) -> None:
         super().__init__(data)
-        self._skipped, self._ending = skipped, ending
+        self._skipped, self._starts, self._ending = skipped, sorted(skipped), ending
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Return at most `size` bytes, up to the next skipped segment."""
         while (end := self._skipped.get(self.tell())) is not None:
             self.seek(end)
+        index = bisect(self._starts, self.tell())
+        if index < len(self._starts):
+            space = self._starts[index] - self.tell()
+            size = min(size, space) if size is not None and size >= 0 else space
         data = super().read(size)
         if not data:
             data, self._ending = self._ending, b""
@@ -96,12 +100,22 @@ def _jpeg(data: bytes) -> Container:
     # An upper bound: the two bytes also occur in thumbnails and after the image.
     may_exceed = data.count(SOS) > MAX_SCANS
     skipped: dict[int, int] = {}
+
+    def skip(start: int, end: int) -> None:
+        start = max(start, len(SOI) + 1)  # Pillow reads the first three bytes together; the third is then a fill byte
+        if start < end:
+            skipped[start] = end
+
     orientation = None
-    scans = place = 0
+    scans, place = 0, len(SOI)
     for _ in range(MAX_SEGMENTS):
         marker = MARKER.search(data, place)
+        if scans == 0 and (marker is None or marker[0] == EOI):
+            skip(place, len(data))  # without a scan
         if marker is None or marker[0] == EOI:
             break
+        if marker.start() > place and scans == 0:
+            skip(place, marker.start())  # fill bytes, of which Pillow reads a million in a second
         if marker[0] == SOS:
             scans += 1
             if not may_exceed:
@@ -110,12 +124,10 @@ def _jpeg(data: bytes) -> Container:
                 raise LimitError(f"more than {MAX_SCANS} scans")
         body = marker.end() + 2
         place = marker.end() + int.from_bytes(data[marker.end() : body], "big")
-        if APP0 <= marker[0] < bytes([0xFF, 0xF0]) or marker[0] == COM:
+        if APP0 <= marker[0] <= APP15 or marker[0] == COM:
             name, length = COLOUR_SEGMENTS.get(marker[0], (b"", 0))
             if not name or not data.startswith(name, body) or place - body < length:
-                skipped[marker.start()] = place
-                if marker.start() == len(SOI):  # Pillow reads its first byte with the start of the file
-                    skipped[marker.start() + 1] = place
+                skip(marker.start(), place)
             if orientation is None and marker[0] == APP1 and data.startswith(EXIF, body):
                 orientation = _exif_orientation(data[body:place])
     else:

@@ -15,6 +15,7 @@ reason           meaning
 ``truncated``    the file ends before the image is complete
 ``undecodable``  the content is corrupt, or a variant that is not decoded correctly
 ``crashed``      the decoder crashed; see :mod:`fruits.images.isolation`
+``timeout``      the decoder took more than 60 s of CPU time; not reproducible on another CPU
 ``non-finite``   the network returned NaN or infinity for it
 ================ =====================================================================================
 """
@@ -59,11 +60,13 @@ REASONS = (
     "truncated",
     "undecodable",
     "crashed",
+    "timeout",
     "non-finite",
 )
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels; resizing allocates 32 bytes for each
+MAX_RUNS = 20_000_000  # bytes and pixels of a run-length encoded BMP; Pillow decodes 5 million in a second
 BITFIELDS = 3  # compression of a BMP
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
 ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete")
@@ -214,6 +217,8 @@ def _correct_bmp(image: BmpImageFile, data: bytes) -> None:
     size, bits = struct.unpack_from("<IxxxxxxH" if data[14] == 12 else "<I10xH", data, 14)
     if bits == 16 and size >= 56 and data[30] == BITFIELDS and any(data[66:70]):
         raise UnsupportedError("BMP of 16-bit pixels with alpha")
+    if image.tile[0].codec_name == "bmp_rle" and max(len(data), image.width * image.height) > MAX_RUNS:
+        raise LimitError(f"more than {MAX_RUNS:,} pixels or bytes of runs")
     if image.mode in ("1", "L") and (image.mode, bits) not in {("1", 1), ("L", 8)}:
         greys = (0, 255) if image.mode == "1" else range(256)
         image.palette = ImagePalette.raw("RGB", bytes(grey for grey in greys for _ in range(3)))
@@ -257,7 +262,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")
-    rgba = image.convert("RGBA")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")  # convert copies 200 MB
     white = Image.new("RGB", rgba.size, "white")
     white.paste(rgba, mask=rgba)
     return white
@@ -275,8 +280,12 @@ def _grey(image: Image.Image) -> NDArray[np.uint8]:
             values = ~values
         # Pillow does not scale the samples of a 12-bit TIFF; every other format here has 16 bits.
         is_12_bit = tags.get(BITSPERSAMPLE) == (12,)
-    finite = values[np.isfinite(values)]
-    low, high = float(finite.min()), float(finite.max())
+    if image.mode == "F":
+        finite = np.isfinite(values)
+        low = float(values.min(where=finite, initial=np.inf))
+        high = float(values.max(where=finite, initial=-np.inf))
+    else:
+        low, high = float(values.min()), float(values.max())
     if image.mode != "F" and low >= 0 and high < 1 << 16:
         grey = (values >> (4 if is_12_bit else 8)).astype(np.uint8)
     else:

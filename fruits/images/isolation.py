@@ -1,4 +1,4 @@
-"""Decoding in a child process, so that a crash of the decoder does not kill the worker.
+"""Decoding in a child process, so that a crash or hang of the decoder does not stop the worker.
 
 Decoders are native code: a crash ends the process, and only a separate one identifies the image that caused it. Every
 image is copied between two processes, so this is used only for partitions whose worker died before. The child is
@@ -8,11 +8,14 @@ spawned, not forked: a fork of a process with many threads, such as a worker, ca
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import signal
 import struct
 import subprocess
 import sys
+import time
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
@@ -33,9 +36,16 @@ ATTEMPTS = 2  # per image: a process killed by something else is hardly killed a
 
 
 class IsolatedDecoder:
-    """:func:`fruits.images.decode.decode` in a child process; a context manager that stops the child."""
+    """:func:`fruits.images.decode.decode` in a child process; a context manager that stops the child.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    cpu_seconds : int, default 60
+        CPU time after which an image is a reject. No accepted image takes 10 s, see ``tests/hostile/test_images.py``.
+    """
+
+    def __init__(self, cpu_seconds: int = 60) -> None:
+        self._cpu_seconds = cpu_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, data: bytes, size: int = 224) -> NDArray[np.uint8]:
@@ -44,7 +54,9 @@ class IsolatedDecoder:
         Raises
         ------
         ImageError
-            The image cannot be used; the reason is ``crashed`` if it killed the child twice.
+            The image cannot be used. The reason is ``crashed`` if it killed the child twice, and ``timeout`` if it took
+            more than `cpu_seconds` twice, the second time in a new process. Both depend on the machine, so
+            the image may be decoded elsewhere.
         ChildProcessError
             The child did not start, for example because memory is exhausted.
         """
@@ -57,6 +69,11 @@ class IsolatedDecoder:
             if decoded:
                 return np.frombuffer(response, np.uint8).reshape(size, size, 3)
             raise ImageError(*json.loads(response))
+        if exit_code == -signal.SIGXCPU:
+            raise ImageError(
+                "timeout",
+                f"more than {self._cpu_seconds} s of CPU time, {ATTEMPTS} times; not reproducible on another CPU",
+            )
         end = (
             f"was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"ended with exit code {exit_code}"
         )
@@ -75,7 +92,7 @@ class IsolatedDecoder:
     def _request(self, data: bytes, size: int) -> tuple[bool, bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fruits.images.isolation"],
+                [sys.executable, "-m", "fruits.images.isolation", str(self._cpu_seconds)],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -113,7 +130,14 @@ def _read_exactly(source: IO[bytes], length: int) -> bytes:
     return data
 
 
-def main() -> None:
+def _limit_cpu_time(seconds: int) -> None:
+    """Let the kernel end this process with SIGXCPU, also within native code, when the next image takes too long."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = math.ceil(time.process_time()) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def main(cpu_seconds: int) -> None:
     """Decode images from stdin until it is closed, and write the results to stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -123,6 +147,7 @@ def main() -> None:
     while header := source.read(REQUEST.size):
         length, size = REQUEST.unpack(header)
         data = _read_exactly(source, length)
+        _limit_cpu_time(cpu_seconds)
         try:
             decoded, response = True, decode(data, size).tobytes()
         except ImageError as error:
@@ -133,4 +158,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -15,7 +15,8 @@ PROGRESSIVE = {b"\xff\xc2", b"\xff\xca"}
 FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc9", *PROGRESSIVE}
 COEFFICIENTS = 64
 RESTART = 0xD0
-FILLERS = (b"\x55" * 4096, b"\xaa" * 4096)
+FILLER = b"\x55" * 4096
+MAX_SCANS = 20  # the image is decoded four times; encoders write 10
 
 
 def load_without_end(container: Container) -> JpegImageFile | None:
@@ -29,7 +30,7 @@ def load_without_end(container: Container) -> JpegImageFile | None:
         return None
     zero = b"\0" if data.endswith(b"\xff") else b""  # makes half of a marker data
     digests = set()
-    for ending in (b"", _next_restart(data) + FILLERS[0], *(zero + filler for filler in FILLERS)):
+    for ending in (b"", zero + FILLER, _next_restart(data) + FILLER):
         image = JpegImageFile(container.open(ending + EOI))
         image.load()
         digests.add(hashlib.sha256(image.tobytes()).digest())
@@ -40,17 +41,19 @@ def _all_scans_started(data: bytes) -> bool:
     """Return True if the scans contain every coefficient of every component, to its last bit."""
     missing: dict[int, set[int]] = {}
     progressive = False
+    scans = 0
     for marker, body in _segments(data):
         if marker in FRAMES:
             progressive = marker in PROGRESSIVE
             missing = {component: set(range(COEFFICIENTS)) for component in body[6::3]}
         elif marker == SOS and body and len(body) >= 4 + 2 * body[0]:
+            scans += 1
             first, last, shifts = body[1 + 2 * body[0] :][:3]
             done = range(first, last + 1) if progressive else range(COEFFICIENTS)
             for component in body[1 : 1 + 2 * body[0] : 2]:
                 if not progressive or shifts & 15 == 0:
                     missing.get(component, set()).difference_update(done)
-    return bool(missing) and not any(missing.values())
+    return 0 < scans <= MAX_SCANS and bool(missing) and not any(missing.values())
 
 
 def _next_restart(data: bytes) -> bytes:

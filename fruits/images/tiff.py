@@ -8,7 +8,7 @@ They are corrected here or rejected; ``tests/unit/images/test_decode_matrix.py``
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -42,6 +42,9 @@ __all__ = ["LimitError", "TiffImage", "UnsupportedError", "read_directory"]
 
 MAX_TAGS = 100_000
 MAX_VALUES = 1_000_000  # of a tag: one strip per row of the tallest image that is allowed
+MAX_METADATA = 200_000_000  # bytes of other tags, which libtiff copies
+MAX_FILE_AND_STRIP = 700_000_000  # bytes in memory at once, beside the pixels of 200 MB
+SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes, by TIFF type; else 1
 INTEGERS = {1: "B", 3: "H", 4: "L", 16: "Q"}  # by TIFF type
 ORIENTATION, INKSET = 274, 332
 TAGS = frozenset(
@@ -82,28 +85,34 @@ def read_directory(data: bytes, needed: Collection[int]) -> Tags:
     LimitError
         The directory is longer than any encoder writes, or a needed tag has too many values.
     """
+    tags: Tags = {}
+    for tag, kind, values, offset, order in _entries(data):
+        if tag not in needed or tag in tags or kind not in INTEGERS or not values:
+            continue
+        if values > MAX_VALUES:
+            raise LimitError(f"a tag of more than {MAX_VALUES:,} values")
+        numbers = struct.Struct(f"{order}{values}{INTEGERS[kind]}")
+        if offset + numbers.size <= len(data):
+            tags[tag] = numbers.unpack_from(data, offset)
+    return tags
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int, int, int, str]]:
+    """Yield tag, type, number and offset of the values, and byte order, for each entry of the first directory."""
     layout = _Layout.from_header(data)
     if layout is None or layout.start + layout.number.size > len(data):
-        return {}
+        return
     (number,) = layout.number.unpack_from(data, layout.start)
     if number > MAX_TAGS:
         raise LimitError(f"more than {MAX_TAGS:,} tags")
     entry = layout.entry
     first = layout.start + layout.number.size
-    tags: Tags = {}
     for place in range(first, min(first + number * entry.size, len(data) - entry.size + 1), entry.size):
         tag, kind, values, inline = entry.unpack_from(data, place)
-        if tag not in needed or tag in tags or kind not in INTEGERS or not values:
-            continue
-        if values > MAX_VALUES:
-            raise LimitError(f"a tag of more than {MAX_VALUES:,} values")
-        numbers = struct.Struct(f"{layout.order}{values}{INTEGERS[kind]}")
         offset = place + entry.size - len(inline)
-        if numbers.size > len(inline):
+        if values * SIZES.get(kind, 1) > len(inline):
             (offset,) = layout.offset.unpack(inline)
-        if offset + numbers.size <= len(data):
-            tags[tag] = numbers.unpack_from(data, offset)
-    return tags
+        yield tag, kind, values, offset, layout.order
 
 
 class _Layout(NamedTuple):
@@ -144,6 +153,8 @@ class TiffImage(TiffImageFile):
         tags = read_directory(data, TAGS)
         self.orientation = tags.pop(ORIENTATION, (1,))[0]
         _check(tags)
+        if tags.get(COMPRESSION, (1,)) != (UNCOMPRESSED,):
+            _check_memory(data, tags)
         layout = _Layout.from_header(data)
         assert layout is not None
         self.tag_v2 = ImageFileDirectory_v2(prefix=data[:2])
@@ -163,6 +174,18 @@ class TiffImage(TiffImageFile):
 
     def load_end(self) -> None:
         """Skip Pillow's reading of EXIF and rotation."""
+
+
+def _check_memory(data: bytes, tags: Tags) -> None:
+    """Limit what libtiff allocates: copies of the metadata, and a decoded strip."""
+    sizes = ((values * SIZES.get(kind, 1), at) for tag, kind, values, at, _ in _entries(data) if tag not in TAGS)
+    if sum(size for size, at in sizes if at + size <= len(data)) > MAX_METADATA:
+        raise LimitError(f"more than {MAX_METADATA:,} bytes of metadata")
+    (width,), (height,) = tags[IMAGEWIDTH][:1], tags[IMAGELENGTH][:1]
+    bits = max(tags.get(BITSPERSAMPLE, (1,))) * tags.get(SAMPLESPERPIXEL, (1,))[0]
+    strip = width * min(tags.get(ROWSPERSTRIP, (height,))[0], height) * bits // 8
+    if TILEOFFSETS not in tags and len(data) + strip > MAX_FILE_AND_STRIP:
+        raise LimitError(f"more than {MAX_FILE_AND_STRIP:,} bytes for the file and a strip")
 
 
 def _check(tags: Tags) -> None:

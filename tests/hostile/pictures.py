@@ -32,10 +32,7 @@ def png(width: int, height: int, *, bits: int = 8, colour: int = 2, rows: bytes 
         rows = zeros(height * (1 + (width * bits * {0: 1, 2: 3, 6: 4}[colour] + 7) // 8))
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     chunks = {b"IHDR": header, b"IDAT": rows, b"IEND": b""}
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks.items()
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, body) for name, body in chunks.items())
 
 
 def tiff(
@@ -84,11 +81,47 @@ def tiff(
     return b"II*\0" + struct.pack("<IH", 8, len(table) // 12) + table + struct.pack("<I", 0) + beyond + strip
 
 
+def chunk(name: bytes, body: bytes) -> bytes:
+    """Return a chunk of a PNG."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """Return a segment of a JPEG."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def exif(orientations: int) -> bytes:
+    """Return a chunk of EXIF whose orientation has so many values."""
+    entry = struct.pack("<HHHII", 1, 274, 3, orientations, 26)
+    return chunk(b"eXIf", b"II*\0" + struct.pack("<I", 8) + entry + bytes(4) + bytes(2 * orientations))
+
+
+def png_with(chunks: bytes) -> bytes:
+    small = png(1, 1)
+    return small[:33] + chunks + small[33:]
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    small = encoded(Image.new("RGB", (16, 16)), "JPEG")
+    return small[:2] + segments + small[2:]
+
+
+def webp_with(chunks: bytes) -> bytes:
+    return riff(encoded(Image.new("RGB", (4, 4)), "WEBP")[12:] + chunks)
+
+
+def tiff_with(tags: int, size: int, side: int = 4) -> bytes:
+    """Return a deflated RGBA TIFF with unknown tags, which share `size` bytes at the end of the file."""
+    entry = struct.pack("<HII", 7, size, 0xFEFEFEFE)
+    more = b"".join(struct.pack("<H", 30_000 + tag) + entry for tag in range(tags))
+    data = tiff(side, side, bits=(8,) * 4, strip=zeros(side * side * 4), more=more)
+    return data.replace(b"\xfe" * 4, struct.pack("<I", len(data))) + bytes(size)
+
+
 def png_of_chunks(count: int) -> bytes:
     """Return a PNG with empty private chunks."""
-    small = png(4, 4)
-    chunk = struct.pack(">I", 0) + b"fruT" + struct.pack(">I", zlib.crc32(b"fruT"))
-    return small[:33] + chunk * count + small[33:]
+    return png_with(chunk(b"fruT", b"") * count)
 
 
 def gif_of_blocks(count: int) -> bytes:
@@ -127,10 +160,6 @@ def riff(chunks: bytes) -> bytes:
 
 def jpeg_of_scans(width: int, height: int, scans: int) -> bytes:
     """Return a progressive JPEG of many scans of ten bytes, each of which covers the whole image."""
-
-    def segment(marker: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
     table = bytes([1]) + bytes(15) + b"\0"  # one code of one bit, for the symbol 0
     refine = segment(0xDA, bytes([1, 1, 0, 1, 63, 0]))
     return b"".join(

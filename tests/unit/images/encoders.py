@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,7 @@ def tiff_file(tags: dict[int, tuple[int, Sequence[int]]], blocks: Sequence[bytes
     size = len(head) + struct.calcsize(order + count) + len(tags) * (4 + 2 * inline) + inline
     beyond = {tag: len(v) * struct.calcsize(TIFF_TYPES[k]) for tag, (k, v) in tags.items()}
     start = size + sum(length + length % 2 for length in beyond.values() if length > inline)
-    places = [start + sum(map(len, blocks[:index])) for index in range(len(blocks))]
+    places = list(accumulate(map(len, blocks[:-1]), initial=start))
     table, values = b"", b""
     for tag, (kind, numbers) in tags.items():
         data = struct.pack(f"{order}{len(numbers)}{TIFF_TYPES[kind]}", *(places if tag in (273, 324) else numbers))

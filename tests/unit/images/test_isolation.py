@@ -66,6 +66,31 @@ def test_image_that_crashes_the_child_twice_is_rejected_with_the_signal(image, t
             decoder(b"")
 
 
+@pytest.mark.parametrize("slow", ["while True: pass", "bytes(10**8).count(b'no')"], ids=["python", "native"])
+def test_image_that_takes_too_much_cpu_time_twice_is_rejected(image, tmp_path, monkeypatch, slow):
+    (tmp_path / "sitecustomize.py").write_text(
+        "from PIL.JpegImagePlugin import JpegImageFile\n"
+        f"def load(_):\n    while True:\n        {slow}\n"
+        "JpegImageFile.load = load\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with IsolatedDecoder(cpu_seconds=1) as decoder:
+        with pytest.raises(ImageError, match=r"^timeout: more than 1 s of CPU time, 2 times; not reproducible"):
+            decoder(image)
+        with pytest.raises(ImageError, match=r"^empty"):
+            decoder(b"")
+
+
+def test_cpu_time_is_limited_per_image(image):
+    with IsolatedDecoder(cpu_seconds=1) as decoder:
+        before = children()
+        decoder(image)
+        (child,) = set(children()) - set(before)
+        while sum(child.cpu_times()[:2]) < 2:
+            decoder(image, 1000)
+        assert child in children()
+
+
 def test_child_that_does_not_start_raises_an_error(image, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with IsolatedDecoder() as decoder, pytest.raises(ChildProcessError, match=r"did not start: exit code 1$"):
