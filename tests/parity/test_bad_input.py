@@ -152,7 +152,9 @@ def test_a_missing_folder_fails_at_once_and_creates_no_output(fruits: Fruits, tm
     assert "engine" not in ended.err
 
 
-@pytest.mark.parametrize(("file", "message"), [(None, "is empty"), ("notes.txt", "files that are not images: 1, such as notes.txt")])
+@pytest.mark.parametrize(
+    ("file", "message"), [(None, "is empty"), ("notes.txt", "files that are not images: 1, such as notes.txt")]
+)
 def test_a_folder_without_images_is_rejected(fruits: Fruits, tmp_path: Path, file: str | None, message: str) -> None:
     (tmp_path / "images").mkdir()
     if file:
