@@ -25,6 +25,7 @@ __all__ = ["MAX_SCANS", "MAX_SEGMENTS", "Container", "parse"]
 
 MAX_SCANS = 100  # of a JPEG; encoders write 10, and libtiff has the same limit
 MAX_SEGMENTS = 100_000  # of a JPEG or GIF, chunks of a PNG (8 kB each in a large one) or WebP
+MAX_EXIF = 2**20  # bytes that are searched for the orientation; the longest directory has 800 kB
 SOI, EOI, SOS, COM = b"\xff\xd8", b"\xff\xd9", b"\xff\xda", b"\xff\xfe"
 APP0, APP1, APP14, APP15 = b"\xff\xe0", b"\xff\xe1", b"\xff\xee", b"\xff\xef"
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # the start of a JPEG segment with a length, or the end of the image
@@ -89,7 +90,8 @@ def parse(data: bytes) -> Container:
     return Container(data)
 
 
-def _exif_orientation(exif: bytes) -> int:
+def _exif_orientation(data: bytes, start: int, end: int) -> int:
+    exif = data[start : min(end, start + MAX_EXIF)]
     try:
         return read_directory(exif.removeprefix(EXIF), {ORIENTATION}).get(ORIENTATION, (1,))[0]
     except LimitError:  # corrupt metadata; viewers show the pixels as stored
@@ -129,7 +131,7 @@ def _jpeg(data: bytes) -> Container:
             if not name or not data.startswith(name, body) or place - body < length:
                 skip(marker.start(), place)
             if orientation is None and marker[0] == APP1 and data.startswith(EXIF, body):
-                orientation = _exif_orientation(data[body:place])
+                orientation = _exif_orientation(data, body, place)
     else:
         raise LimitError(f"more than {MAX_SEGMENTS:,} segments")
     return Container(data, skipped, orientation or 1)
@@ -146,7 +148,7 @@ def _png(data: bytes) -> Container:
             return Container(data, skipped, orientation or 1)
         start, place = place, place + 12 + int.from_bytes(data[place : place + 4], "big")
         if name == b"eXIf" and orientation is None:
-            orientation = _exif_orientation(data[start + 8 : place - 4])
+            orientation = _exif_orientation(data, start + 8, place - 4)
         # As in libpng, the first of several counts, and a palette after the pixels is ignored.
         repeated = name in {b"IHDR", b"PLTE", b"tRNS"} and (name in seen or b"IDAT" in seen)
         ancillary = name.isalpha() and name[:1].islower() and name != b"tRNS"
@@ -176,7 +178,7 @@ def _webp(data: bytes) -> Container:
     for name, start, end in _riff_chunks(data):
         chunks += 1
         if name == b"EXIF" and orientation is None:
-            orientation = _exif_orientation(data[start + 8 : end])
+            orientation = _exif_orientation(data, start + 8, end)
         if name in WEBP_CHUNKS:
             kept.setdefault(name, (start, end))
     if chunks == len(kept):
