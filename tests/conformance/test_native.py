@@ -66,5 +66,5 @@ def test_too_few_rows_are_rejected(native, store):
 
 
 def test_backend_without_estimators_is_rejected():
-    with backends.load("local")() as executor, pytest.raises(SettingsError, match=r"--solver exact"):
+    with backends.load("local")() as executor, pytest.raises(SettingsError, match=r"`solver` exact"):
         native_solver(executor)

@@ -85,7 +85,7 @@ def test_listing_error_names_its_cause_at_once(bucket, folder_of, monkeypatch):
         ("AWS_SECRET_ACCESS_KEY", "wrong", "were refused: SignatureDoesNotMatch"),
         ("AWS_ACCESS_KEY_ID", "AKIANOBODY", "were refused: InvalidAccessKeyId"),
         ("AWS_PROFILE", "nobody", r"no credentials .*nobody.*AWS_PROFILE"),
-        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", r"no response from S3 .*--s3-endpoint"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9", r"no response from S3 .*s3_endpoint"),
     ):
         close_clients()
         with monkeypatch.context() as patch:
