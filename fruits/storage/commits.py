@@ -159,8 +159,9 @@ class OwnedFolder:
                 folder.remove(name)
 
     def sweep(self, kind: str) -> None:
-        """Remove the temporary files and markers that killed writers of this job left in a subfolder."""
+        """Remove the temporary files, markers and uploads that killed writers of this job left in a subfolder."""
         folder = self.folder / kind if kind else self.folder
+        folder.abort_uploads(lambda name: owner_in(name) == self.owner)
         for name in folder.names():
             if is_temporary(name) and owner_in(name) in (self.owner, None):
                 folder.remove(name)

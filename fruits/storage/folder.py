@@ -180,13 +180,10 @@ class Folder:
         store, path = self.open()
         store.remove_if_empty(path)
 
-    def sweep(self) -> None:
-        """Remove the leftovers of killed writers: temporary files, markers, and unfinished uploads."""
+    def abort_uploads(self, chosen: Callable[[str], bool]) -> None:
+        """Abort the unfinished uploads below a folder whose file names are chosen."""
         store, path = self.open()
-        store.abort_uploads(path)
-        for name in self.names():
-            if is_temporary(name):
-                self.remove(name)
+        store.abort_uploads(path, chosen)
 
     def check(self) -> None:
         """Check that a folder on S3 can be listed and written; change nothing.

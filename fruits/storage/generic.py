@@ -127,7 +127,7 @@ class FsspecStore:
         if self.file_system.isdir(path) and not self.names(path):
             self.file_system.rmdir(path)
 
-    def abort_uploads(self, path: str) -> None:
+    def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: fsspec cannot list unfinished uploads."""
 
     def check_writable(self, path: str) -> None:

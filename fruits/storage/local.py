@@ -149,7 +149,7 @@ class LocalStore:
         if os.path.isdir(path) and not os.listdir(path):
             os.rmdir(path)
 
-    def abort_uploads(self, path: str) -> None:
+    def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: unfinished files have temporary names."""
 
     def check_writable(self, path: str) -> None:

@@ -115,7 +115,7 @@ class Store(Protocol):
     def remove_if_empty(self, path: str) -> None:
         """Remove a folder if it is empty."""
 
-    def abort_uploads(self, path: str) -> None:
+    def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Abort unfinished uploads below a folder, if the store has any."""
 
     def check_writable(self, path: str) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fruits.errors import OutputError
 from fruits.images.listing import Listing
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.prefetch import ChangedFileError
 from fruits.storage.s3.file_system import S3FileSystem
@@ -64,7 +65,7 @@ def test_failed_upload_is_aborted_and_keeps_the_old_object(bucket, proxy):
 def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     folder = Folder.at(f"{bucket}/out")
     file_system = S3FileSystem.from_settings(folder.s3)
-    for name in ("out/part-00000", "other/part-00000"):
+    for name in ("out/part-00000-0123456789ab.parquet", "out/large", "other/part-00000-0123456789ab.parquet"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
     with folder.begun("part-00000"):
         (mark,) = folder.names()
@@ -72,12 +73,13 @@ def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     with folder.begun("part-00000") as before:
         assert before
     folder.write(mark, b"")
-    folder.sweep()
+    OwnedFolder(folder, "0123456789ab", 1).sweep("")
     assert folder.names() == []
     left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
-    assert [upload["Key"] for upload in left] == ["other/part-00000"]
-    Folder.at(bucket).sweep()
-    assert not file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:]).get("Uploads")
+    assert [upload["Key"] for upload in left] == ["other/part-00000-0123456789ab.parquet", "out/large"]
+    OwnedFolder(Folder.at(bucket), "0123456789ab", 1).sweep("")
+    (left,) = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
+    assert left["Key"] == "out/large"
 
 
 def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucket, folder_of, proxy):

@@ -113,14 +113,15 @@ class S3ObjectStore(FsspecStore):
     def remove_if_empty(self, path: str) -> None:
         """Do nothing: S3 has no empty folders."""
 
-    def abort_uploads(self, path: str) -> None:
-        """Abort the unfinished multipart uploads below a folder."""
+    def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
+        """Abort the unfinished multipart uploads below a folder whose file names are chosen."""
         bucket, prefix = self._prefix(path)
         parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         while True:
             response = self.file_system.call_s3("list_multipart_uploads", **parameters)
             for upload in response.get("Uploads", []):
-                self._abort(bucket, upload["Key"], upload["UploadId"])
+                if chosen(upload["Key"].rpartition("/")[2]):
+                    self._abort(bucket, upload["Key"], upload["UploadId"])
             if not response.get("IsTruncated"):
                 return
             parameters |= {"KeyMarker": response["NextKeyMarker"], "UploadIdMarker": response["NextUploadIdMarker"]}

@@ -7,6 +7,7 @@ import pytest
 
 from fruits.errors import OutputError
 from fruits.storage.addresses import open_store
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder, is_temporary, part_name
 from fruits.storage.generic import FsspecStore
 from fruits.storage.local import LocalStore
@@ -114,7 +115,7 @@ def test_temporary_file_of_a_killed_writer_is_swept(tmp_path):
     (tmp_path / "part-00001.parquet").write_bytes(b"whole")
     folder = Folder.at(str(tmp_path))
     assert folder.parts() == [1]
-    folder.sweep()
+    OwnedFolder(folder, "0123456789ab", 1).sweep("")
     assert folder.names() == ["part-00001.parquet"]
 
 
@@ -125,7 +126,7 @@ def test_write_is_repeated_after_a_concurrent_sweep(tmp_path, monkeypatch):
     def swept(file):
         fsync(file)
         monkeypatch.setattr(os, "fsync", fsync)
-        folder.sweep()
+        OwnedFolder(folder, "0123456789ab", 1).sweep("")
 
     monkeypatch.setattr(os, "fsync", swept)
     folder.write("part", b"whole")
