@@ -15,6 +15,7 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
+from fruits.cpus import available_cpus
 from fruits.errors import DatasetError, JobError, SettingsError
 
 __all__ = ["app", "call"]
@@ -114,7 +115,7 @@ def measure(
     from benchmarks.measure.session import Session
     from benchmarks.measure.sets import named_groups, set_groups
 
-    cores = _counts("workers", workers) or [os.cpu_count() or 1]
+    cores = _counts("workers", workers) or [available_cpus()]
     if images is not None and not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder. Give a folder of images on this machine.")
     if scenario is None:

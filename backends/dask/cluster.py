@@ -1,38 +1,27 @@
-"""Dask clusters: started on this machine, or already running."""
+"""Connections to Dask clusters, and checks of their workers."""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-import threading
+import importlib.util
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
-from typing import Any, cast
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
 
 import dask
-from distributed import Client, LocalCluster, Status
+from distributed import Client
 from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
-from tornado.ioloop import IOLoop, PeriodicCallback
 
+from backends.dask.launch import Connection
 from fruits.errors import SettingsError
 
-__all__ = ["CONFIG", "ReplacingCluster", "attach", "local_cluster"]
+__all__ = ["CONFIG", "attach", "check_workers", "connect"]
 
 CONNECT_SECONDS = 5
-CLOSE_SECONDS = 10  # before workers are killed; they normally exit in one second
-DEATH_SECONDS = 60  # a worker that has not started by then, such as a stopped one, is abandoned
-CHECK_SECONDS = 5  # interval between checks for missing workers
-STARTS = 3  # failed starts for each worker before an error
-UNGUARDED = (
-    "Each Dask worker first imports the script that starts it, and this script would start workers again. "
-    'Move its statements below a line: if __name__ == "__main__":'
-)
+LOCAL_SECONDS = 20  # for a cluster on this machine, which runs already
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")
+MATCHED = {"python": 2, "dask": 3, "distributed": 3}  # the parts of the version that must be equal
 CONFIG = {  # of every cluster that Fruits starts
     # The executor's `retries` count the deaths of workers, not Dask.
     "distributed.scheduler.allowed-failures": 0,
@@ -40,8 +29,6 @@ CONFIG = {  # of every cluster that Fruits starts
     "distributed.scheduler.worker-saturation": 1.0,
     # Replace a worker, such as a stopped one, after 30 to 60 s without a heartbeat.
     "distributed.scheduler.worker-ttl": "30s",
-    # On a busy machine, a restart can take longer than the default of 15 s.
-    "distributed.deploy.lost-worker-timeout": "2 minutes",
     # The defaults interrupt a task 200 times per second, which slows the network by 6 %.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -49,105 +36,15 @@ CONFIG = {  # of every cluster that Fruits starts
 }
 
 
-class ReplacingCluster(LocalCluster):
-    """A cluster on this machine that replaces missing workers.
-
-    Dask restarts workers that died, but not those that exited, as from lack of memory, or failed to start. Without
-    replacements, a job whose last worker exits waits forever.
-
-    Attributes
-    ----------
-    failed_starts : int
-        The number of workers that failed to start.
-    """
-
-    failed_starts = 0
-
-    def replace_workers(self) -> None:
-        """Start the missing workers; must be called on the cluster's event loop."""
-        for name, nanny in list(self.workers.items()):
-            if nanny.status in (Status.closed, Status.failed):
-                self.failed_starts += nanny.status == Status.failed
-                del self.workers[name]
-        if self.status == Status.running:
-            self.scale(len(self.worker_spec))  # type: ignore[no-untyped-call]
-
-    @property
-    def cannot_start(self) -> bool:
-        """True after so many failed starts that more attempts are useless."""
-        return self.failed_starts >= STARTS * len(self.worker_spec)
-
-
-@contextmanager
-def local_cluster(workers: int, memory_limit: str, dashboard_address: str | None) -> Iterator[ReplacingCluster]:
-    """Yield a cluster of single-threaded workers, which start in the background and listen on loopback.
-
-    Raises
-    ------
-    SettingsError
-        This process is a starting worker, which has imported a script that starts workers.
-    """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SettingsError(UNGUARDED)
-    with _environment_restored(), dask.config.set(CONFIG):  # until the end: replacements use it too
-        cluster = ReplacingCluster(  # type: ignore[no-untyped-call]
-            n_workers=0,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=dashboard_address,
-            # Without a dashboard, the scheduler still serves health pages over HTTP: use any free port.
-            scheduler_kwargs={"dashboard_address": dashboard_address or "127.0.0.1:0"},
-            memory_limit=memory_limit,
-            death_timeout=DEATH_SECONDS,
-            silence_logs=logging.CRITICAL,
-        )
-        loop = cast(IOLoop, cluster.loop)
-        # Ctrl-C reaches every process of the terminal, but only the driver may handle it, and close the workers: they
-        # inherit the signal mask of the thread that starts them. Starting the resource tracker later would reset it.
-        resource_tracker.ensure_running()
-        loop.add_callback(signal.pthread_sigmask, signal.SIG_BLOCK, {signal.SIGINT})
-        cluster.scale(workers)  # type: ignore[no-untyped-call]
-        replacing = PeriodicCallback(cluster.replace_workers, CHECK_SECONDS * 1000)
-        loop.add_callback(replacing.start)
-        try:
-            yield cluster
-        finally:
-            loop.add_callback(replacing.stop)
-            _close(cluster)
-
-
-@contextmanager
-def _environment_restored() -> Iterator[None]:
-    """Restore the environment variables that Dask sets in this process too, to start a worker with them."""
-    one_thread = dask.config.get("distributed.nanny.pre-spawn-environ")  # by default OMP_NUM_THREADS=1 and the like
-    before = {name: os.environ.get(name) for name in (*one_thread, "PYTHONHASHSEED")}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _close(cluster: ReplacingCluster) -> None:
-    """Close a cluster, and kill its workers if they do not exit: Dask waits long for a worker stopped at its start."""
-    closed = threading.Event()
-    killer = threading.Thread(target=_kill_workers, args=(cluster, closed), name="fruits-close", daemon=True)
-    killer.start()
-    cluster.close()
-    closed.set()
-
-
-def _kill_workers(cluster: ReplacingCluster, closed: threading.Event) -> None:
-    """Kill remaining workers, including those started meanwhile, until `closed` is set."""
-    while not closed.wait(CLOSE_SECONDS):
-        for nanny in list(cluster._created):  # unlike `workers`, includes starting ones
-            if nanny.pid is not None:
-                with suppress(ProcessLookupError):  # it has just exited
-                    os.kill(nanny.pid, signal.SIGKILL)
+def connect(connection: Connection) -> Client:
+    """Return a client of a cluster that this process started."""
+    security = Security(
+        require_encryption=True,
+        tls_ca_file=connection.certificate,
+        tls_client_cert=connection.certificate,
+        tls_client_key=connection.key,
+    )
+    return Client(connection.address, timeout=LOCAL_SECONDS, security=security, set_as_default=False)
 
 
 def attach(address: str, security: Security | None = None) -> Client:
@@ -181,22 +78,64 @@ def attach(address: str, security: Security | None = None) -> Client:
             "Start one with `dask scheduler` and workers with `dask worker ADDRESS --nthreads 1`, "
             "or omit the address to run on this machine."
         ) from error
-    differences = _version_differences(client)
-    if differences:
+    try:
+        check_workers(client)
+    except SettingsError:
         client.close()
-        raise SettingsError(
-            f"The Dask cluster at {address} runs other versions: {'; '.join(differences)}. "
-            "Install the same versions on both sides."
-        )
+        raise
     return client
 
 
-def _version_differences(client: Client) -> list[str]:
+def check_workers(client: Client) -> None:
+    """Check that scheduler and workers have the Python, Dask and Fruits versions of this process.
+
+    Raises
+    ------
+    SettingsError
+        A version differs, or a package is missing; names the hosts and the versions.
+    """
     versions: Any = client.get_versions()
-    local = versions["client"]["packages"]
-    return [
-        f"{package} {info['packages'].get(package)} on {host} (here: {local[package]})"
-        for host, info in {"scheduler": versions["scheduler"], **versions["workers"]}.items()
-        for package, parts in (("python", 2), ("dask", 3), ("distributed", 3))
-        if info["packages"].get(package, "").split(".")[:parts] != local[package].split(".")[:parts]
-    ]
+    here = versions["client"]["packages"]
+    found: dict[str, list[str]] = {}  # the places of each difference
+    for place, info in {"the scheduler": versions["scheduler"], **versions["workers"]}.items():
+        there = {package: info["packages"].get(package) or "none" for package in MATCHED}
+        differences = [
+            f"{package} {there[package]} (this machine has {here[package]})"
+            for package, parts in MATCHED.items()
+            if there[package].split(".")[:parts] != here[package].split(".")[:parts]
+        ]
+        if differences:
+            found.setdefault(", ".join(differences), []).append(place)
+    if not found and versions["workers"]:
+        found = _other_fruits(client)
+    if found:
+        text = "; ".join(f"{_listed(places)}: {difference}" for difference, places in found.items())
+        raise SettingsError(
+            f"The Dask cluster at {getattr(client.scheduler, 'address', None)} does not fit this machine. {text}. "
+            "Install the same versions on both sides."
+        )
+
+
+def _other_fruits(client: Client) -> dict[str, list[str]]:
+    """Return the workers whose package `fruits` differs, by the difference."""
+    own = version("fruits")
+    found: dict[str, list[str]] = {}
+    # Functions of the standard library: one of this package could not be unpickled without it.
+    versions: Mapping[str, Any] = client.run(version, "fruits", on_error="return")
+    specs: Mapping[str, Any] = {}
+    if not all(isinstance(there, str) for there in versions.values()):  # not installed, but perhaps on the path
+        specs = client.run(importlib.util.find_spec, "backends", on_error="return")
+    for worker, there in versions.items():
+        if isinstance(there, str):
+            difference = f"fruits {there} (this machine has {own})" if there != own else None
+        else:
+            missing = specs.get(worker) is None or isinstance(specs[worker], Exception)
+            difference = f"fruits {own} is not installed (pip install 'fruits[dask]')" if missing else None
+        if difference:
+            found.setdefault(difference, []).append(worker)
+    return found
+
+
+def _listed(places: list[str], most: int = 3) -> str:
+    """Return the first places, and the number of the others."""
+    return ", ".join(places[:most]) + (f" and {len(places) - most} more" if len(places) > most else "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import islice
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import uuid4
 
 import cloudpickle
-from distributed import Client
 
-from backends.dask.cluster import ReplacingCluster, attach, local_cluster
-from backends.dask.submissions import Submissions, scheduler_lost
-from backends.dask.worker import SharedValue
-from fruits.errors import JobError, SettingsError
+from backends.dask.launch import Connection, LaunchedCluster
+from fruits.cpus import available_cpus
+from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.executor import RETRY_DELAY_SECONDS, Executor, Outcome
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
@@ -31,8 +31,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: hides the scheduler's latency; its memory does not grow with the job
-START_SECONDS = 120  # timeout for the first worker
-POLL_SECONDS = 5  # interval between checks for workers that fail to start
+START_SECONDS = 120  # timeout for the start of workers
+WORKERLESS_SECONDS = 120  # time without any worker before the job fails
+POLL_SECONDS = 1  # interval between checks of the workers while nothing completes
 ANSWER_SECONDS = 30  # timeout of a request to the scheduler
 DELIVERIES = 5  # attempts to send the shared value while workers die
 SLOTS_SECONDS = 1.0  # the number of slots is cached this long: a request takes as long as a submission
@@ -41,13 +42,13 @@ SLOTS_SECONDS = 1.0  # the number of slots is cached this long: a request takes 
 class DaskExecutor(Executor):
     """Workers of a Dask cluster.
 
-    Without `address` and `client`, it starts single-threaded worker processes that listen on loopback, and closes
-    them at the end.
+    Without `address` and `client`, it starts single-threaded worker processes on this machine, and closes them at the
+    end. They listen on loopback, and accept only connections with a certificate that exists in memory.
 
     Parameters
     ----------
     workers : int, optional
-        The number of worker processes to start; default: the number of cores.
+        The number of worker processes to start; default: the number of available CPUs.
     address : str, optional
         The scheduler of a running cluster, such as ``tcp://host:8786``, to use instead. Its workers need this package.
     client : distributed.Client, optional
@@ -55,12 +56,13 @@ class DaskExecutor(Executor):
     memory_limit : str, default "auto"
         The size at which a started worker is restarted, such as ``"2GiB"``; ``"auto"``: its share of the memory.
     dashboard_address : str, optional
-        The address of the dashboard of a started cluster, such as ``127.0.0.1:8787``; default: no dashboard.
+        The address of the dashboard of a started cluster, such as ``127.0.0.1:8787``; default: no dashboard. Every
+        user who can connect to it can read it.
 
     Raises
     ------
     SettingsError
-        Arguments contradict each other; at the start, no scheduler answers at `address`, or it runs other versions.
+        Arguments contradict each other; at the start, no scheduler answers at `address`, or versions differ.
     """
 
     name = "dask"
@@ -78,11 +80,14 @@ class DaskExecutor(Executor):
             raise SettingsError("dask: give one of workers (to start), address (to attach to) and client, not several.")
         self._address = address
         self._given_client = client
-        self._workers = 0 if address or client else workers or os.cpu_count() or 1  # to start; 0 if attached
+        self._workers = 0 if address or client else workers or available_cpus()  # to start; 0 if attached
         self._memory_limit = memory_limit
         self._dashboard_address = dashboard_address
         self._opened = ExitStack()
-        self._cluster: ReplacingCluster | None = None
+        self._launched: LaunchedCluster | None = None
+        self._connection: Connection | None = None
+        self._checked = False
+        self._workerless_since: float | None = None
 
     def __repr__(self) -> str:
         if self._given_client is not None:
@@ -103,39 +108,41 @@ class DaskExecutor(Executor):
     def _client(self) -> Client:
         if self._given_client is not None:
             return self._given_client
-        if self._address is not None:
-            client = attach(self._address)
-        else:
-            opened = local_cluster(self._workers, self._memory_limit, self._dashboard_address)
-            self._cluster = cluster = self._opened.enter_context(opened)
-            client = Client(cluster.scheduler_address, loop=cluster.loop, set_as_default=False)
-        self._opened.callback(client.close)
+        with ExitStack() as opened:
+            if self._address is None:
+                self._launched = LaunchedCluster(self._workers, self._memory_limit, self._dashboard_address)
+                opened.callback(self._launched.close)
+            from backends.dask.cluster import attach, connect  # imports `distributed` while the cluster starts
+
+            if self._launched is None:
+                client = attach(str(self._address))
+            else:
+                self._connection = self._launched.connection()
+                try:
+                    client = connect(self._connection)
+                except OSError as error:
+                    raise self._launched.failure or _lost(error) from error
+            opened.callback(client.close)
+            self._opened.push(opened.pop_all())
         return client
 
     @property
     def parallelism(self) -> int:
         """The current number of threads of all workers."""
-        try:
-            return self._workers or max(1, sum(self._client.nthreads(callback_timeout=ANSWER_SECONDS).values()))
-        except TimeoutError as error:
-            raise JobError(
-                f"The Dask scheduler has not answered for {ANSWER_SECONDS} seconds. Completed work is kept: when the "
-                "scheduler answers again, run the same command again to resume."
-            ) from error
-        except OSError as error:
-            raise scheduler_lost(error) from error
+        return self._workers or max(1, sum(self._threads().values()))
 
     @property
     def dashboard(self) -> str | None:
         """The address of the scheduler's dashboard; None if a cluster was started without one."""
-        if self._workers and self._dashboard_address is None:
-            return None
+        client = self._client
+        if self._workers:
+            return self._connection.dashboard if self._connection is not None else None
         try:
-            return str(self._client.dashboard_link)
+            return str(client.dashboard_link)
         except KeyError:  # the scheduler serves none
             return None
         except OSError as error:
-            raise scheduler_lost(error) from error
+            raise _lost(error) from error
 
     def map(
         self,
@@ -147,6 +154,9 @@ class DaskExecutor(Executor):
         progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
+        self._wait_for_workers(1)  # the others receive the shared value when they join
+        from backends.dask.submissions import Submissions
+
         results: dict[int, Result] = {}
         unsubmitted = iter(range(len(items)))
         slots, updated = self.parallelism, time.monotonic()
@@ -160,11 +170,20 @@ class DaskExecutor(Executor):
                         running.submit(index)
                     if not running:
                         break
-                    if (completed := running.wait()) is not None:
-                        index, outcome = completed
-                        results[index] = outcome.result()
-                        if progress is not None:
-                            progress(index, outcome)
+                    if not running.wait(POLL_SECONDS):
+                        self._check_workers()
+                        continue
+                    try:
+                        completed = running.take()
+                    except (CancelledError, OSError) as error:
+                        raise _lost(error) from error
+                    if completed is None:
+                        self._check_workers()
+                        continue
+                    index, outcome = completed
+                    results[index] = outcome.result()
+                    if progress is not None:
+                        progress(index, outcome)
             finally:
                 running.cancel()
         return [results[index] for index in range(len(items))]
@@ -182,52 +201,93 @@ class DaskExecutor(Executor):
         self.check_native()
         from backends.dask.estimators import fit
 
-        self._wait_for_workers(min(self._workers, 1))
+        self._wait_for_workers(1)
         with self._client.as_current():
             return fit(features, rows, components)
 
     def start(self) -> None:
-        """Connect, and wait for all workers that this executor starts."""
+        """Connect, and wait for all workers that this executor starts, or for one of a running cluster."""
         self._wait_for_workers(self._workers)
 
     def close(self) -> None:
         """Close the client and the cluster that this executor opened."""
         self._opened.close()
 
+    def _threads(self) -> Mapping[str, int]:
+        """Return the number of threads of each worker."""
+        try:
+            threads: Mapping[str, int] = self._client.nthreads(callback_timeout=ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise JobError(
+                f"The Dask scheduler has not answered for {ANSWER_SECONDS} seconds. Completed work is kept: when the "
+                "scheduler answers again, run the same command again to resume."
+            ) from error
+        except OSError as error:
+            raise self._failure() or _lost(error) from error
+        return threads
+
+    def _failure(self) -> FruitsError | None:
+        return self._launched.failure if self._launched is not None else None
+
     def _wait_for_workers(self, count: int) -> None:
-        client = self._client
+        """Wait for `count` workers that this executor starts, or for one of a running cluster."""
         deadline = time.monotonic() + START_SECONDS
-        while count:
+        self._workerless_since = None
+        while (workers := len(self._threads())) < max(count, 1):
+            self._check_workers()
+            if time.monotonic() > deadline and self._workers:
+                raise JobError(f"{workers} of {count} Dask workers started within {START_SECONDS} seconds.")
             try:
-                client.wait_for_workers(count, timeout=POLL_SECONDS)
-                return
-            except TimeoutError as error:
-                if self._cluster is not None and self._cluster.cannot_start:
-                    raise JobError(
-                        f"Dask workers exit as they start, {self._cluster.failed_starts} times so far; "
-                        "see their errors on stderr."
-                    ) from error
-                if time.monotonic() > deadline:
-                    raise JobError(f"Dask workers did not start within {START_SECONDS} seconds: {error}.") from error
+                self._client.wait_for_workers(max(count, 1), timeout=POLL_SECONDS)
+            except TimeoutError:
+                continue
+            except OSError as error:
+                raise self._failure() or _lost(error) from error
+        self._workerless_since = None
+        if not (self._workers or self._checked):
+            from backends.dask.cluster import check_workers
+
+            check_workers(self._client)
+            self._checked = True
+
+    def _check_workers(self) -> None:
+        """Raise if the cluster of this executor failed, or if there has been no worker for a while."""
+        if (failure := self._failure()) is not None:
+            raise failure
+        if self._threads():
+            self._workerless_since = None
+            return
+        address = _address(self._client)
+        if self._workerless_since is None:
+            self._workerless_since = time.monotonic()
+            if not self._workers:
+                self.notify(f"the Dask scheduler at {address} has no workers; waiting up to {WORKERLESS_SECONDS} s")
+        elif time.monotonic() > self._workerless_since + WORKERLESS_SECONDS:
+            raise JobError(
+                f"The Dask scheduler at {address} has had no workers for {WORKERLESS_SECONDS} seconds. Completed work "
+                f"is kept: start workers with `dask worker {address} --nthreads 1`, then run the same command again to "
+                "resume."
+            )
 
     @contextmanager
     def _delivered(self, shared: Any) -> Iterator[str]:
         """Register `shared` on every worker, including workers that join later; yield its name."""
+        from backends.dask.worker import SharedValue
+
         name = f"fruits-{uuid4().hex}"
         plugin = SharedValue(cloudpickle.dumps(shared))
-        self._wait_for_workers(min(self._workers, 1))  # the others receive it when they join
         for delivery in range(DELIVERIES):
             try:
                 self._client.register_plugin(plugin, name=name)
                 break
             except ModuleNotFoundError as error:
                 raise SettingsError(
-                    f"The workers of {self._client} lack a package: {error}. "
-                    "Install the packages of this machine on them: pip install 'fruits[dask]'."
+                    f"The workers of the Dask cluster at {_address(self._client)} lack the package "
+                    f"{error.name}. Install the packages of this machine on them: pip install 'fruits[dask]'."
                 ) from error
             except OSError as error:  # a worker died during the delivery, before the scheduler noticed
                 if delivery == DELIVERIES - 1 or self._client.status != "running":
-                    raise scheduler_lost(error) from error
+                    raise self._failure() or _lost(error) from error
                 time.sleep(RETRY_DELAY_SECONDS * 2**delivery)
         try:
             yield name
@@ -235,3 +295,14 @@ class DaskExecutor(Executor):
             if self._client.status == "running":
                 with suppress(OSError):  # from a worker that has just died
                     self._client.unregister_worker_plugin(name)
+
+
+def _address(client: Client) -> str:
+    return str(getattr(client.scheduler, "address", None))
+
+
+def _lost(error: BaseException) -> JobError:
+    """Return the error of a scheduler that closed its connection."""
+    return JobError(
+        f"The Dask scheduler is gone ({error}). Completed work is kept: run the same command again to resume."
+    )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import cloudpickle
-from distributed import CancelledError, Client, Future, KilledWorker, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 
 from backends.dask.worker import run_call
-from fruits.errors import JobError, TaskError
+from fruits.errors import TaskError
 from fruits.executor import WORKER_DIED, Outcome, worker_loss_error
 
-__all__ = ["Submissions", "scheduler_lost"]
+__all__ = ["Submissions"]
+
+RESULT_SECONDS = 5  # to read a result, which is small
 
 
 class Submissions:
@@ -51,21 +54,32 @@ class Submissions:
         self._running[future] = index
         self._completed.add(future)
 
-    def wait(self) -> tuple[int, Outcome[Any]] | None:
-        """Return the next completed item: its index and outcome; None if its worker died and it was resubmitted."""
+    def wait(self, seconds: float) -> bool:
+        """Wait for a completed item; return False if there was none for so long."""
+        with self._completed.thread_condition:
+            if not self._completed.has_ready():
+                self._completed.thread_condition.wait(seconds)
+        return bool(self._completed.has_ready())
+
+    def take(self) -> tuple[int, Outcome[Any]] | None:
+        """Return the next completed item: its index and outcome; None if its worker died, and it runs again."""
         future = next(self._completed)
         index = self._running.pop(future)
         item = self._items[index]
         try:
-            return index, future.result()
+            return index, future.result(timeout=RESULT_SECONDS)
+        except TimeoutError:  # its worker left before the result was read, and another must compute it again
+            self._running[future] = index
+            self._completed.add(future)
+            return None
         except KilledWorker as error:
             self._deaths[index] += 1
             if self._deaths[index] > self._retries:
                 raise worker_loss_error(item, self._deaths[index], WORKER_DIED) from error
             self.submit(index)
             return None
-        except (CancelledError, OSError) as error:
-            raise scheduler_lost(error) from error
+        except (CancelledError, OSError):  # the scheduler is gone
+            raise
         except Exception as error:  # the call or its result cannot be pickled
             raise TaskError(f"{item} failed. {type(error).__name__}: {error}") from error
 
@@ -73,10 +87,3 @@ class Submissions:
         """Cancel the items that are still running."""
         if self._client.status == "running":
             self._client.cancel(list(self._running))
-
-
-def scheduler_lost(error: Exception) -> JobError:
-    """Return the error of a scheduler that closed its connection."""
-    return JobError(
-        f"The Dask scheduler is gone ({error}). Completed work is kept: run the same command again to resume."
-    )

@@ -5,7 +5,6 @@ It uses DataFrames and ``mapInArrow`` only.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from backends.spark.session import active_session, is_lost, start_session, stop_session
 from backends.spark.slices import CONCURRENT, Slices
+from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.executor import Executor, Outcome
 
@@ -40,7 +40,7 @@ class SparkExecutor(Executor):
     Parameters
     ----------
     workers : int, optional
-        The number of concurrent tasks on this machine; default: the number of cores.
+        The number of concurrent tasks on this machine; default: the number of available CPUs.
     master : str, optional
         The master of a cluster, such as ``spark://host:7077`` or ``yarn``, to use instead of this machine. Its workers
         need Python and this package.
@@ -72,7 +72,7 @@ class SparkExecutor(Executor):
         if (session is not None and self._configured) or (workers is not None and master is not None):
             raise SettingsError("spark: give workers (on this machine) or master, and perhaps conf; or session alone.")
         self._given_session = session
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or available_cpus()
         self._master = master
         self._conf = conf or {}
         self._dashboard_address = dashboard_address

@@ -24,6 +24,7 @@ from benchmarks.measure.process_tree import Usage, watch
 from benchmarks.record import Record, append
 from benchmarks.scenarios import load, missing
 from benchmarks.scenarios.task import Task
+from fruits.cpus import available_cpus
 from fruits.errors import JobError, SettingsError
 from fruits.network.featurizer import compile_network
 
@@ -116,7 +117,7 @@ class Session:
         if not (folder / "about.json").exists() or orjson.loads((folder / "about.json").read_bytes()) != about:
             shutil.rmtree(folder, ignore_errors=True)
             count = len(originals.names)
-            case = Case(scenario="featurize", backend="local", workers=os.cpu_count() or 1, images=count)
+            case = Case(scenario="featurize", backend="local", workers=available_cpus(), images=count)
             self.notify(f"reference: {case.name}, {case.images:,} images")
             log = self.out / "logs" / "reference.txt"
             data = originals.repeated(count, self._cache)

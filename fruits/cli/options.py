@@ -246,7 +246,7 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         metavar="COUNT",
-        help="The number of parallel tasks; default: one per core.",
+        help="The number of parallel tasks; default: one per CPU within the quota.",
         rich_help_panel=EXECUTION,
     ),
 ]

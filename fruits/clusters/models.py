@@ -38,7 +38,7 @@ class LocalCluster(ClusterSettings):
     backend: Literal["local"]
     workers: Workers | None = Field(
         default=None,
-        description="The number of tasks that run at once. Default: one per core available to the process.",
+        description="The number of tasks that run at once. Default: one per CPU available to the process, within its quota.",
     )
 
 
@@ -66,7 +66,7 @@ class AddressableCluster(ClusterSettings):
     dashboard: Annotated[str, BeforeValidator(_dashboard_address)] | None = Field(
         default=None,
         description="The engine's web page, for an engine on this machine: a port, such as 8787, that only this "
-        "machine reaches, or host:port. The job prints its address. Dask needs pip install 'dask[diagnostics]'. "
+        "machine reaches, or host:port. Every user who reaches it can read it. The job prints its address. Dask needs pip install 'dask[diagnostics]'. "
         "Default: no page.",
     )
 

@@ -14,6 +14,7 @@ from fruits.clusters.cluster import Cluster
 from fruits.clusters.cluster_file import FILE_NAME, ClusterEntry, ClusterFile
 from fruits.clusters.load import load
 from fruits.clusters.models import MOST_WORKERS, AddressableCluster, SparkCluster
+from fruits.cpus import available_cpus
 from fruits.errors import SettingsError
 from fruits.text import brief
 
@@ -64,7 +65,7 @@ def resolve(
     return Cluster(
         name=name,
         backend=entry.backend,
-        workers=None if address is not None else _workers(workers, environ) or entry.workers or _cores(),
+        workers=None if address is not None else _workers(workers, environ) or entry.workers or available_cpus(),
         address=address,
         conf=entry.conf if isinstance(entry, SparkCluster) else {},
         dashboard=entry.dashboard if isinstance(entry, AddressableCluster) else None,
@@ -130,8 +131,3 @@ def _workers(workers: int | None, environ: Mapping[str, str]) -> int | None:
             f"{source} {brief(text)}: not a count of workers. Allowed: a whole number, 1 to {MOST_WORKERS:,}."
         )
     return int(text)
-
-
-def _cores() -> int:
-    """Return the number of cores available to this process, which containers and taskset reduce."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -69,6 +69,7 @@ class StageRunner:
 
     def __init__(self, executor: Executor, progress: Progress) -> None:
         self.executor = executor
+        self.executor.notify = progress.note  # type: ignore[method-assign]
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self.slowest: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from tests.chaos.site import LIMIT_SECONDS, STAGES, Command, Site, Tally, Violat
 
 BACKENDS = ("dask", "spark")
 FAULTS = 4  # most per job
-LINES = {"dask": ("multiprocessing.spawn",), "spark": ("backends.spark.daemon",)}
+LINES = {"dask": ("multiprocessing.forkserver",), "spark": ("backends.spark.daemon",)}
 STOPPED_SECONDS = {"dask": 90, "spark": 30}  # until a stopped worker is replaced
 KINDS = ("killed", "stopped", "without memory")
 MEMORY_SECONDS = 0.5
@@ -56,7 +56,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
 
 def _inject(kind: str, command: Command, backend: str, random: Random) -> threading.Timer | None:
     """Inject a fault into a random worker; return the timer that undoes it, or None without a worker."""
-    workers = [process for process in command.named(*LINES[backend]) if backend == "dask" or _is_forked(process)]
+    workers = [process for process in command.named(*LINES[backend]) if _is_forked(process, LINES[backend])]
     if not workers:
         return None
     victim = random.choice(workers)
@@ -76,10 +76,10 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
     return timer
 
 
-def _is_forked(process: psutil.Process) -> bool:
-    """Return True for a Python worker of Spark, which a daemon forks, and False for the daemon."""
+def _is_forked(process: psutil.Process, lines: tuple[str, ...]) -> bool:
+    """Return True for a worker, and False for the process that forks the workers."""
     parent = process.parent()
-    return parent is not None and "backends.spark.daemon" in parent.cmdline()
+    return parent is not None and any(line in " ".join(parent.cmdline()) for line in lines)
 
 
 def _lift(victim: psutil.Process, before: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """Tasks of the suite. They record their calls as files, which the tests count."""
 
+import importlib.util
 import os
 import signal
 import threading
@@ -116,3 +117,9 @@ def record(folder, event):
 def recorded(folder):
     """Return the events and their counts."""
     return {place.name: len(os.listdir(place)) for place in Path(folder).iterdir()}
+
+
+def loaded_from(item, shared):
+    """Return the files that the modules of this name are, or would be, imported from."""
+    spec = importlib.util.find_spec(item)
+    return spec.origin if spec is not None else None

@@ -1,6 +1,10 @@
 """Tests of Dask only: running clusters, replacement of workers, and arguments."""
 
+import asyncio
+import copy
 import json
+import logging
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from threadpoolctl import threadpool_info
 
 from fruits.errors import JobError, SettingsError
 from tests.conformance import tasks
@@ -19,7 +24,11 @@ dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 from backends.dask import cluster as dask_cluster  # noqa: E402
+from backends.dask import executor as dask_executor  # noqa: E402
+from backends.dask import local_cluster as dask_local  # noqa: E402
+from backends.dask.cluster import CONFIG  # noqa: E402
 from backends.dask.executor import DaskExecutor  # noqa: E402
+from backends.dask.local_cluster import LocalCluster  # noqa: E402
 
 
 @pytest.fixture
@@ -83,56 +92,173 @@ def test_map_removes_its_shared_value_from_scheduler_and_workers(cluster):
         }
 
 
-def workers_of_this_process():
-    workers = set()
-    for process in psutil.Process().children():
+def descendants(process):
+    """Return a process and those that it started; not multiprocessing's tracker, which ends later."""
+    members = []
+    for member in (process, *process.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # a zombie has no command line
-            if "spawn_main" in " ".join(process.cmdline()):
-                workers.add(process)
-    return workers
+            if "resource_tracker" not in str(member.cmdline()):
+                members.append(member)
+    return members
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def local_cluster(check, workers=1):
+    """Run a coroutine function on a cluster in this process."""
+
+    async def run():
+        async with LocalCluster(workers, "auto") as cluster:
+            await check(cluster)
+
+    with dask.config.set(CONFIG):
+        asyncio.run(run())
 
 
 @pytest.mark.timeout(120)
 def test_worker_stopped_during_its_start_does_not_delay_closing(monkeypatch):
-    monkeypatch.setattr(dask_cluster, "CLOSE_SECONDS", 2)
-    others = workers_of_this_process()
+    monkeypatch.setattr(dask_local, "CLOSE_SECONDS", 2)
+    stopped = []
+
+    async def check(cluster):
+        await until(lambda: cluster._nannies and cluster._nannies[0].pid)
+        stopped.append(psutil.Process(cluster._nannies[0].pid))
+        stopped[0].suspend()
+
+    local_cluster(check)
+    assert not stopped[0].is_running()
+
+
+@pytest.mark.timeout(120)
+def test_workers_that_exited_are_replaced():
+    async def check(cluster):
+        await until(lambda: len(cluster.scheduler.workers) == 2)
+        first = set(cluster.scheduler.workers)
+        await asyncio.gather(*(nanny.close() for nanny in list(cluster._nannies.values())))
+        await until(lambda: len(cluster.scheduler.workers) == 2 and first.isdisjoint(cluster.scheduler.workers))
+
+    local_cluster(check, workers=2)
+
+
+@pytest.mark.timeout(120)
+def test_workers_that_never_start_are_an_error(monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "a_module_that_does_not_exist")
+    message = "Dask workers exit as they start, 3 times so far; see their errors on stderr"
+    with DaskExecutor(workers=1) as executor, pytest.raises(JobError, match=message):
+        executor.start()
+
+
+@pytest.mark.parametrize("arguments", [["script.py"], ["-"]], ids=["script", "stdin"])
+def test_script_without_main_guard_runs_once(tmp_path, arguments):
+    script = (
+        "import backends, builtins\n"
+        "print('imported')\n"
+        "with backends.load('dask')(workers=1) as executor:\n"
+        "    print(executor.map(builtins.divmod, [7], shared=2))\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, input=script, capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "imported\n[(3, 1)]\n", "")
+
+
+@pytest.mark.timeout(120)
+def test_two_executors_closed_in_opening_order_leave_this_process_unchanged():
+    def state():
+        handlers = [handler.level for handler in logging.getLogger("distributed").handlers]
+        return dict(os.environ), copy.deepcopy(dask.config.config), handlers, list(sys.path), threadpool_info()
+
+    before = state()
+    first, second = DaskExecutor(workers=1), DaskExecutor(workers=1)
+    try:
+        assert first.map(tasks.square, [2]) == second.map(tasks.square, [2]) == [4]
+        assert first._client.scheduler.address != second._client.scheduler.address
+        first.close()
+        assert second.map(tasks.square, [3]) == [9]
+    finally:
+        first.close()
+        second.close()
+    assert state() == before
+
+
+def test_cluster_ends_with_its_driver(tmp_path):
+    program = (
+        "import backends, time; e = backends.load('dask')(workers=1)\n"
+        "e.start(); print('ready', flush=True); time.sleep(99)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout.readline() == "ready\n"
+        family = descendants(psutil.Process(driver.pid))
+        assert len(family) >= 4  # the driver, its cluster, the server that forks, and a worker
+        driver.kill()
+    assert psutil.wait_procs(family, timeout=20)[1] == []
+
+
+STRANGER = """
+import asyncio, json, os, ssl, sys, urllib.request
+from distributed import Client
+from distributed.core import connect
+from distributed.security import Security
+other = Security.temporary()
+os.setgroups([]); os.setgid(65534); os.setuid(65534)  # after the imports: Python may be in a folder of root
+
+async def attempts(addresses, ports):
+    for address in addresses:
+        plain = address.replace("tls://", "tcp://")
+        for where, options in ((plain, {}), (address, {"connection_args": other.get_connection_args("client")})):
+            try:
+                comm = await connect(where, timeout=3, **options.get("connection_args", {}))
+                await comm.write({"op": "identity", "reply": True})
+                print("answered", where, await asyncio.wait_for(comm.read(), 3))
+            except Exception as error:
+                print("refused", where, type(error).__name__, file=sys.stderr)
+    for port in ports:
+        for page in ("health", "info/main/workers.html", "json/counts.json", "sitemap.json", "metrics"):
+            try:
+                print("answered", urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=3).read()[:99])
+            except Exception as error:
+                print("refused", port, page, type(error).__name__, file=sys.stderr)
+    try:
+        client = await Client(addresses[0].replace("tls://", "tcp://"), asynchronous=True, timeout=3)
+        print("answered", await client.submit(os.getuid))
+    except Exception as error:
+        print("refused", "client", type(error).__name__, file=sys.stderr)
+
+asyncio.run(attempts(*json.loads(sys.argv[1])))
+"""
+
+
+@pytest.mark.timeout(170)
+def test_other_users_of_this_machine_are_refused():
+    if os.getuid() != 0:
+        pytest.skip("needs root, to connect as another user")
     with DaskExecutor(workers=1) as executor:
         executor.start()
-        (first,) = workers_of_this_process() - others
-        first.kill()
-        while not (second := workers_of_this_process() - others - {first}):
-            time.sleep(0.005)
-        second.pop().suspend()
-    assert workers_of_this_process() == others
-
-
-@pytest.mark.timeout(120)
-def test_workers_that_exited_are_replaced(monkeypatch):
-    monkeypatch.setattr(dask_cluster, "CHECK_SECONDS", 0.2)
-    with DaskExecutor(workers=2) as executor:
-        executor.start()
-        cluster = executor._cluster
-        first = set(cluster.workers.values())
-        for nanny in first:
-            cluster.sync(nanny.close)
-        assert executor.map(tasks.square, [1, 2, 3]) == [1, 4, 9]
-        executor.start()
-        assert first.isdisjoint(cluster.workers.values())
-
-
-@pytest.mark.timeout(120)
-def test_script_without_main_guard_is_an_error(tmp_path, monkeypatch):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "from backends.dask import cluster, executor as dask\n"
-        "dask.POLL_SECONDS = cluster.CHECK_SECONDS = 0.2\n"
-        "with dask.DaskExecutor(workers=1) as executor:\n"
-        "    executor.start()\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert 'Move its statements below a line: if __name__ == "__main__":' in done.stderr
-    assert "JobError: Dask workers exit as they start, 3 times so far" in done.stderr
+        client = executor._client
+        ((worker, info),) = client.scheduler_info(n_workers=-1)["workers"].items()
+        addresses = [client.scheduler.address, worker, info["nanny"]]
+        assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+        listening = {
+            connection.laddr.port
+            for member in descendants(psutil.Process())
+            for connection in member.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert {int(address.rpartition(":")[2]) for address in addresses} <= listening
+        arguments = json.dumps([addresses, sorted(listening)])
+        done = subprocess.run([sys.executable, "-c", STRANGER, arguments], cwd="/", capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, ""), done.stderr
+        assert done.stderr.count("refused") == 2 * len(addresses) + 5 * len(listening) + 1
+        # Unix sockets, such as that of the server that forks workers, are in folders of this user alone.
+        for member in descendants(psutil.Process()):
+            for connection in member.net_connections("unix"):
+                assert not connection.laddr.startswith(("@", "\0")), connection
+                assert not connection.laddr or Path(connection.laddr).parent.stat().st_mode & 0o077 == 0, connection
+        assert executor.map(tasks.square, [3]) == [9]
 
 
 def test_address_without_scheduler_is_rejected(monkeypatch):
@@ -161,7 +287,10 @@ def test_cluster_with_other_versions_is_rejected(cluster, monkeypatch):
         }
 
     monkeypatch.setattr(distributed.Client, "get_versions", other)
-    with pytest.raises(SettingsError, match=r"python 3\.12\.1.* on tcp://far:1 .*dask 2020\.1\.0"):
+    with pytest.raises(
+        SettingsError,
+        match=r"tcp://far:1: python 3\.12\.1.* \(this machine has 3\.11\.7.*\), dask 2020\.1\.0 \(",
+    ):
         DaskExecutor(address=cluster.scheduler_address).start()
 
 
@@ -200,3 +329,122 @@ def test_scheduler_that_exits_is_an_error():
         pytest.raises(JobError, match="scheduler is gone"),
     ):
         executor.map(tasks.square, range(50), progress=lambda *_: cluster.close())
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(dask_executor, "WORKERLESS_SECONDS", 2)
+    monkeypatch.setattr(dask_executor, "POLL_SECONDS", 0.2)
+
+
+INSTRUCTION = r"has had no workers for 2 seconds.*start workers with `dask worker tcp://127\.0\.0\.1:\d+ --nthreads 1`"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_attached_scheduler_without_workers_is_reported_and_then_an_error():
+    with (
+        distributed.LocalCluster(
+            n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        DaskExecutor(address=cluster.scheduler_address) as executor,
+    ):
+        notes = []
+        executor.notify = notes.append
+        with pytest.raises(JobError, match=INSTRUCTION):
+            executor.start()
+        assert notes == [f"the Dask scheduler at {cluster.scheduler_address} has no workers; waiting up to 2 s"]
+        cluster.scale(1)
+        executor.start()
+        assert executor.map(tasks.square, [3]) == [9]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_departure_of_the_last_worker_is_reported_and_then_an_error():
+    with (
+        distributed.LocalCluster(
+            n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        DaskExecutor(address=cluster.scheduler_address) as executor,
+    ):
+        notes = []
+        executor.notify = notes.append
+
+        def depart(*_):
+            cluster.scale(0)
+            while cluster.scheduler.workers:
+                time.sleep(0.01)
+
+        with pytest.raises(JobError, match=INSTRUCTION):
+            executor.map(tasks.square, range(50), progress=depart)
+        assert len(notes) == 1
+
+
+def test_workers_without_fruits_are_named_in_one_message(monkeypatch, cluster):
+    from importlib.metadata import PackageNotFoundError
+
+    def run(self, function, name, on_error):
+        missing = {"version": PackageNotFoundError(name), "find_spec": None}[function.__name__]
+        return dict.fromkeys(["tcp://a:1", "tcp://b:1"], missing)
+
+    monkeypatch.setattr(distributed.Client, "run", run)
+    message = (
+        r"^The Dask cluster at .* does not fit this machine\. tcp://a:1, tcp://b:1: fruits 0\.1\.0 is not installed"
+    )
+    with DaskExecutor(address=cluster.scheduler_address) as executor, pytest.raises(SettingsError, match=message):
+        executor.start()
+
+
+WORKER = """
+import asyncio, sys
+from importlib import metadata
+
+class Missing:  # an environment without the package
+    def find_spec(name, *_):
+        if name.partition(".")[0] in ("fruits", "backends"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+version = metadata.version
+
+def other_version(name):
+    if name == "fruits" and sys.argv[2] == "missing":
+        raise metadata.PackageNotFoundError(name)
+    return "2020.1.0" if name == "dask" and sys.argv[2] == "version" else version(name)
+
+metadata.version = other_version
+if sys.argv[2] == "missing":
+    sys.meta_path.insert(0, Missing)
+from distributed import Worker
+
+async def main():
+    async with Worker(sys.argv[1], nthreads=1, dashboard=False) as worker:
+        await worker.finished()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("difference", "message"),
+    [
+        ("missing", r"tcp://\S+: fruits 0\.1\.0 is not installed \(pip install 'fruits\[dask\]'\)\. Install the same"),
+        ("version", r"tcp://\S+: dask 2020\.1\.0 \(this machine has 20[\d.]+\)\. Install the same"),
+    ],
+)
+def test_real_worker_that_does_not_fit_is_named_in_one_message(tmp_path, difference, message):
+    with (
+        distributed.LocalCluster(
+            n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, cluster.scheduler_address, difference],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as worker,
+        DaskExecutor(address=cluster.scheduler_address) as executor,
+    ):
+        try:
+            with pytest.raises(SettingsError, match=message):
+                executor.start()
+        finally:
+            worker.kill()

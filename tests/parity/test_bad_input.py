@@ -395,9 +395,8 @@ def test_a_killed_worker_does_not_change_the_result(many: Path, whole: Path, tmp
 def workers(driver: int, backend: str) -> list[psutil.Process]:
     """Return the processes that run tasks."""
     python = [process for process in psutil.Process(driver).children(recursive=True) if "python" in process.name()]
-    if backend == "dask":
-        return [process for process in python if "spawn_main" in " ".join(process.cmdline())]
-    return [process for process in python if "daemon" in " ".join(process.cmdline()) and not process.children()]
+    line = {"dask": "multiprocessing.forkserver", "spark": "backends.spark.daemon"}[backend]  # of what forks them
+    return [process for process in python if line in " ".join(process.cmdline()) and not process.children()]
 
 
 def members(group: int) -> list[psutil.Process]:

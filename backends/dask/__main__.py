@@ -1,0 +1,32 @@
+"""The process of a Dask cluster on this machine: ``python -m backends.dask WORKERS MEMORY_LIMIT [DASHBOARD]``.
+
+Workers are forked from a server that has imported their packages: a worker takes 0.1 s of CPU time instead of 0.5 s.
+The server starts first, so that it imports them while this process does.
+"""
+
+import os
+import signal
+import sys
+from multiprocessing import forkserver, util
+
+# Dask imports numpy and pandas, if present.
+PRELOADED = ["backends.dask.local_cluster", "backends.dask.worker", "numpy", "pandas"]
+ENVIRONMENT = {  # must be set before numpy is imported; Dask sets it later
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "PYTHONHASHSEED": "6640",
+}
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # workers inherit it: the driver handles Ctrl-C, and closes them
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # Python 3.11.0 lets every user of this machine connect to the server: CVE-2022-42919.
+    util.abstract_sockets_supported = False  # type: ignore[misc]
+    forkserver.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
+
+    from backends.dask.local_cluster import main
+
+    main(*sys.argv[1:])
