@@ -71,7 +71,7 @@ class Executor(metaclass=_ExecutorType):
 
     name: ClassVar[str]
 
-    def notify(self, text: str) -> None:  # noqa: B027 - without a job, nobody listens
+    def notify(self, text: str) -> None:
         """Report one line of text about the engine; a job replaces it by the ``note`` of its progress listener."""
 
     @property

@@ -138,7 +138,7 @@ def check_semaphores() -> None:
     except OSError as error:
         raise SettingsError(
             f"Dask cannot start workers on this machine: no semaphore can be created in /dev/shm ({error.strerror}). "
-            "Make /dev/shm writable (in a container: mount a tmpfs there), or use --backend spark or local."
+            "Make /dev/shm writable (in a container: mount a tmpfs there), or choose the backend spark or local."
         ) from error
 
 

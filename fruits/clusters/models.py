@@ -38,7 +38,8 @@ class LocalCluster(ClusterSettings):
     backend: Literal["local"]
     workers: Workers | None = Field(
         default=None,
-        description="The number of tasks that run at once. Default: one per CPU available to the process, within its quota.",
+        description="The number of tasks that run at once. Default: one per CPU available to the process, within its "
+        "quota.",
     )
 
 
@@ -66,8 +67,8 @@ class AddressableCluster(ClusterSettings):
     dashboard: Annotated[str, BeforeValidator(_dashboard_address)] | None = Field(
         default=None,
         description="The engine's web page, for an engine on this machine: a port, such as 8787, that only this "
-        "machine reaches, or host:port. Every user who reaches it can read it. The job prints its address. Dask needs pip install 'dask[diagnostics]'. "
-        "Default: no page.",
+        "machine reaches, or host:port. Every user who reaches it can read it. The job prints its address. Dask needs "
+        "pip install 'dask[diagnostics]'. Default: no page.",
     )
 
     @model_validator(mode="after")
