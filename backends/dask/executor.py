@@ -32,7 +32,6 @@ Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: hides the scheduler's latency; its memory does not grow with the job
 START_SECONDS = 120  # timeout for the start of workers
-WORKERLESS_SECONDS = 120  # time without any worker before the job fails
 POLL_SECONDS = 1  # interval between checks of the workers while nothing completes
 ANSWER_SECONDS = 30  # timeout of a request to the scheduler
 DELIVERIES = 5  # attempts to send the shared value while workers die
@@ -58,6 +57,8 @@ class DaskExecutor(Executor):
     dashboard_address : str, optional
         The address of the dashboard of a started cluster, such as ``127.0.0.1:8787``; default: no dashboard. Every
         user who can connect to it can read it.
+    worker_timeout : float, default 120
+        The seconds without any worker of a running cluster after which a job fails.
 
     Raises
     ------
@@ -75,6 +76,7 @@ class DaskExecutor(Executor):
         client: Client | None = None,
         memory_limit: str = "auto",
         dashboard_address: str | None = None,
+        worker_timeout: float = 120,
     ) -> None:
         if sum(option is not None for option in (workers, address, client)) > 1:
             raise SettingsError("dask: give one of workers (to start), address (to attach to) and client, not several.")
@@ -83,6 +85,7 @@ class DaskExecutor(Executor):
         self._workers = 0 if address or client else workers or available_cpus()  # to start; 0 if attached
         self._memory_limit = memory_limit
         self._dashboard_address = dashboard_address
+        self._worker_timeout = worker_timeout
         self._opened = ExitStack()
         self._launched: LaunchedCluster | None = None
         self._connection: Connection | None = None
@@ -154,7 +157,7 @@ class DaskExecutor(Executor):
         progress: Callable[[int, Outcome[Result]], None] | None = None,
     ) -> list[Result]:
         """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
-        self._wait_for_workers(1)  # the others receive the shared value when they join
+        self._wait_for_workers(min(self._workers, 1))  # the others receive the shared value when they join
         from backends.dask.submissions import Submissions
 
         results: dict[int, Result] = {}
@@ -201,12 +204,12 @@ class DaskExecutor(Executor):
         self.check_native()
         from backends.dask.estimators import fit
 
-        self._wait_for_workers(1)
+        self._wait_for_workers(min(self._workers, 1))
         with self._client.as_current():
             return fit(features, rows, components)
 
     def start(self) -> None:
-        """Connect, and wait for all workers that this executor starts, or for one of a running cluster."""
+        """Connect, and wait for all workers that this executor starts."""
         self._wait_for_workers(self._workers)
 
     def close(self) -> None:
@@ -230,42 +233,42 @@ class DaskExecutor(Executor):
         return self._launched.failure if self._launched is not None else None
 
     def _wait_for_workers(self, count: int) -> None:
-        """Wait for `count` workers that this executor starts, or for one of a running cluster."""
+        """Wait for `count` workers that this executor starts. A running cluster may start some for its first tasks."""
         deadline = time.monotonic() + START_SECONDS
         self._workerless_since = None
-        while (workers := len(self._threads())) < max(count, 1):
+        self._check_workers()
+        while (workers := len(self._threads())) < count:
             self._check_workers()
-            if time.monotonic() > deadline and self._workers:
+            if time.monotonic() > deadline:
                 raise JobError(f"{workers} of {count} Dask workers started within {START_SECONDS} seconds.")
             try:
-                self._client.wait_for_workers(max(count, 1), timeout=POLL_SECONDS)
+                self._client.wait_for_workers(count, timeout=POLL_SECONDS)
             except TimeoutError:
                 continue
             except OSError as error:
                 raise self._failure() or _lost(error) from error
-        self._workerless_since = None
-        if not (self._workers or self._checked):
-            from backends.dask.cluster import check_workers
-
-            check_workers(self._client)
-            self._checked = True
 
     def _check_workers(self) -> None:
-        """Raise if the cluster of this executor failed, or if there has been no worker for a while."""
+        """Raise if the cluster failed, or if its workers do not fit or have been missing for a while."""
         if (failure := self._failure()) is not None:
             raise failure
         if self._threads():
             self._workerless_since = None
+            if not (self._workers or self._checked):
+                from backends.dask.cluster import check_workers
+
+                check_workers(self._client)
+                self._checked = True
             return
         address = _address(self._client)
         if self._workerless_since is None:
             self._workerless_since = time.monotonic()
             if not self._workers:
-                self.notify(f"the Dask scheduler at {address} has no workers; waiting up to {WORKERLESS_SECONDS} s")
-        elif time.monotonic() > self._workerless_since + WORKERLESS_SECONDS:
+                self.notify(f"the Dask scheduler at {address} has no workers; waiting up to {self._worker_timeout:g} s")
+        elif time.monotonic() > self._workerless_since + self._worker_timeout:
             raise JobError(
-                f"The Dask scheduler at {address} has had no workers for {WORKERLESS_SECONDS} seconds. Completed work "
-                f"is kept: start workers with `dask worker {address} --nthreads 1`, then run the same command again to "
+                f"The Dask scheduler at {address} has had no workers for {self._worker_timeout:g} seconds. "
+                f"Completed work is kept: start workers with `dask worker {address} --nthreads 1`, then run the same command again to "
                 "resume."
             )
 

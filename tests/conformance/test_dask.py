@@ -333,7 +333,6 @@ def test_scheduler_that_exits_is_an_error():
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(dask_executor, "WORKERLESS_SECONDS", 2)
     monkeypatch.setattr(dask_executor, "POLL_SECONDS", 0.2)
 
 
@@ -346,15 +345,15 @@ def test_attached_scheduler_without_workers_is_reported_and_then_an_error():
         distributed.LocalCluster(
             n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
-        DaskExecutor(address=cluster.scheduler_address) as executor,
+        DaskExecutor(address=cluster.scheduler_address, worker_timeout=2) as executor,
     ):
         notes = []
         executor.notify = notes.append
+        executor.start()
         with pytest.raises(JobError, match=INSTRUCTION):
-            executor.start()
+            executor.map(tasks.square, [3])
         assert notes == [f"the Dask scheduler at {cluster.scheduler_address} has no workers; waiting up to 2 s"]
         cluster.scale(1)
-        executor.start()
         assert executor.map(tasks.square, [3]) == [9]
 
 
@@ -364,7 +363,7 @@ def test_departure_of_the_last_worker_is_reported_and_then_an_error():
         distributed.LocalCluster(
             n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
-        DaskExecutor(address=cluster.scheduler_address) as executor,
+        DaskExecutor(address=cluster.scheduler_address, worker_timeout=2) as executor,
     ):
         notes = []
         executor.notify = notes.append
@@ -445,6 +444,6 @@ def test_real_worker_that_does_not_fit_is_named_in_one_message(tmp_path, differe
     ):
         try:
             with pytest.raises(SettingsError, match=message):
-                executor.start()
+                executor.map(tasks.square, [3])
         finally:
             worker.kill()

@@ -40,6 +40,7 @@ __all__ = ["check_versions", "open_client", "open_executor", "run_job"]
 
 # Must be the same on both sides. Dask compares its own versions again on connecting.
 MATCHED = ("cloudpickle", "dask", "distributed", "openvino")
+WORKER_SECONDS = 1800  # an instance may take 15 minutes to start, and Spot has none at times
 # The Python that runs here, and the glibc of Amazon Linux 2023.
 NODE = Release("none", "none", None, f"{sys.version_info.major}.{sys.version_info.minor}", (2, 34))
 
@@ -87,7 +88,7 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
     notify(f"starting {name}; it shuts down with the job, or after {settings.idle_minutes} idle minutes")
     with open_client(settings, name=name, bucket=bucket, staged=staged, account=account) as client:
-        yield DaskExecutor(client=client)
+        yield DaskExecutor(client=client, worker_timeout=WORKER_SECONDS)
 
 
 @contextmanager
