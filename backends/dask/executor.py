@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -209,7 +210,7 @@ class DaskExecutor(Executor):
             return fit(features, rows, components)
 
     def start(self) -> None:
-        """Connect, and wait for all workers that this executor starts."""
+        """Connect, and wait for all workers that this executor starts, or for one of a running cluster."""
         self._wait_for_workers(self._workers)
 
     def close(self) -> None:
@@ -233,32 +234,35 @@ class DaskExecutor(Executor):
         return self._launched.failure if self._launched is not None else None
 
     def _wait_for_workers(self, count: int) -> None:
-        """Wait for `count` workers that this executor starts. A running cluster may start some for its first tasks."""
+        """Wait for `count` workers that this executor starts, or for one of a running cluster, and check it."""
+        if self._checked:
+            return
         deadline = time.monotonic() + START_SECONDS
-        self._workerless_since = None
-        self._check_workers()
-        while (workers := len(self._threads())) < count:
+        # A cluster that grows with its load starts workers for a task only; this one needs no package.
+        task = None if self._workers else self._client.submit(os.getpid, pure=False)
+        while (workers := len(self._threads())) < max(count, 1):
             self._check_workers()
-            if time.monotonic() > deadline:
+            if self._workers and time.monotonic() > deadline:
                 raise JobError(f"{workers} of {count} Dask workers started within {START_SECONDS} seconds.")
             try:
-                self._client.wait_for_workers(count, timeout=POLL_SECONDS)
+                self._client.wait_for_workers(max(count, 1), timeout=POLL_SECONDS)
             except TimeoutError:
                 continue
             except OSError as error:
                 raise self._failure() or _lost(error) from error
+        if task is not None:
+            from backends.dask.cluster import check_workers
+
+            check_workers(self._client)
+            task.release()
+        self._checked = count == self._workers
 
     def _check_workers(self) -> None:
-        """Raise if the cluster failed, or if its workers do not fit or have been missing for a while."""
+        """Raise if the cluster of this executor failed, or if there have been no workers for a while."""
         if (failure := self._failure()) is not None:
             raise failure
         if self._threads():
             self._workerless_since = None
-            if not (self._workers or self._checked):
-                from backends.dask.cluster import check_workers
-
-                check_workers(self._client)
-                self._checked = True
             return
         address = _address(self._client)
         if self._workerless_since is None:
@@ -266,10 +270,11 @@ class DaskExecutor(Executor):
             if not self._workers:
                 self.notify(f"the Dask scheduler at {address} has no workers; waiting up to {self._worker_timeout:g} s")
         elif time.monotonic() > self._workerless_since + self._worker_timeout:
+            self._workerless_since = None
             raise JobError(
-                f"The Dask scheduler at {address} has had no workers for {self._worker_timeout:g} seconds. "
-                f"Completed work is kept: start workers with `dask worker {address} --nthreads 1`, then run the same command again to "
-                "resume."
+                f"The Dask scheduler at {address} has had no workers for {self._worker_timeout:g} seconds. Completed "
+                f"work is kept: start workers with `dask worker {address} --nthreads 1`, then run the same command "
+                "again to resume."
             )
 
     @contextmanager

@@ -349,9 +349,8 @@ def test_attached_scheduler_without_workers_is_reported_and_then_an_error():
     ):
         notes = []
         executor.notify = notes.append
-        executor.start()
         with pytest.raises(JobError, match=INSTRUCTION):
-            executor.map(tasks.square, [3])
+            executor.start()
         assert notes == [f"the Dask scheduler at {cluster.scheduler_address} has no workers; waiting up to 2 s"]
         cluster.scale(1)
         assert executor.map(tasks.square, [3]) == [9]
