@@ -7,9 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from threadpoolctl import threadpool_limits
-
-from fruits.executor import Executor, Outcome, run_with_retries
+from fruits.executor import Executor, Outcome, one_thread, run_with_retries
 
 if TYPE_CHECKING:
     from typing import Self
@@ -64,8 +62,7 @@ class LocalExecutor(Executor):
         results: dict[int, Result] = {}
         unsubmitted = iter(range(len(items)))
         running: dict[Future[Outcome[Result]], int] = {}
-        # The thread limit is global to the process: a task that ends would lift it for the tasks still running.
-        with threadpool_limits(1), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
+        with one_thread(), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
             try:
                 while True:
                     for index in islice(unsubmitted, TASKS_PER_THREAD * self._workers - len(running)):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 import traceback
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -37,6 +39,7 @@ __all__ = [
     "Outcome",
     "check_executor",
     "native_solver",
+    "one_thread",
     "run_with_retries",
     "worker_loss_error",
 ]
@@ -223,6 +226,34 @@ class Outcome(Generic[Result]):
         return self.value  # type: ignore[return-value]
 
 
+_limit_lock = threading.Lock()
+_limit: threadpool_limits | None = None
+_limit_users = 0
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Limit linear algebra to one thread; the last of all overlapping users lifts the limit.
+
+    The limit is global to the process: lifted by the first task that ends, it would not hold for the others, and more
+    threads change the order of additions, hence the bits of the result. threadpoolctl lets only one living thread of a
+    process set it, the first that did: so an executor enters this context on the caller's thread, too.
+    """
+    global _limit, _limit_users
+    with _limit_lock:
+        if _limit is None:
+            _limit = threadpool_limits(1)
+        _limit_users += 1
+    try:
+        yield
+    finally:
+        with _limit_lock:
+            _limit_users -= 1
+            if _limit_users == 0:
+                _limit.restore_original_limits()
+                _limit = None
+
+
 def run_with_retries(
     task: Callable[[Item, Any], Result], item: Item, shared: Any, retries: int, losses: int = 0
 ) -> Outcome[Result]:
@@ -235,7 +266,7 @@ def run_with_retries(
     for retry in range(retries + 1):
         started = time.perf_counter()
         try:
-            with threadpool_limits(1):
+            with one_thread():
                 value = task(item, shared)
             return outcome(value=value, attempt=losses + retry + 1, seconds=time.perf_counter() - started)
         except InputError as error:

@@ -17,11 +17,12 @@ from pathlib import Path
 import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from backends.spark.gateway import JavaOutput, check_machine, check_master, launch, user_options
 from backends.spark.java import find_java
 from fruits.errors import JobError, SettingsError
+from fruits.subprocesses import import_folders
 from fruits.text import without_secrets
 
 __all__ = ["active_session", "is_lost", "start_session", "stop_session"]
@@ -34,6 +35,7 @@ THIS_MACHINE = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.authenticate": "true",  # with a random secret: loopback is open to every user of this machine
+    "spark.ui.killEnabled": "false",  # the page of the UI requires no secret
     "spark.python.daemon.module": "backends.spark.daemon",
 }
 
@@ -79,20 +81,22 @@ def start_session(
             f"PySpark {pyspark.__version__} needs distutils, which Python {sys.version_info[0]}.{sys.version_info[1]} "
             "does not include. Install it with: pip install setuptools."
         )
+    check_machine()
+    if master is not None:
+        check_master(master)
     host, _, port = (dashboard_address or "127.0.0.1:").rpartition(":")
     settings = _settings(workers, master, port, conf)
+    output = JavaOutput()
     with _environment(_variables(master, host, conf)), _own_interrupt():
         try:
-            # launch_gateway puts settings on Java's command line, which every user of this machine can read.
+            # The settings of the launch are on Java's command line, which every user of this machine can read.
             public = [
                 (name, value)
                 for name, value in settings.items()
                 if not SECRET.search(name) and without_secrets(value) == value
             ]
-            gateway = launch_gateway(SparkConf().setAll(public))
+            gateway = launch(SparkConf().setAll(public), output)
             context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
-            _silence(context)
-            return SparkSession(context)
         except Py4JJavaError as error:
             _end_java()
             raise SettingsError(
@@ -102,10 +106,18 @@ def start_session(
             ) from error
         except (Py4JError, RuntimeError, OSError) as error:
             _end_java()
+            if cause := output.cause():
+                raise SettingsError(
+                    f"Spark did not start on {settings['spark.master']}: {without_secrets(cause)}. Check the settings: "
+                    "conf in cluster.yaml, spark-defaults.conf, and the environment variables of Spark and Java."
+                ) from error
             raise JobError(
                 f"The Java process of Spark exited before it was ready: {error}. If it was killed, run the same "
                 "command again; otherwise check its settings, such as spark.driver.memory: conf in cluster.yaml."
             ) from error
+    output.release()
+    _silence(context)
+    return SparkSession(context)
 
 
 def _settings(workers: int, master: str | None, port: str, conf: Mapping[str, str]) -> dict[str, str]:
@@ -116,13 +128,13 @@ def _settings(workers: int, master: str | None, port: str, conf: Mapping[str, st
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
         "spark.python.worker.reuse": "true",
-        **{f"spark.executorEnv.{name}": "1" for name in ONE_THREAD},
+        # PYTHONSAFEPATH: workers do not import from the current folder, such as that of the images.
+        **{f"spark.executorEnv.{name}": "1" for name in (*ONE_THREAD, "PYTHONSAFEPATH")},
     }
-    java_options = [f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
+    java_options = [*user_options(), f'"-Dlog4j2.configurationFile={LOG_CONFIG.as_uri()}"']
     if master is None:
         settings |= THIS_MACHINE
-        # Workers import from the same folders as this process.
-        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+        settings["spark.executorEnv.PYTHONPATH"] = os.pathsep.join(import_folders())
         if port:
             settings |= {"spark.ui.enabled": "true", "spark.ui.port": port}
         java_options.append("-XX:TieredStopAtLevel=1")  # halves start-up: here Java only forwards calls to Python
@@ -158,7 +170,7 @@ def is_lost(session: SparkSession) -> bool:
     """Return True if the session cannot run jobs any more, for example because its Java process was killed."""
     try:
         return bool(session.sparkContext._jsc.sc().isStopped())
-    except (Py4JError, OSError):
+    except (Py4JError, OSError, AttributeError):  # AttributeError: the context has been stopped
         return True
 
 

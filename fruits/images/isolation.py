@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruits.images.decode import ImageError, decode
+from fruits.subprocesses import python_environment
 
 if TYPE_CHECKING:
     from typing import Self
@@ -93,7 +94,8 @@ class IsolatedDecoder:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fruits.images.isolation", str(self._cpu_seconds)],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+                env=python_environment(),
+                cwd="/",  # Python 3.10 imports from the current folder despite that environment
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

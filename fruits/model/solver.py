@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fruits.errors import DamageError, DatasetError
 from fruits.model.components import check_components, choose_components, fix_signs
+from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 
@@ -48,8 +48,7 @@ def solve(moments: Moments, components: int | float, *, network: Mapping[str, st
         raise DatasetError(f"no feature varies: all {moments.count:,} images are alike. Give images that differ.")
     inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=varies)
     covariance = moments.scatter / (moments.count - 1) * inverse[:, None] * inverse
-    with threadpool_limits(1):  # the number of threads changes the order of additions, and so the last bits
-        values, vectors = np.linalg.eigh(covariance)
+    values, vectors = eigh(covariance)
     values = np.ascontiguousarray(np.maximum(values[::-1], 0.0))  # rounding can make the smallest ones negative
     kept = choose_components(values / values.sum(), components, moments.count)
     return ScaledPCA(

@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -65,6 +68,38 @@ def test_linear_algebra_uses_one_thread_in_a_task():
         pools = run_with_retries(lambda item, shared: threadpool_info(), 1, None, 0).result()
     assert pools
     assert {pool["num_threads"] for pool in pools} == {1}
+
+
+@pytest.mark.parametrize("controlled", [False, True], ids=["", "main thread controls the limit"])
+def test_linear_algebra_uses_one_thread_until_the_last_of_overlapping_maps_ends(controlled):
+    import numpy as np
+
+    assert np.linalg.norm([3.0, 4.0]) == 5  # loads numpy's library
+    threads = lambda: {pool["num_threads"] for pool in threadpool_info()}  # noqa: E731
+    before = threads()
+    if controlled:
+        with threadpool_limits(2):
+            pass
+    other_runs, this_ended = threading.Event(), threading.Event()
+
+    def wait(item, shared):
+        other_runs.set()
+        assert this_ended.wait(10)
+        return threads()
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def this(item, shared):
+            running = pool.submit(LocalExecutor().map, wait, [1])
+            assert other_runs.wait(10)
+            return running, threads()
+
+        ((other, here),) = LocalExecutor().map(this, [1])
+        this_ended.set()
+        assert here == {1}
+        assert other.result() == [{1}]
+    LocalExecutor().map(lambda *_: None, [1])  # the limit is lifted by the thread that set it
+    assert threads() == before
 
 
 def test_backend_without_estimators_is_not_a_native_solver():

@@ -5,7 +5,7 @@ set -Eeuo pipefail
 trap 'shutdown -h now' EXIT
 
 work=$(mktemp -d)
-export AWS_DEFAULT_REGION=@REGION@ HOME=$work OMP_NUM_THREADS=1
+export AWS_DEFAULT_REGION=@REGION@ HOME=$work OMP_NUM_THREADS=1 PYTHONSAFEPATH=1
 command -v python@PYTHON@ >/dev/null || dnf install --quiet --assumeyes python@PYTHON@ # from the AWS repository in S3
 aws s3 cp --quiet @BOOTSTRAP@ "$work/bootstrap.sh"
 bash "$work/bootstrap.sh" @WHEELHOUSE@ /opt/fruits python@PYTHON@

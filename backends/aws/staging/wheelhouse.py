@@ -161,7 +161,7 @@ def _checkout(installed: Distribution) -> Path | None:
 
 
 def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
     if done.returncode != 0:
         raise SettingsError(

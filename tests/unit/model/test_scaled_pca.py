@@ -1,14 +1,21 @@
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from threadpoolctl import threadpool_limits
 
-from fruits.errors import DamageError, DatasetError, ModelError, SettingsError
+from fruits.errors import DamageError, DatasetError, JobError, ModelError, SettingsError
 from fruits.model.components import choose_components, fix_signs
+from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
@@ -28,6 +35,39 @@ def features():
 @pytest.fixture
 def model(features):
     return solve(Moments.from_features(features), 5, network={"backbone": "MobileNetV2"})
+
+
+def test_concurrent_solves_give_the_bits_of_a_single_one(features):
+    moments = [Moments.from_features(features[:n]) for n in (40, 50, 60)]
+    alone = [solve(m, 5).digest() for m in moments]
+    with threadpool_limits(2), ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(lambda m: solve(m, 5).digest(), moments * 4))
+    assert together == alone * 4
+
+
+@pytest.mark.parametrize("kernel", ["Haswell", "SkylakeX", "Zen", "Nehalem"])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_eigenvectors_have_the_same_bits_with_every_kernel_and_number_of_threads(kernel, threads, tmp_path):
+    matrix = np.cov(np.random.default_rng(3).standard_normal((900, 300)), rowvar=False)
+    np.save(tmp_path / "matrix.npy", matrix)
+    program = (
+        "import sys, hashlib, numpy as np; from fruits.model.eigh import eigh; "
+        "print(hashlib.sha256(b''.join(a.tobytes() for a in eigh(np.load(sys.argv[1])))).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "matrix.npy"],
+        env=os.environ | {"OPENBLAS_CORETYPE": kernel, "OPENBLAS_NUM_THREADS": threads},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == hashlib.sha256(b"".join(array.tobytes() for array in eigh(matrix))).hexdigest()
+
+
+def test_failed_solver_process_is_an_error(monkeypatch):
+    monkeypatch.setattr("fruits.model.eigh.__file__", "/nowhere/eigh.py")
+    with pytest.raises(JobError, match=r"exit code 2: .*/nowhere/eigh\.py.*run the same command again"):
+        eigh(np.eye(3))
 
 
 def test_scores_equal_those_of_a_singular_value_decomposition(features, model):
