@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,46 +14,19 @@ from tests.conformance.test_crashes import CRASHING_DECODER, ROOT, SECONDS, imag
 
 __all__ = ["images"]
 
-NAMES = [
-    *(
-        "fruits",
-        "backends",
-        "tests",
-        "numpy",
-        "pandas",
-        "pyarrow",
-        "PIL",
-        "dask",
-        "distributed",
-        "tornado",
-        "cloudpickle",
-    ),
-    *("pyspark", "py4j", "psutil", "yaml", "cryptography", "threadpoolctl", "openvino", "orjson", "fsspec"),
-    *(
-        "numbers",
-        "types",
-        "json",
-        "random",
-        "typing",
-        "signal",
-        "queue",
-        "socket",
-        "struct",
-        "enum",
-        "re",
-        "copy",
-        "ssl",
-    ),
-    *("abc", "io", "os", "site", "runpy", "threading", "traceback", "inspect", "ast", "token", "secrets", "platform"),
-    *("pickle", "selectors", "logging", "decimal", "calendar", "sitecustomize", "usercustomize", "string", "code"),
-]
+NAMES = """
+    fruits backends tests numpy pandas pyarrow PIL dask distributed tornado cloudpickle pyspark py4j psutil yaml openvino
+    cryptography threadpoolctl orjson fsspec numbers types json random typing signal queue socket struct enum re copy ssl
+    abc io os site runpy threading traceback inspect ast token secrets platform pickle selectors logging decimal calendar
+    sitecustomize usercustomize string code multiprocessing subprocess asyncio tempfile
+""".split()
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     """A folder of modules and packages that record their import, and its record."""
     folder, record = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("record") / "imports"
-    source = f"import sys\nopen({str(record)!r}, 'a').write(__file__ + ' ' + ' '.join(sys.argv) + chr(10))\nraise SystemExit(77)\n"
+    source = f"open({str(record)!r}, 'a').write(__file__ + chr(10))\nraise SystemExit(77)\n"
     for number, name in enumerate(NAMES):
         if number % 2:
             (folder / name).mkdir()
@@ -113,7 +85,7 @@ def test_modules_of_the_hostile_folder_record_their_import(hostile, tmp_path):
     folder, record = hostile
     done = subprocess.run([sys.executable, "-m", "calendar"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 77
-    assert str(Path(folder, "calendar")) in record.read_text()
+    assert str(folder) in record.read_text()
     record.unlink()
 
 
