@@ -15,10 +15,11 @@ from tests.conformance.test_crashes import CRASHING_DECODER, ROOT, SECONDS, imag
 __all__ = ["images"]
 
 NAMES = """
-    fruits backends tests numpy pandas pyarrow PIL dask distributed tornado cloudpickle pyspark py4j psutil yaml openvino
-    cryptography threadpoolctl orjson fsspec numbers types json random typing signal queue socket struct enum re copy ssl
-    abc io os site runpy threading traceback inspect ast token secrets platform pickle selectors logging decimal calendar
-    sitecustomize usercustomize string code multiprocessing subprocess asyncio tempfile
+    fruits backends tests numpy pandas pyarrow PIL dask distributed tornado cloudpickle pyspark py4j psutil yaml
+    openvino cryptography threadpoolctl orjson fsspec numbers types json random typing signal queue socket
+    struct enum re copy ssl abc io os site runpy threading traceback inspect ast token secrets platform pickle
+    selectors logging decimal calendar sitecustomize usercustomize string code multiprocessing subprocess
+    asyncio tempfile
 """.split()
 
 
