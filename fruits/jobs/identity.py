@@ -1,59 +1,113 @@
-"""The identity of a job: the settings, stored in its commits, that determine every bit of its output."""
+"""The identity of a job: the settings, stored in its commits, that determine every bit of its output.
+
+A part of it is the identity of the features: the network, the decoding, and a fingerprint of the numbers that the
+machine computes. Jobs with equal identities of features can use each other's features. The partitions and the backend
+are in neither.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from fruits.errors import FruitsError, OutputError
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Plan, changes
 from fruits.jobs.job import Job
+from fruits.jobs.stored import StoredJob
+from fruits.model.fingerprint import numeric_fingerprint, solver_fingerprint
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork
+from fruits.plan.changes import describe_changes
+from fruits.plan.pages import ImageList
 from fruits.storage.commits import Commit
 from fruits.storage.folder import Folder
 from fruits.text import brief, utf8, without_secrets
 
-__all__ = ["check_same", "describe", "is_same", "stored_plan", "versions"]
+__all__ = ["check_same", "describe", "feature_identity", "is_extension", "is_same", "is_update", "versions"]
 
-SCHEMA = "fruits.job/1"
+SCHEMA = "fruits.job/2"
+EXTENDED = {"command", "format", "columns"}  # settings in which a run differs from the fit that it continues
+UPDATE = ", or `update` to bring it to the current images"
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
-def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: ScaledPCA | None) -> dict[str, object]:
-    """Return the identity of a job: everything that determines its output, and thus not the backend."""
-    identity: dict[str, object] = {
-        "schema": SCHEMA,
-        "command": command,
-        "images": without_secrets(Folder.at(job.images).address),
-        "limit": job.limit,
-        "follow_links": job.follow_links,
-        **({"sample": job.sample, "seed": job.seed} if job.sample is not None else {}),
-        **({"include_hidden": True} if job.include_hidden else {}),
-        "plan": dataclasses.asdict(plan),
+def feature_identity(network: NeuralNetwork) -> dict[str, Any]:
+    """Return the identity of the features that a network computes on machines like this one."""
+    return {
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
+        "fingerprint": numeric_fingerprint(network.load()),
+        "versions": {"pillow": importlib.metadata.version("pillow"), "engine": network.package},
     }
+
+
+def describe(
+    command: str,
+    job: Job,
+    images: ImageList,
+    features: Mapping[str, Any],
+    model: ScaledPCA | None,
+    source: StoredJob | None = None,
+) -> dict[str, Any]:
+    """Return the identity of a job: everything that determines its output, and thus neither backend nor partitions.
+
+    Parameters
+    ----------
+    command : {"fit", "run", "transform"}
+    job : Job
+    images : ImageList
+    features : mapping
+        The identity of the features.
+    model : ScaledPCA or None
+        The fitted model of a transform.
+    source : StoredJob, optional
+        The job whose stored features are used.
+    """
+    identity: dict[str, Any] = {"schema": SCHEMA, "command": command}
+    if source is None:
+        identity |= {
+            "images": without_secrets(Folder.at(job.images).address),
+            "limit": job.limit,
+            "follow_links": job.follow_links,
+            **({"sample": job.sample, "seed": job.seed} if job.sample is not None else {}),
+            **({"include_hidden": True} if job.include_hidden else {}),
+        }
+    else:
+        identity |= {"source": without_secrets(source.owned.folder.address)}
+    identity |= {"list": asdict(images), "features": dict(features)}
     if model is None:
-        identity |= {"components": job.components, "solver": job.solver}
+        identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
     else:
         identity |= {"model": model.digest()}
     if command != "fit":
         identity |= {"format": job.format, "columns": list(job.columns)}
-    identity["versions"] = versions() | {"engine": network.package}
+    identity["versions"] = versions()
     return identity
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that turn images into numbers, except the network's engine."""
-    return {name: importlib.metadata.version(name) for name in ("fruits", "numpy", "pillow")}
+    """Return the versions of the packages that turn features into a model and rows."""
+    return {name: importlib.metadata.version(name) for name in ("fruits", "numpy")}
 
 
-def is_same(stored: dict[str, object], requested: dict[str, object]) -> bool:
+def is_same(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
     """Return whether a stored identity equals the requested one."""
     return not any(_differences(stored, utf8(requested)))
+
+
+def is_extension(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
+    """Return whether the requested job is a run that continues a stored fit."""
+    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))}
+    return stored.get("command") == "fit" and requested["command"] == "run" and changed <= EXTENDED
+
+
+def is_update(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
+    """Return whether the requested job differs from the stored one in the list of images, and as an extension may."""
+    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))} - {"list"}
+    if stored.get("command") == "fit" and requested["command"] == "run":
+        changed -= EXTENDED
+    return not changed
 
 
 def check_same(out: Folder, current: Commit, requested: dict[str, object], images: Iterable[ImageEntry]) -> None:
@@ -73,8 +127,8 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
         keys = {key for key, _, _ in differences}
         changed = ""
         if keys & {"images", "limit", "sample", "seed", "follow_links", "include_hidden"}:  # these imply another plan
-            differences = [each for each in differences if each[0] not in ("plan.images", "plan.digest")]
-        elif "plan.digest" in keys:
+            differences = [each for each in differences if each[0] not in ("list.images", "list.digest")]
+        elif "list.digest" in keys:
             changed = _changes(out, current, images)
         lines = "".join(
             f"\n  {brief(key)}: {_value(old)} stored, {_value(new)} requested" for key, old, new in differences[:SHOWN]
@@ -83,26 +137,8 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
             lines += f"\n  and {len(differences) - SHOWN} more"
         raise OutputError(
             f"{out.address} contains another job:{lines}{changed}\n"
-            "Give another `out`, or `overwrite` to replace that job."
+            f"Give another `out`, or `overwrite` to replace that job{UPDATE * (keys <= {'list.digest', 'list.images'})}."
         )
-
-
-def stored_plan(out: Folder, identity: dict[str, Any]) -> Plan:
-    """Return the plan in the identity of a folder.
-
-    Raises
-    ------
-    OutputError
-        The identity contains no valid plan.
-    """
-    plan = identity.get("plan")
-    match plan:
-        case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
-            if images >= 0 and size >= 1 and not others:
-                return Plan(images, size, digest)
-    raise OutputError(
-        f"{out.address} is corrupt: the plan in its commit is {brief(plan)}. Use `overwrite` to start over."
-    )
 
 
 def _value(value: object) -> str:
@@ -114,7 +150,7 @@ def _value(value: object) -> str:
 
 def _changes(out: Folder, current: Commit, images: Iterable[ImageEntry]) -> str:
     try:
-        return f"\n  changed images: {changes(out / 'plan', current.owner, stored_plan(out, current.job), images)}"
+        return f"\n  changed images: {describe_changes(StoredJob.load(out, current).images(), images)}"
     except (OSError, FruitsError):  # the stored plan is corrupt; the other differences suffice
         return ""
 

@@ -1,35 +1,50 @@
-"""The output of a job: claim a folder for a new job, resume an unfinished one, or refuse.
+"""The output of a job: claim a folder for a new job, resume an unfinished one, update a finished one, or refuse.
 
 The last commit of a folder names the job that owns it; see :mod:`fruits.storage.commits`. A new job claims a folder
-with a commit before it writes anything else there.
+with a commit before it writes anything else there. If the features of its predecessor have the same identity, they are
+used again: the plan of the new job names the partitions that keep their parts, and those that are merged with changes.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from fruits.errors import DatasetError, OutputError, SettingsError
+from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError
 from fruits.images.listing import ImageEntry, Listing
-from fruits.images.plan import Plan, make_plan
-from fruits.jobs.identity import check_same, describe, is_same, stored_plan
+from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import Job
 from fruits.jobs.stages import StageRunner
+from fruits.jobs.stored import StoredJob
 from fruits.model.components import check_components
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone
-from fruits.network.featurizer import NeuralNetwork
+from fruits.plan.changes import Changes, updated_partitions
+from fruits.plan.pages import ImageList, decode_images, write_list
+from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
 from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, Manifest, checksum, read_part
-from fruits.storage.commits import COMMITS, OLD_JOB, Commit, OwnedFolder, claim, last_commit, last_number, owner_in
+from fruits.storage.commits import (
+    COMMITS,
+    OLD_JOB,
+    Commit,
+    OwnedFolder,
+    claim,
+    last_commit,
+    last_number,
+    owner_in,
+    read_commit,
+)
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["FOLDERS", "Output", "open_output"]
 
-FOLDERS = ("plan", "rejects", "features", "moments", "model", "rows", MANIFEST)
+FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
 LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
+TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,55 +53,93 @@ class Output:
 
     Attributes
     ----------
-    owned : OwnedFolder
-        The folder, as its owner.
-    commit : Commit
-        The last commit of the job.
-    plan : Plan
-        The partitions of the images.
-    manifest : Manifest
-        The checksums of the parts that earlier commands wrote.
+    job : StoredJob
+        The job in the folder: its commit, its plan, and the checksums of the parts that are stored.
+    features : StoredJob
+        The job whose folder contains the features: `job`, or another one whose output is the source.
     fresh : bool
         Whether this command starts the job; False if it resumes one.
+    base : StoredJob, optional
+        The predecessor whose features are used again.
     labels : int or None
-        The number of labels of the images; None if nothing was listed (``keep_plan``).
+        The number of labels of the images; None if nothing was listed (``keep_plan``, or a source with features).
     skipped : dict of str to int, or None
         The number of files that the listing skipped, by kind; None if nothing was listed.
     """
 
-    owned: OwnedFolder
-    commit: Commit
-    plan: Plan
-    manifest: Manifest
+    job: StoredJob
+    features: StoredJob
     fresh: bool
+    base: StoredJob | None = None
     labels: int | None = None
     skipped: dict[str, int] | None = None
 
     @property
+    def owned(self) -> OwnedFolder:
+        """The output folder, as the job owns it."""
+        return self.job.owned
+
+    @property
     def folder(self) -> Folder:
         """The output folder."""
-        return self.owned.folder
+        return self.job.owned.folder
 
-    def plan_checksum(self, index: int) -> bytes:
-        """Return the SHA-256 of a plan file."""
-        return bytes.fromhex(self.commit.files[self.owned.part("plan", index, "parquet")])
+    @property
+    def commit(self) -> Commit:
+        """The last commit of the job."""
+        return self.job.commit
+
+    @property
+    def plan(self) -> Plan:
+        """The list of images and its partitions."""
+        return self.job.plan
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the features are those of another output."""
+        return self.features is not self.job
 
     def subfolders(self) -> list[str]:
         """Return the folders of the parts, with one for each level of the moments; the empty string is the root."""
-        levels = [f"moments/{name}" for name in (self.folder / "moments").names()]
+        levels = [f"moments/{name}" for name in (self.folder / "moments").names() if "." not in name]
         return ["", *FOLDERS, *levels]
 
 
-def open_output(command: str, job: Job, network: NeuralNetwork, model: ScaledPCA | None, runner: StageRunner) -> Output:
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The parts of a command that opening an output depends on."""
+
+    command: str
+    job: Job
+    features: Mapping[str, Any]
+    model: ScaledPCA | None
+    source: StoredJob | None
+    runner: StageRunner
+
+    def identity(self, images: ImageList) -> dict[str, Any]:
+        return describe(self.command, self.job, images, self.features, self.model, self.source)
+
+
+def open_output(
+    command: str,
+    job: Job,
+    features: Mapping[str, Any],
+    model: ScaledPCA | None,
+    source: StoredJob | None,
+    runner: StageRunner,
+) -> Output:
     """List and plan the images, and return the output, new or resumed.
 
     Parameters
     ----------
     command : {"fit", "run", "transform"}
     job : Job
-    network : NeuralNetwork
+    features : mapping
+        The identity of the features.
     model : ScaledPCA or None
         The fitted model of a transform.
+    source : StoredJob or None
+        The job whose features are used, if the images are an output.
     runner : StageRunner
         Reports the listing.
 
@@ -97,15 +150,22 @@ def open_output(command: str, job: Job, network: NeuralNetwork, model: ScaledPCA
     OutputError
         The output folder cannot be written, or contains another job or other files.
     SettingsError
-        ``keep_plan`` without a stored plan, or more components than the images allow.
+        ``keep_plan`` without a stored plan, another partition size than that of the stored plan, or more components
+        than the images allow.
     """
+    request = _Request(command, job, features, model, source, runner)
     out = Folder.at(job.out)
     out.check()
     current = _current(out, job)
     if job.keep_plan:
-        return _resume_kept_plan(command, job, network, model, out, current)
+        return _resume_kept_plan(request, out, current)
     with tempfile.TemporaryDirectory(prefix="fruits-plan-") as temporary:
-        spool = _PlanSpool(Path(temporary))
+        spool = _PageSpool(Path(temporary))
+        if source is not None:
+            _check_images(request, source.plan.images, "")
+            for name, known in source.page_checksums(0, source.plan.images):
+                spool.write(name, read_part(source.owned.folder, name, known))
+            return _claim_or_resume(request, out, current, source.plan.list, spool, ())
         listing = Listing(
             job.images,
             limit=job.limit,
@@ -115,16 +175,12 @@ def open_output(command: str, job: Job, network: NeuralNetwork, model: ScaledPCA
             include_hidden=job.include_hidden,
         )
         with runner.timed("listing") as advance:
-            plan = make_plan(_counted(listing, advance), job.partition_size, spool)
-        _check_plan(command, job, plan, listing)
+            images = write_list(_counted(listing, advance), spool)
+        _check_images(request, images.images, "".join(f"\n  {line}" for line in listing.describe_skipped()))
         for line in listing.describe_skipped():
             runner.progress.note(f"skipped {line}")
-        identity = describe(command, job, plan, network, model)
-        commit, fresh = _claim_or_resume(out, job, current, identity, spool.checksums, listing)
-        output = _opened(out, commit, plan, fresh=fresh, labels=listing.labels, skipped=dict(listing.skipped))
-        for part in spool.store(output):
-            runner.progress.event("damage", f"corrupt: {part}; regenerating", parts=[str(part)])
-    return output
+        output = _claim_or_resume(request, out, current, images, spool, listing)
+        return replace(output, labels=listing.labels, skipped=dict(listing.skipped))
 
 
 def _current(out: Folder, job: Job) -> Commit | None:
@@ -163,96 +219,236 @@ def _current(out: Folder, job: Job) -> Commit | None:
 
 
 def _claim_or_resume(
+    request: _Request,
     out: Folder,
-    job: Job,
     current: Commit | None,
-    identity: dict[str, object],
-    plan_files: Mapping[str, str],
-    listing: Listing,
-) -> tuple[Commit, bool]:
-    """Return a commit of the requested job, and whether this command created it."""
+    images: ImageList,
+    spool: _PageSpool,
+    listing: Iterable[ImageEntry],
+) -> Output:
+    """Return the output of the requested job, which this command starts or resumes."""
+    job, identity = request.job, request.identity(images)
     while True:
         if current is not None and is_same(current.job, identity) and not (job.overwrite and current.complete):
-            return current, False
-        if current is not None and not job.overwrite:
+            return _resume(request, out, current, images, spool)
+        continues = current is not None and (
+            is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
+        )
+        if current is not None and not job.overwrite and not continues:
             check_same(out, current, identity, listing)
-        claimed = claim(out, identity, plan_files, (current.number if current is not None else 0) + 1)
+        base = _base(out, current, identity) if current is not None else None
+        plan = _new_plan(request, images, base, spool)
+        files = {"plan/partitions-{owner}.parquet": checksum(plan.encode()).hex()}
+        claimed = claim(
+            out,
+            identity,
+            files,
+            (current.number if current is not None else 0) + 1,
+            partition_size=plan.partition_size,
+            base=base.commit.number if base is not None else 0,
+        )
         if claimed is not None:
-            return claimed, True
+            return _start(request, out, claimed, plan, base, spool)
         current = last_commit(out)  # a twin, another slice, or another job was faster
 
 
-def _resume_kept_plan(
-    command: str, job: Job, network: NeuralNetwork, model: ScaledPCA | None, out: Folder, current: Commit | None
-) -> Output:
-    """Return the output of a job that is resumed without listing its images."""
-    if current is None:
-        raise SettingsError(f"`keep_plan`: {job.out} contains no job yet. Leave it out for the first command.")
-    plan = replace(stored_plan(out, current.job), partition_size=job.partition_size)
-    check_same(out, current, describe(command, job, plan, network, model), ())
-    return _opened(out, current, plan, fresh=False)
+def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJob | None:
+    """Return the current job of a folder if its features can be used again."""
+    same = all(current.job.get(key) == identity.get(key) for key in ("images", "source", "features"))
+    if not same or not current.owner:
+        return None
+    try:
+        stored = StoredJob.load(out, current)
+    except DamageError:
+        return None
+    return stored if stored.has_features else None
 
 
-def _opened(
-    out: Folder,
-    commit: Commit,
-    plan: Plan,
-    *,
-    fresh: bool,
-    labels: int | None = None,
-    skipped: dict[str, int] | None = None,
+def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: _PageSpool) -> Plan:
+    """Return the plan of a new job; where features are stored already, their partitions stay."""
+    job, size = request.job, request.job.partition_size
+    if request.source is not None:
+        source = request.source
+        partitions = tuple(
+            Partition(each.index, each.start, each.images, each.owner or source.owned.owner)
+            for each in source.plan.partitions
+        )
+        return Plan(images, source.plan.partition_size, partitions, spool.checksums)
+    if base is None:
+        size = size or default_size(images.images, request.runner.executor.parallelism)
+        return Plan(images, size, even_partitions(images.images, size), spool.checksums)
+    _check_partition_size(job, base.plan.partition_size)
+    partitions, changes = updated_partitions(
+        base.plan, base.owned.owner, base.images(), spool.images(images), _can_be_kept(base)
+    )
+    request.runner.progress.note(_describe(changes, partitions))
+    return Plan(images, base.plan.partition_size, partitions, spool.checksums)
+
+
+def _can_be_kept(base: StoredJob) -> Callable[[Partition], bool]:
+    """Return the function that tells which partitions of a job keep their features.
+
+    A partition is computed again if an image in it might be readable now: its version does not change with its access
+    rights.
+    """
+    retried: set[int] = set()
+    if base.commit.complete:
+        retried = {index for index, report in base.accounts().items() if TRANSIENT & report.rejects.keys()}
+    return lambda partition: partition.index not in retried and base.is_finished(partition)
+
+
+def _describe(changes: Changes, partitions: Sequence[Partition]) -> str:
+    kept = sum(bool(partition.owner) for partition in partitions)
+    return (
+        f"{changes.added:,} images added, {changes.changed:,} changed, {changes.deleted:,} deleted since the stored "
+        f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
+    )
+
+
+def _start(
+    request: _Request, out: Folder, commit: Commit, plan: Plan, base: StoredJob | None, spool: _PageSpool
 ) -> Output:
-    """Return an output after removing the files of other jobs."""
+    """Return the output of a job that has just claimed its folder."""
     owned = OwnedFolder(out, commit.owner, commit.number)
-    manifest = Manifest(owned) if fresh else Manifest.load(owned)
-    output = Output(owned, commit, plan, manifest, fresh, labels, skipped)
-    for folder in output.subfolders():
-        owned.remove_foreign(folder)
+    manifest = Manifest(owned)
+    job = StoredJob(owned, commit, plan, manifest)
+    if base is not None:
+        adopted = [partition for partition in plan.partitions if partition.owner]
+        names = [name for each in adopted for name in (job.features_name(each), job.rejects_name(each))]
+        manifest.add({name: known for name in names if (known := base.manifest.get(name)) is not None})
+    output = Output(job, request.source or job, True, base)
+    _remove_foreign(output)
+    owned.write(owned.name("plan/partitions", "parquet"), plan.encode())
+    spool.store(owned)
     return output
 
 
-def _check_plan(command: str, job: Job, plan: Plan, listing: Listing) -> None:
+def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, spool: _PageSpool) -> Output:
+    """Return the output of a job that an earlier command started; restore corrupt files of its plan."""
+    _check_partition_size(request.job, commit.partition_size)
+    progress = request.runner.progress
+    owned = OwnedFolder(out, commit.owner, commit.number)
+    try:
+        job = StoredJob.load(out, commit)
+    except DamageError as error:
+        progress.event("damage", f"corrupt: {error}; regenerating", parts=[str(error)])
+        partitions = even_partitions(images.images, commit.partition_size)
+        plan = Plan(images, commit.partition_size, partitions, spool.checksums)
+        name = owned.name("plan/partitions", "parquet")
+        if checksum(plan.encode()).hex() != commit.files.get(name):
+            raise
+        owned.write(name, plan.encode())
+        job = StoredJob.load(out, commit)
+    output = Output(job, request.source or job, False, _stored_base(out, commit))
+    _remove_foreign(output)
+    for part in spool.restore(owned):
+        progress.event("damage", f"corrupt: {part}; regenerating", parts=[str(part)])
+    return output
+
+
+def _stored_base(out: Folder, commit: Commit) -> StoredJob | None:
+    """Return the predecessor of an unfinished job; None if it has none, or its files are damaged."""
+    try:
+        return StoredJob.load(out, read_commit(out, commit.base)) if commit.base else None
+    except (JobError, OutputError, FileNotFoundError):
+        return None
+
+
+def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) -> Output:
+    """Return the output of a job that is resumed without listing its images."""
+    if current is None:
+        raise SettingsError(f"`keep_plan`: {request.job.out} contains no job yet. Leave it out for the first command.")
+    stored = StoredJob.load(out, current)
+    check_same(out, current, request.identity(stored.plan.list), ())
+    _check_partition_size(request.job, current.partition_size)
+    output = Output(stored, request.source or stored, False, _stored_base(out, current))
+    _remove_foreign(output)
+    return output
+
+
+def _check_partition_size(job: Job, stored: int) -> None:
+    if job.partition_size not in (None, stored):
+        raise OutputError(
+            f"`partition_size` = {job.partition_size}: {job.out} is stored in partitions of {stored}, and keeps them. "
+            "Leave `partition_size` out, or give another `out`. No result depends on it."
+        )
+
+
+def _remove_foreign(output: Output) -> None:
+    """Remove the files of other jobs, except those that this one uses."""
+    owned, base = output.owned, output.base
+    kept = set()
+    if not output.has_source:
+        for each in output.plan.partitions:
+            kept |= {output.job.features_name(each), output.job.rejects_name(each)}
+            if each.stored is not None:
+                kept.add(owned.part("features", each.stored.index, "parquet", each.stored.owner))
+    if base is not None:
+        kept |= {base.owned.name("plan/partitions", "parquet"), base.owned.name("plan/accounts", "parquet")}
+        kept |= {base.owned.name("moments/total", "safetensors"), *base.page_names()}
+
+    def keep(name: str) -> bool:
+        return name in kept or (base is not None and name.startswith(f"{MANIFEST}/") and owner_in(name) == base.owned.owner)
+
+    for folder in output.subfolders():
+        owned.remove_foreign(folder, keep)
+
+
+def _check_images(request: _Request, images: int, skipped: str) -> None:
     """Raise, before anything starts, if the job cannot succeed."""
-    if plan.images == 0:
-        skipped = "".join(f"\n  {line}" for line in listing.describe_skipped())
+    job = request.job
+    if images == 0:
         raise DatasetError(
             f"{job.images}: no image found. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, TIFF or GIF images. "
             f"{'Skipped:' if skipped else 'The folder is empty.'}{skipped}"
         )
-    if command != "transform":
-        features = backbone(job.backbone or "MobileNetV2").features
-        check_components(job.components, plan.images, features)
+    if request.command != "transform":
+        check_components(job.components, images, backbone(request.features["network"]["backbone"]).features)
 
 
-class _PlanSpool:
-    """The files of a plan on the local disk, until the output is claimed.
+class _PageSpool:
+    """The pages of a list on the local disk, until the output is claimed.
 
-    A plan has 20 to 30 bytes an image. Nothing is written to the output before its owner, and thus the listing, is
+    A page has 20 to 30 bytes an image. Nothing is written to the output before its owner, and thus the listing, is
     known.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.checksums: dict[str, str] = {}
         self._folder = folder
+        self._checksums: list[bytes] = []
+
+    @property
+    def checksums(self) -> tuple[bytes, ...]:
+        """The SHA-256 of each page."""
+        return tuple(self._checksums)
 
     def write(self, name: str, data: bytes) -> None:
-        """Take a plan file; see :func:`fruits.images.plan.make_plan`."""
-        stem, _, suffix = name.rpartition(".")
-        self.checksums[f"plan/{stem}-{{owner}}.{suffix}"] = checksum(data).hex()
-        (self._folder / name).write_bytes(data)
+        """Take the next page; see :func:`fruits.plan.pages.write_list`."""
+        self._path(len(self._checksums)).write_bytes(data)
+        self._checksums.append(checksum(data))
 
-    def store(self, output: Output) -> Iterator[CorruptPart]:
-        """Store the plan files that are missing or corrupt in an output; yield those of a resumed job."""
-        for template, known in self.checksums.items():
-            name = template.format(owner=output.owned.owner)
-            if not output.fresh:
-                try:
-                    read_part(output.folder, name, bytes.fromhex(known))
-                    continue
-                except CorruptPartError as error:
-                    yield error.part
-            local = template.removeprefix("plan/").replace("-{owner}", "")
-            output.owned.write(name, (self._folder / local).read_bytes())
+    def images(self, images: ImageList) -> Iterator[ImageEntry]:
+        """Yield the images of the pages."""
+        pages = (self._path(number).read_bytes() for number in range(len(self._checksums)))
+        return decode_images(pages, 0, images.images)
+
+    def store(self, owned: OwnedFolder) -> None:
+        """Store all pages in an output."""
+        for number in range(len(self._checksums)):
+            owned.write(owned.part("plan", number, "parquet"), self._path(number).read_bytes())
+
+    def restore(self, owned: OwnedFolder) -> Iterator[CorruptPart]:
+        """Store the pages that are missing or corrupt in an output, and yield them."""
+        for number, known in enumerate(self._checksums):
+            name = owned.part("plan", number, "parquet")
+            try:
+                read_part(owned.folder, name, known)
+            except CorruptPartError as error:
+                yield error.part
+                owned.write(name, self._path(number).read_bytes())
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.parquet"
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[ImageEntry]:

@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from fruits.errors import RejectsError
-from fruits.images.plan import Partition
+from fruits.errors import DamageError, RejectsError
 from fruits.jobs.output import Output
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.reports import MergeReport, PartitionReport, SurveyReport
 from fruits.jobs.tasks.survey import FinishedPartition, PartBatch, PartitionBatch, survey, verify_parts
+from fruits.plan.partitions import Partition
 from fruits.storage.checksums import CorruptPart
 from fruits.text import without_secrets
 
@@ -26,6 +26,7 @@ __all__ = ["OutputParts"]
 
 FEW = 8  # partitions: up to this many, the report omits the list of slowest partitions
 BATCH = 32  # parts that one task verifies: some 200 MB
+FINAL = ("rejects/", "features/", "rows/")  # the parts of a complete job
 FLUSH_SECONDS = 10.0  # between two writes of the manifest: a killed driver loses track of no more finished rows
 
 Item = TypeVar("Item")
@@ -52,7 +53,7 @@ class OutputParts:
         self.reports: dict[int, PartitionReport] = {}
         self.resumed = 0
         self._output = output
-        self._manifest = output.manifest
+        self._manifest = output.job.manifest
         self._runner = runner
         self._flushed = time.monotonic()
 
@@ -62,8 +63,24 @@ class OutputParts:
         assert found is not None, name
         return found
 
+    def feature_parts(self, partition: Partition) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+        """Return the name and the SHA-256 of the features, and of the rejects, of a partition."""
+        job = self._output.features
+        names = job.features_name(partition), job.rejects_name(partition)
+        features, rejects = (job.manifest.get(name) for name in names)
+        if features is None or rejects is None:
+            raise DamageError(f"{job.owned.folder.address}: its manifest does not list {names[0]}. Run fruits verify.")
+        return (names[0], features), (names[1], rejects)
+
+    def use_source(self) -> None:
+        """Take the reports of the partitions from the output whose features are used."""
+        self.reports = self._output.features.accounts()
+
     def unfinished_partitions(self, partitions: Sequence[Partition], folder: str, suffix: str) -> list[Partition]:
         """Verify finished partitions and return the others.
+
+        Partitions that a new job takes over from a complete one are not read: their parts are compared with their
+        checksums when they are used.
 
         Parameters
         ----------
@@ -71,19 +88,27 @@ class OutputParts:
         folder, suffix : str
             The folder and the suffix of the part that marks a partition as finished.
         """
-        owned = self._output.owned
-        stored = set(owned.parts(folder))
-        finished = [
-            FinishedPartition(
-                partition,
-                self._manifest.get(owned.part("rejects", partition.index, "parquet")),
-                self._manifest.get(owned.part(folder, partition.index, suffix)),
+        job, base = self._output.job, self._output.base
+        if self._output.fresh and base is not None and base.commit.complete:
+            accounts = base.accounts()
+            for each in partitions:
+                if each.owner and job.is_finished(each):
+                    self.reports[each.index] = accounts[each.index]
+        stored = set((self._output.folder / folder).names())
+        finished = []
+        for partition in partitions:
+            rejects = job.rejects_name(partition)
+            last = job.owned.part(folder, partition.index, suffix, partition.owner if folder == "features" else "")
+            known = FinishedPartition(
+                partition, rejects, self._manifest.get(rejects), last, self._manifest.get(last)
             )
-            for partition in partitions
-            if partition.index in stored
-        ]
-        batches = [PartitionBatch(tuple(some), folder, suffix) for some in _batches(finished)]
-        self._verify(Stage("survey", survey, owned, "partitions", len), batches)
+            # The parts added/ and removed/, which only the manifest lists, exist as well
+            is_listed = known.rejects_checksum is not None and known.last_checksum is not None
+            if last.rpartition("/")[2] in stored and partition.index not in self.reports:
+                if partition.stored is None or base is None or is_listed:
+                    finished.append(known)
+        batches = [PartitionBatch(tuple(some)) for some in _batches(finished)]
+        self._verify(Stage("survey", survey, job.owned, "partitions", len), batches)
         self.resumed = len(self.reports)
         return [partition for partition in partitions if partition.index not in self.reports]
 
@@ -99,10 +124,10 @@ class OutputParts:
         with self._flushed_manifest():
             self._runner.run(stage, items, self._record)
 
-    def manifest_files(self) -> dict[str, str]:
-        """Return the SHA-256 of the pages of the manifest, which are all written, by name."""
-        self._manifest.flush()
-        return self._manifest.files()
+    def final_manifest(self) -> tuple[dict[str, str], set[str]]:
+        """Write the manifest of the complete job; return the SHA-256 of its pages by name, and the parts it lists."""
+        self._manifest.retain(lambda name: name.startswith(FINAL))
+        return self._manifest.files(), set(self._manifest.names())
 
     def check_rejects(self, max_fraction: float) -> None:
         """Raise a ``RejectsError`` if a larger fraction of the images cannot be used."""

@@ -13,11 +13,13 @@
                ▼
              write rows (map, one task a partition) → rows/ → report → commit
 
-``transform`` goes from the images directly to ``rows/``, with a fitted model.
+``transform`` goes from the images directly to ``rows/``, with a fitted model. With an output in place of the images,
+its stored features are used: nothing is featurized, and a fit only solves. An update featurizes the images that were
+added or changed; it adds their moments to those of the stored features, and subtracts those of dropped rows.
 
 Each stage skips the parts that are finished, so that a command that was killed at any point resumes when it is started
-again. With :attr:`fruits.Job.shards`, a command featurizes its slice of the partitions and merges the first level of
-their moments; no slice cuts a group of that level. Any number of slices may work on one folder at the same time.
+again. With :attr:`fruits.Job.shards`, a command featurizes its slice of the partitions. Any number of slices may work
+on one folder at the same time.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,26 +35,28 @@ import orjson
 
 from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
-from fruits.images.plan import Partition, plan_index
-from fruits.jobs.identity import versions
+from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import Job
 from fruits.jobs.output import Output, open_output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.stages import Stage, StageRunner
+from fruits.jobs.stored import StoredJob, encode_accounts, feature_source
 from fruits.jobs.tasks import featurize as featurizing
-from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, TransformSettings
-from fruits.jobs.tasks.moments import MergeItem, merge, moments_name
+from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, StoredFeatures, TransformSettings
+from fruits.jobs.tasks.moments import Group, Input, MergeItem, MergeSettings, levels, merge
 from fruits.jobs.tasks.rows import FeaturizedPartition, RowSettings, write_rows
 from fruits.model.components import check_components
-from fruits.model.moments import Group, Moments, levels
+from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
+from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
+from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress, Silent
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.commits import COMMITS, complete
-from fruits.storage.folder import Folder, encode_json
+from fruits.storage.commits import COMMITS, complete, last_commit, remove_earlier
+from fruits.storage.folder import Folder, encode_json, part_name
 from fruits.text import without_secrets
 
 __all__ = ["fit", "run", "transform"]
@@ -112,22 +116,29 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
     if command != "transform" and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
-    with runner.timed("network"):
-        network = _network(job, model)
     with _storage_errors(job):
-        output = open_output(command, job, network, model, runner)
+        source = _source(job)
+        network = None
+        if source is None:
+            with runner.timed("network"):
+                network = _network(job, model)
+                features = feature_identity(network)
+        else:
+            features = source.commit.job["features"]
+        if model is not None:
+            _check_network(job, model, features["network"])
+        output = open_output(command, job, features, model, source, runner)
+        plan = output.plan
         progress.event(
             "plan",
-            partitions=len(output.plan.partitions()),
-            **dataclasses.asdict(output.plan),
+            partitions=len(plan.partitions),
+            images=plan.images,
+            partition_size=plan.partition_size,
+            digest=plan.list.digest,
             fresh=output.fresh,
-            network=output.commit.job["network"],
+            network=features["network"],
         )
-        try:
-            report = _Pipeline(command, job, network, output, OutputParts(output, runner), runner).execute(model)
-        except JobError:
-            output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
-            raise
+        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), model)
     progress.event(
         "job_end",
         images=report.images,
@@ -140,6 +151,36 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         slowest=report.slowest,
     )
     return report
+
+
+def _run(pipeline: _Pipeline, model: ScaledPCA | None) -> Report | SliceReport:
+    """Run the stages; if they fail because another process completed the same job meanwhile, return its report."""
+    output = pipeline.output
+    try:
+        return pipeline.execute(model)
+    except JobError:
+        output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
+        last = last_commit(output.folder)
+        if last is None or not last.complete or output.commit.complete:
+            raise
+        data = output.folder.read(output.owned.name(REPORT, "json"))
+        return Report.of(orjson.loads(data), output.folder.address)
+
+
+def _source(job: Job) -> StoredJob | None:
+    """Return the job whose stored features are used, if `images` is an output."""
+    source = feature_source(job.images)
+    if source is None:
+        return None
+    if Folder.at(job.images).address == Folder.at(job.out).address:
+        raise SettingsError(f"`out` {job.out} is also `images`. Give another `out` for what is made from its features.")
+    given = {"limit": job.limit, "sample": job.sample, "shards": job.shards, "update": job.update or None}
+    if unused := [name for name, value in given.items() if value is not None]:
+        raise SettingsError(
+            f"`{unused[0]}` with the output {job.images} as `images`: not allowed, because all its features are used. "
+            f"Leave `{unused[0]}` out."
+        )
+    return source
 
 
 def _fitted_model(job: Job) -> ScaledPCA:
@@ -167,17 +208,25 @@ def _without_links(address: str) -> str:
 def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:
     """Return the network of a job, which for a transform is that of the model."""
     fitted_on = dict(model.network) if model is not None else {}
-    network = compile_network(
+    return compile_network(
         job.backbone or fitted_on.get("backbone", "MobileNetV2"),
         job.engine or fitted_on.get("engine", "openvino"),
         job.weights,
     )
-    if model is not None and network.weights_digest != fitted_on.get("weights"):
+
+
+def _check_network(job: Job, model: ScaledPCA, network: Mapping[str, str]) -> None:
+    """Raise if a model was fitted on features of another network."""
+    if network["backbone"] != model.network.get("backbone"):
         raise ModelError(
-            f"`model` {job.model} was fitted with weights of digest {fitted_on.get('weights')}, but the weights found "
-            f"here have the digest {network.weights_digest}. Give the same weights with `weights`."
+            f"`model` {job.model} was fitted on features of {model.network.get('backbone')}, but those of {job.images} "
+            f"are of {network['backbone']}. Give a model of {network['backbone']}."
         )
-    return network
+    if network["weights"] != model.network.get("weights"):
+        raise ModelError(
+            f"`model` {job.model} was fitted with weights of digest {model.network.get('weights')}, but the weights "
+            f"found here have the digest {network['weights']}. Give the same weights with `weights`."
+        )
 
 
 @contextmanager
@@ -198,126 +247,167 @@ class _Pipeline:
 
     command: str
     job: Job
-    network: NeuralNetwork
+    network: NeuralNetwork | None
     output: Output
     parts: OutputParts
     runner: StageRunner
 
     def execute(self, model: ScaledPCA | None) -> Report | SliceReport:
         """Run the stages that are not finished, and return the report of the job or of the slice."""
-        partitions = self.output.plan.partitions()
-        groups = _slice(levels(len(partitions))[0], self.job.shards)
-        selected = [partition for group in groups for partition in partitions[group.start : group.stop]]
-        if model is not None:
+        partitions = self.output.plan.partitions
+        selected = _slice(partitions, self.job.shards)
+        if self.output.has_source:
+            self.parts.use_source()
+        elif self.command == "transform":
+            assert model is not None
             self._transform(selected, model)
         else:
             self._featurize(selected)
         self.output.owned.check_owner()
         if self.job.shards is not None:
-            if model is None and self.job.solver == "exact":
-                self._merge_moments(groups)
             return self._slice_report(len(partitions))
         self.parts.check_rejects(self.job.max_reject_fraction)
-        if model is None:
-            model = self._fit()
-            if self.command == "run":
-                self.output.owned.check_owner()
-                self._write_rows(partitions, model)
-        return self._finish(model)
+        moments = None
+        if self.command != "transform":
+            moments = self._moments()
+            model = self._fit(moments)
+        assert model is not None
+        if self.command == "run" or (self.command == "transform" and self.output.has_source):
+            self.output.owned.check_owner()
+            self._write_rows(model)
+        return self._finish(model, moments)
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
-        settings = FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network)
-        stage = Stage("featurize", featurizing.featurize, settings, "images", _planned_images)
+        stage = Stage("featurize", featurizing.featurize, self._featurize_settings(), "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "features", "parquet")
-        self.parts.write(stage, self._planned(unfinished))
+        self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
     def _transform(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
-        settings = TransformSettings(
-            FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network), self._row_settings(model)
-        )
+        settings = TransformSettings(self._featurize_settings(), self._row_settings(model))
         stage = Stage("transform", featurizing.transform, settings, "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "rows", self.job.format)
-        self.parts.write(stage, self._planned(unfinished))
+        self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
-    def _planned(self, partitions: Sequence[Partition]) -> list[PlannedPartition]:
-        checksum = self.output.plan_checksum
-        return [PlannedPartition(partition, checksum(plan_index(partition))) for partition in partitions]
+    def _featurize_settings(self) -> FeaturizeSettings:
+        assert self.network is not None
+        return FeaturizeSettings(
+            Folder.at(self.job.images), self.output.owned, self.network, self.output.commit.job["features"]["fingerprint"]
+        )
+
+    def _planned(self, partition: Partition) -> PlannedPartition:
+        pages = self.output.job.page_checksums(partition.start, partition.images)
+        base, stored = self.output.base, partition.stored
+        if base is None or stored is None:
+            return PlannedPartition(partition, pages)
+        name = base.owned.part("features", stored.index, "parquet", stored.owner)
+        known = base.manifest.get(name)
+        if known is None:
+            return PlannedPartition(partition, pages)
+        features = StoredFeatures(stored, base.page_checksums(stored.start, stored.images), (name, known))
+        return PlannedPartition(partition, pages, features)
 
     def _row_settings(self, model: ScaledPCA) -> RowSettings:
-        return RowSettings(self.output.owned, model, self.job.format, self.job.columns)
+        source = self.output.features.owned.folder if self.output.has_source else None
+        return RowSettings(self.output.owned, model, self.job.format, self.job.columns, source)
 
-    def _fit(self) -> ScaledPCA:
-        """Return the fitted model: the stored one, or one that is solved from the stored features."""
-        rows = [self.parts.reports[index].rows for index in range(len(self.parts.reports))]
-        check_components(self.job.components, sum(rows), self.network.features)
-        if self.job.solver == "exact":
-            for level in levels(len(rows)):
-                self._merge_moments(level)
+    def _moments(self) -> Moments:
+        """Return the moments of all features: the stored ones, those of an update, or the sum over all partitions."""
+        partitions, base = self.output.plan.partitions, self.output.base
+        rows = sum(report.rows for report in self.parts.reports.values())
+        check_components(self.job.components, rows, self._features())
+        stored = self.output.features.moments()
+        if stored is None and base is not None and (before := base.moments()) is not None:
+            changed = [partition for partition in partitions if partition.stored is not None]
+            stored = before + self._merged("added", changed) - self._merged("removed", changed)
+        if stored is None:
+            stored = self._merged("features", partitions)
+        if stored.count != rows:
+            raise DamageError(
+                f"{self.output.folder.address}/moments count {stored.count:,} rows, but the features have {rows:,}. "
+                "Remove that folder, and start the same command again."
+            )
+        return stored
+
+    def _features(self) -> int:
+        return backbone(self.output.commit.job["features"]["network"]["backbone"]).features
+
+    def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
+        """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
+        if not partitions:
+            return Moments.empty(self._features())
+        owned = self.output.owned
+        inputs: list[Input] = [self._input(kind, partition) for partition in partitions]
+        for level in levels([self._most_rows(kind, partition) for partition in partitions]):
+            names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
+            unfinished = self.parts.unfinished(names)
+            settings = MergeSettings(self.output.features.owned.folder, owned)
+            items = [
+                MergeItem(group, name, tuple(inputs[group.start : group.stop]))
+                for group, name in zip(level, names, strict=True)
+                if name in unfinished
+            ]
+            self.parts.write(Stage("moments", merge, settings, "groups", lambda _: 1), items)
+            inputs = [(name, self.parts.checksum(name)) for name in names]
+        (root,) = inputs
+        return Moments.from_bytes(read_part(self.output.folder, *root))
+
+    def _input(self, kind: str, partition: Partition) -> Input:
+        if kind == "features":
+            return self.parts.feature_parts(partition)[0]
+        name = self.output.owned.part(kind, partition.index, "parquet")
+        return name, self.parts.checksum(name)
+
+    def _most_rows(self, kind: str, partition: Partition) -> int:
+        """Return the number of rows of a part, or a bound for a partition that an earlier command finished."""
+        report = self.parts.reports[partition.index]
+        if kind == "features":
+            return report.rows
+        known = report.added if kind == "added" else report.removed
+        bound = partition.images if kind == "added" or partition.stored is None else partition.stored.images
+        return bound if known is None else known
+
+    def _fit(self, moments: Moments) -> ScaledPCA:
+        """Return the fitted model: the stored one, or one that is solved from the moments."""
         if self.output.owned.name("model", "json") in (self.output.folder / "model").names():
             try:
                 return ScaledPCA.load(self.output.folder)
             except ModelError as error:
                 self.runner.progress.event("damage", f"corrupt: {error}; solving again", parts=["model"])
-        model = self._solve_native(rows) if self.job.solver == "native" else self._solve(rows)
+        network = self.output.commit.job["features"]["network"]
+        if self.job.solver == "native":
+            model = dataclasses.replace(self._solve_native(), network=network)
+        else:
+            with self.runner.timed("solve"):
+                model = solve(moments, self.job.components, network=network)
         for name, data in model.encode(self.output.owned.owner).items():
             self.output.owned.write(f"model/{name}", data)
         return model
 
-    def _merge_moments(self, groups: Sequence[Group]) -> None:
-        """Merge the groups of one level."""
-        names = {group: moments_name(self.output.owned, group.level, group.index) for group in groups}
-        unfinished = self.parts.unfinished(list(names.values()))
-        items = [MergeItem(group, self._input_checksums(group)) for group in groups if names[group] in unfinished]
-        self.parts.write(Stage("moments", merge, self.output.owned, "groups", lambda _: 1), items)
-
-    def _input_checksums(self, group: Group) -> tuple[bytes, ...]:
-        """Return the SHA-256 of the features, or of the nodes, that a group merges."""
-        owned, indices, below = self.output.owned, range(group.start, group.stop), group.level - 1
-        if below:
-            return tuple(self.parts.checksum(moments_name(owned, below, index)) for index in indices)
-        return tuple(self.parts.checksum(owned.part("features", index, "parquet")) for index in indices)
-
-    def _solve(self, rows: Sequence[int]) -> ScaledPCA:
-        """Solve the model from the root of the merge tree."""
-        out = self.output.folder
-        name = moments_name(self.output.owned, len(levels(len(rows))), 0)
-        moments = Moments.from_bytes(read_part(out, name, self.parts.checksum(name)))
-        if moments.count != sum(rows):
-            raise DamageError(
-                f"{out.address}/moments count {moments.count:,} rows, but the features have {sum(rows):,}. "
-                "Remove that folder, and start the same command again."
-            )
-        with self.runner.timed("solve"):
-            return solve(moments, self.job.components, network=self._network_identity())
-
-    def _solve_native(self, rows: Sequence[int]) -> ScaledPCA:
+    def _solve_native(self) -> ScaledPCA:
         """Fit the model with the engine's own estimators."""
         self.runner.start()
         with self.runner.timed("native fit"):
-            owned, address = self.output.owned, self.output.folder.address
-            features = [f"{address}/{owned.part('features', index, 'parquet')}" for index in range(len(rows))]
-            fitted = native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
-        return dataclasses.replace(fitted, network=self._network_identity())
+            address, partitions = self.output.features.owned.folder.address, self.output.plan.partitions
+            features = [f"{address}/{self.output.features.features_name(partition)}" for partition in partitions]
+            rows = [self.parts.reports[partition.index].rows for partition in partitions]
+            return native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
 
-    def _network_identity(self) -> dict[str, str]:
-        network = self.network
-        return {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
-
-    def _write_rows(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
+    def _write_rows(self, model: ScaledPCA) -> None:
         """Write the rows of the partitions from their stored features."""
         settings = self._row_settings(model)
         owned = self.output.owned
+        partitions = self.output.plan.partitions
         names = {partition: owned.part("rows", partition.index, settings.format) for partition in partitions}
         unfinished = self.parts.unfinished(list(names.values()))
         items = [
-            FeaturizedPartition(partition, self.parts.checksum(owned.part("features", partition.index, "parquet")))
+            FeaturizedPartition(partition, *self.parts.feature_parts(partition))
             for partition in partitions
             if names[partition] in unfinished
         ]
         self.parts.write(Stage("rows", write_rows, settings, "images", lambda item: item.partition.images), items)
 
-    def _finish(self, model: ScaledPCA) -> Report:
-        """Check that every image is accounted for, and write the report, which marks the output as complete."""
+    def _finish(self, model: ScaledPCA, moments: Moments | None) -> Report:
+        """Check that every image is accounted for, and write the report and the commit of the complete output."""
         owned, out, images = self.output.owned, self.output.folder, self.output.plan.images
         totals = self.parts.totals(self.command)
         rejected = sum(totals["rejects"].values())
@@ -335,16 +425,34 @@ class _Pipeline:
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
         )
-        data = self._publish_report(encode_json(report.to_dict()))
-        files = self.parts.manifest_files() | {owned.name(REPORT, "json"): checksum(data).hex()}
+        written = {owned.name("plan/accounts", "parquet"): encode_accounts(self.parts.reports.values())}
+        if moments is not None:
+            written[owned.name("moments/total", "safetensors")] = moments.to_bytes()
+        for name, data in written.items():
+            owned.write(name, data)
+        written[owned.name(REPORT, "json")] = self._publish_report(encode_json(report.to_dict()))
         if self.command != "transform":
-            files |= {f"model/{name}": checksum(data).hex() for name, data in model.encode(owned.owner).items()}
-        commit = self.output.commit
-        if not (commit.complete and files.items() <= commit.files.items()) and not complete(out, commit, files):
+            written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
+        plan = owned.name("plan/partitions", "parquet")
+        pages, listed = self.parts.final_manifest()
+        files = {name: checksum(data).hex() for name, data in written.items()}
+        files |= {plan: self.output.commit.files[plan], **pages}
+        self._complete(files, listed)
+        return report
+
+    def _complete(self, files: Mapping[str, str], listed: Iterable[str]) -> None:
+        """Create the commit of the complete output, and remove everything that it does not list."""
+        owned, out, commit = self.output.owned, self.output.folder, self.output.commit
+        if not (commit.complete and files == commit.files) and not complete(out, commit, files):
             owned.check_owner()  # a twin was faster, unless another job claimed the folder
+        last = owned.check_owner()
         for folder in (COMMITS, *self.output.subfolders()):
             owned.sweep(folder)
-        return report
+        if last is not None and last.complete and last.files == files:
+            final = {*files, *listed, *self.output.job.page_names()}
+            for folder in self.output.subfolders():
+                owned.remove_unlisted(folder, final)
+            remove_earlier(out, last)
 
     def _publish_report(self, data: bytes) -> bytes:
         """Publish the report of a job, unless a twin has; return the content of the published one."""
@@ -371,21 +479,23 @@ class _Pipeline:
         return report
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        finished = self.output.owned.parts("rows" if self.command == "transform" else "features")
+        folder, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
+        stored = set((self.output.folder / folder).names())
+        names = (part_name(each.index, suffix, each.owner or self.output.owned.owner) for each in self.output.plan.partitions)
         return SliceReport(
             **self.parts.totals(self.command),
             shards=str(self.job.shards),
             partitions_of_job=partitions,
-            partitions_left=partitions - len(finished),
+            partitions_left=partitions - sum(name in stored for name in names),
         )
 
 
-def _slice(groups: Sequence[Group], shards: str | None) -> Sequence[Group]:
-    """Return the groups of the first level that belong to the slice ``i/n``; all of them without a slice."""
+def _slice(partitions: Sequence[Partition], shards: str | None) -> Sequence[Partition]:
+    """Return the partitions that belong to the slice ``i/n``; all of them without a slice."""
     if shards is None:
-        return groups
+        return partitions
     number, count = map(int, shards.split("/"))
-    return groups[len(groups) * (number - 1) // count : len(groups) * number // count]
+    return partitions[len(partitions) * (number - 1) // count : len(partitions) * number // count]
 
 
 def _planned_images(item: PlannedPartition) -> int:

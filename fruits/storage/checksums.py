@@ -10,7 +10,7 @@ The name of a page contains a digest of its content, so that two commands on one
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -158,6 +158,15 @@ class Manifest:
             if len(page) == PAGE:
                 self._write(key)
 
+    def retain(self, is_final: Callable[[str], bool]) -> None:
+        """Keep the checksums of the parts that the complete job consists of, and write the changed pages."""
+        for key, page in self._pages.items():
+            final = {name: known for name, known in page.items() if is_final(name)}
+            if len(final) < len(page):
+                self._pages[key] = final
+                self._changed.add(key)
+        self.flush()
+
     def flush(self) -> None:
         """Write the changed pages."""
         for key in sorted(self._changed):
@@ -165,14 +174,15 @@ class Manifest:
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the content of each page, by its name below the output folder."""
-        contents = {key: _encode(page) for key, page in sorted(self._pages.items())}
+        contents = {key: _encode(page) for key, page in sorted(self._pages.items()) if page}
         return {f"{MANIFEST}/{self._file(key, data)}": checksum(data).hex() for key, data in contents.items()}
 
     def _write(self, key: str) -> None:
-        """Write a page, and then remove its earlier versions, which list less."""
+        """Write a page, unless it is empty, and then remove its earlier versions."""
         data = _encode(self._pages[key])
         file = self._file(key, data)
-        self._out.write(f"{MANIFEST}/{file}", data)
+        if self._pages[key]:
+            self._out.write(f"{MANIFEST}/{file}", data)
         for stale in self._written.get(key, set()) - {file}:
             self._out.folder.remove(f"{MANIFEST}/{stale}")
         self._written[key] = {file}

@@ -11,27 +11,41 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from fruits.errors import OutputError
 from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
-from fruits.text import utf8
+from fruits.text import brief, utf8
 
-__all__ = ["COMMITS", "OLD_JOB", "Commit", "OwnedFolder", "claim", "complete", "last_commit", "last_number", "owner_in"]
+__all__ = [
+    "COMMITS",
+    "OLD_JOB",
+    "Commit",
+    "OwnedFolder",
+    "claim",
+    "complete",
+    "last_commit",
+    "last_number",
+    "owner_in",
+    "read_commit",
+    "remove_earlier",
+]
 
-SCHEMA = "fruits.commit/1"
+SCHEMA = "fruits.commit/2"
 COMMITS = "commits"
 NAME = re.compile(r"^([0-9]{8})\.json$")
 LAST_NUMBER = 99_999_999
+MAX_PARTITION = 2**31
 # All names of files of a job, and no others: files of these names are removed when their owner is not the current one,
 # and 12 hexadecimal digits also end a UUID or are a date and time.
-PAGE = r"(?:plan|rejects|features|rows|moments\.level-\d+)-\d{5,}-[0-9a-f]{8}"
-OWNED = re.compile(rf"^(?:part-\d{{5,}}|{PAGE}|report|model|scaled_pca)-([0-9a-f]{{12}})\.\w+$")
+PAGE = r"(?:rejects|features|added|removed|rows|moments\.\w+-\d+)-\d{5,}-[0-9a-f]{8}"
+OTHERS = "report|model|scaled_pca|partitions|accounts|total"
+OWNED = re.compile(rf"^(?:part-\d{{5,}}|{PAGE}|{OTHERS})-([0-9a-f]{{12}})\.\w+$")
 OWNER_DIGITS = 12
 # Names of outputs without commits, which earlier versions wrote.
 OLD_JOB = "job.json"  # the identity of the job
@@ -54,10 +68,14 @@ class Commit:
     job : dict
         The identity of the job.
     files : dict of str to str
-        The SHA-256 of files by name: those of the plan, and when the job is complete also those of the manifest, the
-        model and the report. The manifest lists all other parts.
+        The SHA-256 of files by name: that of the plan, and when the job is complete also those of the manifest, the
+        model, the moments, the accounts and the report. The plan lists its pages, and the manifest all other parts.
     complete : bool
         Whether the output is complete.
+    partition_size : int
+        The number of images of a new partition.
+    base : int
+        The number of the commit of the job whose features this job uses again; 0 if there is none.
     """
 
     number: int
@@ -65,6 +83,8 @@ class Commit:
     job: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
     complete: bool = False
+    partition_size: int = 1
+    base: int = 0
 
     def encode(self) -> bytes:
         """Return the content of the file of the commit."""
@@ -72,6 +92,8 @@ class Commit:
             "schema": SCHEMA,
             "owner": self.owner,
             "complete": self.complete,
+            "partition_size": self.partition_size,
+            "base": self.base,
             "job": self.job,
             "files": self.files,
         }
@@ -95,17 +117,16 @@ class OwnedFolder:
     owner: str = ""
     commit: int = 0
 
-    def part(self, kind: str, index: int, suffix: str) -> str:
-        """Return the name of a part of the job, below the folder: ``rows/part-00017-3f9c2a1b4d5e.parquet``."""
-        return f"{kind}/{part_name(index, suffix, self.owner)}"
+    def part(self, kind: str, index: int, suffix: str, owner: str = "") -> str:
+        """Return the name of a part below the folder, such as ``rows/part-00017-3f9c2a1b4d5e.parquet``.
+
+        `owner` names the job that wrote it, if it is not this one.
+        """
+        return f"{kind}/{part_name(index, suffix, owner or self.owner)}"
 
     def name(self, stem: str, suffix: str) -> str:
         """Return the name of another file of the job, below the folder: ``report-3f9c2a1b4d5e.json``."""
         return f"{stem}{self.owner and '-'}{self.owner}.{suffix}"
-
-    def parts(self, kind: str) -> list[int]:
-        """Return the indices of the stored parts of the job in a subfolder, sorted."""
-        return (self.folder / kind).parts(self.owner)
 
     def write(self, name: str, data: bytes) -> None:
         """Publish a file of the job, unless the job was superseded, or completed with other content of this file."""
@@ -143,10 +164,17 @@ class OwnedFolder:
             )
         return last
 
-    def remove_foreign(self, kind: str) -> None:
+    def remove_foreign(self, kind: str, keep: Callable[[str], bool] = lambda name: False) -> None:
         """Remove the files of other jobs, and of outputs without commits, from a subfolder.
 
         The names are read before the owner is checked, so that they cannot be those of a successor.
+
+        Parameters
+        ----------
+        kind : str
+            The subfolder; empty for the folder itself.
+        keep : callable
+            Returns whether a file, by name below the folder, is kept nevertheless.
         """
         folder = self.folder / kind if kind else self.folder
         names = folder.names()
@@ -154,7 +182,16 @@ class OwnedFolder:
             names = [name for name in reversed(names) if ROOT.match(name) and (OLD_JOB in names or owner_in(name))]
         for name in names:
             owner = owner_in(name)
-            if LEGACY.match(name) if owner is None else owner != self.owner:
+            stale = LEGACY.match(name) if owner is None else owner != self.owner
+            if stale and not keep(f"{kind}/{name}" if kind else name):
+                self.check_owner()
+                folder.remove(name)
+
+    def remove_unlisted(self, kind: str, listed: Container[str]) -> None:
+        """Remove the files of any job that a complete output does not list from a subfolder."""
+        folder = self.folder / kind
+        for name in folder.names():
+            if owner_in(name) and not is_temporary(name) and f"{kind}/{name}" not in listed:
                 self.check_owner()
                 folder.remove(name)
 
@@ -191,8 +228,19 @@ def last_commit(folder: Folder) -> Commit | None:
         The commit is corrupt.
     """
     number = last_number(folder)
-    if not number:
-        return None
+    return read_commit(folder, number) if number else None
+
+
+def read_commit(folder: Folder, number: int) -> Commit:
+    """Return a commit.
+
+    Raises
+    ------
+    OutputError
+        The commit is corrupt, or of an earlier version of Fruits.
+    FileNotFoundError
+        There is none with this number.
+    """
     name = f"{COMMITS}/{number:08d}.json"
     content = folder.read_json(name)
     match content:
@@ -200,11 +248,18 @@ def last_commit(folder: Folder) -> Commit | None:
             "schema": str(schema),
             "owner": str(owner),
             "complete": bool(complete),
+            "partition_size": int(size),
+            "base": int(base),
             "job": dict(job),
             "files": dict(files),
         } if schema == SCHEMA and re.fullmatch(rf"[0-9a-f]{{{OWNER_DIGITS}}}", owner):
-            if _is_valid(job, files):
-                return Commit(number, owner, job, files, complete)
+            if 1 <= size <= MAX_PARTITION and 0 <= base < number and _is_valid(job, files):
+                return Commit(number, owner, job, files, complete, size, base)
+        case {"schema": str(schema)} if schema.startswith("fruits.commit/") and schema != SCHEMA:
+            raise OutputError(
+                f"{folder.address} contains the output of another version of Fruits ({brief(schema)}, this version "
+                f"reads {SCHEMA}). Use `overwrite` to replace it, or give another folder."
+            )
     raise OutputError(f"{folder.address}/{name} is corrupt. Use `overwrite` to start over.")
 
 
@@ -215,7 +270,15 @@ def _is_valid(job: Mapping[str, Any], files: Mapping[str, Any]) -> bool:
     return names and job.get("command") in ("fit", "run", "transform") and isinstance(suffix, str) and suffix.isalnum()
 
 
-def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], number: int) -> Commit | None:
+def claim(
+    folder: Folder,
+    job: Mapping[str, Any],
+    files: Mapping[str, str],
+    number: int,
+    *,
+    partition_size: int = 1,
+    base: int = 0,
+) -> Commit | None:
     """Create the commit with which a job takes over a folder; return None if another one was faster.
 
     Parameters
@@ -227,20 +290,29 @@ def claim(folder: Folder, job: Mapping[str, Any], files: Mapping[str, str], numb
         The SHA-256 of the files of its plan, by a name with ``{owner}`` for the owner.
     number : int
         The number of the commit: one more than that of the state that was read.
+    partition_size, base : int
+        See :class:`Commit`.
     """
     if number >= LAST_NUMBER:
         raise OutputError(f"{folder.address}/{COMMITS} contains the highest number. Give another `out`.")
     identity = orjson.dumps([number, utf8(dict(job))], option=orjson.OPT_SORT_KEYS)
     owner = hashlib.sha256(identity).hexdigest()[:OWNER_DIGITS]
-    commit = Commit(number, owner, utf8(dict(job)), {name.format(owner=owner): value for name, value in files.items()})
+    named = {name.format(owner=owner): value for name, value in files.items()}
+    commit = Commit(number, owner, utf8(dict(job)), named, False, partition_size, base)
     return commit if _create(folder, commit) else None
 
 
 def complete(folder: Folder, started: Commit, files: Mapping[str, str]) -> bool:
     """Create the commit that marks the output of a job as complete; return whether it is the last one."""
     OwnedFolder(folder, started.owner, started.number).check_owner()
-    commit = Commit(started.number + 1, started.owner, started.job, {**started.files, **files}, True)
-    return _create(folder, commit)
+    return _create(folder, replace(started, number=started.number + 1, files=dict(files), complete=True, base=0))
+
+
+def remove_earlier(folder: Folder, commit: Commit) -> None:
+    """Remove the commits before that of a complete output, which describe lists of images that are outdated."""
+    for name in (folder / COMMITS).names():
+        if (match := NAME.match(name)) and int(match[1]) < commit.number:
+            (folder / COMMITS).remove(name)
 
 
 def _create(folder: Folder, commit: Commit) -> bool:

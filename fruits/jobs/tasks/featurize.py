@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,17 +16,19 @@ from fruits.errors import DamageError
 from fruits.images.decode import ImageError, decode
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Partition, decode_partition, plan_index
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
 from fruits.model.rows import encode_rows, features_table
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
+from fruits.plan.changes import is_unchanged
+from fruits.plan.pages import decode_images
+from fruits.plan.partitions import Partition, Stored
 from fruits.storage.checksums import CorruptPartError, read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
-from fruits.storage.parquet import write_table
+from fruits.storage.parquet import read_table, vectors, write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 from fruits.text import name_text, without_secrets
 
@@ -34,6 +36,7 @@ __all__ = [
     "IMAGES_PER_GROUP",
     "FeaturizeSettings",
     "PlannedPartition",
+    "StoredFeatures",
     "TransformSettings",
     "featurize",
     "image_bytes",
@@ -62,11 +65,40 @@ Decoder = Callable[[bytes, int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFeatures:
+    """The features of an earlier job that a partition uses again.
+
+    Attributes
+    ----------
+    images : Stored
+        The slice of the earlier list.
+    pages : tuple of (str, bytes)
+        The name and the SHA-256 of each page that lists it.
+    features : tuple of str and bytes
+        The name and the SHA-256 of the features.
+    """
+
+    images: Stored
+    pages: tuple[tuple[str, bytes], ...]
+    features: tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedPartition:
-    """A partition to featurize, and the SHA-256 of the plan file that lists its images; None: not verified."""
+    """A partition to featurize.
+
+    Attributes
+    ----------
+    partition : Partition
+    pages : tuple of (str, bytes or None)
+        The name and the SHA-256 (None: not verified) of each page that lists its images.
+    stored : StoredFeatures, optional
+        Features to use again.
+    """
 
     partition: Partition
-    plan_checksum: bytes | None = None
+    pages: tuple[tuple[str, bytes | None], ...]
+    stored: StoredFeatures | None = None
 
     def __str__(self) -> str:
         return str(self.partition)
@@ -90,29 +122,100 @@ class TransformSettings:
 
 
 def featurize(item: PlannedPartition, settings: FeaturizeSettings) -> PartitionReport:
-    """Write ``rejects/`` and then ``features/`` of a partition."""
-    return _process(item, settings, settings.out.part("features", item.partition.index, "parquet"), write_table)
+    """Write ``rejects/`` and then ``features/`` of a partition.
+
+    A partition that uses stored features again also writes ``added/`` and ``removed/``: the rows whose features were
+    computed, and the stored rows that it dropped. The network runs on added and changed images only.
+    """
+    partition, out = item.partition, settings.out
+    timer = _StepTimer()
+    with timer.step("load"):
+        entries = _entries(item.pages, partition.start, partition.images, out)
+        stored = _stored_rows(item.stored, entries, out) if item.stored is not None else _StoredRows({}, [], None)
+    fresh = [entry for entry in entries if entry.path not in stored.reused]
+    with _decoder(partition, out) as decoder:
+        added, rejects = _features(fresh, settings, decoder, timer)
+    with timer.step("write"):
+        if stored.table is None:
+            return replace(_write_features(settings, partition, added, rejects, {}), seconds=timer.seconds)
+        removed = stored.table.take(pa.array(stored.dropped, pa.int64()))
+        others = {
+            out.part(kind, partition.index, "parquet"): write_table(table)
+            for kind, table in (("added", added), ("removed", removed))
+        }
+        table = _merged(entries, added, stored)
+        report = _write_features(settings, partition, table, rejects, others)
+    return replace(report, added=added.num_rows, removed=removed.num_rows, seconds=timer.seconds)
 
 
 def transform(item: PlannedPartition, settings: TransformSettings) -> PartitionReport:
     """Write ``rejects/`` and then ``rows/`` of a partition, without storing its features."""
-    rows = settings.rows
-
-    def encode(features: pa.Table) -> bytes:
-        return encode_rows(features, rows.model, rows.format, rows.columns)
-
-    return _process(item, settings.featurize, rows.out.part("rows", item.partition.index, rows.format), encode)
-
-
-def _process(
-    item: PlannedPartition, settings: FeaturizeSettings, last: str, encode: Callable[[pa.Table], bytes]
-) -> PartitionReport:
+    rows, partition = settings.rows, item.partition
     timer = _StepTimer()
-    with _decoder(item.partition, settings.out) as decoder:
-        features, rejects = _features(item, settings, decoder, timer)
-        with timer.step("write"):
-            report = write_partition(settings.out, item.partition, rejects, last, encode(features))
+    with timer.step("load"):
+        entries = _entries(item.pages, partition.start, partition.images, rows.out)
+    with _decoder(partition, rows.out) as decoder:
+        features, rejects = _features(entries, settings.featurize, decoder, timer)
+    with timer.step("write"):
+        data = encode_rows(features, rows.model, rows.format, rows.columns)
+        name = rows.out.part("rows", partition.index, rows.format)
+        report = write_partition(rows.out, partition, rejects, name, data)
     return replace(report, seconds=timer.seconds)
+
+
+def _write_features(
+    settings: FeaturizeSettings,
+    partition: Partition,
+    features: pa.Table,
+    rejects: list[Reject],
+    others: Mapping[str, bytes],
+) -> PartitionReport:
+    name = settings.out.part("features", partition.index, "parquet", partition.owner)
+    return write_partition(settings.out, partition, rejects, name, write_table(features), others)
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredRows:
+    """Stored features: the row of each path that is used again, the rows that are dropped, and the table."""
+
+    reused: Mapping[str, int]
+    dropped: list[int]
+    table: pa.Table | None
+
+
+def _stored_rows(stored: StoredFeatures, entries: Sequence[ImageEntry], out: OwnedFolder) -> _StoredRows:
+    """Select the stored rows of the images that have not changed."""
+    images = stored.images
+    before = {entry.path: entry for entry in _entries(stored.pages, images.start, images.images, out)}
+    table = read_table(read_part(out.folder, *stored.features))
+    rows = {path: row for row, path in enumerate(table["path"].to_pylist())}
+    reused = {
+        entry.path: rows[name_text(entry.path)]
+        for entry in entries
+        if (known := before.get(entry.path)) is not None
+        and is_unchanged(known, entry)
+        and name_text(entry.path) in rows
+    }
+    kept = set(reused.values())
+    replaced = (rows.get(name_text(path)) for path in before)
+    return _StoredRows(reused, [row for row in replaced if row is not None and row not in kept], table)
+
+
+def _merged(entries: Sequence[ImageEntry], added: pa.Table, stored: _StoredRows) -> pa.Table:
+    """Return the rows that were computed and those that are used again, in the order of the images."""
+    assert stored.table is not None
+    computed = {path: row for row, path in enumerate(added["path"].to_pylist())}
+    order = [
+        row
+        for entry in entries
+        if (row := computed.get(name_text(entry.path), _after(stored.reused.get(entry.path), len(computed)))) is not None
+    ]
+    both = pa.concat_tables([added, stored.table.cast(added.schema)])
+    return both.take(pa.array(order, pa.int64())).combine_chunks()
+
+
+def _after(row: int | None, count: int) -> int | None:
+    return None if row is None else row + count
 
 
 class _StepTimer:
@@ -133,7 +236,7 @@ class _StepTimer:
 @contextmanager
 def _decoder(partition: Partition, out: OwnedFolder) -> Iterator[Decoder]:
     """Yield the decoder of a partition: isolated in its own process if an earlier attempt may have crashed."""
-    with out.begun(out.part("rejects", partition.index, "parquet")) as retried:
+    with out.begun(out.part("rejects", partition.index, "parquet", partition.owner)) as retried:
         if retried:
             with IsolatedDecoder() as isolated:
                 yield isolated
@@ -142,15 +245,16 @@ def _decoder(partition: Partition, out: OwnedFolder) -> Iterator[Decoder]:
 
 
 def _features(
-    item: PlannedPartition, settings: FeaturizeSettings, decoder: Decoder, timer: _StepTimer
+    entries: Sequence[ImageEntry], settings: FeaturizeSettings, decoder: Decoder, timer: _StepTimer
 ) -> tuple[pa.Table, list[Reject]]:
-    """Return the features of the usable images of a partition, and its rejects."""
+    """Return the features of the usable images, and the rejects."""
+    features = np.empty((len(entries), settings.network.features), np.float32)
+    if not entries:
+        return features_table([], [], features), []
     with timer.step("load"):
-        entries = _entries(item, settings.out)
         featurizer = settings.network.load()
         size = backbone(settings.network.backbone).size
         contents = settings.images.fetch(entry for entry in entries if not entry.leads_out)
-    features = np.empty((len(entries), settings.network.features), np.float32)
     pixels = np.empty((IMAGES_PER_GROUP, size, size, 3), np.uint8)
     used: list[ImageEntry] = []
     rejects: dict[int, Reject] = {}
@@ -189,14 +293,17 @@ def _label(entry: ImageEntry) -> str | None:
     return None if entry.label is None else name_text(entry.label)
 
 
-def _entries(item: PlannedPartition, out: OwnedFolder) -> list[ImageEntry]:
-    """Return the images of a partition from the stored plan."""
-    name = out.part("plan", plan_index(item.partition), "parquet")
-    data = read_part(out.folder, name, item.plan_checksum)
+def _entries(
+    pages: Sequence[tuple[str, bytes | None]], start: int, images: int, out: OwnedFolder
+) -> list[ImageEntry]:
+    """Return some images of a stored list."""
+    contents = (read_part(out.folder, name, expected) for name, expected in pages)
     try:
-        return decode_partition(data, item.partition)
+        return list(decode_images(contents, start, images))
+    except CorruptPartError:
+        raise
     except DamageError as error:
-        raise CorruptPartError(name, str(error)) from error
+        raise CorruptPartError(pages[0][0], str(error)) from error
 
 
 def image_bytes(content: bytes | OSError) -> bytes:

@@ -1,48 +1,108 @@
-"""Merge partial moments: one node of the merge tree."""
+"""Merge partial moments: one node of the merge tree.
+
+Moments are exact sums, so that the tree only distributes the work: no bit of the result depends on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fruits.jobs.tasks.reports import MergeReport
-from fruits.model.moments import Group, Moments
+from fruits.model.moments import Moments
 from fruits.storage.checksums import checksum, read_part
 from fruits.storage.commits import OwnedFolder
+from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
 
-__all__ = ["MergeItem", "merge", "moments_name"]
+__all__ = ["Group", "MergeItem", "MergeSettings", "levels", "merge"]
+
+ROWS = 8192  # rows of a group of the first level: a node is as large as the features of 3,000 rows
+FAN_IN = 32  # nodes of a group of the other levels
+
+Input = tuple[str, bytes | None]  # the name of a part, and its SHA-256; None: not verified
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One node of the merge tree: it merges the nodes `start` to `stop - 1` of the level below.
+
+    Attributes
+    ----------
+    level : int
+        1 for a node that merges features, 2 for one that merges nodes of level 1, and so on.
+    index : int
+        Number within the level.
+    start, stop : int
+        Range of the merged parts or nodes.
+    """
+
+    level: int
+    index: int
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"moments level {self.level}, group {self.index} ({self.start} to {self.stop - 1})"
+
+
+def levels(rows: Sequence[int]) -> list[list[Group]]:
+    """Return the merge tree over parts with this many rows, level by level; the last level is a single group.
+
+    Examples
+    --------
+    >>> [[(group.start, group.stop) for group in level] for level in levels([5000, 5000, 300])]
+    [[(0, 2), (2, 3)], [(0, 2)]]
+    """
+    first: list[Group] = []
+    start = size = 0
+    for stop, count in enumerate(rows, 1):
+        size += count
+        if size >= ROWS or stop == len(rows):
+            first.append(Group(1, len(first), start, stop))
+            start, size = stop, 0
+    tree = [first]
+    while len(tree[-1]) > 1:
+        below, level = len(tree[-1]), len(tree) + 1
+        starts = range(0, below, FAN_IN)
+        tree.append([Group(level, index, start, min(start + FAN_IN, below)) for index, start in enumerate(starts)])
+    return tree
 
 
 @dataclass(frozen=True, slots=True)
 class MergeItem:
-    """A node of the merge tree, and the SHA-256 of each of its inputs; None: not verified."""
+    """A node of the merge tree: its name, and the parts that it merges, features or other nodes."""
 
     group: Group
-    input_checksums: tuple[bytes | None, ...]
+    name: str
+    inputs: tuple[Input, ...]
 
     def __str__(self) -> str:
         return str(self.group)
 
 
-def moments_name(out: OwnedFolder, level: int, index: int) -> str:
-    """Return the name, below the output folder, of a node of the merge tree."""
-    return out.part(f"moments/level-{level}", index, "safetensors")
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """The folder with the features, and the output folder."""
+
+    features: Folder
+    out: OwnedFolder
 
 
-def merge(item: MergeItem, out: OwnedFolder) -> MergeReport:
+def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     """Write a node of the merge tree from the features, or the nodes, below it."""
-    group = item.group
+    partials = _from_features(item, settings.features) if item.group.level == 1 else _stored(item, settings.out.folder)
+    data = Moments.sum_all(partials).to_bytes()
+    settings.out.write(item.name, data)
+    return MergeReport({item.name: checksum(data)})
 
-    def read(name: Callable[[int], str]) -> Iterator[bytes]:
-        for index, expected in zip(range(group.start, group.stop), item.input_checksums, strict=True):
-            yield read_part(out.folder, name(index), expected)
 
-    if group.level == 1:
-        features = read(lambda index: out.part("features", index, "parquet"))
-        partials = (Moments.from_features(vectors(read_table(data, ["features"])["features"])) for data in features)
-    else:
-        partials = (Moments.from_bytes(data) for data in read(lambda index: moments_name(out, group.level - 1, index)))
-    name, data = moments_name(out, group.level, group.index), Moments.merge_all(partials).to_bytes()
-    out.write(name, data)
-    return MergeReport({name: checksum(data)})
+def _from_features(item: MergeItem, folder: Folder) -> Iterator[Moments]:
+    for name, expected in item.inputs:
+        table = read_table(read_part(folder, name, expected), ["label", "features"])
+        yield Moments.from_features(vectors(table["features"]), table["label"].to_pylist())
+
+
+def _stored(item: MergeItem, folder: Folder) -> Iterator[Moments]:
+    for name, expected in item.inputs:
+        yield Moments.from_bytes(read_part(folder, name, expected))

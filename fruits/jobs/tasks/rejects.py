@@ -7,20 +7,20 @@ written after the rejects. With it, a partition that no manifest lists can still
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import orjson
 import pyarrow as pa
 
-from fruits.images.plan import Partition
+from fruits.plan.partitions import Partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.rows import rejects_table
 from fruits.storage.checksums import CorruptPartError, checksum
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table
 
-__all__ = ["ACCOUNT", "Reject", "read_account", "write_partition"]
+__all__ = ["ACCOUNT", "Reject", "read_account", "read_rejects", "write_partition"]
 
 ACCOUNT = b"fruits.account"  # key in the metadata of a rejects part
 
@@ -28,9 +28,14 @@ Reject = tuple[str, str | None, str, str]  # path, label, reason, detail
 
 
 def write_partition(
-    out: OwnedFolder, partition: Partition, rejects: Sequence[Reject], last: str, data: bytes
+    out: OwnedFolder,
+    partition: Partition,
+    rejects: Sequence[Reject],
+    last: str,
+    data: bytes,
+    others: Mapping[str, bytes] | None = None,
 ) -> PartitionReport:
-    """Write the rejects of a partition, then its last part, which marks the partition as finished.
+    """Write the rejects and other parts of a partition, then its last part, which marks the partition as finished.
 
     Parameters
     ----------
@@ -41,6 +46,8 @@ def write_partition(
         The name of the last part, in ``features/`` or ``rows/``.
     data : bytes
         Its content.
+    others : mapping of str to bytes, optional
+        Other parts: content by name.
     """
     reasons = Counter(reason for _, _, reason, _ in rejects)
     report = PartitionReport(
@@ -53,11 +60,17 @@ def write_partition(
         "rejects": report.rejects,
         "sha256": last_checksum.hex(),
     }
-    name = out.part("rejects", partition.index, "parquet")
     stored = write_table(rejects_table(rejects, {ACCOUNT: orjson.dumps(account)}))
-    out.write(name, stored)
-    out.write(last, data)
-    return replace(report, checksums={name: checksum(stored), last: last_checksum})
+    written = {out.part("rejects", partition.index, "parquet", partition.owner): stored, **(others or {}), last: data}
+    for name, content in written.items():
+        out.write(name, content)
+    return replace(report, checksums={name: checksum(content) for name, content in written.items()})
+
+
+def read_rejects(data: bytes) -> list[Reject]:
+    """Return the images in a rejects part."""
+    columns = read_table(data).to_pydict()
+    return list(zip(*(columns[name] for name in ("path", "label", "reason", "detail")), strict=True))
 
 
 def read_account(partition: Partition, name: str, data: bytes) -> tuple[PartitionReport, bytes]:

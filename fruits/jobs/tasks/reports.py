@@ -27,6 +27,9 @@ class PartitionReport:
         an earlier command finished.
     checksums : mapping of str to bytes
         The SHA-256 of each written part, by name below the output folder.
+    added, removed : int or None
+        For a partition that replaces stored features: the number of rows whose features were computed, and of stored
+        rows that were dropped; None if unknown, for a partition that an earlier command finished.
     """
 
     index: int
@@ -35,6 +38,8 @@ class PartitionReport:
     rejects: Mapping[str, int]
     seconds: Mapping[str, float] = field(default_factory=dict)
     checksums: Mapping[str, bytes] = field(default_factory=dict)
+    added: int | None = None
+    removed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

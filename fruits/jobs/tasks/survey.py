@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fruits.images.plan import Partition
+from fruits.plan.partitions import Partition
 from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport, SurveyReport
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
@@ -15,27 +15,20 @@ __all__ = ["FinishedPartition", "PartBatch", "PartitionBatch", "survey", "verify
 
 @dataclass(frozen=True, slots=True)
 class FinishedPartition:
-    """A finished partition, with the SHA-256 of its two parts if the manifest lists them."""
+    """A finished partition: the names of its rejects and of its last part, with their SHA-256 if they are listed."""
 
     partition: Partition
+    rejects: str
     rejects_checksum: bytes | None
+    last: str
     last_checksum: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionBatch:
-    """Finished partitions that one task verifies.
-
-    Attributes
-    ----------
-    partitions : tuple of FinishedPartition
-    folder, suffix : str
-        The folder and the suffix of the part that marks a partition as finished: ``features`` or ``rows``.
-    """
+    """Finished partitions that one task verifies."""
 
     partitions: tuple[FinishedPartition, ...]
-    folder: str
-    suffix: str
 
     def __len__(self) -> int:
         return len(self.partitions)
@@ -63,17 +56,16 @@ def survey(batch: PartitionBatch, out: OwnedFolder) -> SurveyReport:
     reports: list[PartitionReport] = []
     corrupt: list[CorruptPart] = []
     for finished in batch.partitions:
-        name = out.part("rejects", finished.partition.index, "parquet")
-        last = out.part(batch.folder, finished.partition.index, batch.suffix)
         try:
-            data = read_part(out.folder, name, finished.rejects_checksum)
-            report, stated = read_account(finished.partition, name, data)
+            data = read_part(out.folder, finished.rejects, finished.rejects_checksum)
+            report, stated = read_account(finished.partition, finished.rejects, data)
             last_checksum = finished.last_checksum or stated
-            read_part(out.folder, last, last_checksum)
+            read_part(out.folder, finished.last, last_checksum)
         except CorruptPartError as error:
             corrupt.append(error.part)
         else:
-            reports.append(replace(report, checksums={name: checksum(data), last: last_checksum}))
+            checksums = {finished.rejects: checksum(data), finished.last: last_checksum}
+            reports.append(replace(report, checksums=checksums))
     return SurveyReport(tuple(reports), tuple(corrupt))
 
 

@@ -1,0 +1,1 @@
+"""Read-only views of an output: its progress, its integrity, and its differences from another one."""

@@ -1,0 +1,167 @@
+"""A job as its output stores it: the plan, the checksums and accounts of its parts, and the moments of its features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fruits.errors import DamageError, OutputError
+from fruits.images.listing import ImageEntry
+from fruits.jobs.tasks.reports import PartitionReport
+from fruits.model.moments import Moments
+from fruits.plan.pages import decode_images, pages_of
+from fruits.plan.partitions import Partition, Plan
+from fruits.storage.checksums import CorruptPartError, Manifest, read_part
+from fruits.storage.commits import Commit, OwnedFolder, last_commit
+from fruits.storage.folder import Folder
+from fruits.storage.parquet import number_array, read_table, text_array, write_table
+
+__all__ = ["StoredJob", "encode_accounts", "feature_source"]
+
+ACCOUNTS = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("rejects", pa.string(), nullable=False),  # JSON: the number of rejects by reason
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job as its output stores it.
+
+    Attributes
+    ----------
+    owned : OwnedFolder
+        The output folder, as the job owns it.
+    commit : Commit
+    plan : Plan
+    manifest : Manifest
+    """
+
+    owned: OwnedFolder
+    commit: Commit
+    plan: Plan
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, folder: Folder, commit: Commit) -> StoredJob:
+        """Return the job of a commit.
+
+        Raises
+        ------
+        DamageError
+            Its plan is missing or corrupt.
+        """
+        owned = OwnedFolder(folder, commit.owner, commit.number)
+        name = owned.name("plan/partitions", "parquet")
+        plan = Plan.decode(read_part(folder, name, _listed(commit, name)))
+        return cls(owned, commit, plan, Manifest.load(owned))
+
+    @property
+    def has_features(self) -> bool:
+        """Whether the job stores features, or did when it was interrupted."""
+        return self.commit.job["command"] != "transform" and "source" not in self.commit.job
+
+    def features_name(self, partition: Partition) -> str:
+        """Return the name of the features of a partition, below the output folder."""
+        return self.owned.part("features", partition.index, "parquet", partition.owner)
+
+    def rejects_name(self, partition: Partition) -> str:
+        """Return the name of the rejects of a partition, below the output folder."""
+        return self.owned.part("rejects", partition.index, "parquet", partition.owner)
+
+    def is_finished(self, partition: Partition) -> bool:
+        """Return whether the features of a partition are known to be stored."""
+        return all(self.manifest.get(name) for name in (self.features_name(partition), self.rejects_name(partition)))
+
+    def page_checksums(self, start: int, images: int) -> tuple[tuple[str, bytes], ...]:
+        """Return the names and checksums of the pages that contain some images."""
+        numbers = pages_of(start, images)
+        return tuple((self.owned.part("plan", number, "parquet"), self.plan.pages[number]) for number in numbers)
+
+    def page_names(self) -> list[str]:
+        """Return the names of the pages of the list."""
+        return [self.owned.part("plan", number, "parquet") for number in range(len(self.plan.pages))]
+
+    def images(self) -> Iterator[ImageEntry]:
+        """Yield the images of the job, in the order of their paths; one page is in memory at a time."""
+        pages = self.page_checksums(0, self.plan.images)
+        contents = (read_part(self.owned.folder, name, known) for name, known in pages)
+        return decode_images(contents, 0, self.plan.images)
+
+    def accounts(self) -> dict[int, PartitionReport]:
+        """Return the reports of the partitions of a complete job, by index.
+
+        Raises
+        ------
+        DamageError
+            They are missing or corrupt.
+        """
+        name = self.owned.name("plan/accounts", "parquet")
+        data = read_part(self.owned.folder, name, _listed(self.commit, name))
+        try:
+            columns = read_table(data).to_pydict()
+            rejects = map(orjson.loads, columns["rejects"])
+            numbers = (columns[name] for name in ("index", "images", "rows"))
+            reports = [PartitionReport(*each) for each in zip(*numbers, rejects, strict=True)]
+        except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+            raise DamageError(f"{name} is corrupt: {error}. Use `overwrite` to start over.") from error
+        return {report.index: report for report in reports}
+
+    def moments(self) -> Moments | None:
+        """Return the moments of all features of a complete job; None if they are missing or corrupt."""
+        name = self.owned.name("moments/total", "safetensors")
+        if name not in self.commit.files:
+            return None
+        try:
+            return Moments.from_bytes(read_part(self.owned.folder, name, _listed(self.commit, name)))
+        except (CorruptPartError, ValueError):
+            return None
+
+
+def _listed(commit: Commit, name: str) -> bytes:
+    known = commit.files.get(name)
+    if known is None:
+        raise DamageError(f"the commit of the job does not list {name}. Use `overwrite` to start over.")
+    return bytes.fromhex(known)
+
+
+def encode_accounts(reports: Iterable[PartitionReport]) -> bytes:
+    """Return the accounts of the partitions of a complete job as the content of a file."""
+    rows = sorted((each.index, each.images, each.rows, orjson.dumps(dict(each.rejects))) for each in reports)
+    *numbers, rejects = zip(*rows, strict=True)
+    columns = [number_array(np.array(column, np.int64)) for column in numbers]
+    return write_table(pa.table([*columns, text_array(rejects, pa.string())], schema=ACCOUNTS))
+
+
+def feature_source(address: str) -> StoredJob | None:
+    """Return the complete job whose output an address is; None if it is no output.
+
+    Raises
+    ------
+    OutputError
+        The job is not complete, or stores no features.
+    """
+    folder = Folder.at(address)
+    try:
+        commit = last_commit(folder)
+    except OSError:  # the listing reports an address that cannot be read
+        return None
+    if commit is None:
+        return None
+    if not commit.complete:
+        raise OutputError(f"{folder.address} is the output of a job that has not finished. Finish that job first.")
+    stored = StoredJob.load(folder, commit)
+    if not stored.has_features:
+        origin: Mapping[str, Any] = commit.job
+        instead = origin.get("source") or origin["images"]
+        raise OutputError(f"{folder.address} is an output without features. Give {instead}, or the output of a `fit` or a `run`.")
+    return stored

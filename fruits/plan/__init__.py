@@ -1,0 +1,1 @@
+"""Plans: the stored list of the images of a job, and its partitions."""

@@ -1,0 +1,156 @@
+"""The differences between a stored list of images and a new one, and the partitions that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from fruits.images.listing import ImageEntry
+from fruits.plan.partitions import Partition, Plan, Stored
+
+__all__ = ["Changes", "describe_changes", "updated_partitions"]
+
+EXAMPLES = 3  # images named for each kind of change
+FULL = 1.5  # times the partition size: a partition that grew to this is split
+
+Pair = tuple[ImageEntry | None, ImageEntry | None]
+
+
+def describe_changes(stored: Iterable[ImageEntry], current: Iterable[ImageEntry]) -> str:
+    """Return the differences of two ordered listings as text: ``2 replaced (a/1.jpg, a/7.jpg), 1 added (b.jpg)``.
+
+    Both are streamed once, so memory does not grow with the number of images.
+    """
+    examples: dict[str, list[str]] = {"replaced": [], "added": [], "removed": []}
+    counts = dict.fromkeys(examples, 0)
+    for before, now in _side_by_side(iter(stored), iter(current)):
+        if before == now:
+            continue
+        kind = "added" if before is None else "removed" if now is None else "replaced"
+        counts[kind] += 1
+        if counts[kind] <= EXAMPLES:
+            examples[kind].append((before or now).path)  # type: ignore[union-attr]  # one of them is not None
+    return ", ".join(
+        f"{count:,} {kind} ({', '.join(examples[kind])}{', …' * (count > EXAMPLES)})"
+        for kind, count in counts.items()
+        if count
+    )
+
+
+@dataclass(slots=True)
+class Changes:
+    """The number of images that differ between two lists."""
+
+    added: int = 0
+    changed: int = 0
+    deleted: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.deleted)
+
+
+def is_unchanged(before: ImageEntry, now: ImageEntry) -> bool:
+    """Return whether an image has the same content in two lists; False if its version is unknown."""
+    return before == now and now.version != ""
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A partition under construction: a slice of the new list, and the slice of the stored list that it replaces."""
+
+    partition: Partition
+    start: int
+    stored_start: int
+    images: int = 0
+    stored_images: int = 0
+    touched: bool = False
+
+
+def updated_partitions(
+    plan: Plan,
+    owner: str,
+    stored: Iterable[ImageEntry],
+    current: Iterable[ImageEntry],
+    is_finished: Callable[[Partition], bool],
+) -> tuple[tuple[Partition, ...], Changes]:
+    """Return the partitions of a new list that keep as many stored features as possible.
+
+    A partition without changes keeps its stored parts. Another one keeps its number and its place in the order of the
+    paths, takes in the images added there, and is split when it grows to one and a half times the partition size.
+
+    Parameters
+    ----------
+    plan : Plan
+        The stored plan.
+    owner : str
+        The owner of the job of that plan.
+    stored, current : iterable of ImageEntry
+        The stored and the new list, ordered by path; each is streamed once.
+    is_finished : callable
+        Returns whether the features of a partition of the stored plan can be used again.
+    """
+    pieces: list[_Piece] = []
+    changes = Changes()
+    remaining = iter(plan.partitions)
+    place = stored_place = 0
+    piece = _Piece(next(remaining), 0, 0)
+    end = piece.partition.images
+
+    def close(next_partition: Partition) -> _Piece:
+        pieces.append(piece)
+        return _Piece(next_partition, place, stored_place)
+
+    for before, now in _side_by_side(iter(stored), iter(current)):
+        if before is not None:
+            while stored_place == end:
+                partition = next(remaining)
+                piece = close(partition)
+                end += partition.images
+            stored_place += 1
+            piece.stored_images += 1
+        if now is not None:
+            if before is None and piece.images >= FULL * plan.partition_size:
+                piece = close(piece.partition)
+            place += 1
+            piece.images += 1
+        if before is None:
+            changes.added += 1
+        elif now is None:
+            changes.deleted += 1
+        elif not is_unchanged(before, now):
+            changes.changed += 1
+        else:
+            continue
+        piece.touched = True
+    pieces.append(piece)
+    unused = max(each.index for each in plan.partitions) + 1
+    used: set[int] = set()
+    partitions = []
+    for piece in pieces:
+        base = piece.partition
+        index = base.index if base.index not in used else unused
+        unused += index == unused
+        used.add(base.index)
+        source = base.owner or owner
+        whole = piece.images == piece.stored_images == base.images and not piece.touched
+        if whole and is_finished(base):
+            partitions.append(Partition(index, piece.start, piece.images, source))
+        elif piece.images or (piece.stored_images and is_finished(base)):
+            kept = Stored(base.index, piece.stored_start, piece.stored_images, source) if is_finished(base) else None
+            partitions.append(Partition(index, piece.start, piece.images, "", kept))
+    return tuple(partitions), changes
+
+
+def _side_by_side(left: Iterator[ImageEntry], right: Iterator[ImageEntry]) -> Iterator[Pair]:
+    """Merge two ordered listings: yield pairs of equal paths, with None for a path in one listing only."""
+    one, two = next(left, None), next(right, None)
+    while one is not None or two is not None:
+        if two is None or (one is not None and one.path < two.path):
+            yield one, None
+            one = next(left, None)
+        elif one is None or two.path < one.path:
+            yield None, two
+            two = next(right, None)
+        else:
+            yield one, two
+            one, two = next(left, None), next(right, None)

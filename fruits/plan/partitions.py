@@ -1,0 +1,186 @@
+"""Partitions: contiguous slices of the list of images, the unit of work.
+
+No result depends on the partitions. They may differ in size, and after an update some of them are those of an earlier
+job, whose stored features are used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fruits.errors import DamageError
+from fruits.plan.pages import ImageList
+from fruits.storage.parquet import number_array, read_table, text_array, write_table
+
+__all__ = ["LARGEST", "Partition", "Plan", "Stored", "default_size", "even_partitions"]
+
+LARGEST = 1024  # images, by default
+SMALLEST = 16  # images, by default: below, the overhead of a task exceeds the work
+PER_WORKER = 3  # partitions, by default: the last ones then end at about the same time
+METADATA = b"fruits.plan"
+SCHEMA = pa.schema(
+    [
+        pa.field("index", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("images", pa.int64(), nullable=False),
+        pa.field("owner", pa.string(), nullable=False),
+        pa.field("stored_index", pa.int64(), nullable=False),
+        pa.field("stored_start", pa.int64(), nullable=False),
+        pa.field("stored_images", pa.int64(), nullable=False),
+        pa.field("stored_owner", pa.string()),
+    ]
+)
+
+
+class Stored(NamedTuple):
+    """A slice of the list of an earlier job, whose features are stored.
+
+    Attributes
+    ----------
+    index : int
+        The number of the partition that contains it.
+    start, images : int
+        The position of its first image in the earlier list, and the number of images.
+    owner : str
+        The owner in the names of the parts of that partition.
+    """
+
+    index: int
+    start: int
+    images: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A contiguous slice of the list: the unit of work.
+
+    Attributes
+    ----------
+    index : int
+        The number in the names of all parts made from it; it may differ from the position in the plan.
+    start, images : int
+        The position of its first image in the list, and the number of images; 0 if all its images were deleted.
+    owner : str
+        The owner in the names of its features and rejects, if another job wrote them; empty for those of this job.
+    stored : Stored, optional
+        The slice of an earlier list that it replaces, for a partition in which images were added, changed or deleted.
+    """
+
+    index: int
+    start: int
+    images: int
+    owner: str = ""
+    stored: Stored | None = None
+
+    def __str__(self) -> str:
+        return f"partition {self.index} ({self.images:,} images)"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A list of images and its partitions.
+
+    Attributes
+    ----------
+    list : ImageList
+    partition_size : int
+        The number of images of a new partition.
+    partitions : tuple of Partition
+        In the order of the list.
+    pages : tuple of bytes
+        The SHA-256 of each page of the list.
+    """
+
+    list: ImageList
+    partition_size: int
+    partitions: tuple[Partition, ...]
+    pages: tuple[bytes, ...]
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return self.list.images
+
+    def encode(self) -> bytes:
+        """Return the plan, without the list, as the content of a file."""
+        numbers = [(each.index, each.start, each.images) for each in self.partitions]
+        stored = [each.stored or Stored(0, 0, 0, "") for each in self.partitions]
+        owners = [each.stored and each.stored.owner.encode() for each in self.partitions]
+        columns = [
+            *(_numbers(column) for column in zip(*numbers, strict=True)),
+            text_array([each.owner.encode() for each in self.partitions], pa.string()),
+            *(_numbers(column) for column in zip(*(each[:3] for each in stored), strict=True)),
+            text_array(owners, pa.string()),
+        ]
+        metadata = {
+            "images": self.list.images,
+            "digest": self.list.digest,
+            "partition_size": self.partition_size,
+            "pages": [page.hex() for page in self.pages],
+        }
+        return write_table(pa.table(columns, schema=SCHEMA.with_metadata({METADATA: orjson.dumps(metadata)})))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Plan:
+        """Return the plan that :meth:`encode` wrote.
+
+        Raises
+        ------
+        DamageError
+            It is corrupt.
+        """
+        try:
+            table = read_table(data)
+            metadata = orjson.loads((table.schema.metadata or {})[METADATA])
+            columns = (table[name].to_pylist() for name in SCHEMA.names)
+            partitions = tuple(
+                Partition(index, start, images, owner, None if stored[3] is None else Stored(*stored))
+                for index, start, images, owner, *stored in zip(*columns, strict=True)
+            )
+            plan = cls(
+                ImageList(int(metadata["images"]), str(metadata["digest"])),
+                int(metadata["partition_size"]),
+                partitions,
+                tuple(map(bytes.fromhex, metadata["pages"])),
+            )
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamageError(f"the stored plan cannot be read: {error!r}. Use `overwrite` to start over.") from error
+        if plan._is_contiguous():
+            return plan
+        raise DamageError("the partitions of the stored plan contradict each other. Use `overwrite` to start over.")
+
+    def _is_contiguous(self) -> bool:
+        starts = np.cumsum([0, *(each.images for each in self.partitions)])
+        return (
+            self.partition_size >= 1
+            and int(starts[-1]) == self.images
+            and all(each.images >= 0 and each.index >= 0 for each in self.partitions)
+            and all(each.start == start for each, start in zip(self.partitions, starts, strict=False))
+            and len({each.index for each in self.partitions}) == len(self.partitions)
+        )
+
+
+def default_size(images: int, workers: int) -> int:
+    """Return the number of images of a partition that keeps all workers busy until the end.
+
+    Every worker gets the same number of partitions, at least three if there are enough images, of at most 1,024 images.
+    """
+    rounds = max(PER_WORKER, -(-images // (workers * LARGEST)))
+    return max(SMALLEST, -(-images // (workers * rounds)))
+
+
+def even_partitions(images: int, size: int) -> tuple[Partition, ...]:
+    """Return partitions of `size` images; the last one may have fewer."""
+    starts = range(0, images, size)
+    return tuple(Partition(index, start, min(size, images - start)) for index, start in enumerate(starts))
+
+
+def _numbers(values: Sequence[int]) -> pa.Array:
+    return number_array(np.array(values, np.int64))
