@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fruits.errors import FruitsError, InputError, JobError
     from fruits.executor import Executor
-    from fruits.jobs.compare import Comparison, compare
+    from fruits.jobs.inspect.compare import Comparison, compare
     from fruits.jobs.job import Job
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Comparison": "jobs.compare",
+    "Comparison": "jobs.inspect.compare",
     "Executor": "executor",
     "FruitsError": "errors",
     "InputError": "errors",
@@ -56,7 +56,7 @@ _MODULES = {
     "Report": "jobs.report",
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",
-    "compare": "jobs.compare",
+    "compare": "jobs.inspect.compare",
     "fit": "jobs.pipeline",
     "run": "jobs.pipeline",
     "transform": "jobs.pipeline",

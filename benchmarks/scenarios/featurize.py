@@ -8,11 +8,13 @@ from collections import Counter
 import backends
 from benchmarks.scenarios.task import Task, Timings
 from fruits.images.listing import Listing
-from fruits.images.plan import make_plan
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
+from fruits.model.fingerprint import numeric_fingerprint
 from fruits.network.featurizer import compile_network
+from fruits.plan.pages import pages_of, write_list
+from fruits.plan.partitions import Partition, even_partitions
 from fruits.storage.commits import OwnedFolder
-from fruits.storage.folder import Folder
+from fruits.storage.folder import Folder, part_name
 
 
 def run(task: Task) -> Timings:
@@ -24,10 +26,11 @@ def run(task: Task) -> Timings:
     with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]
         executor.start()
         started = time.perf_counter()
-        plan = make_plan(Listing(task.data), case.partition_size, out / "plan")
+        images = write_list(Listing(task.data), out / "plan").images
         listed = time.perf_counter()
-        settings = FeaturizeSettings(Folder.at(task.data), OwnedFolder(out), network)
-        items = [PlannedPartition(partition) for partition in plan.partitions()]
+        fingerprint = numeric_fingerprint(network.load())
+        settings = FeaturizeSettings(Folder.at(task.data), OwnedFolder(out), network, fingerprint)
+        items = [_planned(partition) for partition in even_partitions(images, case.partition_size)]
         reports = executor.map(featurize, items, shared=settings)
         ended = time.perf_counter()
     steps: Counter[str] = Counter()
@@ -35,3 +38,8 @@ def run(task: Task) -> Timings:
         steps.update(report.seconds)
     seconds = {"start-up": started - begin, "listing": listed - started, "featurize": ended - listed}
     return Timings(seconds=seconds, worker_seconds=dict(steps))
+
+
+def _planned(partition: Partition) -> PlannedPartition:
+    numbers = pages_of(partition.start, partition.images)
+    return PlannedPartition(partition, tuple((f"plan/{part_name(number, 'parquet')}", None) for number in numbers))

@@ -9,16 +9,16 @@ import fsspec
 from benchmarks.inputs.keys import GeneratedFileSystem
 from benchmarks.scenarios.task import Task, Timings
 from fruits.images.listing import Listing
-from fruits.images.plan import make_plan
+from fruits.plan.pages import write_list
 from fruits.storage.folder import Folder
 
 
 def run(task: Task) -> Timings:
-    """List the keys, plan partitions of 1,024 and store the plan."""
+    """List the keys and store the list."""
     fsspec.register_implementation("generated", GeneratedFileSystem, clobber=True)
     begin = time.perf_counter()
     out = Folder(task.out)
-    plan = make_plan(Listing(f"generated://{task.case.images}"), 1024, out / "plan")
+    images = write_list(Listing(f"generated://{task.case.images}"), out / "plan")
     seconds = {"listing": time.perf_counter() - begin}
-    out.write_json("plan.json", {"images": plan.images, "digest": plan.digest})
+    out.write_json("plan.json", {"images": images.images, "digest": images.digest})
     return Timings(seconds=seconds)

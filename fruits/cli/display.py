@@ -23,9 +23,9 @@ from fruits.text import duration, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fruits.jobs.compare import Comparison, Difference
-    from fruits.jobs.status import Status
-    from fruits.jobs.verify import Verification
+    from fruits.jobs.inspect.compare import Comparison, Difference
+    from fruits.jobs.inspect.status import Status
+    from fruits.jobs.inspect.verify import Verification
 
 __all__ = ["show_comparison", "show_report", "show_status", "show_verification", "show_weights"]
 

@@ -40,6 +40,7 @@ __all__ = [
     "Seed",
     "Shards",
     "Solver",
+    "Update",
     "Weights",
     "Workers",
 ]
@@ -251,9 +252,12 @@ Workers = Annotated[
     ),
 ]
 PartitionSize = Annotated[
-    int,
+    int | None,
     typer.Option(
-        "--partition-size", metavar="COUNT", help="Images per partition, the unit of work.", rich_help_panel=EXECUTION
+        "--partition-size",
+        metavar="COUNT",
+        help="Images per partition, the unit of work; no result depends on it. Default: three or more partitions a worker.",
+        rich_help_panel=EXECUTION,
     ),
 ]
 Shards = Annotated[
@@ -295,7 +299,21 @@ Columns = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", metavar="", help="Delete a different job in --out first.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--overwrite",
+        metavar="",
+        help="Replace a different job in --out; features of the same network and decoding are used again.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Update = Annotated[
+    bool,
+    typer.Option(
+        "--update",
+        metavar="",
+        help="Bring the job in --out to the current images: only added and changed images are featurized.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 Quiet = Annotated[

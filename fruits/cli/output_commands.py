@@ -25,7 +25,7 @@ def status(
     Reads stored files only. Exits with 0 if OUT contains a job, complete or not, and with 2 otherwise.
     """
     from fruits.cli.display import show_status
-    from fruits.jobs.status import status as read_status
+    from fruits.jobs.inspect.status import status as read_status
 
     progress = read_status(out)
     return CommandResult(dataclasses.asdict(progress), lambda console: show_status(console, progress))
@@ -45,7 +45,7 @@ def verify(
     Run the command of the job again to regenerate missing and corrupt parts.
     """
     from fruits.cli.display import show_verification
-    from fruits.jobs.verify import verify as verify_output
+    from fruits.jobs.inspect.verify import verify as verify_output
 
     verification = verify_output(out, to_stderr(quiet=quiet))
     return CommandResult(
@@ -71,7 +71,7 @@ def compare(
     Exits with 0 if they are identical or within the tolerance, and with 1 otherwise.
     """
     from fruits.cli.display import show_comparison
-    from fruits.jobs.compare import compare as compare_outputs
+    from fruits.jobs.inspect.compare import compare as compare_outputs
 
     comparison = compare_outputs(a, b)
     identical, largest = comparison.identical, comparison.largest

@@ -30,7 +30,8 @@ class Job:
     Attributes
     ----------
     images : str
-        The folder of the images, ``<label>/<file>``: a local path or any fsspec URL.
+        The folder of the images, ``<label>/<file>``: a local path or any fsspec URL. Or the output of a fit or a run,
+        whose stored features are used.
     out : str
         The output folder.
     components : int or float, default 0.95
@@ -48,8 +49,9 @@ class Job:
         The format of the rows.
     columns : tuple of str, default all of :data:`COLUMNS`
         The columns of the rows.
-    partition_size : int, default 1024
-        Images per partition, up to 16,384. A partition is the unit of work, and of repeated work when a worker dies.
+    partition_size : int, optional
+        Images per partition, up to 16,384. A partition is the unit of work, and of repeated work when a worker dies; no
+        result depends on it. Default: as many for each worker, at least three, of at most 1,024 images.
     limit : int, optional
         Use only the first images, up to this number, in the order of their paths: those of the first labels.
     sample : int, optional
@@ -65,7 +67,11 @@ class Job:
     max_reject_fraction : float, default 0.1
         The job fails if a larger fraction of the images cannot be used.
     overwrite : bool, default False
-        Replace another job in `out`.
+        Replace another job in `out`. Its features are used again if they are those of the same network and decoding.
+    update : bool, default False
+        Bring a fit or a run in `out` to the current images: only added and changed images are featurized, and the
+        result is the same as that of a new job. Images without a version, such as those of most web servers, count as
+        changed.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
     shards : str, optional
@@ -90,7 +96,7 @@ class Job:
     solver: Literal["exact", "native"] = "exact"
     format: Literal["parquet", "csv"] = "parquet"
     columns: tuple[str, ...] = COLUMNS
-    partition_size: int = 1024
+    partition_size: int | None = None
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
@@ -98,6 +104,7 @@ class Job:
     include_hidden: bool = False
     max_reject_fraction: float = 0.1
     overwrite: bool = False
+    update: bool = False
     model: str | None = None
     shards: str | None = None
     keep_plan: bool = False
@@ -157,6 +164,8 @@ class Job:
                     f"`overwrite` with `shards` {self.shards}: not allowed, because it would remove the parts of "
                     "other slices. Leave `overwrite` out, or give another `out`."
                 )
+        if self.update and (other := [name for name in ("overwrite", "keep_plan", "shards") if getattr(self, name)]):
+            raise SettingsError(f"`update` with `{other[0]}`: not allowed. Give one of them.")
         if self.keep_plan and self.overwrite:
             raise SettingsError(
                 "`overwrite` with `keep_plan`: not allowed, because `overwrite` removes the stored plan. Give one."

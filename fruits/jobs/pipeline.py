@@ -340,7 +340,7 @@ class _Pipeline:
         for level in levels([self._most_rows(kind, partition) for partition in partitions]):
             names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
             unfinished = self.parts.unfinished(names)
-            settings = MergeSettings(self.output.features.owned.folder, owned)
+            settings = MergeSettings(self.output.features.owned.folder, self._features(), owned)
             items = [
                 MergeItem(group, name, tuple(inputs[group.start : group.stop]))
                 for group, name in zip(level, names, strict=True)
@@ -359,9 +359,9 @@ class _Pipeline:
 
     def _most_rows(self, kind: str, partition: Partition) -> int:
         """Return the number of rows of a part, or a bound for a partition that an earlier command finished."""
-        report = self.parts.reports[partition.index]
         if kind == "features":
-            return report.rows
+            return partition.images
+        report = self.parts.reports[partition.index]
         known = report.added if kind == "added" else report.removed
         bound = partition.images if kind == "added" or partition.stored is None else partition.stored.images
         return bound if known is None else known

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fruits.errors import DamageError, OutputError
-from fruits.storage.commits import Commit, OwnedFolder, last_commit
+from fruits.jobs.stored import StoredJob
+from fruits.storage.commits import Commit, last_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
@@ -151,11 +152,17 @@ def report_from_dict(values: dict[str, Any]) -> Report | SliceReport:
 
 
 def row_files(out: Folder, commit: Commit) -> list[str]:
-    """Return the names of the rows of an output in order, below the output folder; empty for a fit."""
+    """Return the names of the rows of an output in the order of its images, below the folder; empty for a fit.
+
+    Raises
+    ------
+    DamageError
+        The plan of the output is corrupt.
+    """
     if commit.job["command"] == "fit":
         return []
-    owned = OwnedFolder(out, commit.owner, commit.number)
-    return [owned.part("rows", index, str(commit.job["format"])) for index in owned.parts("rows")]
+    job = StoredJob.load(out, commit)
+    return [job.owned.part("rows", each.index, str(commit.job["format"])) for each in job.plan.partitions]
 
 
 def finished(out: Folder) -> Commit:

@@ -36,7 +36,7 @@ from fruits.clusters.cluster import Cluster
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import Job
 from tests.aws.iam import action
 

@@ -22,8 +22,8 @@ import psutil
 import pyarrow.parquet as pq
 
 from fruits.images.sample import generate
-from fruits.jobs.compare import compare
-from fruits.jobs.verify import verify
+from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
 from tests.outputs import OWNER, contents, is_complete
 

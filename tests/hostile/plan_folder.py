@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from fruits.images.listing import Listing
-from fruits.images.plan import make_plan
+from fruits.plan.pages import make_plan
 from fruits.storage.folder import Folder
 from tests.hostile.measure import print_measurements
 

@@ -22,7 +22,7 @@ import pytest
 import fruits
 from backends.local import LocalExecutor
 from fruits.errors import FruitsError, SettingsError
-from fruits.images.plan import Plan
+from fruits.plan.pages import Plan
 from fruits.images.sample import generate
 from fruits.jobs.identity import describe
 from fruits.network import weights

@@ -25,7 +25,7 @@ import pytest
 
 from fruits.cli import main as cli
 from fruits.images.sample import generate
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from tests.outputs import contents, is_complete, report_of, stored
 
 IMAGES, PARTITION = 240, 4

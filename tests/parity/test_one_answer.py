@@ -11,7 +11,7 @@ import pytest
 import backends
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import Job
 from tests.outputs import contents
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
 

@@ -7,7 +7,7 @@ import pytest
 
 from fruits.errors import DatasetError
 from fruits.images.listing import Listing
-from fruits.images.plan import make_plan, read_partition
+from fruits.plan.pages import make_plan, read_partition
 from fruits.storage.folder import Folder
 from tests import trees
 from tests.s3.server import close_clients

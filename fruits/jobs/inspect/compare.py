@@ -75,7 +75,8 @@ class Comparison:
 def compare(a: str, b: str) -> Comparison:
     """Compare the models and the rows of two finished outputs.
 
-    The partitions may differ in size, and the rows may be Parquet on one side and CSV on the other.
+    Rows are matched by their path, if the rows contain it, and else by their order. The partitions may differ, and the
+    rows may be Parquet on one side and CSV on the other.
 
     Raises
     ------
@@ -119,7 +120,13 @@ def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differen
                 f"the rows of {a.address} have the columns {', '.join(one)}, those of {b.address} {', '.join(two)}. "
                 "Compare outputs with the same `columns`."
             )
-        count = min(_length(one), _length(two))
+        count = _equal_paths(one, two)
+        if count == 0:  # a row of one side only
+            side, columns = (a, one) if str(one["path"][0]) < str(two["path"][0]) else (b, two)
+            where = f"{columns['path'][0]}: only in {without_secrets(side.address)}"
+            _note(differences, Difference("rows", 1, float("inf"), where))
+            one, two = (_rest(one, 1), two) if columns is one else (one, _rest(two, 1))
+            continue
         for name in one:
             x, y = one[name][:count], two[name][:count]
             if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
@@ -136,13 +143,25 @@ def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differen
                     ),
                 )
         rows += count
-        one = {name: values[count:] for name, values in one.items()}
-        two = {name: values[count:] for name, values in two.items()}
-    rest = [side for side, left_over in ((a, one), (b, two)) if left_over is not None]
-    if rest:
-        more = without_secrets(rest[0].address)
-        _note(differences, Difference("rows", 1, float("inf"), f"row {rows}: only {more} has more rows"))
+        one, two = _rest(one, count), _rest(two, count)
+    for side, left_over, parts_left in ((a, one, left), (b, two, right)):
+        while left_over is not None:
+            where = f"row {rows}: only {without_secrets(side.address)} has more rows"
+            _note(differences, Difference("rows", _length(left_over), float("inf"), where))
+            left_over = _next(None, parts_left)
     return rows
+
+
+def _equal_paths(one: Columns, two: Columns) -> int:
+    """Return the number of first rows with equal paths; without paths, that of rows on both sides."""
+    count = min(_length(one), _length(two))
+    if "path" not in one or one["path"][:count] == two["path"][:count]:
+        return count
+    return next(index for index in range(count) if one["path"][index] != two["path"][index])
+
+
+def _rest(columns: Columns, count: int) -> Columns:
+    return {name: values[count:] for name, values in columns.items()}
 
 
 def _columns(side: Folder, names: Iterable[str]) -> Iterator[Columns]:

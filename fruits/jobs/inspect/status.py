@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.errors import OutputError
-from fruits.jobs.identity import stored_plan
+from fruits.jobs.stored import StoredJob
+from fruits.jobs.tasks.moments import levels
 from fruits.jobs.tasks.rejects import ACCOUNT
-from fruits.model.moments import levels
-from fruits.storage.commits import COMMITS, OwnedFolder, last_commit
-from fruits.storage.folder import Folder, part_index
+from fruits.storage.commits import COMMITS, last_commit
+from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo
 from fruits.text import without_secrets
 
@@ -130,13 +130,14 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
     commit = last_commit(out)
     if commit is None:
         raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the `out` of a job.")
-    plan = stored_plan(out, commit.job)
-    partitions = len(range(0, plan.images, plan.partition_size))
-    parts = _parts(OwnedFolder(out, commit.owner, commit.number), commit.job, partitions)
+    job = StoredJob.load(out, commit)
+    plan = job.plan
+    parts = _parts(job)
     stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]
-    network = next(iter(parts.values()))[0]
-    rejects, surveyed = _rejects(out, commit.owner, network)
-    images_done = sum(min(plan.partition_size, plan.images - index * plan.partition_size) for index in network)
+    network = next((found for found, _, unit in parts.values() if unit == "partitions"), {})
+    done = [partition for partition in plan.partitions if partition.index in network]
+    rejects, surveyed = _rejects(out, {job.rejects_name(partition).rpartition("/")[2] for partition in done})
+    images_done = sum(partition.images for partition in done)
     commits = (out / COMMITS).files().values()
     stored = [
         *(file.modified for file in commits),
@@ -153,7 +154,7 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
         command=str(commit.job["command"]),
         complete=commit.complete,
         images=plan.images,
-        partitions=partitions,
+        partitions=len(plan.partitions),
         stages=stages,
         images_done=images_done,
         rejects=rejects,
@@ -170,37 +171,50 @@ def _under_way(stages: Sequence[StageStatus]) -> StageStatus | None:
     return next((stage for stage in stages if stage.done < stage.total), None)
 
 
-def _parts(
-    out: OwnedFolder, job: Mapping[str, Any], partitions: int
-) -> Mapping[str, tuple[Mapping[int, FileInfo], int, str]]:
+def _parts(job: StoredJob) -> dict[str, tuple[Mapping[int, FileInfo], int, str]]:
     """Return the stored parts, the number of parts and the unit of each stage, in the order of execution."""
-    rows = _stored(out, "rows", partitions), partitions, "partitions"
-    if job["command"] == "transform":
-        return {"transform": rows}
-    model_name = out.name("model", "json")
-    model = dict(enumerate(file for name, file in (out.folder / "model").files().items() if name == model_name))
-    found = {"featurize": (_stored(out, "features", partitions), partitions, "partitions")}
-    if job["solver"] == "native":
-        found["native fit"] = model, 1, "models"
-    else:
-        tree = levels(partitions)
-        merged = (_stored(out, f"moments/level-{level[0].level}", len(level)).values() for level in tree)
-        files = [file for level in merged for file in level]
-        found["moments"] = dict(enumerate(files)), sum(len(level) for level in tree), "groups"
-        found["solve"] = model, 1, "models"
-    return found | ({"rows": rows} if job["command"] == "run" else {})
+    owned, identity, partitions = job.owned, job.commit.job, job.plan.partitions
+    count, has_source = len(partitions), "source" in identity
+    found: dict[str, tuple[Mapping[int, FileInfo], int, str]] = {}
+    if identity["command"] != "transform":
+        if not has_source:
+            features = {job.features_name(partition): partition.index for partition in partitions}
+            found["featurize"] = _stored(owned.folder, "features", features), count, "partitions"
+        model = _stored(owned.folder, "model", {owned.name("model/model", "json"): 0})
+        if identity["solver"] == "exact" and not has_source and not job.commit.base:
+            found["moments"] = _merged(job, model)
+        found["solve" if identity["solver"] == "exact" else "native fit"] = model, 1, "models"
+    if identity["command"] != "fit":
+        names = {owned.part("rows", each.index, str(identity["format"])): each.index for each in partitions}
+        is_direct = identity["command"] == "transform" and not has_source
+        found["transform" if is_direct else "rows"] = _stored(owned.folder, "rows", names), count, "partitions"
+    return found
 
 
-def _stored(out: OwnedFolder, kind: str, count: int) -> dict[int, FileInfo]:
-    """Return the stored parts of the job in a folder with an index below `count`."""
-    found = ((part_index(name, out.owner), file) for name, file in (out.folder / kind).files().items())
-    return {index: file for index, file in found if index is not None and index < count}
+def _merged(job: StoredJob, model: Mapping[int, FileInfo]) -> tuple[Mapping[int, FileInfo], int, str]:
+    """Return the stored nodes of the merge tree; a complete job has removed all but their sum."""
+    tree = levels([partition.images for partition in job.plan.partitions])
+    nodes = [
+        job.owned.part(f"moments/features-{group.level}", group.index, "safetensors") for level in tree for group in level
+    ]
+    if model:
+        return dict.fromkeys(range(len(nodes)), model[0]), len(nodes), "groups"
+    found: dict[int, FileInfo] = {}
+    for level in tree:
+        found |= _stored(job.owned.folder, f"moments/features-{level[0].level}", {name: n for n, name in enumerate(nodes)})
+    return found, len(nodes), "groups"
 
 
-def _rejects(out: Folder, owner: str, done: Mapping[int, object]) -> tuple[dict[str, int], int]:
+def _stored(out: Folder, folder: str, names: Mapping[str, int]) -> dict[int, FileInfo]:
+    """Return the stored files of a folder by the number of their name."""
+    files = (out / folder).files().items()
+    return {names[name]: file for file_name, file in files if (name := f"{folder}/{file_name}") in names}
+
+
+def _rejects(out: Folder, done: Container[str]) -> tuple[dict[str, int], int]:
     """Return the number of rejects by reason, and the number of partitions that were read for it."""
     stored = (out / "rejects").files()
-    names = [name for name in stored if part_index(name, owner) in done]
+    names = [name for name in stored if name in done]
     counts: Counter[str] = Counter()
     surveyed = 0
     for content in (out / "rejects").fetch((name, stored[name].size, "") for name in islice(names, SURVEYED)):

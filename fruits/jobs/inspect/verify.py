@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from fruits.errors import ModelError
+from fruits.errors import DamageError, ModelError
 from fruits.jobs.output import FOLDERS
 from fruits.jobs.report import finished
+from fruits.jobs.stored import StoredJob
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
 from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, parse_page, read_part
@@ -69,6 +71,9 @@ def verify(address: str, progress: Progress) -> Verification:
     for name in commit.files:
         if name.startswith(f"{MANIFEST}/"):
             expected |= _listed_parts(out, name, commit.files[name])
+    with suppress(DamageError):  # a corrupt plan is reported as a file
+        job = StoredJob.load(out, commit)
+        expected |= {name: known.hex() for name, known in job.page_checksums(0, job.plan.images)}
     intact = size = 0
     with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
         for found in pool.map(partial(_check, out), expected.items()):
@@ -106,10 +111,10 @@ def _unexpected_files(out: Folder, expected: Iterable[str]) -> Iterator[str]:
     """Yield the files in the folders of an output that it does not list."""
     known = set(expected)
     yield from (name for name in out.names() if not is_temporary(name) and owner_in(name) and name not in known)
-    levels = [f"moments/{name}" for name in (out / "moments").names()]
-    for folder in (*(name for name in FOLDERS if name != "moments"), *levels):
+    levels = [f"moments/{name}" for name in (out / "moments").names() if "." not in name]
+    for folder in (*FOLDERS, *levels):
         yield from (
             name
             for file in (out / folder).names()
-            if not is_temporary(file) and (name := f"{folder}/{file}") not in known
+            if not is_temporary(file) and (name := f"{folder}/{file}") not in known and name not in levels
         )

@@ -106,11 +106,12 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class FeaturizeSettings:
-    """The inputs that all partitions share: the image folder, the output folder and the network."""
+    """The inputs that all partitions share: the image folder, the output folder, the network, and its fingerprint."""
 
     images: Folder
     out: OwnedFolder
     network: NeuralNetwork
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fruits.jobs.tasks.reports import MergeReport
 from fruits.model.moments import Moments
 from fruits.storage.checksums import checksum, read_part
@@ -15,7 +18,7 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
 
-__all__ = ["Group", "MergeItem", "MergeSettings", "levels", "merge"]
+__all__ = ["Group", "Input", "MergeItem", "MergeSettings", "levels", "merge"]
 
 ROWS = 8192  # rows of a group of the first level: a node is as large as the features of 3,000 rows
 FAN_IN = 32  # nodes of a group of the other levels
@@ -83,26 +86,30 @@ class MergeItem:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """The folder with the features, and the output folder."""
+    """The folder with the features, the length of a feature vector, and the output folder."""
 
     features: Folder
+    dimension: int
     out: OwnedFolder
 
 
 def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     """Write a node of the merge tree from the features, or the nodes, below it."""
-    partials = _from_features(item, settings.features) if item.group.level == 1 else _stored(item, settings.out.folder)
-    data = Moments.sum_all(partials).to_bytes()
+    if item.group.level == 1:
+        moments = Moments.from_blocks(_features(item, settings.features), settings.dimension)
+    else:
+        moments = Moments.sum_all(_nodes(item, settings.out.folder))
+    data = moments.to_bytes()
     settings.out.write(item.name, data)
     return MergeReport({item.name: checksum(data)})
 
 
-def _from_features(item: MergeItem, folder: Folder) -> Iterator[Moments]:
+def _features(item: MergeItem, folder: Folder) -> Iterator[tuple[NDArray[np.float32], list[str | None]]]:
     for name, expected in item.inputs:
         table = read_table(read_part(folder, name, expected), ["label", "features"])
-        yield Moments.from_features(vectors(table["features"]), table["label"].to_pylist())
+        yield vectors(table["features"]), table["label"].to_pylist()
 
 
-def _stored(item: MergeItem, folder: Folder) -> Iterator[Moments]:
+def _nodes(item: MergeItem, folder: Folder) -> Iterator[Moments]:
     for name, expected in item.inputs:
         yield Moments.from_bytes(read_part(folder, name, expected))

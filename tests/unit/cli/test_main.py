@@ -23,7 +23,7 @@ from fruits.cli import display
 from fruits.cli import main as cli
 from fruits.errors import JobError, TaskError
 from fruits.jobs import pipeline
-from fruits.jobs.compare import Comparison, Difference
+from fruits.jobs.inspect.compare import Comparison, Difference
 from fruits.jobs.report import Report, SliceReport
 from fruits.progress.console import SafeConsole
 from fruits.storage.commits import claim
@@ -212,11 +212,11 @@ def test_missing_extra_names_the_install_command(fruits: Fruits, images: str, mo
 
 def test_json_output_is_one_object_even_if_libraries_write_to_stdout(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom fruits.cli import main as cli\nfrom fruits.jobs.compare import Comparison\n"
+        "import os, sys\nfrom fruits.cli import main as cli\nfrom fruits.jobs.inspect.compare import Comparison\n"
         "def noisy(a, b):\n"
         "    os.write(1, b'from a library')\n    print('from Python')\n    os.system('echo from a child')\n"
         "    return Comparison(3, True, ())\n"
-        "sys.modules['fruits.jobs.compare'].compare = noisy\ncli.main(['compare', 'a', 'b', '--json'])"
+        "sys.modules['fruits.jobs.inspect.compare'].compare = noisy\ncli.main(['compare', 'a', 'b', '--json'])"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == {
@@ -408,7 +408,7 @@ def test_identical_outputs_print_one_line(found: Comparison, text: str) -> None:
 
 def test_different_outputs_list_columns_and_largest_difference(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1200, 3.5e-7, "row 17 + 0, 3"),)
-    monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(3930, True, differences))
+    monkeypatch.setattr("fruits.jobs.inspect.compare.compare", lambda a, b: Comparison(3930, True, differences))
     ended = fruits("compare", "a", "b")
     assert ended.code == 1
     assert ended.out.startswith("different: 3,930 rows different, by at most 3.5e-07; model identical\n")
@@ -444,7 +444,7 @@ def test_comparison_states_for_rows_and_model_whether_they_differ(
 
 def test_sign_of_zero_is_a_difference_unless_tolerated(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
     differences = (Difference("pca_features", 1, 0.0, "row 0 + 0, 0"),)
-    monkeypatch.setattr("fruits.jobs.compare.compare", lambda a, b: Comparison(1, False, differences))
+    monkeypatch.setattr("fruits.jobs.inspect.compare.compare", lambda a, b: Comparison(1, False, differences))
     assert fruits("compare", "a", "b").code == 1
     assert fruits("compare", "a", "b", "--tolerance", "0").code == 0
 

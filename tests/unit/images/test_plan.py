@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fruits.errors import DamageError, DatasetError
 from fruits.images.listing import ImageEntry, Listing
-from fruits.images.plan import PARTITIONS_PER_FILE, Partition, make_plan, read_partition
+from fruits.plan.pages import PARTITIONS_PER_FILE, Partition, make_plan, read_partition
 from fruits.storage.folder import Folder
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fruits.errors import OutputError
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import COLUMNS
 from fruits.model.moments import Moments
 from fruits.model.rows import encode_rows, features_table

@@ -13,8 +13,8 @@ import pytest
 from backends.local import LocalExecutor
 from fruits.errors import FruitsError, OutputError, SettingsError
 from fruits.jobs import pipeline
-from fruits.jobs.compare import compare
-from fruits.jobs.verify import verify
+from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
 from fruits.storage.commits import COMMITS, last_commit, owner_in
 from fruits.storage.folder import Folder

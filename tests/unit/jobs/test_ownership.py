@@ -17,8 +17,8 @@ from moto.server import ThreadedMotoServer
 from backends.local import LocalExecutor
 from fruits.errors import OutputError
 from fruits.jobs import pipeline
-from fruits.jobs.compare import compare
-from fruits.jobs.verify import verify
+from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
 from fruits.storage.commits import last_commit, owner_in
 from fruits.storage.folder import Folder

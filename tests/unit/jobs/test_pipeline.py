@@ -27,13 +27,13 @@ from fruits.errors import (
     TaskError,
     WeightsError,
 )
-from fruits.images.plan import Partition
+from fruits.plan.partitions import Partition
 from fruits.jobs import output, pipeline
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report
 from fruits.jobs.tasks.survey import FinishedPartition, PartitionBatch, survey
-from fruits.jobs.verify import verify
+from fruits.jobs.inspect.verify import verify
 from fruits.model.rows import decode_rows
 from fruits.progress import heartbeat
 from fruits.progress.console import SafeConsole

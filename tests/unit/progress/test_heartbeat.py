@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from fruits.errors import JobError
-from fruits.images.plan import Partition
+from fruits.plan.partitions import Partition
 from fruits.progress.heartbeat import SECONDS, UnderWay, Waiting, heartbeat
 from fruits.progress.reporter import Silent
 

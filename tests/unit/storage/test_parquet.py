@@ -47,7 +47,7 @@ from fruits.model.rows import decode_rows, features_table
 from fruits.storage.parquet import write_table
 table = features_table(["a/1"], [None], np.ones((1, 3), np.float32))
 decode_rows(write_table(table), "x.parquet")
-import fruits.jobs.tasks, fruits.images.plan
+import fruits.jobs.tasks, fruits.plan.pages
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
