@@ -256,7 +256,7 @@ PartitionSize = Annotated[
     typer.Option(
         "--partition-size",
         metavar="COUNT",
-        help="Images per partition, the unit of work; no result depends on it. Default: three or more partitions a worker.",
+        help="Images per partition, the unit of work; no result depends on it. Default: 3 or more a worker.",
         rich_help_panel=EXECUTION,
     ),
 ]

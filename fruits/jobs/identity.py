@@ -29,7 +29,7 @@ __all__ = ["check_same", "describe", "feature_identity", "is_extension", "is_sam
 
 SCHEMA = "fruits.job/2"
 EXTENDED = {"command", "format", "columns"}  # settings in which a run differs from the fit that it continues
-UPDATE = ", or `update` to bring it to the current images"
+UPDATED = {"list.digest", "list.images"}
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
@@ -135,9 +135,10 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
         )
         if len(differences) > SHOWN:
             lines += f"\n  and {len(differences) - SHOWN} more"
+        update = ", or `update` to bring it to the current images" if keys <= UPDATED else ""
         raise OutputError(
             f"{out.address} contains another job:{lines}{changed}\n"
-            f"Give another `out`, or `overwrite` to replace that job{UPDATE * (keys <= {'list.digest', 'list.images'})}."
+            f"Give another `out`, or `overwrite` to replace that job{update}."
         )
 
 

@@ -382,13 +382,15 @@ def _remove_foreign(output: Output) -> None:
         for each in output.plan.partitions:
             kept |= {output.job.features_name(each), output.job.rejects_name(each)}
             if each.stored is not None:
-                kept.add(owned.part("features", each.stored.index, "parquet", each.stored.owner))
+                kept.add(owned.part("features", each.stored.partition, "parquet", each.stored.owner))
     if base is not None:
         kept |= {base.owned.name("plan/partitions", "parquet"), base.owned.name("plan/accounts", "parquet")}
         kept |= {base.owned.name("moments/total", "safetensors"), *base.page_names()}
 
     def keep(name: str) -> bool:
-        return name in kept or (base is not None and name.startswith(f"{MANIFEST}/") and owner_in(name) == base.owned.owner)
+        return name in kept or (
+            base is not None and name.startswith(f"{MANIFEST}/") and owner_in(name) == base.owned.owner
+        )
 
     for folder in output.subfolders():
         owned.remove_foreign(folder, keep)

@@ -99,9 +99,7 @@ class OutputParts:
         for partition in partitions:
             rejects = job.rejects_name(partition)
             last = job.owned.part(folder, partition.index, suffix, partition.owner if folder == "features" else "")
-            known = FinishedPartition(
-                partition, rejects, self._manifest.get(rejects), last, self._manifest.get(last)
-            )
+            known = FinishedPartition(partition, rejects, self._manifest.get(rejects), last, self._manifest.get(last))
             # The parts added/ and removed/, which only the manifest lists, exist as well
             is_listed = known.rejects_checksum is not None and known.last_checksum is not None
             if last.rpartition("/")[2] in stored and partition.index not in self.reports:

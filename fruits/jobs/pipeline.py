@@ -25,38 +25,33 @@ on one folder at the same time.
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import orjson
 
-from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
+from fruits.errors import JobError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
+from fruits.jobs.completion import Completion
+from fruits.jobs.fitting import Fitting, check_network, fitted_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import Job
 from fruits.jobs.output import Output, open_output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.stages import Stage, StageRunner
-from fruits.jobs.stored import StoredJob, encode_accounts, feature_source
+from fruits.jobs.stored import StoredJob, feature_source
 from fruits.jobs.tasks import featurize as featurizing
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, StoredFeatures, TransformSettings
-from fruits.jobs.tasks.moments import Group, Input, MergeItem, MergeSettings, levels, merge
 from fruits.jobs.tasks.rows import FeaturizedPartition, RowSettings, write_rows
-from fruits.model.components import check_components
-from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
-from fruits.model.solver import solve
-from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress, Silent
-from fruits.storage.checksums import checksum, read_part
-from fruits.storage.commits import COMMITS, complete, last_commit, remove_earlier
-from fruits.storage.folder import Folder, encode_json, part_name
+from fruits.storage.commits import last_commit
+from fruits.storage.folder import Folder, part_name
 from fruits.text import without_secrets
 
 __all__ = ["fit", "run", "transform"]
@@ -112,7 +107,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         },
         versions=versions() | {"python": platform.python_version()},
     )
-    model = _fitted_model(job) if command == "transform" else None
+    model = fitted_model(job) if command == "transform" else None
     if command != "transform" and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
@@ -126,7 +121,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         else:
             features = source.commit.job["features"]
         if model is not None:
-            _check_network(job, model, features["network"])
+            check_network(job, model, features["network"])
         output = open_output(command, job, features, model, source, runner)
         plan = output.plan
         progress.event(
@@ -183,28 +178,6 @@ def _source(job: Job) -> StoredJob | None:
     return source
 
 
-def _fitted_model(job: Job) -> ScaledPCA:
-    """Return the model of a transform."""
-    out, given = (_without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
-    if f"{given}/".startswith(f"{out}/"):
-        raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
-    try:
-        model = ScaledPCA.load(str(job.model))
-    except OSError as error:
-        raise ModelError(f"`model` {job.model} cannot be read: {error.strerror or error}.") from error
-    fitted_on = model.network.get("backbone")
-    if job.backbone not in (None, fitted_on):
-        raise ModelError(
-            f"`model` {job.model} was fitted on features of {fitted_on}, which contradicts `backbone` {job.backbone}. "
-            f"Leave `backbone` out, or give a model of {job.backbone}."
-        )
-    return model
-
-
-def _without_links(address: str) -> str:
-    return address if "://" in address else os.path.realpath(address)
-
-
 def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:
     """Return the network of a job, which for a transform is that of the model."""
     fitted_on = dict(model.network) if model is not None else {}
@@ -213,20 +186,6 @@ def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:
         job.engine or fitted_on.get("engine", "openvino"),
         job.weights,
     )
-
-
-def _check_network(job: Job, model: ScaledPCA, network: Mapping[str, str]) -> None:
-    """Raise if a model was fitted on features of another network."""
-    if network["backbone"] != model.network.get("backbone"):
-        raise ModelError(
-            f"`model` {job.model} was fitted on features of {model.network.get('backbone')}, but those of {job.images} "
-            f"are of {network['backbone']}. Give a model of {network['backbone']}."
-        )
-    if network["weights"] != model.network.get("weights"):
-        raise ModelError(
-            f"`model` {job.model} was fitted with weights of digest {model.network.get('weights')}, but the weights "
-            f"found here have the digest {network['weights']}. Give the same weights with `weights`."
-        )
 
 
 @contextmanager
@@ -269,13 +228,14 @@ class _Pipeline:
         self.parts.check_rejects(self.job.max_reject_fraction)
         moments = None
         if self.command != "transform":
-            moments = self._moments()
-            model = self._fit(moments)
+            fitting = Fitting(self.job, self.output, self.parts, self.runner)
+            moments = fitting.moments()
+            model = fitting.fit(moments)
         assert model is not None
         if self.command == "run" or (self.command == "transform" and self.output.has_source):
             self.output.owned.check_owner()
             self._write_rows(model)
-        return self._finish(model, moments)
+        return Completion(self.command, self.output, self.parts, self.runner).complete(model, moments)
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
         stage = Stage("featurize", featurizing.featurize, self._featurize_settings(), "images", _planned_images)
@@ -290,8 +250,12 @@ class _Pipeline:
 
     def _featurize_settings(self) -> FeaturizeSettings:
         assert self.network is not None
+        fingerprint = self.output.commit.job["features"]["fingerprint"]
         return FeaturizeSettings(
-            Folder.at(self.job.images), self.output.owned, self.network, self.output.commit.job["features"]["fingerprint"]
+            Folder.at(self.job.images),
+            self.output.owned,
+            self.network,
+            fingerprint,
         )
 
     def _planned(self, partition: Partition) -> PlannedPartition:
@@ -299,7 +263,7 @@ class _Pipeline:
         base, stored = self.output.base, partition.stored
         if base is None or stored is None:
             return PlannedPartition(partition, pages)
-        name = base.owned.part("features", stored.index, "parquet", stored.owner)
+        name = base.owned.part("features", stored.partition, "parquet", stored.owner)
         known = base.manifest.get(name)
         if known is None:
             return PlannedPartition(partition, pages)
@@ -309,88 +273,6 @@ class _Pipeline:
     def _row_settings(self, model: ScaledPCA) -> RowSettings:
         source = self.output.features.owned.folder if self.output.has_source else None
         return RowSettings(self.output.owned, model, self.job.format, self.job.columns, source)
-
-    def _moments(self) -> Moments:
-        """Return the moments of all features: the stored ones, those of an update, or the sum over all partitions."""
-        partitions, base = self.output.plan.partitions, self.output.base
-        rows = sum(report.rows for report in self.parts.reports.values())
-        check_components(self.job.components, rows, self._features())
-        stored = self.output.features.moments()
-        if stored is None and base is not None and (before := base.moments()) is not None:
-            changed = [partition for partition in partitions if partition.stored is not None]
-            stored = before + self._merged("added", changed) - self._merged("removed", changed)
-        if stored is None:
-            stored = self._merged("features", partitions)
-        if stored.count != rows:
-            raise DamageError(
-                f"{self.output.folder.address}/moments count {stored.count:,} rows, but the features have {rows:,}. "
-                "Remove that folder, and start the same command again."
-            )
-        return stored
-
-    def _features(self) -> int:
-        return backbone(self.output.commit.job["features"]["network"]["backbone"]).features
-
-    def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
-        """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
-        if not partitions:
-            return Moments.empty(self._features())
-        owned = self.output.owned
-        inputs: list[Input] = [self._input(kind, partition) for partition in partitions]
-        for level in levels([self._most_rows(kind, partition) for partition in partitions]):
-            names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
-            unfinished = self.parts.unfinished(names)
-            settings = MergeSettings(self.output.features.owned.folder, self._features(), owned)
-            items = [
-                MergeItem(group, name, tuple(inputs[group.start : group.stop]))
-                for group, name in zip(level, names, strict=True)
-                if name in unfinished
-            ]
-            self.parts.write(Stage("moments", merge, settings, "groups", lambda _: 1), items)
-            inputs = [(name, self.parts.checksum(name)) for name in names]
-        (root,) = inputs
-        return Moments.from_bytes(read_part(self.output.folder, *root))
-
-    def _input(self, kind: str, partition: Partition) -> Input:
-        if kind == "features":
-            return self.parts.feature_parts(partition)[0]
-        name = self.output.owned.part(kind, partition.index, "parquet")
-        return name, self.parts.checksum(name)
-
-    def _most_rows(self, kind: str, partition: Partition) -> int:
-        """Return the number of rows of a part, or a bound for a partition that an earlier command finished."""
-        if kind == "features":
-            return partition.images
-        report = self.parts.reports[partition.index]
-        known = report.added if kind == "added" else report.removed
-        bound = partition.images if kind == "added" or partition.stored is None else partition.stored.images
-        return bound if known is None else known
-
-    def _fit(self, moments: Moments) -> ScaledPCA:
-        """Return the fitted model: the stored one, or one that is solved from the moments."""
-        if self.output.owned.name("model", "json") in (self.output.folder / "model").names():
-            try:
-                return ScaledPCA.load(self.output.folder)
-            except ModelError as error:
-                self.runner.progress.event("damage", f"corrupt: {error}; solving again", parts=["model"])
-        network = self.output.commit.job["features"]["network"]
-        if self.job.solver == "native":
-            model = dataclasses.replace(self._solve_native(), network=network)
-        else:
-            with self.runner.timed("solve"):
-                model = solve(moments, self.job.components, network=network)
-        for name, data in model.encode(self.output.owned.owner).items():
-            self.output.owned.write(f"model/{name}", data)
-        return model
-
-    def _solve_native(self) -> ScaledPCA:
-        """Fit the model with the engine's own estimators."""
-        self.runner.start()
-        with self.runner.timed("native fit"):
-            address, partitions = self.output.features.owned.folder.address, self.output.plan.partitions
-            features = [f"{address}/{self.output.features.features_name(partition)}" for partition in partitions]
-            rows = [self.parts.reports[partition.index].rows for partition in partitions]
-            return native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
 
     def _write_rows(self, model: ScaledPCA) -> None:
         """Write the rows of the partitions from their stored features."""
@@ -406,82 +288,12 @@ class _Pipeline:
         ]
         self.parts.write(Stage("rows", write_rows, settings, "images", lambda item: item.partition.images), items)
 
-    def _finish(self, model: ScaledPCA, moments: Moments | None) -> Report:
-        """Check that every image is accounted for, and write the report and the commit of the complete output."""
-        owned, out, images = self.output.owned, self.output.folder, self.output.plan.images
-        totals = self.parts.totals(self.command)
-        rejected = sum(totals["rejects"].values())
-        if totals["rows"] + rejected != images:
-            raise DamageError(
-                f"{out.address}: {images:,} images were listed, but {totals['rows']:,} rows and {rejected:,} rejects "
-                "are stored. Give another `out`."
-            )
-        report = self._stored_report() or Report(
-            **totals,
-            ignored=None if self.output.skipped is None else sum(self.output.skipped.values()),
-            labels=self.output.labels,
-            skipped=self.output.skipped,
-            components=len(model.components),
-            explained_variance_ratio=model.explained_variance_ratio.tolist(),
-            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
-        )
-        written = {owned.name("plan/accounts", "parquet"): encode_accounts(self.parts.reports.values())}
-        if moments is not None:
-            written[owned.name("moments/total", "safetensors")] = moments.to_bytes()
-        for name, data in written.items():
-            owned.write(name, data)
-        written[owned.name(REPORT, "json")] = self._publish_report(encode_json(report.to_dict()))
-        if self.command != "transform":
-            written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
-        plan = owned.name("plan/partitions", "parquet")
-        pages, listed = self.parts.final_manifest()
-        files = {name: checksum(data).hex() for name, data in written.items()}
-        files |= {plan: self.output.commit.files[plan], **pages}
-        self._complete(files, listed)
-        return report
-
-    def _complete(self, files: Mapping[str, str], listed: Iterable[str]) -> None:
-        """Create the commit of the complete output, and remove everything that it does not list."""
-        owned, out, commit = self.output.owned, self.output.folder, self.output.commit
-        if not (commit.complete and files == commit.files) and not complete(out, commit, files):
-            owned.check_owner()  # a twin was faster, unless another job claimed the folder
-        last = owned.check_owner()
-        for folder in (COMMITS, *self.output.subfolders()):
-            owned.sweep(folder)
-        if last is not None and last.complete and last.files == files:
-            final = {*files, *listed, *self.output.job.page_names()}
-            for folder in self.output.subfolders():
-                owned.remove_unlisted(folder, final)
-            remove_earlier(out, last)
-
-    def _publish_report(self, data: bytes) -> bytes:
-        """Publish the report of a job, unless a twin has; return the content of the published one."""
-        out, name = self.output.owned, self.output.owned.name(REPORT, "json")
-        if self.output.commit.complete:  # its report was read, or is corrupt
-            if self.output.commit.files.get(name) != checksum(data).hex():
-                out.write(name, data)
-            return data
-        out.check_owner()
-        return data if out.folder.create(name, data) else out.folder.read(name)
-
-    def _stored_report(self) -> Report | None:
-        """Return the report of a job that was complete before this command; None if it is missing or corrupt."""
-        out, name = self.output.folder, self.output.owned.name(REPORT, "json")
-        if not self.output.commit.complete:
-            return None
-        try:
-            data = read_part(out, name, bytes.fromhex(self.output.commit.files[name]))
-            report = Report.of(orjson.loads(data), f"{out.address}/{name}")
-        except (DamageError, KeyError, ValueError) as error:
-            self.runner.progress.event("damage", f"corrupt: {name}; writing it again", parts=[str(error)])
-            return None
-        self.runner.progress.note("the output was complete already; all its parts were verified")
-        return report
-
     def _slice_report(self, partitions: int) -> SliceReport:
         folder, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
         stored = set((self.output.folder / folder).names())
-        names = (part_name(each.index, suffix, each.owner or self.output.owned.owner) for each in self.output.plan.partitions)
+        names = (
+            part_name(each.index, suffix, each.owner or self.output.owned.owner) for each in self.output.plan.partitions
+        )
         return SliceReport(
             **self.parts.totals(self.command),
             shards=str(self.job.shards),

@@ -163,5 +163,7 @@ def feature_source(address: str) -> StoredJob | None:
     if not stored.has_features:
         origin: Mapping[str, Any] = commit.job
         instead = origin.get("source") or origin["images"]
-        raise OutputError(f"{folder.address} is an output without features. Give {instead}, or the output of a `fit` or a `run`.")
+        raise OutputError(
+            f"{folder.address} is an output without features. Give {instead}, or the output of a `fit` or a `run`."
+        )
     return stored

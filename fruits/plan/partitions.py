@@ -43,7 +43,7 @@ class Stored(NamedTuple):
 
     Attributes
     ----------
-    index : int
+    partition : int
         The number of the partition that contains it.
     start, images : int
         The position of its first image in the earlier list, and the number of images.
@@ -51,7 +51,7 @@ class Stored(NamedTuple):
         The owner in the names of the parts of that partition.
     """
 
-    index: int
+    partition: int
     start: int
     images: int
     owner: str

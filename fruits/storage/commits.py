@@ -189,9 +189,9 @@ class OwnedFolder:
 
     def remove_unlisted(self, kind: str, listed: Container[str]) -> None:
         """Remove the files of any job that a complete output does not list from a subfolder."""
-        folder = self.folder / kind
+        folder = self.folder / kind if kind else self.folder
         for name in folder.names():
-            if owner_in(name) and not is_temporary(name) and f"{kind}/{name}" not in listed:
+            if owner_in(name) and not is_temporary(name) and (f"{kind}/{name}" if kind else name) not in listed:
                 self.check_owner()
                 folder.remove(name)
 

@@ -22,12 +22,12 @@ import pytest
 import fruits
 from backends.local import LocalExecutor
 from fruits.errors import FruitsError, SettingsError
-from fruits.plan.pages import Plan
 from fruits.images.sample import generate
 from fruits.jobs.identity import describe
 from fruits.network import weights
 from fruits.network.backbones import BACKBONES
 from fruits.network.featurizer import NeuralNetwork
+from fruits.plan.pages import Plan
 from fruits.progress.json_log import JsonLog
 from fruits.storage.folder import Folder
 

@@ -13,8 +13,8 @@ import pytest
 from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
 from fruits.images.listing import ImageEntry, Listing
-from fruits.plan.pages import make_plan, read_partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
+from fruits.plan.pages import make_plan, read_partition
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from tests.conformance.crashing import CornerNetwork

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from backends.spark.executor import SparkExecutor
-from fruits.plan.partitions import Partition
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
+from fruits.plan.partitions import Partition
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
-from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -195,13 +194,17 @@ def _merged(job: StoredJob, model: Mapping[int, FileInfo]) -> tuple[Mapping[int,
     """Return the stored nodes of the merge tree; a complete job has removed all but their sum."""
     tree = levels([partition.images for partition in job.plan.partitions])
     nodes = [
-        job.owned.part(f"moments/features-{group.level}", group.index, "safetensors") for level in tree for group in level
+        job.owned.part(f"moments/features-{group.level}", group.index, "safetensors")
+        for level in tree
+        for group in level
     ]
     if model:
         return dict.fromkeys(range(len(nodes)), model[0]), len(nodes), "groups"
     found: dict[int, FileInfo] = {}
     for level in tree:
-        found |= _stored(job.owned.folder, f"moments/features-{level[0].level}", {name: n for n, name in enumerate(nodes)})
+        found |= _stored(
+            job.owned.folder, f"moments/features-{level[0].level}", {name: n for n, name in enumerate(nodes)}
+        )
     return found, len(nodes), "groups"
 
 

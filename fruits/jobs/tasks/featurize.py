@@ -28,7 +28,7 @@ from fruits.plan.partitions import Partition, Stored
 from fruits.storage.checksums import CorruptPartError, read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
-from fruits.storage.parquet import read_table, vectors, write_table
+from fruits.storage.parquet import read_table, write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 from fruits.text import name_text, without_secrets
 
@@ -209,14 +209,11 @@ def _merged(entries: Sequence[ImageEntry], added: pa.Table, stored: _StoredRows)
     order = [
         row
         for entry in entries
-        if (row := computed.get(name_text(entry.path), _after(stored.reused.get(entry.path), len(computed)))) is not None
+        if (row := computed.get(name_text(entry.path), _after(stored.reused.get(entry.path), len(computed))))
+        is not None
     ]
     both = pa.concat_tables([added, stored.table.cast(added.schema)])
     return both.take(pa.array(order, pa.int64())).combine_chunks()
-
-
-def _after(row: int | None, count: int) -> int | None:
-    return None if row is None else row + count
 
 
 class _StepTimer:
@@ -294,9 +291,7 @@ def _label(entry: ImageEntry) -> str | None:
     return None if entry.label is None else name_text(entry.label)
 
 
-def _entries(
-    pages: Sequence[tuple[str, bytes | None]], start: int, images: int, out: OwnedFolder
-) -> list[ImageEntry]:
+def _entries(pages: Sequence[tuple[str, bytes | None]], start: int, images: int, out: OwnedFolder) -> list[ImageEntry]:
     """Return some images of a stored list."""
     contents = (read_part(out.folder, name, expected) for name, expected in pages)
     try:

@@ -13,9 +13,9 @@ from dataclasses import replace
 import orjson
 import pyarrow as pa
 
-from fruits.plan.partitions import Partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.rows import rejects_table
+from fruits.plan.partitions import Partition
 from fruits.storage.checksums import CorruptPartError, checksum
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fruits.plan.partitions import Partition
 from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport, SurveyReport
+from fruits.plan.partitions import Partition
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
 from fruits.storage.commits import OwnedFolder
 

@@ -27,14 +27,14 @@ from fruits.errors import (
     TaskError,
     WeightsError,
 )
-from fruits.plan.partitions import Partition
 from fruits.jobs import output, pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report
 from fruits.jobs.tasks.survey import FinishedPartition, PartitionBatch, survey
-from fruits.jobs.inspect.verify import verify
 from fruits.model.rows import decode_rows
+from fruits.plan.partitions import Partition
 from fruits.progress import heartbeat
 from fruits.progress.console import SafeConsole
 from fruits.progress.json_log import JsonLog

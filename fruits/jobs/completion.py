@@ -1,0 +1,102 @@
+"""Complete the output of a job: account for every image, write report and commit, and remove unlisted files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from fruits.errors import DamageError
+from fruits.jobs.output import Output
+from fruits.jobs.parts import OutputParts
+from fruits.jobs.report import REPORT, Report
+from fruits.jobs.stages import StageRunner
+from fruits.jobs.stored import encode_accounts
+from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.storage.checksums import checksum, read_part
+from fruits.storage.commits import COMMITS, complete, remove_earlier
+from fruits.storage.folder import encode_json
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The last step of a job, when all its parts are stored."""
+
+    command: str
+    output: Output
+    parts: OutputParts
+    runner: StageRunner
+
+    def complete(self, model: ScaledPCA, moments: Moments | None) -> Report:
+        """Check that every image is accounted for, and write the report and the commit of the complete output."""
+        owned, out, images = self.output.owned, self.output.folder, self.output.plan.images
+        totals = self.parts.totals(self.command)
+        rejected = sum(totals["rejects"].values())
+        if totals["rows"] + rejected != images:
+            raise DamageError(
+                f"{out.address}: {images:,} images were listed, but {totals['rows']:,} rows and {rejected:,} rejects "
+                "are stored. Give another `out`."
+            )
+        report = self._stored_report() or Report(
+            **totals,
+            ignored=None if self.output.skipped is None else sum(self.output.skipped.values()),
+            labels=self.output.labels,
+            skipped=self.output.skipped,
+            components=len(model.components),
+            explained_variance_ratio=model.explained_variance_ratio.tolist(),
+            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+        )
+        written = {owned.name("plan/accounts", "parquet"): encode_accounts(self.parts.reports.values())}
+        if moments is not None:
+            written[owned.name("moments/total", "safetensors")] = moments.to_bytes()
+        for name, data in written.items():
+            owned.write(name, data)
+        written[owned.name(REPORT, "json")] = self._publish_report(encode_json(report.to_dict()))
+        if self.command != "transform":
+            written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
+        plan = owned.name("plan/partitions", "parquet")
+        pages, listed = self.parts.final_manifest()
+        files = {name: checksum(data).hex() for name, data in written.items()}
+        files |= {plan: self.output.commit.files[plan], **pages}
+        self._commit(files, listed)
+        return report
+
+    def _commit(self, files: Mapping[str, str], listed: Iterable[str]) -> None:
+        """Create the commit of the complete output, and remove everything that it does not list."""
+        owned, out, commit = self.output.owned, self.output.folder, self.output.commit
+        if not (commit.complete and files == commit.files) and not complete(out, commit, files):
+            owned.check_owner()  # a twin was faster, unless another job claimed the folder
+        last = owned.check_owner()
+        for folder in (COMMITS, *self.output.subfolders()):
+            owned.sweep(folder)
+        if last is not None and last.complete and last.files == files:
+            final = {*files, *listed, *self.output.job.page_names()}
+            for folder in self.output.subfolders():
+                owned.remove_unlisted(folder, final)
+            remove_earlier(out, last)
+
+    def _publish_report(self, data: bytes) -> bytes:
+        """Publish the report of a job, unless a twin has; return the content of the published one."""
+        out, name = self.output.owned, self.output.owned.name(REPORT, "json")
+        if self.output.commit.complete:  # its report was read, or is corrupt
+            if self.output.commit.files.get(name) != checksum(data).hex():
+                out.write(name, data)
+            return data
+        out.check_owner()
+        return data if out.folder.create(name, data) else out.folder.read(name)
+
+    def _stored_report(self) -> Report | None:
+        """Return the report of a job that was complete before this command; None if it is missing or corrupt."""
+        out, name = self.output.folder, self.output.owned.name(REPORT, "json")
+        if not self.output.commit.complete:
+            return None
+        try:
+            data = read_part(out, name, bytes.fromhex(self.output.commit.files[name]))
+            report = Report.of(orjson.loads(data), f"{out.address}/{name}")
+        except (DamageError, KeyError, ValueError) as error:
+            self.runner.progress.event("damage", f"corrupt: {name}; writing it again", parts=[str(error)])
+            return None
+        self.runner.progress.note("the output was complete already; all its parts were verified")
+        return report

@@ -1,0 +1,152 @@
+"""Fit the model of a job from the moments of its features, and load that of a transform."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fruits.errors import DamageError, ModelError, SettingsError
+from fruits.executor import native_solver
+from fruits.jobs.job import Job
+from fruits.jobs.output import Output
+from fruits.jobs.parts import OutputParts
+from fruits.jobs.stages import Stage, StageRunner
+from fruits.jobs.tasks.moments import Input, MergeItem, MergeSettings, levels, merge
+from fruits.model.components import check_components
+from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.solver import solve
+from fruits.network.backbones import backbone
+from fruits.plan.partitions import Partition
+from fruits.storage.checksums import read_part
+from fruits.storage.folder import Folder
+
+
+def fitted_model(job: Job) -> ScaledPCA:
+    """Return the model of a transform."""
+    out, given = (_without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
+    if f"{given}/".startswith(f"{out}/"):
+        raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
+    try:
+        model = ScaledPCA.load(str(job.model))
+    except OSError as error:
+        raise ModelError(f"`model` {job.model} cannot be read: {error.strerror or error}.") from error
+    fitted_on = model.network.get("backbone")
+    if job.backbone not in (None, fitted_on):
+        raise ModelError(
+            f"`model` {job.model} was fitted on features of {fitted_on}, which contradicts `backbone` {job.backbone}. "
+            f"Leave `backbone` out, or give a model of {job.backbone}."
+        )
+    return model
+
+
+def _without_links(address: str) -> str:
+    return address if "://" in address else os.path.realpath(address)
+
+
+def check_network(job: Job, model: ScaledPCA, network: Mapping[str, str]) -> None:
+    """Raise if a model was fitted on features of another network."""
+    if network["backbone"] != model.network.get("backbone"):
+        raise ModelError(
+            f"`model` {job.model} was fitted on features of {model.network.get('backbone')}, but those of {job.images} "
+            f"are of {network['backbone']}. Give a model of {network['backbone']}."
+        )
+    if network["weights"] != model.network.get("weights"):
+        raise ModelError(
+            f"`model` {job.model} was fitted with weights of digest {model.network.get('weights')}, but the weights "
+            f"found here have the digest {network['weights']}. Give the same weights with `weights`."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The moments and the model of a job whose features are stored."""
+
+    job: Job
+    output: Output
+    parts: OutputParts
+    runner: StageRunner
+
+    def moments(self) -> Moments:
+        """Return the moments of all features: the stored ones, those of an update, or the sum over all partitions."""
+        partitions, base = self.output.plan.partitions, self.output.base
+        rows = sum(report.rows for report in self.parts.reports.values())
+        check_components(self.job.components, rows, self._features())
+        stored = self.output.features.moments()
+        if stored is None and base is not None and (before := base.moments()) is not None:
+            changed = [partition for partition in partitions if partition.stored is not None]
+            stored = before + self._merged("added", changed) - self._merged("removed", changed)
+        if stored is None:
+            stored = self._merged("features", partitions)
+        if stored.count != rows:
+            raise DamageError(
+                f"{self.output.folder.address}/moments count {stored.count:,} rows, but the features have {rows:,}. "
+                "Remove that folder, and start the same command again."
+            )
+        return stored
+
+    def _features(self) -> int:
+        return backbone(self.output.commit.job["features"]["network"]["backbone"]).features
+
+    def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
+        """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
+        if not partitions:
+            return Moments.empty(self._features())
+        owned = self.output.owned
+        inputs: list[Input] = [self._input(kind, partition) for partition in partitions]
+        for level in levels([self._most_rows(kind, partition) for partition in partitions]):
+            names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
+            unfinished = self.parts.unfinished(names)
+            settings = MergeSettings(self.output.features.owned.folder, self._features(), owned)
+            items = [
+                MergeItem(group, name, tuple(inputs[group.start : group.stop]))
+                for group, name in zip(level, names, strict=True)
+                if name in unfinished
+            ]
+            self.parts.write(Stage("moments", merge, settings, "groups", lambda _: 1), items)
+            inputs = [(name, self.parts.checksum(name)) for name in names]
+        (root,) = inputs
+        return Moments.from_bytes(read_part(self.output.folder, *root))
+
+    def _input(self, kind: str, partition: Partition) -> Input:
+        if kind == "features":
+            return self.parts.feature_parts(partition)[0]
+        name = self.output.owned.part(kind, partition.index, "parquet")
+        return name, self.parts.checksum(name)
+
+    def _most_rows(self, kind: str, partition: Partition) -> int:
+        """Return the number of rows of a part, or a bound for a partition that an earlier command finished."""
+        if kind == "features":
+            return partition.images
+        report = self.parts.reports[partition.index]
+        known = report.added if kind == "added" else report.removed
+        bound = partition.images if kind == "added" or partition.stored is None else partition.stored.images
+        return bound if known is None else known
+
+    def fit(self, moments: Moments) -> ScaledPCA:
+        """Return the fitted model: the stored one, or one that is solved from the moments."""
+        if self.output.owned.name("model", "json") in (self.output.folder / "model").names():
+            try:
+                return ScaledPCA.load(self.output.folder)
+            except ModelError as error:
+                self.runner.progress.event("damage", f"corrupt: {error}; solving again", parts=["model"])
+        network = self.output.commit.job["features"]["network"]
+        if self.job.solver == "native":
+            model = dataclasses.replace(self._solve_native(), network=network)
+        else:
+            with self.runner.timed("solve"):
+                model = solve(moments, self.job.components, network=network)
+        for name, data in model.encode(self.output.owned.owner).items():
+            self.output.owned.write(f"model/{name}", data)
+        return model
+
+    def _solve_native(self) -> ScaledPCA:
+        """Fit the model with the engine's own estimators."""
+        self.runner.start()
+        with self.runner.timed("native fit"):
+            address, partitions = self.output.features.owned.folder.address, self.output.plan.partitions
+            features = [f"{address}/{self.output.features.features_name(partition)}" for partition in partitions]
+            rows = [self.parts.reports[partition.index].rows for partition in partitions]
+            return native_solver(self.runner.executor).fit_native(features, rows, self.job.components)
