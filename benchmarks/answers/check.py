@@ -58,20 +58,18 @@ def check(case: Case, kind: str, data: Path, out: Path, reference: Reference | N
             expected = fit_parts(read_parts(data / "features"), case.components)
         else:
             assert reference is not None
-            expected = reference.model(data, case.partition_size, case.components)
+            expected = reference.model(data, case.components)
         return compare_models(ScaledPCA.load(str(out)), expected, exact=case.backend in ("dask", "spark", "local"))
     assert reference is not None
     if kind == "rows":
-        fitted = (
-            reference.model(data, case.partition_size, case.components) if model is None else ScaledPCA.load(str(model))
-        )
-        expected_rows = reference.rows(data, case.partition_size, fitted)
+        fitted = reference.model(data, case.components) if model is None else ScaledPCA.load(str(model))
+        expected_rows = reference.rows(data, fitted)
         return _check_rows(out / "rows", reference.features(data)[0], expected_rows)
     exact = not case.scenario.startswith(("peer-", "run-peer-"))
     agreement = compare_features(out / "features", *reference.features(data), exact=exact)
     if case.scenario.startswith("run-") and agreement.verdict != "wrong":
-        fitted = reference.model(data, case.partition_size, case.components)
-        return _check_scores(out / "rows", agreement, reference.rows(data, case.partition_size, fitted))
+        fitted = reference.model(data, case.components)
+        return _check_scores(out / "rows", agreement, reference.rows(data, fitted))
     return agreement
 
 

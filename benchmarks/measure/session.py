@@ -189,12 +189,12 @@ class Session:
         """Return the cached fitted model that a case needs."""
         if case.scenario not in ("transform", "csv"):
             return None
-        folder = self._cache / f"model-{data.name}-{case.partition_size}-{case.components}"
+        folder = self._cache / f"model-{data.name}-{case.components}"
         if not (folder / "model.json").exists():
             if reference is not None and case.scenario == "transform":
                 network = compile_network("MobileNetV2")
                 identity = {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
-                fitted = reference.model(data, case.partition_size, case.components)
+                fitted = reference.model(data, case.components)
                 replace(fitted, network=identity).save(str(folder))
             else:
                 fit_parts(read_parts(data / "features"), case.components).save(str(folder))

@@ -20,15 +20,16 @@ import pyarrow.parquet as pq
 import backends
 from benchmarks.scenarios.task import Task, Timings
 from fruits.executor import native_solver
-from fruits.jobs.tasks.moments import MergeItem, merge, moments_name
+from fruits.jobs.tasks.moments import Input, MergeItem, MergeSettings, levels, merge
 from fruits.model.components import fix_signs
-from fruits.model.moments import Moments, levels
+from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import vectors
 
+FEATURES = 1280  # of MobileNetV2
 NATIVE = {"dask-ml": "dask", "spark-ml": "spark"}
 REQUIRES = {
     "dask": ("distributed",),
@@ -57,13 +58,16 @@ def run(task: Task) -> Timings:
         if case.backend in NATIVE:
             model = native_solver(executor).fit_native([str(part) for part in parts], rows, case.components)
         else:
-            Path(task.out).mkdir()
-            Path(task.out, "features").symlink_to(Path(task.data, "features"))
-            tree = levels(len(parts))
-            for level in tree:
-                items = [MergeItem(group, (None,) * (group.stop - group.start)) for group in level]
-                executor.map(merge, items, shared=OwnedFolder(out))
-            model = solve(Moments.from_bytes(out.read(moments_name(OwnedFolder(out), len(tree), 0))), case.components)
+            settings = MergeSettings(Folder(task.data), FEATURES, OwnedFolder(out))
+            inputs: list[Input] = [(f"features/{part.name}", None) for part in parts]
+            for level in levels(rows):
+                items = [
+                    MergeItem(group, f"moments/{group.level}-{group.index}", tuple(inputs[group.start : group.stop]))
+                    for group in level
+                ]
+                executor.map(merge, items, shared=settings)
+                inputs = [(item.name, None) for item in items]
+            model = solve(Moments.from_bytes(out.read(inputs[0][0])), case.components)
         return _save(model, out, begin, started)
 
 

@@ -18,7 +18,6 @@ from fruits.model.components import check_components
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
-from fruits.network.backbones import backbone
 from fruits.plan.partitions import Partition
 from fruits.storage.checksums import read_part
 from fruits.storage.folder import Folder
@@ -73,7 +72,7 @@ class Fitting:
         """Return the moments of all features: the stored ones, those of an update, or the sum over all partitions."""
         partitions, base = self.output.plan.partitions, self.output.base
         rows = sum(report.rows for report in self.parts.reports.values())
-        check_components(self.job.components, rows, self._features())
+        check_components(self.job.components, rows, self._length())
         stored = self.output.features.moments()
         if stored is None and base is not None and (before := base.moments()) is not None:
             changed = [partition for partition in partitions if partition.stored is not None]
@@ -87,19 +86,19 @@ class Fitting:
             )
         return stored
 
-    def _features(self) -> int:
-        return backbone(self.output.commit.job["features"]["network"]["backbone"]).features
+    def _length(self) -> int:
+        return int(self.output.commit.job["features"]["length"])
 
     def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
         """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
         if not partitions:
-            return Moments.empty(self._features())
+            return Moments.empty(self._length())
         owned = self.output.owned
         inputs: list[Input] = [self._input(kind, partition) for partition in partitions]
         for level in levels([self._most_rows(kind, partition) for partition in partitions]):
             names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
             unfinished = self.parts.unfinished(names)
-            settings = MergeSettings(self.output.features.owned.folder, self._features(), owned)
+            settings = MergeSettings(self.output.features.owned.folder, self._length(), owned)
             items = [
                 MergeItem(group, name, tuple(inputs[group.start : group.stop]))
                 for group, name in zip(level, names, strict=True)

@@ -37,6 +37,7 @@ def feature_identity(network: NeuralNetwork) -> dict[str, Any]:
     """Return the identity of the features that a network computes on machines like this one."""
     return {
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
+        "length": network.features,
         "fingerprint": numeric_fingerprint(network.load()),
         "versions": {"pillow": importlib.metadata.version("pillow"), "engine": network.package},
     }

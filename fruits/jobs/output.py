@@ -22,7 +22,6 @@ from fruits.jobs.stages import StageRunner
 from fruits.jobs.stored import StoredJob
 from fruits.model.components import check_components
 from fruits.model.scaled_pca import ScaledPCA
-from fruits.network.backbones import backbone
 from fruits.plan.changes import Changes, updated_partitions
 from fruits.plan.pages import ImageList, decode_images, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
@@ -405,7 +404,7 @@ def _check_images(request: _Request, images: int, skipped: str) -> None:
             f"{'Skipped:' if skipped else 'The folder is empty.'}{skipped}"
         )
     if request.command != "transform":
-        check_components(job.components, images, backbone(request.features["network"]["backbone"]).features)
+        check_components(job.components, images, int(request.features["length"]))
 
 
 class _PageSpool:

@@ -206,12 +206,8 @@ def _merged(entries: Sequence[ImageEntry], added: pa.Table, stored: _StoredRows)
     """Return the rows that were computed and those that are used again, in the order of the images."""
     assert stored.table is not None
     computed = {path: row for row, path in enumerate(added["path"].to_pylist())}
-    order = [
-        row
-        for entry in entries
-        if (row := computed.get(name_text(entry.path), _after(stored.reused.get(entry.path), len(computed))))
-        is not None
-    ]
+    rows = computed | {name_text(path): len(computed) + row for path, row in stored.reused.items()}
+    order = [rows[name] for entry in entries if (name := name_text(entry.path)) in rows]
     both = pa.concat_tables([added, stored.table.cast(added.schema)])
     return both.take(pa.array(order, pa.int64())).combine_chunks()
 
