@@ -108,11 +108,6 @@ class Moments:
                     f"features of shape {features.shape} and {'no' if labels is None else len(labels)} labels; "
                     f"allowed: (n, {dimension}), and n labels or None"
                 )
-            if not representable(features).all():
-                raise DamageError(
-                    "features are NaN, infinite, or at least 2^19 in magnitude. Images with such features are rejects, "
-                    "so stored features are corrupt. Start the job again with `overwrite`."
-                )
             sums.add(features, labels)
         classes = {label: ClassSums(*part) for label, part in sums.sums().items()}
         return cls._from_classes(classes, sums.products(), dimension)

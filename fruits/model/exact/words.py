@@ -28,8 +28,12 @@ def zeros(*shape: int) -> Int64:
 def add_shifted(words: Int64, values: Int64, shift: int) -> None:
     """Add ``values · 2^shift`` to words, in place, without a carry; `shift` is less than ``BITS · (MOST - 1)``.
 
-    A call adds less than 2^50 to the lower of two words, and less than 2^63 to the higher one.
+    The words must be small enough: a call adds less than 2^50 to the lower of two words and ``values / 2`` or less to
+    the higher one; or, with a shift of 0, the values to the lowest.
     """
+    if shift == 0:
+        words[0] += values
+        return
     word, low = divmod(shift, BITS)
     words[word] += (values & ((1 << (BITS - low)) - 1)) << low
     words[word + 1] += values >> (BITS - low)

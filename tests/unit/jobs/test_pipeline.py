@@ -219,7 +219,7 @@ def test_keep_plan_resumes_without_listing(job, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
     monkeypatch.setattr(output.Listing, "__iter__", lambda listing: pytest.fail("it was listed"))
-    with pytest.raises(OutputError, match=r"plan\.partition_size: 4 stored, 2 requested"):
+    with pytest.raises(OutputError, match=r"`partition_size` = 2: .* stored in partitions of 4"):
         pipeline.run(dataclasses.replace(kept, partition_size=2), LocalExecutor())
     second = Counting()
     report = pipeline.run(kept, second)
@@ -256,15 +256,29 @@ def test_with_keep_plan_a_removed_image_is_a_reject(job, tmp_path):
     assert report.rejects.get("unreadable", 0) == before.rejects.get("unreadable", 0) + 1
 
 
-@pytest.mark.parametrize("plan", [None, 3, {}, {"images": "many"}, {"images": 32, "partition_size": 0, "digest": ""}])
-def test_an_invalid_plan_in_the_commit_is_refused(job, tmp_path, plan):
+@pytest.mark.parametrize("size", [None, 0, -1, "4", 2**63])
+def test_an_invalid_partition_size_in_the_commit_is_refused(job, tmp_path, size):
     pipeline.run(job, LocalExecutor())
     (*_, last) = sorted((tmp_path / "out" / "commits").iterdir())
     content = json.loads(last.read_bytes())
-    content["job"]["plan"] = plan
+    content["partition_size"] = size
     last.write_text(json.dumps(content))
-    with pytest.raises(OutputError, match="out is corrupt: the plan in its commit is"):
+    with pytest.raises(OutputError, match="is corrupt"):
         pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+
+
+@pytest.mark.parametrize("keep_plan", [False, True])
+def test_a_corrupt_plan_is_restored_from_the_listing(job, tmp_path, keep_plan):
+    pipeline.run(job, LocalExecutor())
+    before = digest(tmp_path / "out")
+    stored(tmp_path / "out", "plan/partitions.parquet").write_bytes(b"PAR1")
+    job = dataclasses.replace(job, keep_plan=keep_plan)
+    if keep_plan:  # nothing is listed
+        with pytest.raises(DamageError, match="partitions"):
+            pipeline.run(job, LocalExecutor())
+    else:
+        pipeline.run(job, LocalExecutor())
+        assert digest(tmp_path / "out") == before
 
 
 def test_a_finished_job_is_only_verified_and_returns_the_same_report(job):
@@ -288,7 +302,6 @@ def test_a_deleted_rows_part_is_written_again(job, tmp_path):
 @pytest.mark.parametrize("command", [pipeline.run, pipeline.fit, pipeline.transform])
 def test_slices_in_any_order_give_the_bits_of_one_run(job, tmp_path, command):
     pipeline.run(dataclasses.replace(job, out=str(tmp_path / "model")), LocalExecutor())
-    # Thirty partitions are four groups of the tree of moments, of at most eight.
     job = dataclasses.replace(job, partition_size=1, model=str(tmp_path / "model"), limit=30)
     command(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
     task = "transform" if command is pipeline.transform else "featurize"
@@ -298,9 +311,8 @@ def test_slices_in_any_order_give_the_bits_of_one_run(job, tmp_path, command):
         slices[shards] = command(dataclasses.replace(job, shards=shards), executor)
         assert (slices[shards].shards, slices[shards].partitions_of_job) == (shards, 30)
         assert executor.given[task] == slices[shards].partitions
-        assert executor.given.get("merge", 0) == (slices[shards].partitions + 7) // 8 * (task == "featurize")
-    assert {shards: report.partitions for shards, report in slices.items()} == {"1/3": 8, "2/3": 8, "3/3": 14}
-    assert [slices[shards].partitions_left for shards in ("3/3", "1/3", "2/3")] == [16, 8, 0]
+    assert {shards: report.partitions for shards, report in slices.items()} == {"1/3": 10, "2/3": 10, "3/3": 10}
+    assert [slices[shards].partitions_left for shards in ("3/3", "1/3", "2/3")] == [20, 10, 0]
     assert sum(report.rows for report in slices.values()) == 29
     assert not is_complete(tmp_path / "out")
     last = Counting()
@@ -323,7 +335,7 @@ def test_the_final_command_completes_missing_slices(job, tmp_path):
 
 def test_an_empty_slice_does_nothing(job):
     executor = Counting()
-    report = pipeline.run(dataclasses.replace(job, shards="1/3"), executor)  # eight partitions are one group
+    report = pipeline.run(dataclasses.replace(job, shards="1/9"), executor)  # there are eight partitions
     assert (report.partitions, report.images, report.partitions_left) == (0, 0, 8)
     assert executor.given == {}
 
@@ -336,15 +348,15 @@ def test_slices_do_not_fail_on_too_many_rejects(job):
 
 
 def test_a_slice_of_another_job_is_refused_even_when_both_start_at_once(job, monkeypatch):
-    made = output.make_plan
+    made = output.write_list
 
     def then_another_begins(*arguments):
         plan = made(*arguments)
-        monkeypatch.setattr(output, "make_plan", made)
+        monkeypatch.setattr(output, "write_list", made)
         pipeline.run(dataclasses.replace(job, shards="1/2"), LocalExecutor())
         return plan
 
-    monkeypatch.setattr(output, "make_plan", then_another_begins)
+    monkeypatch.setattr(output, "write_list", then_another_begins)
     with pytest.raises(OutputError, match="components: 5 stored, 6 requested"):
         pipeline.run(dataclasses.replace(job, components=6, shards="2/2"), LocalExecutor())
 
@@ -354,7 +366,6 @@ def test_a_slice_of_another_job_is_refused_even_when_both_start_at_once(job, mon
     [
         ({"components": 6}, "components: 5 stored, 6 requested"),
         ({"format": "csv"}, "format: parquet stored, csv requested"),
-        ({"partition_size": 5}, "plan.partition_size: 4 stored, 5 requested"),
         ({"limit": 20}, "limit: nothing stored, 20 requested"),
     ],
 )
@@ -372,7 +383,7 @@ def test_another_job_is_refused_with_both_values(job, tmp_path, change, says):
 def test_changed_images_are_another_job(job, images):
     pipeline.run(job, LocalExecutor())
     (images / "label 0" / "00.png").unlink()
-    with pytest.raises(OutputError, match=r"plan\.digest.*\n.*plan\.images: 32 stored, 31 requested"):
+    with pytest.raises(OutputError, match=r"list\.digest.*\n.*list\.images: 32 stored, 31 requested(?s:.*)`update`"):
         pipeline.run(job, LocalExecutor())
 
 
@@ -433,7 +444,7 @@ def test_an_output_of_an_earlier_version_needs_overwrite(job, tmp_path):
     assert not (out / "job.json").exists()
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"schema": "fruits.commit/1", "owner": "../../../x", "files": {}}'])
+@pytest.mark.parametrize("content", ["", "{}", '{"schema": "fruits.commit/2", "owner": "../../../x", "files": {}}'])
 def test_a_corrupt_commit_needs_overwrite(job, tmp_path, content):
     pipeline.run(job, LocalExecutor())
     (*_, last) = sorted((tmp_path / "out" / "commits").iterdir())
@@ -470,8 +481,8 @@ def test_overwrite_resumes_the_same_unfinished_job(job):
     assert pipeline.run(job, again).resumed == 3
     assert again.given["featurize"] == 5
     once_more = Counting()
-    assert pipeline.run(job, once_more).resumed == 0
-    assert once_more.given["featurize"] == 8
+    assert pipeline.run(job, once_more).resumed == 8
+    assert "featurize" not in once_more.given
 
 
 def test_late_parts_of_an_overwritten_job_are_not_used_and_removed(job, tmp_path):
@@ -564,7 +575,7 @@ def test_too_many_rejects_fail_the_job_until_allowed_without_repeating_work(job)
 
 
 def test_an_image_that_changes_after_listing_is_a_reject(job, images, monkeypatch):
-    made = output.make_plan
+    made = output.write_list
 
     def then_change(*arguments):
         plan = made(*arguments)
@@ -573,7 +584,7 @@ def test_an_image_that_changes_after_listing_is_a_reject(job, images, monkeypatc
         os.utime(images / "label 0" / "06.png", (1, 1))  # as long as before
         return plan
 
-    monkeypatch.setattr(output, "make_plan", then_change)
+    monkeypatch.setattr(output, "write_list", then_change)
     report = pipeline.run(dataclasses.replace(job, max_reject_fraction=0.5), LocalExecutor())
     assert report.rejects["changed"] == 2
     assert report.rejects["unreadable"] == 1
@@ -698,8 +709,8 @@ def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     assert lines[6].endswith(
         " bytes, intact; 4 corrupt or missing: run the command of the job again; 2 unexpected: remove them"
     )
-    pages, model, report = 4, 2, 1
-    assert found.parts == 1 + 1 + 3 * 8 + pages + model + report - 4
+    plan, pages, model, report, moments = 3, 3, 2, 1, 1
+    assert found.parts == plan + 3 * 8 + pages + model + report + moments - 4
     pipeline.run(job, LocalExecutor())
     repaired = verify(job.out, Silent())
     assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("features/notes.txt",), True)
@@ -709,9 +720,8 @@ def test_a_flipped_bit_in_an_unlisted_partition_is_found(job):
     pipeline.run(job, LocalExecutor())
     out = Folder.at(job.out)
     owned = OwnedFolder(out, owner(job.out), 1)
-    finished = FinishedPartition(Partition(0, 4), None, None)
     names = [owned.part(kind, 0, "parquet") for kind in ("rejects", "features")]
-    batch = PartitionBatch((finished,), "features", "parquet")
+    batch = PartitionBatch((FinishedPartition(Partition(0, 0, 4), names[0], None, names[1], None),))
     for name, undetected in zip(names, (0.5, 0), strict=True):
         data = out.read(name)
         places = range(0, len(data), 53)
@@ -800,7 +810,7 @@ def test_temporary_files_are_swept_when_the_job_completes(job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("write_rows", 3)))
     (out / "commits" / ".00000002.json.0123.tmp").touch()
-    for folder in ("", "plan", "manifest", "rejects", "features", "moments", "moments/level-1", "model", "rows"):
+    for folder in ("", "plan", "manifest", "rejects", "features", "moments", "model", "rows"):
         (out / folder / f".part-00000-{owner(out)}.parquet.0123.tmp").touch()
         (out / folder / ".part-00000-0123456789ab.parquet.0123.tmp").touch()
     pipeline.run(job, LocalExecutor())
@@ -812,9 +822,10 @@ def test_overwrite_removes_the_files_of_the_previous_job(job, tmp_path):
     before = owner(job.out)
     pipeline.run(dataclasses.replace(job, components=4, overwrite=True), LocalExecutor())
     assert owner(job.out) != before
-    assert [path.name for path in (tmp_path / "out").rglob(f"*{before}*")] == []
-    names = sorted(path.name for path in (tmp_path / "out" / "commits").iterdir())
-    assert names == [f"0000000{number}.json" for number in range(1, 5)]
+    kept = {path.parent.name for path in (tmp_path / "out").rglob(f"*{before}*")}
+    assert kept == {"features", "rejects"}
+    assert verify(job.out, Silent()).unexpected == ()
+    assert [path.name for path in (tmp_path / "out" / "commits").iterdir()] == ["00000004.json"]
 
 
 def test_an_overwriting_job_that_stops_is_not_complete(job, tmp_path):
