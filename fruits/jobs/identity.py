@@ -18,6 +18,7 @@ from fruits.jobs.job import Job
 from fruits.jobs.stored import StoredJob
 from fruits.model.fingerprint import numeric_fingerprint, solver_fingerprint
 from fruits.model.scaled_pca import ScaledPCA
+from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 from fruits.plan.changes import describe_changes
 from fruits.plan.pages import ImageList
@@ -38,7 +39,7 @@ def feature_identity(network: NeuralNetwork) -> dict[str, Any]:
     return {
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
         "length": network.features,
-        "fingerprint": numeric_fingerprint(network.load()),
+        "fingerprint": numeric_fingerprint(network.load(), backbone(network.backbone).size),
         "versions": {"pillow": importlib.metadata.version("pillow"), "engine": network.package},
     }
 

@@ -387,9 +387,8 @@ def _remove_foreign(output: Output) -> None:
         kept |= {base.owned.name("moments/total", "safetensors"), *base.page_names()}
 
     def keep(name: str) -> bool:
-        return name in kept or (
-            base is not None and name.startswith(f"{MANIFEST}/") and owner_in(name) == base.owned.owner
-        )
+        folder, _, file = name.rpartition("/")
+        return name in kept or (base is not None and folder == MANIFEST and owner_in(file) == base.owned.owner)
 
     for folder in output.subfolders():
         owned.remove_foreign(folder, keep)

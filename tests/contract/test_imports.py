@@ -28,6 +28,7 @@ LAYERS = (  # lowest first
     ("fruits.progress",),
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),
+    ("fruits.plan",),
     ("fruits.executor",),
     ("fruits.jobs",),
     ("fruits",),  # the public names alone

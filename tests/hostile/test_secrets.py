@@ -26,8 +26,7 @@ from fruits.images.sample import generate
 from fruits.jobs.identity import describe
 from fruits.network import weights
 from fruits.network.backbones import BACKBONES
-from fruits.network.featurizer import NeuralNetwork
-from fruits.plan.pages import Plan
+from fruits.plan.pages import ImageList
 from fruits.progress.json_log import JsonLog
 from fruits.storage.folder import Folder
 
@@ -92,10 +91,8 @@ def test_token_of_a_web_folder_is_neither_stored_nor_printed(
 
 
 def test_identity_of_a_job_contains_the_folder_and_no_token(address: str) -> None:
-    network = NeuralNetwork("openvino", "package", "MobileNetV2", "digest", 1280, b"", b"", "digest")
-
     def images(given: str) -> object:
-        return describe("fit", fruits.Job(images=given, out="out"), Plan(1, 1, ""), network, None)["images"]
+        return describe("fit", fruits.Job(images=given, out="out"), ImageList(1, ""), {}, None)["images"]
 
     assert images(address) == address.replace(PASSWORD, "***")
     assert images(address) == images(address.replace(PASSWORD, "other"))

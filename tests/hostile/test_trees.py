@@ -13,14 +13,17 @@ import pytest
 from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
 from fruits.images.listing import ImageEntry, Listing
-from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize, image_bytes
-from fruits.plan.pages import make_plan, read_partition
+from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize, image_bytes
+from fruits.model.fingerprint import numeric_fingerprint
+from fruits.plan.pages import write_list
+from fruits.plan.partitions import even_partitions
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from tests.conformance.crashing import CornerNetwork
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched
 from tests.hostile.measure import run_module
+from tests.plans import planned, through_storage
 
 PICTURE = pictures.png(4, 4)
 DEEP = 1_100
@@ -194,8 +197,7 @@ def test_any_name_is_listed_planned_and_read(images: Path, tmp_path: Path, name:
     with open(os.fsencode(images / "label") + b"/" + name, "wb") as file:
         file.write(PICTURE)
     entries = list(Listing(str(images)))
-    plan = make_plan(entries, 1, Folder(str(tmp_path / "plan")))
-    again = [entry for part in plan.partitions() for entry in read_partition(Folder(str(tmp_path / "plan")), part)]
+    again = through_storage(entries, Folder(str(tmp_path / "plan")))
     assert again == entries
     assert os.fsdecode(b"label/" + name) in [entry.path for entry in again]
     assert set(contents(images).values()) == {PICTURE}
@@ -216,9 +218,10 @@ def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path,
     path = str(secret) if path.startswith("/") else path
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
-    (partition,) = make_plan(entries, 2, out / "plan").partitions()
-    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), CornerNetwork())
-    report = featurize(PlannedPartition(partition), settings)
+    (partition,) = even_partitions(write_list(entries, out / "plan").images, 2)
+    network = CornerNetwork()
+    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), network, numeric_fingerprint(network.load()))
+    report = featurize(planned(partition), settings)
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})
     assert out.read_table("rejects/part-00000.parquet")["path"].to_pylist() == [path]
 

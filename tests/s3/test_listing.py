@@ -1,15 +1,14 @@
 """Listings on a real S3 server."""
 
-import itertools
 import os
 
 import pytest
 
 from fruits.errors import DatasetError
 from fruits.images.listing import Listing
-from fruits.plan.pages import make_plan, read_partition
 from fruits.storage.folder import Folder
 from tests import trees
+from tests.plans import through_storage
 from tests.s3.server import close_clients
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
@@ -40,9 +39,8 @@ def test_bucket_lists_like_a_local_folder_and_every_name_is_readable(bucket, fol
     entries = list(listing)
     assert [entry[:2] for entry in entries] == [entry[:2] for entry in Listing(str(tmp_path / "images"))]
     assert listing.skipped == {"not-image": 1, "hidden": 1}
-    plan = make_plan(entries, 7, Folder.at(f"{bucket}/plan"))
-    stored = [read_partition(Folder.at(f"{bucket}/plan"), partition) for partition in plan.partitions()]
-    assert list(itertools.chain(*stored)) == entries
+    stored = through_storage(entries, Folder.at(f"{bucket}/plan"))
+    assert stored == entries
     assert list(Folder.at(f"{bucket}/images").fetch(entries)) == [JPEG] * len(entries)
 
 

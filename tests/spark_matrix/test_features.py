@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from backends.spark.executor import SparkExecutor
-from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
-from fruits.plan.partitions import Partition
+from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
+from fruits.plan.partitions import even_partitions
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
+from tests.plans import planned
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES, PARTITION_SIZE = 63, 8
@@ -34,11 +35,11 @@ def test_features_equal_those_of_another_python(reference, tmp_path):
     network = pickle.loads((reference / "network.pickle").read_bytes())
     commit = last_commit(Folder(str(reference / "out")))
     out = OwnedFolder(Folder(str(tmp_path)), commit.owner, commit.number)
-    source = FeaturizeSettings(Folder(str(reference / "images")), out, network)
-    starts = range(0, IMAGES, PARTITION_SIZE)
-    partitions = [Partition(index, min(PARTITION_SIZE, IMAGES - start)) for index, start in enumerate(starts)]
+    fingerprint = commit.job["features"]["fingerprint"]
+    source = FeaturizeSettings(Folder(str(reference / "images")), out, network, fingerprint)
+    partitions = even_partitions(IMAGES, PARTITION_SIZE)
     with SparkExecutor() as executor:  # reuses a running session of the suite
-        reports = executor.map(featurize, [PlannedPartition(partition) for partition in partitions], shared=source)
+        reports = executor.map(featurize, [planned(partition, commit.owner) for partition in partitions], shared=source)
     assert sum(report.rows for report in reports) == IMAGES - 3
     for kind in ("features", "rejects"):
         expected = sorted((reference / "out" / kind).iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fruits.errors import DamageError
+from fruits.errors import DamageError, SettingsError
 from fruits.images.decode import ImageError, decode
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.listing import ImageEntry
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
+from fruits.model.fingerprint import numeric_fingerprint
 from fruits.model.rows import encode_rows, features_table
 from fruits.network.backbones import backbone
-from fruits.network.featurizer import NeuralNetwork
+from fruits.network.featurizer import Featurizer, NeuralNetwork
 from fruits.plan.changes import is_unchanged
 from fruits.plan.pages import decode_images
 from fruits.plan.partitions import Partition, Stored
@@ -59,6 +61,7 @@ FILE_ERRORS = {
     errno.ENXIO,  # a socket, a FIFO or a device
     errno.ENODEV,
 }
+_checked: set[tuple[str, str]] = set()  # networks, by digest and fingerprint, that this process has compared
 NON_FINITE = ImageError("non-finite", "its features contain NaN or infinity")
 
 Decoder = Callable[[bytes, int], NDArray[np.uint8]]
@@ -246,8 +249,8 @@ def _features(
     if not entries:
         return features_table([], [], features), []
     with timer.step("load"):
-        featurizer = settings.network.load()
         size = backbone(settings.network.backbone).size
+        featurizer = _featurizer(settings, size)
         contents = settings.images.fetch(entry for entry in entries if not entry.leads_out)
     pixels = np.empty((IMAGES_PER_GROUP, size, size, 3), np.uint8)
     used: list[ImageEntry] = []
@@ -277,6 +280,23 @@ def _features(
     paths = [name_text(entry.path) for entry in used]
     table = features_table(paths, list(map(_label, used)), features[: len(used)])
     return table, [rejects[index] for index in sorted(rejects)]
+
+
+def _featurizer(settings: FeaturizeSettings, size: int) -> Featurizer:
+    """Return the loaded network, after a check that this machine computes the features of the others."""
+    network = settings.network
+    featurizer = network.load()
+    if (network.digest, settings.fingerprint) not in _checked:
+        found = numeric_fingerprint(featurizer, size)
+        if found != settings.fingerprint:
+            raise SettingsError(
+                f"the machine {socket.gethostname()} computes other features than the one that started the job "
+                f"(fingerprints {found[:12]} and {settings.fingerprint[:12]}): its CPU or its version of "
+                f"{network.package} differs. Use workers like the machine of the command, or start the command on a "
+                "machine like the workers."
+            )
+        _checked.add((network.digest, settings.fingerprint))
+    return featurizer
 
 
 def _reject(entry: ImageEntry, error: ImageError) -> Reject:

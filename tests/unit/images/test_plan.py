@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fruits.errors import DamageError, DatasetError
+from fruits.errors import DatasetError
 from fruits.images.listing import ImageEntry, Listing
-from fruits.plan.pages import PARTITIONS_PER_FILE, Partition, make_plan, read_partition
+from fruits.plan.pages import write_list
 from fruits.storage.folder import Folder
+from tests.plans import through_storage
 
 JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
 ODD_NAMES = [
@@ -60,10 +61,7 @@ def test_names_with_odd_characters_are_listed_and_can_be_read(tmp_path, folder):
     entries = list(Listing(str(tmp_path / folder)))
     assert sorted(entry.path for entry in entries) == sorted(f"{folder}/{name}" for name in ODD_NAMES)
     assert {entry.label for entry in entries} == {folder}
-    plan = make_plan(entries, 4, Folder(str(tmp_path / "plan")))
-    again = [
-        entry for partition in plan.partitions() for entry in read_partition(Folder(str(tmp_path / "plan")), partition)
-    ]
+    again = through_storage(entries, Folder(str(tmp_path / "plan")))
     assert again == entries
     source = Folder.at(str(tmp_path / folder))
     assert all(source.read(entry.path) == JPEG for entry in again)
@@ -73,8 +71,7 @@ def test_name_that_is_not_utf_8_is_preserved_by_the_plan(tmp_path):
     name = os.fsdecode(b"label/\xff\xfe.jpg")
     write(tmp_path / "images", name)
     entries = list(Listing(str(tmp_path / "images")))
-    make_plan(entries, 10, Folder(str(tmp_path / "plan")))
-    (again,) = read_partition(Folder(str(tmp_path / "plan")), Partition(0, 1))
+    (again,) = through_storage(entries, Folder(str(tmp_path / "plan")))
     assert (tmp_path / "images" / again.path).read_bytes() == JPEG
 
 
@@ -183,14 +180,6 @@ entries = st.lists(
 )
 
 
-@given(entries, st.integers(1, 40))
-def test_digest_does_not_depend_on_the_partition_size(entries, size):
-    plan = make_plan(entries, size)
-    assert plan.digest == make_plan(entries, 7).digest
-    assert [partition.index for partition in plan.partitions()] == list(range(-(-len(entries) // size)))
-    assert sum(partition.images for partition in plan.partitions()) == len(entries)
-
-
 @given(entries, st.data())
 def test_any_change_of_the_listing_changes_the_digest(entries, data):
     place = data.draw(st.integers(0, len(entries) - 1))
@@ -200,22 +189,6 @@ def test_any_change_of_the_listing_changes_the_digest(entries, data):
         ImageEntry(path + "x", size, version),
         ImageEntry(path, size, version + "0"),
     )
-    digest = make_plan(entries, 8).digest
+    digest = write_list(entries).digest
     for changed in ([], *([other] for other in others), [entries[place]] * 2):
-        assert make_plan(entries[:place] + changed + entries[place + 1 :], 8).digest != digest
-
-
-def test_plan_of_several_files_is_read_by_partition(tmp_path):
-    entries = [ImageEntry(f"label/{number:06d}.jpg", number) for number in range(2 * PARTITIONS_PER_FILE + 5)]
-    folder = Folder(str(tmp_path))
-    plan = make_plan(iter(entries), 2, folder)
-    assert folder.names() == ["part-00000.parquet", "part-00001.parquet"]
-    last = plan.partitions()[-1].index
-    for index in (0, PARTITIONS_PER_FILE // 2, PARTITIONS_PER_FILE - 1, PARTITIONS_PER_FILE, last):
-        assert read_partition(folder, plan.partitions()[index]) == entries[2 * index : 2 * index + 2]
-
-
-def test_plan_of_other_partitions_is_a_damage_error(tmp_path):
-    make_plan([ImageEntry("a/1.jpg", 1)], 4, Folder(str(tmp_path)))
-    with pytest.raises(DamageError, match="partition 0"):
-        read_partition(Folder(str(tmp_path)), Partition(0, 4))
+        assert write_list(entries[:place] + changed + entries[place + 1 :]).digest != digest

@@ -10,7 +10,8 @@ import pytest
 from backends.local import LocalExecutor
 from fruits.cli.main import main
 from fruits.errors import OutputError
-from fruits.jobs import pipeline, status
+from fruits.jobs import pipeline
+from fruits.jobs.inspect import status
 from fruits.storage.folder import Folder
 from tests.outputs import stored
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job

@@ -115,7 +115,7 @@ def test_thread_ends_when_the_stage_fails():
 
 def test_running_items_are_the_first_unfinished_ones_since_a_worker_was_free():
     clock = Clock()
-    under_way = UnderWay([Partition(index, 8) for index in range(6)], lambda: 2, clock=clock)
+    under_way = UnderWay([Partition(index, 8 * index, 8) for index in range(6)], lambda: 2, clock=clock)
     assert under_way.waiting() == Waiting(2, 4, 2, [("partition 0 (8 images)", 0.0), ("partition 1 (8 images)", 0.0)])
     clock.now += 10
     under_way.finish(1)

@@ -1,0 +1,28 @@
+"""Lists of images in a folder of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fruits.images.listing import ImageEntry
+from fruits.jobs.tasks.featurize import PlannedPartition
+from fruits.plan.pages import decode_images, pages_of, write_list
+from fruits.plan.partitions import Partition
+from fruits.storage.folder import Folder, part_name
+
+
+def stored_list(folder: Folder, start: int, images: int) -> list[ImageEntry]:
+    """Return images of the list that a folder of pages contains."""
+    pages = (folder.read(part_name(number, "parquet")) for number in pages_of(start, images))
+    return list(decode_images(pages, start, images))
+
+
+def through_storage(entries: Iterable[ImageEntry], folder: Folder) -> list[ImageEntry]:
+    """Write a list to a folder of pages, and return it as it is read back."""
+    return stored_list(folder, 0, write_list(entries, folder).images)
+
+
+def planned(partition: Partition, owner: str = "") -> PlannedPartition:
+    """Return the item with which a job featurizes a partition of a list below ``plan/``."""
+    numbers = pages_of(partition.start, partition.images)
+    return PlannedPartition(partition, tuple((f"plan/{part_name(n, 'parquet', owner)}", None) for n in numbers))

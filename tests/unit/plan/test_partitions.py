@@ -1,0 +1,118 @@
+"""Partitions: their sizes, their file, and those of an updated list."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fruits.errors import DamageError
+from fruits.images.listing import ImageEntry
+from fruits.plan.changes import describe_changes, updated_partitions
+from fruits.plan.pages import ImageList, write_list
+from fruits.plan.partitions import Partition, Plan, Stored, default_size, even_partitions
+
+PATHS = [f"{label}/{number}.jpg" for label in "abc" for number in range(5)]
+LISTS = st.dictionaries(st.sampled_from(PATHS), st.sampled_from(["1", "2", ""]), min_size=1)
+
+
+def listing(versions):
+    return [ImageEntry(path, 1, versions[path]) for path in sorted(versions)]
+
+
+def plan_of(entries, size):
+    return Plan(write_list(entries), size, even_partitions(len(entries), size), (b"0" * 32,))
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "partitions"),
+    [(1000, 2, 6), (2560, 2, 6), (5120, 2, 6), (20_000, 2, 20), (40, 2, 3), (1, 8, 1), (10**8, 500, 98_000)],
+)
+def test_every_worker_gets_as_many_partitions(images, workers, partitions):
+    size = default_size(images, workers)
+    assert 1 <= size <= 1024
+    assert len(range(0, images, size)) == partitions
+
+
+@given(st.integers(1, 10**6), st.integers(1, 300))
+def test_default_partitions_are_balanced(images, workers):
+    size = default_size(images, workers)
+    assert 16 <= size <= 1024
+    count = len(range(0, images, size))
+    if size > 16:
+        assert count >= 2 * workers
+        rounds = -(-count // workers)
+        assert rounds * workers * size < images + workers * rounds * 1.01 + size
+
+
+def test_a_plan_is_read_back():
+    partitions = (
+        Partition(4, 0, 3, "0123456789ab"),
+        Partition(1, 3, 2, "", Stored(1, 3, 4, "ba9876543210")),
+        Partition(9, 5, 0, "", Stored(2, 7, 1, "ba9876543210")),
+    )
+    plan = Plan(ImageList(5, "digest"), 3, partitions, (b"1" * 32, b"2" * 32))
+    assert Plan.decode(plan.encode()) == plan
+
+
+@pytest.mark.parametrize(
+    "partitions",
+    [
+        (Partition(0, 0, 3),),
+        (Partition(0, 0, 3), Partition(0, 3, 2)),
+        (Partition(0, 0, 3), Partition(1, 4, 2)),
+        (Partition(0, 0, 6), Partition(1, 6, -1)),
+        (Partition(-1, 0, 5),),
+    ],
+)
+def test_contradicting_partitions_are_damage(partitions):
+    with pytest.raises(DamageError, match="contradict"):
+        Plan.decode(Plan(ImageList(5, "digest"), 3, partitions, ()).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"{}"])
+def test_a_corrupt_plan_is_damage(data):
+    with pytest.raises(DamageError, match="plan cannot be read"):
+        Plan.decode(data)
+
+
+@given(LISTS, LISTS, st.integers(1, 6), st.data())
+def test_an_updated_plan_keeps_what_has_not_changed(before, after, size, data):
+    old, new = listing(before), listing(after)
+    plan = plan_of(old, size)
+    finished = data.draw(st.sets(st.sampled_from(plan.partitions)))
+    partitions, changes = updated_partitions(plan, "first", old, new, finished.__contains__)
+    updated = dataclasses.replace(plan, list=write_list(new), partitions=partitions)
+    assert Plan.decode(updated.encode()) == updated  # contiguous, and with different numbers
+    same = {path for path in before.keys() & after.keys() if before[path] == after[path] != ""}
+    assert changes.added == len(after.keys() - before.keys())
+    assert changes.deleted == len(before.keys() - after.keys())
+    assert changes.changed == len(before.keys() & after.keys()) - len(same)
+    covered = []
+    for each in partitions:
+        if each.owner:  # a partition that stays
+            (base,) = [other for other in plan.partitions if other.index == each.index]
+            assert base in finished
+            entries = new[each.start : each.start + each.images]
+            assert entries == old[base.start : base.start + base.images]
+            assert all(entry.version for entry in entries)
+            covered += entries
+        elif each.stored is not None:
+            covered += old[each.stored.start : each.stored.start + each.stored.images]
+    kept = [
+        entry for base in plan.partitions if base in finished for entry in old[base.start : base.start + base.images]
+    ]
+    assert covered == kept  # every stored row is used again or dropped, exactly once
+
+
+def test_a_partition_that_grows_is_split():
+    old = [ImageEntry(f"b/{number}.jpg", 1, "1") for number in range(4)]
+    new = [ImageEntry(f"a/{number:02d}.jpg", 1, "1") for number in range(10)] + old
+    partitions, _ = updated_partitions(plan_of(old, 4), "first", old, new, lambda partition: True)
+    assert [(each.index, each.images) for each in partitions] == [(0, 6), (1, 8)]
+    assert sum(each.images for each in partitions) == 14
+
+
+def test_changes_are_described_with_examples():
+    old, new = listing({"a/1.jpg": "1", "a/2.jpg": "1"}), listing({"a/2.jpg": "2", "b/1.jpg": "1"})
+    assert describe_changes(old, new) == "1 replaced (a/2.jpg), 1 added (b/1.jpg), 1 removed (a/1.jpg)"
