@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ def numeric_fingerprint(featurizer: Featurizer, size: int = 224) -> str:
     return hashlib.sha256(featurizer(built_in_images(size)).astype("<f4").tobytes()).hexdigest()
 
 
+@cache
 def solver_fingerprint() -> str:
     """Return the SHA-256 of mean, standard deviation and eigenvectors of a built-in matrix, in hexadecimal."""
     features = _noise(ROWS * FEATURES).reshape(ROWS, FEATURES).astype(np.float32) / np.float32(37)
