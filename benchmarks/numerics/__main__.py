@@ -27,7 +27,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.numerics",
         description="Measure the exact numerics: cost beside float64, memory, and difference from scikit-learn.",
     )
-    parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder <label>/<file>; default: generated features")
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="?", help="folder <label>/<file>; default: generated features"
+    )
     parser.add_argument("--limit", type=int, default=4096, help="number of images, spread evenly; default 4096")
     parser.add_argument("--components", type=int, default=200, help="PCA components; default 200")
     parser.add_argument("--turns", type=int, default=7, help="runs of each case; default 7")

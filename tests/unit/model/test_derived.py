@@ -83,6 +83,8 @@ def test_class_means_are_within_one_ulp_of_the_exact_ones():
     labels = [f"class {row % 7}" for row in range(60)]
     means = Moments.from_features(features, labels).class_means()
     for number in range(7):
-        exact = [Fraction(total, len(features[number::7]) * 2**36) for total in on_grid(features[number::7]).sum(axis=0)]
+        exact = [
+            Fraction(total, len(features[number::7]) * 2**36) for total in on_grid(features[number::7]).sum(axis=0)
+        ]
         for value, expected in zip(means[number], exact, strict=True):
             assert abs(Fraction(float(value)) - expected) <= Fraction(float(np.spacing(abs(value))))

@@ -6,7 +6,7 @@ from fruits.model import fingerprint
 from fruits.model.fingerprint import built_in_images, numeric_fingerprint, solver_fingerprint
 from fruits.network.featurizer import compile_network
 
-DIGESTS = ['99b228573ae0b9e4', 'c76a8e163712d771', '6f87cdedf8242c32', 'a3e7553dc5889e19']
+DIGESTS = ["99b228573ae0b9e4", "c76a8e163712d771", "6f87cdedf8242c32", "a3e7553dc5889e19"]
 
 
 def test_built_in_images_never_change():

@@ -119,7 +119,10 @@ def test_the_largest_values_fill_8192_rows_without_rounding():
     limbs = np.float32((2**19 - 1) * (2**20 + 1) / 2**36)
     features = np.tile(np.array([value, -value, limbs], np.float32), (8192, 1))
     grid = [int(x * 2.0**36) for x in (float(value), -float(value), float(limbs))]
-    assert (integers(Moments.from_features(features).products) == [8192 * grid[i] * grid[j] for i in range(3) for j in range(i, 3)]).all()
+    assert (
+        integers(Moments.from_features(features).products)
+        == [8192 * grid[i] * grid[j] for i in range(3) for j in range(i, 3)]
+    ).all()
 
 
 @given(labelled_rows(rows=st.just(3)))

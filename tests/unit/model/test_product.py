@@ -20,7 +20,10 @@ def bound(left, right):
 
 
 def exact(left, right):
-    return [[sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction()) for b in right] for a in left]
+    return [
+        [sum((Fraction(float(x)) * Fraction(float(y)) for x, y in zip(a, b, strict=True)), Fraction()) for b in right]
+        for a in left
+    ]
 
 
 @given(
@@ -49,7 +52,9 @@ def test_sums_of_the_largest_limbs_are_exact(terms):
     true = exact(np.concatenate([left[:1], right]), np.concatenate([left[:1], right]))
     for i, row in enumerate((0, 3, 4)):
         for j, column in enumerate((0, 3, 4)):
-            assert abs(Fraction(float(values[row, column])) - true[i][j]) <= abs(true[i][j]) / 2**53 + Fraction(bound(left[:1], right[:1])[0, 0])
+            assert abs(Fraction(float(values[row, column])) - true[i][j]) <= abs(true[i][j]) / 2**53 + Fraction(
+                bound(left[:1], right[:1])[0, 0]
+            )
 
 
 def test_an_element_depends_on_its_two_rows_alone():
