@@ -27,9 +27,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.numerics",
         description="Measure the exact numerics: cost beside float64, memory, and difference from scikit-learn.",
     )
-    parser.add_argument(
-        "images", metavar="IMAGES", nargs="?", help="folder <label>/<file>; default: generated features"
-    )
+    parser.add_argument("images", metavar="IMAGES", nargs="?", help="folder of images; default: generated features")
     parser.add_argument("--limit", type=int, default=4096, help="number of images, spread evenly; default 4096")
     parser.add_argument("--components", type=int, default=200, help="PCA components; default 200")
     parser.add_argument("--turns", type=int, default=7, help="runs of each case; default 7")
@@ -48,11 +46,13 @@ def _computed(images: str, limit: int) -> npt.NDArray[np.float32]:
     featurizer = compile_network("MobileNetV2").load()
     listed = list(Listing(images))
     features = []
-    for path, _ in listed[:: max(1, len(listed) // limit)]:
+    for image in listed[:: max(1, len(listed) // limit)]:
         try:
-            features.append(featurizer(decode(path.read_bytes(), 224)[np.newaxis])[0])
+            pixels = decode(Path(images, image.path).read_bytes(), 224)
         except ImageError as error:
-            print(f"{path}: {error}")
+            print(f"{image.path}: {error}")
+        else:
+            features.append(featurizer(pixels[np.newaxis])[0])
     return np.array(features)
 
 

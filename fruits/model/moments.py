@@ -75,7 +75,7 @@ class Moments:
     @property
     def dimension(self) -> int:
         """The number of features, d."""
-        return self.sums.shape[1]
+        return int(self.sums.shape[1])
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
@@ -191,7 +191,7 @@ class Moments:
         class_sums = words.zeros(len(classes), self.dimension)
         for index, part in enumerate(classes):
             class_sums[: len(part.sums), index] = part.sums
-        arrays = {
+        arrays: dict[str, npt.NDArray[np.generic]] = {
             "count": np.array([self.count], np.int64),
             "sums": self.sums,
             "products": self.products,
@@ -282,7 +282,7 @@ def _checked_labels(arrays: Mapping[str, npt.NDArray[np.generic]]) -> list[Label
         if arrays[name].shape[1:] != shape:
             raise ValueError(f"not moments: {name} of shape {arrays[name].shape} for {dimension} features")
     for name in ("sums", "products", "class_sums"):
-        if not words.is_canonical(arrays[name]):
+        if not words.is_canonical(arrays[name].view(np.int64)):
             raise ValueError(f"not moments: {name} outside its range")
     if (
         not isinstance(labels, list)

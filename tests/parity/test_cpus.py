@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import pytest
-
 from fruits.images.sample import generate
 from fruits.jobs.compare import compare
 from tests.cpus import environment, usable_kernels
