@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,7 +122,7 @@ class Moments:
         if count >= MOST_ROWS:
             raise OverflowError(f"moments of {count:,} rows; allowed: fewer than {MOST_ROWS:,}")
         ordered = {label: classes[label] for label in sorted(classes, key=_order)}
-        return cls(count, sums.result(), products, MappingProxyType(ordered))
+        return cls(count, sums.result(), products, ordered)
 
     @classmethod
     def sum_all(cls, parts: Iterable[Moments]) -> Self:
