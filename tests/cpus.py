@@ -1,20 +1,20 @@
-"""Kernels of OpenBLAS and instruction sets of OpenVINO that this CPU can execute."""
+"""Kernels of OpenBLAS and instruction sets of OpenVINO, and those that this CPU can execute."""
 
 from pathlib import Path
 
-FLAGS = next((line.split() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), [])
-
-# OpenBLAS' kernel: the flag of the CPU that it needs, and the instruction set of OpenVINO, largest first.
-KERNELS = {
+KERNELS = {  # OpenBLAS' kernel: the flag of the CPU that it needs, and the instruction set of OpenVINO
     "SkylakeX": ("avx512dq", "AVX512_CORE"),
     "Haswell": ("avx2", "AVX2"),
     "Zen": ("avx2", "AVX2"),
 }
 
 
-def required(kernel: str) -> bool:
-    """Return whether this CPU can execute a kernel."""
-    return KERNELS[kernel][0] in FLAGS
+def usable_kernels() -> list[str]:
+    """Return the kernels that this CPU can execute; none if it is not an x86-64 CPU with AVX2 on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    return [kernel for kernel, (flag, _) in KERNELS.items() if flag in flags]
 
 
 def environment(kernel: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +38,7 @@ def eigh(matrix: Float64) -> tuple[Float64, Float64]:
     size = len(matrix)
     data = np.ascontiguousarray(matrix, np.float64).tobytes()
 
-    def run(settings: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+    def run(settings: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-P", __file__, str(size)]
         return subprocess.run(command, input=data, env=python_environment() | settings, capture_output=True)
 

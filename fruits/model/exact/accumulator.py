@@ -57,7 +57,7 @@ class Accumulator:
         self._count = 0  # of limbs in _squares
         self._counts: dict[Label, int] = {}
         self._sums: dict[Label, Int64] = {}  # of limbs, (LIMBS, d)
-        self._limbs = np.empty((LIMBS, BLOCK, dimension))
+        self._limbs: list[Float64] = []  # each of shape (BLOCK, d)
         self._scratch = np.empty((SPLIT, dimension))
         self._tile = np.empty(min(TILE, dimension) ** 2)
 
@@ -119,12 +119,14 @@ class Accumulator:
             self._add_squares((low, high), limbs[low])
             limbs[low] -= limbs[high]
 
-    def _split(self, block: Features) -> Float64:
-        """Return the limbs of a block, shape (limbs, n, d)."""
-        limbs = self._limbs[: self._count, : len(block)]
+    def _split(self, block: Features) -> list[Float64]:
+        """Return the limbs of a block, each of shape (n, d)."""
+        while len(self._limbs) < self._count:
+            self._limbs.append(np.empty((BLOCK, self.dimension)))
+        limbs = [limb[: len(block)] for limb in self._limbs[: self._count]]
         for start in range(0, len(block), SPLIT):
             rows = block[start : start + SPLIT]
-            rest, *higher = limbs[:, start : start + SPLIT]
+            rest, *higher = (limb[start : start + SPLIT] for limb in limbs)
             scratch = self._scratch[: len(rows)]
             np.multiply(rows, 2.0**GRID_BITS, out=rest)
             np.rint(rest, out=rest)

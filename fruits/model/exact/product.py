@@ -1,9 +1,9 @@
 """Matrix products with the same bits on every CPU and for every block of rows.
 
-A row is divided by a power of two that is at least its largest magnitude, and split into three limbs of w bits. Products of
-limbs are integers whose sums float64 represents in any order of additions, so that BLAS computes them without rounding.
-The limbs are combined in a fixed order, element by element. (The splitting is that of Ozaki, Ogita, Oishi and Rump,
-"Error-free transformations of matrix multiplication by using fast routines of matrix multiplication", 2012.)
+A row is divided by a power of two that is at least its largest magnitude, and split into three limbs of w bits. Sums of
+products of limbs are integers that float64 represents in any order of additions, so that BLAS computes them without
+rounding. They are combined in a fixed order, element by element. The splitting follows Ozaki, Ogita, Oishi and Rump,
+"Error-free transformations of matrix multiplication by using fast routines of matrix multiplication" (2012).
 """
 
 from __future__ import annotations

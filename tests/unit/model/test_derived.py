@@ -34,7 +34,7 @@ def assert_derived(moments, places=None):
     mean, std, covariance, correlation = moments.mean(), moments.std(), moments.covariance(), moments.correlation()
     assert np.array_equal(covariance, covariance.T)
     assert np.array_equal(correlation, correlation.T)
-    for i, j in places or [(i, j) for i in range(d) for j in range(i, d)]:
+    for i, j in places or zip(*np.triu_indices(d), strict=True):
         assert abs(Fraction(float(mean[i])) - Fraction(sums[i], n * 2**36)) <= Fraction(float(np.spacing(abs(mean[i]))))
         numerator = [n * products[k] - sums[k[0]] * sums[k[1]] for k in ((i, i), (i, j), (j, j))]
         exact = Fraction(numerator[1], n * (n - 1) * 2**72)
