@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from fruits.clusters.cluster import Cluster
 
-__all__ = ["LocalExecutor"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     # The arguments: the command (run, fit or transform), its job, the cluster with its cloud settings, the listener.
     RunJob = Callable[[str, Job, Cluster, Progress], Report | SliceReport]
 
-__all__ = ["BACKENDS", "CLOUDS", "Backend", "Cloud", "load", "load_cloud"]
-
 
 class Backend(NamedTuple):
     """Location and requirements of an executor class."""

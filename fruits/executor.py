@@ -31,19 +31,6 @@ if TYPE_CHECKING:
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = [
-    "RETRY_DELAY_SECONDS",
-    "WORKER_DIED",
-    "Executor",
-    "NativeSolver",
-    "Outcome",
-    "check_executor",
-    "native_solver",
-    "one_thread",
-    "run_with_retries",
-    "worker_loss_error",
-]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

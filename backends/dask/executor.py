@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = ["DaskExecutor"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

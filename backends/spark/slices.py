@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-__all__ = ["CONCURRENT", "Slices"]
-
 CONCURRENT = 3
 SCHEMA = "position long, outcome binary"
 

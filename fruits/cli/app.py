@@ -8,8 +8,6 @@ import typer
 
 from fruits.cli import job_commands, output_commands, tool_commands
 
-__all__ = ["app"]
-
 JOBS, OUTPUTS, TOOLS = "Jobs", "Outputs", "Tools"
 EXAMPLE = "[bold]Example:[/] "
 PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands with a parser of their own

@@ -10,8 +10,6 @@ import typer
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 
-__all__ = ["local_path", "name_options", "parse_columns", "parse_components", "reject_empty"]
-
 OPTIONS = {field.name for field in fields(Job)} | {"backend", "cluster", "s3_endpoint", "workers"}
 
 

@@ -15,8 +15,6 @@ from pydantic.fields import FieldInfo
 from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
 from fruits.clusters.models import AddressableCluster, ClusterSettings, LocalCluster, SparkCluster, StrictModel
 
-__all__ = ["key_reference"]
-
 WIDTH, INDENT = 120, 26
 # The heading, the model, and the model whose keys are documented already.
 SECTIONS: tuple[tuple[str, type[StrictModel], type[StrictModel] | None], ...] = (

@@ -38,8 +38,6 @@ from PIL.TiffImagePlugin import (
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["LimitError", "TiffImage", "UnsupportedError", "read_directory"]
-
 MAX_TAGS = 100_000
 MAX_VALUES = 1_000_000  # of a tag: one strip per row of the tallest image that is allowed
 MAX_METADATA = 200_000_000  # bytes of other tags, which libtiff copies

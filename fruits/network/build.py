@@ -22,8 +22,6 @@ from fruits.network.backbones import backbone
 from fruits.network.digests import Tensors, content_digest
 from fruits.network.weight_files import check_tensors, read_tensors, rejecting_corrupt, save_cached
 
-__all__ = ["Action", "build_in_subprocess", "read_built", "require_keras"]
-
 Action = Literal["weights", "openvino", "tensorflow"]
 
 TIMEOUT_SECONDS = 600  # Keras' first import on a cold network disk takes minutes

@@ -28,8 +28,6 @@ from fruits.network.build import build_in_subprocess, read_built, require_keras
 from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST, packaged_network
 from fruits.network.weights import Weights, find_weights, given_address
 
-__all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "NeuralNetwork", "compile_network"]
-
 Engine = Literal["openvino", "tensorflow"]
 
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions that provide it

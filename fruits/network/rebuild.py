@@ -18,8 +18,6 @@ from fruits.network.build import build_in_subprocess, read_built
 from fruits.network.packaged import CONSTANTS, GRAPH, PACKAGED, PACKAGED_DIGEST
 from fruits.network.weights import find_weights
 
-__all__ = ["rebuild"]
-
 FOLDER = Path(__file__).parent / "mobilenetv2"
 
 

@@ -21,8 +21,6 @@ from safetensors.numpy import load_file, save
 from fruits.errors import WeightsError
 from fruits.network.digests import Tensors
 
-__all__ = ["check_tensors", "load_cached", "read_tensors", "rejecting_corrupt", "save_cached"]
-
 HDF5 = b"\x89HDF\r\n\x1a\n"
 MAX_TENSOR_BYTES = 2**28  # the largest backbone has less than half of it
 

@@ -35,8 +35,6 @@ from fruits.network.weight_files import load_cached, save_cached
 from fruits.storage.addresses import open_store
 from fruits.text import without_secrets
 
-__all__ = ["Weights", "cache_folder", "find_weights", "given_address"]
-
 MAX_BYTES = 2**30  # the largest backbone has less than a quarter of it
 
 

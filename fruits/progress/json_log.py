@@ -14,8 +14,6 @@ from typing import Any, TextIO
 from fruits.progress.reporter import StageCounter
 from fruits.text import without_secrets
 
-__all__ = ["JsonLog"]
-
 LEVELS = {"heartbeat": "warning", "error": "error"}  # all other events have the level info
 
 

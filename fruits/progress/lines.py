@@ -13,8 +13,6 @@ from typing import Any, TextIO
 from fruits.progress.reporter import StageCounter
 from fruits.text import duration, printable_lines, without_secrets
 
-__all__ = ["Lines", "Meter"]
-
 LINE_EVERY_SECONDS = 10.0  # per stage: at most 360 lines in the log of an hour
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-__all__ = ["Progress", "Silent", "StageCounter"]
-
 
 class StageCounter(Protocol):
     """The counter of a running stage."""

@@ -12,8 +12,6 @@ from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
 from fruits.text import canonical, native, without_secrets
 
-__all__ = ["absolute", "is_s3", "open_store", "split_chain"]
-
 S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
 

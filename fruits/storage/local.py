@@ -17,8 +17,6 @@ from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 from fruits.text import canonical, native
 
-__all__ = ["LocalStore"]
-
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 

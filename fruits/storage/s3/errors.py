@@ -12,8 +12,6 @@ from enum import Enum, auto
 from fruits.errors import InputError, JobError, SettingsError
 from fruits.storage.s3.settings import ENDPOINT_VARIABLE
 
-__all__ = ["FORBIDDEN", "AwsFailure", "Cause", "service_error", "storage_error"]
-
 REFUSED_CREDENTIALS = {
     "AuthFailure",
     "ExpiredToken",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from obstore.store import ClientConfig, S3Config, S3Credential
 
-__all__ = ["S3FileSystem"]
-
 CONNECTIONS = 64
 READ_TIMEOUT, FILE_TIMEOUT = "60s", "10m"  # until the next bytes of a response, as in botocore; until its end
 # obstore renews credentials 5 minutes before they expire; botocore renews those of a role 15 minutes before.

@@ -39,8 +39,6 @@ from fruits.errors import SettingsError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ENDPOINT_VARIABLE", "S3Settings"]
-
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
 ENDPOINT = re.compile(r"^https?://[^/@?#\s]+/?$")  # without user and password
 ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")

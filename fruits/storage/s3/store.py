@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["S3ObjectStore"]
-
 PAGE = 1000  # keys: the most that S3 returns
 PART_BYTES = 16 * 2**20  # of a multipart upload; less than two parts are one PUT
 PARTS_AT_ONCE = 4
