@@ -74,17 +74,13 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         }
         if settings.region:
             options["session_vars"] = {"region": ("region", "AWS_DEFAULT_REGION", settings.region, None)}
-        if settings.endpoint:
-            options["endpoint_url"] = settings.endpoint
-        if settings.anonymous:
-            options["anon"] = True
-        if settings.requester_pays:
-            options["requester_pays"] = True
-        if settings.encryption:
-            options["s3_additional_kwargs"] = {"ServerSideEncryption": settings.encryption} | (
-                {"SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}
-            )
-        return cls(**options)
+        given = {
+            "endpoint_url": settings.endpoint,
+            "anon": settings.anonymous,
+            "requester_pays": settings.requester_pays,
+            "s3_additional_kwargs": settings.encryption_keywords(),
+        }
+        return cls(**options, **{name: value for name, value in given.items() if value})
 
     def call_s3(self, method: str, **parameters: Any) -> Any:
         """Make a request and wait; s3fs' own method would bypass the translation of errors."""

@@ -108,16 +108,20 @@ class S3Settings:
             kms_key=keywords.get("SSEKMSKeyId"),
         )
 
+    def encryption_keywords(self) -> dict[str, str]:
+        """Return the parameters of a PUT that encrypt the object."""
+        keywords = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in keywords.items() if value is not None}
+
     def apply(self) -> None:
         """Apply the settings to this process, so that :meth:`from_environment` returns them; keep a region set here."""
         if self.endpoint is not None:
             os.environ[ENDPOINT_VARIABLE] = self.endpoint
         if self.region is not None and "AWS_REGION" not in os.environ:
             os.environ.setdefault("AWS_DEFAULT_REGION", self.region)
-        keywords = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
         conf["s3"] = {
             **conf.get("s3", {}),
             "anon": self.anonymous,
             "requester_pays": self.requester_pays,
-            "s3_additional_kwargs": {name: value for name, value in keywords.items() if value is not None},
+            "s3_additional_kwargs": self.encryption_keywords(),
         }
