@@ -184,8 +184,7 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
                 f"{setting} {origin} cannot be read: {reason}. Allowed: the address of a file of weights."
             ) from error
         # Named by content, because the file at an address may change.
-        with source.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.sha256(data).hexdigest()
         cached = folder / f"{backbone.name}-{content[:16]}.safetensors"
         if cached.exists():
             try:
