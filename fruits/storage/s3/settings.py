@@ -30,14 +30,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fsspec.config import conf
 
 from fruits.errors import SettingsError
-
-if TYPE_CHECKING:
-    from typing import Self
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
 ENDPOINT = re.compile(r"^https?://[^/@?#\s]+/?$")  # without user and password
@@ -92,7 +89,7 @@ class S3Settings:
             )
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> S3Settings:
         """Return the settings in the environment and in fsspec's configuration."""
         configured: dict[str, Any] = conf.get("s3", {})
         keywords: dict[str, Any] = configured.get("s3_additional_kwargs") or {}
