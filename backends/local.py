@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from fruits.executor import Executor, Outcome, one_thread, run_with_retries
+from fruits.executor import Executor, Item, Outcome, Result, one_thread, run_with_retries
 
 if TYPE_CHECKING:
     from typing import Self
 
     from fruits.clusters.cluster import Cluster
-
-__all__ = ["LocalExecutor"]
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 TASKS_PER_THREAD = 3  # submitted at a time: no thread waits for the driver, and memory does not grow with the job
 
@@ -49,17 +44,10 @@ class LocalExecutor(Executor):
         """The number of threads."""
         return self._workers
 
-    def map(
-        self,
-        task: Callable[[Item, Any], Result],
-        items: Sequence[Item],
-        *,
-        shared: Any = None,
-        retries: int = 2,
-        progress: Callable[[int, Outcome[Result]], None] | None = None,
-    ) -> list[Result]:
-        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
-        results: dict[int, Result] = {}
+    def outcomes(
+        self, task: Callable[[Item, Any], Result], items: Sequence[Item], shared: Any, retries: int
+    ) -> Generator[tuple[int, Outcome[Result]], None, None]:
+        """Yield positions and outcomes; see :meth:`fruits.executor.Executor.outcomes`."""
         unsubmitted = iter(range(len(items)))
         running: dict[Future[Outcome[Result]], int] = {}
         with one_thread(), ThreadPoolExecutor(self._workers, thread_name_prefix="fruits") as pool:
@@ -70,11 +58,7 @@ class LocalExecutor(Executor):
                     if not running:
                         break
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        index, outcome = running.pop(future), future.result()
-                        results[index] = outcome.result()
-                        if progress is not None:
-                            progress(index, outcome)
+                        yield running.pop(future), future.result()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [results[index] for index in range(len(items))]

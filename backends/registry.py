@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fruits.errors import SettingsError
 from fruits.executor import Executor
@@ -19,36 +19,25 @@ if TYPE_CHECKING:
     # The arguments: the command (run, fit or transform), its job, the cluster with its cloud settings, the listener.
     RunJob = Callable[[str, Job, Cluster, Progress], Report | SliceReport]
 
-__all__ = ["BACKENDS", "CLOUDS", "Backend", "Cloud", "load", "load_cloud"]
 
-
-class Backend(NamedTuple):
-    """Location and requirements of an executor class."""
+class Entry(NamedTuple):
+    """Location and requirements of an executor class, or of a function that runs a job on a cluster in a cloud."""
 
     module: str
-    executor: str
+    name: str
     requires: str | None  # an import name
     extra: str | None  # the extra of this package that installs it
 
 
-class Cloud(NamedTuple):
-    """Location and requirements of a function that runs a job on a cluster in a cloud."""
-
-    module: str
-    function: str
-    requires: str
-    extra: str
-
-
 BACKENDS = {
-    "dask": Backend("backends.dask.executor", "DaskExecutor", "distributed", "dask"),
-    "spark": Backend("backends.spark.executor", "SparkExecutor", "pyspark", "spark"),
-    "local": Backend("backends.local", "LocalExecutor", None, None),
+    "dask": Entry("backends.dask.executor", "DaskExecutor", "distributed", "dask"),
+    "spark": Entry("backends.spark.executor", "SparkExecutor", "pyspark", "spark"),
+    "local": Entry("backends.local", "LocalExecutor", None, None),
 }
 
 CLOUDS = {
-    "emr": Cloud("backends.aws.emr.job", "run_job", "boto3", "aws"),
-    "dask-ec2": Cloud("backends.aws.ec2.job", "run_job", "dask_cloudprovider", "aws"),
+    "emr": Entry("backends.aws.emr.job", "run_job", "boto3", "aws"),
+    "dask-ec2": Entry("backends.aws.ec2.job", "run_job", "dask_cloudprovider", "aws"),
 }
 
 
@@ -65,18 +54,8 @@ def load(name: str) -> type[Executor]:
     SettingsError
         The backend is unknown, or the package that it requires is not installed.
     """
-    if name not in BACKENDS:
-        raise SettingsError(f"Unknown backend {name!r}. Allowed: {', '.join(BACKENDS)}.")
-    backend = BACKENDS[name]
-    if not _is_installed(backend.requires):
-        installed = [other for other, entry in BACKENDS.items() if _is_installed(entry.requires)]
-        raise SettingsError(
-            f"Backend {name!r}: {backend.requires} is not installed. "
-            f"Install it with: pip install 'fruits[{backend.extra}]', or choose an installed backend: "
-            f"{', '.join(installed)}."
-        )
-    executor: type[Executor] = getattr(importlib.import_module(backend.module), backend.executor)
-    return executor
+    installed = ", ".join(other for other, entry in BACKENDS.items() if _is_installed(entry))
+    return cast("type[Executor]", _load("backend", name, BACKENDS, f", or choose an installed backend: {installed}"))
 
 
 def load_cloud(name: str) -> RunJob:
@@ -92,16 +71,20 @@ def load_cloud(name: str) -> RunJob:
     SettingsError
         The cloud is unknown, or the package that it requires is not installed.
     """
-    if name not in CLOUDS:
-        raise SettingsError(f"Unknown cloud {name!r}. Allowed: {', '.join(CLOUDS)}.")
-    cloud = CLOUDS[name]
-    if not _is_installed(cloud.requires):
+    return cast("RunJob", _load("cloud", name, CLOUDS))
+
+
+def _load(kind: str, name: str, table: Mapping[str, Entry], alternative: str = "") -> object:
+    if name not in table:
+        raise SettingsError(f"Unknown {kind} {name!r}. Allowed: {', '.join(table)}.")
+    entry = table[name]
+    if not _is_installed(entry):
         raise SettingsError(
-            f"Cloud {name!r}: {cloud.requires} is not installed. Install it with: pip install 'fruits[{cloud.extra}]'."
+            f"{kind.capitalize()} {name!r}: {entry.requires} is not installed. "
+            f"Install it with: pip install 'fruits[{entry.extra}]'{alternative}."
         )
-    run_job: RunJob = getattr(importlib.import_module(cloud.module), cloud.function)
-    return run_job
+    return getattr(importlib.import_module(entry.module), entry.name)
 
 
-def _is_installed(package: str | None) -> bool:
-    return package is None or importlib.util.find_spec(package) is not None
+def _is_installed(entry: Entry) -> bool:
+    return entry.requires is None or importlib.util.find_spec(entry.requires) is not None

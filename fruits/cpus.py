@@ -6,8 +6,6 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["available_cpus"]
-
 PROC, MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 

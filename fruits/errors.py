@@ -23,21 +23,6 @@ from __future__ import annotations
 
 from fruits.text import without_secrets
 
-__all__ = [
-    "DamageError",
-    "DatasetError",
-    "FruitsError",
-    "InputError",
-    "JobError",
-    "ModelError",
-    "OutputError",
-    "RejectsError",
-    "SettingsError",
-    "StorageError",
-    "TaskError",
-    "WeightsError",
-]
-
 
 class FruitsError(Exception):
     """The base class of all errors of this library."""

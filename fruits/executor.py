@@ -1,4 +1,4 @@
-"""The interface between the core and the engines: one method, :meth:`Executor.map`.
+"""The interface between the core and the engines: one method, :meth:`Executor.map`; engines define its `outcomes`.
 
 An executor sends small items to workers and returns small results; bulk data goes through storage. On every engine,
 workers run :func:`run_with_retries`: it calls the task, retries it after an exception, and returns an
@@ -13,8 +13,8 @@ import threading
 import time
 import traceback
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -30,19 +30,6 @@ if TYPE_CHECKING:
 
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
-
-__all__ = [
-    "RETRY_DELAY_SECONDS",
-    "WORKER_DIED",
-    "Executor",
-    "NativeSolver",
-    "Outcome",
-    "check_executor",
-    "native_solver",
-    "one_thread",
-    "run_with_retries",
-    "worker_loss_error",
-]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -92,7 +79,6 @@ class Executor(metaclass=_ExecutorType):
     def from_cluster(cls, cluster: Cluster) -> Self:
         """Return the executor for a cluster from :func:`fruits.clusters.resolve.resolve`."""
 
-    @abstractmethod
     def map(
         self,
         task: Callable[[Item, Any], Result],
@@ -124,6 +110,23 @@ class Executor(metaclass=_ExecutorType):
             Raised by a task. It is not retried, because the same input would fail again.
         TaskError
             A task failed at every attempt, or its workers died each time; names the item and the cause.
+        """
+        results: dict[int, Result] = {}
+        with closing(self.outcomes(task, items, shared, retries)) as outcomes:
+            for index, outcome in outcomes:
+                results[index] = outcome.result()
+                if progress is not None:
+                    progress(index, outcome)
+        return [results[index] for index in range(len(items))]
+
+    @abstractmethod
+    def outcomes(
+        self, task: Callable[[Item, Any], Result], items: Sequence[Item], shared: Any, retries: int
+    ) -> Generator[tuple[int, Outcome[Result]], None, None]:
+        """Run the items of one :meth:`map`; yield the position and the outcome of each, in any order.
+
+        No item runs any more after the generator has been closed. A ``TaskError`` is raised for an item whose workers
+        died at every attempt.
         """
 
     def start(self) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["import_folders", "python_environment"]
-
 
 def import_folders() -> list[str]:
     """Return the folders that this process imports from, without the current folder that Python itself added."""

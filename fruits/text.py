@@ -8,20 +8,6 @@ import re
 import reprlib
 from typing import Any
 
-__all__ = [
-    "brief",
-    "canonical",
-    "duration",
-    "name_text",
-    "native",
-    "printable",
-    "printable_json",
-    "printable_lines",
-    "quoted",
-    "utf8",
-    "without_secrets",
-]
-
 # Credentials and signatures in URLs. "::" chains the URLs of fsspec, and a colon before digits separates a port.
 SECRET = re.compile(
     r"""

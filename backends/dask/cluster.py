@@ -16,8 +16,6 @@ from distributed.versions import VersionMismatchWarning
 from backends.dask.launch import Connection
 from fruits.errors import SettingsError
 
-__all__ = ["CONFIG", "attach", "check_workers", "connect"]
-
 CONNECT_SECONDS = 5
 LOCAL_SECONDS = 20  # for a cluster on this machine, which runs already
 CERTIFICATE = ("distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert", "distributed.comm.tls.client.key")

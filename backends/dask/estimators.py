@@ -16,8 +16,6 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import vectors
 
-__all__ = ["fit"]
-
 VALUES_PER_BLOCK = 2**24  # 128 MiB of float64; the QR decomposition reduces only blocks with more rows than columns
 
 

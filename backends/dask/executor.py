@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 import cloudpickle
@@ -18,18 +18,13 @@ import cloudpickle
 from backends.dask.launch import Connection, LaunchedCluster
 from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
-from fruits.executor import RETRY_DELAY_SECONDS, Executor, Outcome
+from fruits.executor import RETRY_DELAY_SECONDS, Executor, Item, Outcome, Result
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
-
-__all__ = ["DaskExecutor"]
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 TASKS_PER_SLOT = 3  # submitted at a time: hides the scheduler's latency; its memory does not grow with the job
 START_SECONDS = 120  # timeout for the start of workers
@@ -148,20 +143,13 @@ class DaskExecutor(Executor):
         except OSError as error:
             raise _lost(error) from error
 
-    def map(
-        self,
-        task: Callable[[Item, Any], Result],
-        items: Sequence[Item],
-        *,
-        shared: Any = None,
-        retries: int = 2,
-        progress: Callable[[int, Outcome[Result]], None] | None = None,
-    ) -> list[Result]:
-        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
+    def outcomes(
+        self, task: Callable[[Item, Any], Result], items: Sequence[Item], shared: Any, retries: int
+    ) -> Generator[tuple[int, Outcome[Result]], None, None]:
+        """Yield positions and outcomes; see :meth:`fruits.executor.Executor.outcomes`."""
         self._wait_for_workers(min(self._workers, 1))  # the others receive the shared value when they join
         from backends.dask.submissions import Submissions
 
-        results: dict[int, Result] = {}
         unsubmitted = iter(range(len(items)))
         slots, updated = self.parallelism, time.monotonic()
         with self._delivered(shared) as shared_name:
@@ -183,14 +171,10 @@ class DaskExecutor(Executor):
                         raise _lost(error) from error
                     if completed is None:
                         self._check_workers()
-                        continue
-                    index, outcome = completed
-                    results[index] = outcome.result()
-                    if progress is not None:
-                        progress(index, outcome)
+                    else:
+                        yield completed
             finally:
                 running.cancel()
-        return [results[index] for index in range(len(items))]
 
     def check_native(self) -> None:
         """Raise if dask-ml is not installed; see :meth:`fruits.executor.NativeSolver.check_native`."""

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.subprocesses import python_environment
 
-__all__ = ["Connection", "LaunchedCluster"]
-
 CLOSE_SECONDS = 30  # before the process is killed; it kills its workers after 10
 
 

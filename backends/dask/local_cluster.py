@@ -26,8 +26,6 @@ from distributed.security import Security
 from backends.dask.cluster import CONFIG
 from fruits.errors import SettingsError
 
-__all__ = ["LocalCluster"]
-
 HOST = "127.0.0.1"
 CLOSE_SECONDS = 10  # before workers are killed; they normally exit in one second
 DEATH_SECONDS = 60  # a worker that has not started by then, such as a stopped one, is abandoned

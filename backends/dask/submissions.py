@@ -14,8 +14,6 @@ from backends.dask.worker import run_call
 from fruits.errors import TaskError
 from fruits.executor import WORKER_DIED, Outcome, worker_loss_error
 
-__all__ = ["Submissions"]
-
 RESULT_SECONDS = 5  # to read a result, which is small
 
 

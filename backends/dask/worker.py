@@ -10,8 +10,6 @@ from distributed import WorkerPlugin, get_worker
 
 from fruits.executor import Outcome, run_with_retries
 
-__all__ = ["SharedValue", "run_call"]
-
 
 class SharedValue(WorkerPlugin):
     """The shared value on one worker. The scheduler registers it on every worker that joins, also after deaths."""

@@ -25,8 +25,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["main"]
-
 STOPPED_SECONDS = 10  # before a stopped worker is killed
 CHECK_SECONDS = 1
 

@@ -13,8 +13,6 @@ from pyspark.sql import SparkSession
 from fruits.model.components import check_components, choose_components, fix_signs
 from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = ["fit"]
-
 
 def fit(session: SparkSession, features: Sequence[str], rows: Sequence[int], components: int | float) -> ScaledPCA:
     """Return the model that Spark ML fits; see ``fruits.executor.NativeSolver.fit_native``."""

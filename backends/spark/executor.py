@@ -5,17 +5,17 @@ It uses DataFrames and ``mapInArrow`` only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from backends.spark.session import active_session, is_lost, start_session, stop_session
 from backends.spark.slices import CONCURRENT, Slices
 from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
-from fruits.executor import Executor, Outcome
+from fruits.executor import Executor, Item, Outcome, Result
 
 if TYPE_CHECKING:
     from typing import Self
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
     from fruits.clusters.cluster import Cluster
     from fruits.model.scaled_pca import ScaledPCA
-
-__all__ = ["SparkExecutor"]
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class SparkExecutor(Executor):
@@ -114,17 +109,10 @@ class SparkExecutor(Executor):
             context = self._session.sparkContext
             return context.uiWebUrl if context.getConf().get("spark.ui.enabled", "true") == "true" else None
 
-    def map(
-        self,
-        task: Callable[[Item, Any], Result],
-        items: Sequence[Item],
-        *,
-        shared: Any = None,
-        retries: int = 2,
-        progress: Callable[[int, Outcome[Result]], None] | None = None,
-    ) -> list[Result]:
-        """Return the results in item order; see :meth:`fruits.executor.Executor.map`."""
-        results: dict[int, Result] = {}
+    def outcomes(
+        self, task: Callable[[Item, Any], Result], items: Sequence[Item], shared: Any, retries: int
+    ) -> Generator[tuple[int, Outcome[Result]], None, None]:
+        """Yield positions and outcomes; see :meth:`fruits.executor.Executor.outcomes`."""
         with (
             self._lost_session_translated(),
             ThreadPoolExecutor(CONCURRENT, thread_name_prefix="fruits-spark") as pool,
@@ -133,13 +121,9 @@ class SparkExecutor(Executor):
             try:
                 while slices:
                     slices.start(self.parallelism)
-                    for index, outcome in slices.wait():
-                        results[index] = outcome.result()
-                        if progress is not None:
-                            progress(index, outcome)
+                    yield from slices.wait()
             finally:
                 slices.cancel()
-        return [results[index] for index in range(len(items))]
 
     def check_native(self) -> None:
         """Do nothing: Spark includes its estimators; see :meth:`fruits.executor.NativeSolver.check_native`."""

@@ -18,8 +18,6 @@ from pyspark.java_gateway import launch_gateway
 
 from fruits.errors import SettingsError
 
-__all__ = ["JavaOutput", "check_machine", "check_master", "launch", "user_options"]
-
 OPEN_FILES = 1024  # Java alone opens 400
 MASTER_SECONDS = 5
 ERROR = re.compile(

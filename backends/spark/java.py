@@ -12,8 +12,6 @@ from pathlib import Path
 
 from fruits.errors import SettingsError
 
-__all__ = ["find_java"]
-
 # Supported major versions: https://spark.apache.org/docs/<version>/#downloading
 MAJORS = {3: (8, 11, 17), 4: (17, 21)}
 

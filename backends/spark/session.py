@@ -25,8 +25,6 @@ from fruits.errors import JobError, SettingsError
 from fruits.subprocesses import import_folders
 from fruits.text import without_secrets
 
-__all__ = ["active_session", "is_lost", "start_session", "stop_session"]
-
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # The default of spark.redaction.regex, and the keys of Azure.

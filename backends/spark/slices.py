@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import InitVar, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import SparkSession
 
-__all__ = ["CONCURRENT", "Slices"]
-
 CONCURRENT = 3
 SCHEMA = "position long, outcome binary"
 
 
+@dataclass(eq=False)
 class Slices:
     """The slices of one map: not started, running, and to be retried.
 
@@ -49,25 +49,19 @@ class Slices:
     retries : int
     """
 
-    def __init__(
-        self,
-        session: SparkSession,
-        pool: ThreadPoolExecutor,
-        task: Callable[[Any, Any], Any],
-        items: Sequence[Any],
-        shared: Any,
-        retries: int,
-    ) -> None:
-        self._session = session
-        self._pool = pool
-        self._task = task
-        self._items = items
+    session: SparkSession
+    pool: ThreadPoolExecutor
+    task: Callable[[Any, Any], Any]
+    items: Sequence[Any]
+    shared: InitVar[Any]
+    retries: int
+
+    def __post_init__(self, shared: Any) -> None:
         self._payload = CloudPickleSerializer().dumps(shared)
-        self._retries = retries
         self._token = uuid4().hex  # names the shared value, and the group of Spark jobs
         self._delivered = False
         self._deaths: Counter[int] = Counter()
-        self._unstarted = deque(range(len(items)))
+        self._unstarted = deque(range(len(self.items)))
         self._retried: deque[tuple[int, ...]] = deque()  # sent with the shared value
         self._running: dict[Future[list[Outcome[Any] | None]], tuple[int, ...]] = {}
 
@@ -77,7 +71,7 @@ class Slices:
     def start(self, parallelism: int) -> None:
         """Start as many slices as may run concurrently."""
         # The death of a worker fails its whole slice. Without retries, the other items must not fail: one per slice.
-        width, limit = (parallelism, CONCURRENT) if self._retries else (1, CONCURRENT * parallelism)
+        width, limit = (parallelism, CONCURRENT) if self.retries else (1, CONCURRENT * parallelism)
         while (self._unstarted or self._retried) and len(self._running) < limit:
             if self._retried:
                 self._start(self._retried.popleft(), deliver=True)
@@ -89,21 +83,21 @@ class Slices:
     def _start(self, indices: tuple[int, ...], *, deliver: bool) -> None:
         function = partial(
             _run_slice,
-            task=self._task,
-            items=[self._items[index] for index in indices],
+            task=self.task,
+            items=[self.items[index] for index in indices],
             deaths=[self._deaths[index] for index in indices],
             token=self._token,
             payload=self._payload if deliver else None,
-            retries=self._retries,
+            retries=self.retries,
         )
-        self._running[self._pool.submit(self._run, function, len(indices))] = indices
+        self._running[self.pool.submit(self._run, function, len(indices))] = indices
 
     def _run(
         self, function: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]], count: int
     ) -> list[Outcome[Any] | None]:
         """Run a slice on a thread of the pool, and return its outcomes in order."""
-        self._session.sparkContext.setJobGroup(self._token, "fruits", interruptOnCancel=True)
-        rows = self._session.range(0, count, 1, count).mapInArrow(function, SCHEMA).collect()
+        self.session.sparkContext.setJobGroup(self._token, "fruits", interruptOnCancel=True)
+        rows = self.session.range(0, count, 1, count).mapInArrow(function, SCHEMA).collect()
         outcomes = {row.position: row.outcome for row in rows}
         return [
             None if outcome is None else pickle.loads(bytes(outcome))  # nosec B301  # of this job
@@ -117,7 +111,7 @@ class Slices:
             try:
                 outcomes = future.result()
             except Exception as error:  # usually the death of a worker
-                if is_lost(self._session):
+                if is_lost(self.session):
                     raise
                 self._retry(indices, error)
                 continue
@@ -132,8 +126,8 @@ class Slices:
         """Retry the items of a failed slice one by one: the failure does not identify the item that caused it."""
         self._deaths.update(indices)
         for index in indices:
-            if self._deaths[index] > self._retries:
-                raise worker_loss_error(self._items[index], self._deaths[index], _cause(error)) from error
+            if self._deaths[index] > self.retries:
+                raise worker_loss_error(self.items[index], self._deaths[index], _cause(error)) from error
         self._retried.extend((index,) for index in indices)
 
     def cancel(self) -> None:
@@ -142,7 +136,7 @@ class Slices:
             future.cancel()
         while any(not future.done() for future in self._running):
             with suppress(Py4JError, OSError):  # Java was killed, and its jobs with it
-                self._session.sparkContext.cancelJobGroup(self._token)
+                self.session.sparkContext.cancelJobGroup(self._token)
             wait(self._running, timeout=0.1)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from threadpoolctl import threadpool_limits
 
 from benchmarks.inputs.images import original
 from fruits.images.listing import Listing
@@ -43,30 +42,23 @@ class Reference:
         return names, self._values[[self._row[original(name)] for name in names]]
 
     @lru_cache(maxsize=4)  # noqa: B019 - a reference lives as long as the process
-    def model(self, images: Path, partition_size: int, components: int) -> ScaledPCA:
+    def model(self, images: Path, components: int) -> ScaledPCA:
         """Return the model expected from a fit on an image set."""
-        values = self.features(images)[1]
-        return fit_parts(
-            [values[start : start + partition_size] for start in _starts(values, partition_size)], components
-        )
+        return solve(Moments.from_features(self.features(images)[1]), components)
 
     @lru_cache(maxsize=2)  # noqa: B019
-    def rows(self, images: Path, partition_size: int, model: ScaledPCA) -> dict[str, Float32]:
+    def rows(self, images: Path, model: ScaledPCA) -> dict[str, Float32]:
         """Return the columns expected in the rows of an image set, in the order of its paths."""
         values = self.features(images)[1]
-        scaled = np.empty_like(values)
-        scores = np.empty((len(values), len(model.components)), np.float32)
-        with threadpool_limits(1):
-            for start in _starts(values, partition_size):
-                part = slice(start, start + partition_size)
-                scaled[part], scores[part] = model.transform(values[part])
-        return {"features": values, "scaled_features": scaled, "pca_features": scores}
+        scaled, scores = model.transform(values)
+        rows = {"scaled_features": scaled.astype(np.float32), "pca_features": scores.astype(np.float32)}
+        return {"features": values, **rows}
 
 
 def fit_parts(parts: list[Float32], components: int) -> ScaledPCA:
     """Fit a model to features in parts."""
-    with threadpool_limits(1):
-        return solve(Moments.from_blocks([(part, None) for part in parts], parts[0].shape[1]), components)
+    blocks = ((part, None) for part in parts)
+    return solve(Moments.from_blocks(blocks, parts[0].shape[1]), components)
 
 
 def read_parts(folder: Path) -> list[Float32]:
@@ -103,7 +95,3 @@ def _matrix(column: pa.ChunkedArray) -> Float32:
         return vectors(column)
     flat: Float32 = column.combine_chunks().flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
     return flat.reshape(len(column), -1)
-
-
-def _starts(values: Float32, size: int) -> range:
-    return range(0, len(values), size)

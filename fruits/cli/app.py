@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from fruits.cli import job_commands, output_commands, tool_commands
 
-__all__ = ["app"]
-
 JOBS, OUTPUTS, TOOLS = "Jobs", "Outputs", "Tools"
-EXAMPLE = "[bold]Example:[/] "
-PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True}  # for commands with a parser of their own
+PASSED_ON: dict[str, Any] = {  # of commands with a parser of their own
+    "add_help_option": False,
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+}
 
 app = typer.Typer(
     name="fruits",
@@ -42,41 +43,27 @@ def _global_options(
     pass
 
 
-app.command(rich_help_panel=JOBS, epilog=EXAMPLE + "fruits demo --backend spark")(job_commands.demo)
-app.command(
-    rich_help_panel=JOBS,
-    epilog=EXAMPLE + "fruits run photos/ --out out/photos --backend spark --components 200\n\n"
+def _add(panel: str, command: Callable[..., Any], example: str, **settings: Any) -> None:
+    app.command(rich_help_panel=panel, epilog=f"[bold]Example:[/] {example}", **settings)(command)
+
+
+_add(JOBS, job_commands.demo, "fruits demo --backend spark")
+_add(
+    JOBS,
+    job_commands.run,
+    "fruits run photos/ --out out/photos --backend spark --components 200\n\n"
     "In four slices: [bold]fruits run photos/ --out out/photos --shards 1/4[/] to 4/4, then once without --shards.",
-)(job_commands.run)
-app.command(
-    rich_help_panel=JOBS, epilog=EXAMPLE + "fruits fit s3://bucket/train --out s3://bucket/model --cluster dask-address"
-)(job_commands.fit)
-app.command(
-    rich_help_panel=JOBS, epilog=EXAMPLE + "fruits transform new-photos/ --model out/photos --out out/new --format csv"
-)(job_commands.transform)
-
-app.command(
-    rich_help_panel=OUTPUTS,
-    epilog=EXAMPLE + "fruits status s3://bucket/out\n\nRepeatedly: [bold]watch -n 10 fruits status out/photos[/]",
-)(output_commands.status)
-app.command(rich_help_panel=OUTPUTS, epilog=EXAMPLE + "fruits verify out/photos")(output_commands.verify)
-app.command(rich_help_panel=OUTPUTS, epilog=EXAMPLE + "fruits compare out/dask out/spark")(output_commands.compare)
-
-app.command(rich_help_panel=TOOLS, epilog=EXAMPLE + "fruits sample photos/ --images 1000 --labels 5")(
-    tool_commands.sample
 )
-app.command(
-    rich_help_panel=TOOLS, epilog=EXAMPLE + "fruits weights --backbone ResNet50 --weights s3://bucket/resnet50.h5"
-)(tool_commands.weights)
-app.command(
-    rich_help_panel=TOOLS,
-    epilog=EXAMPLE + "fruits bench photos/ --set quick --out bench/",
-    add_help_option=False,
-    context_settings=PASSED_ON,
-)(tool_commands.bench)
-app.command(
-    rich_help_panel=TOOLS,
-    epilog=EXAMPLE + "fruits cluster init s3://my-fruits --region eu-west-3 --dry-run",
-    add_help_option=False,
-    context_settings=PASSED_ON,
-)(tool_commands.cluster)
+_add(JOBS, job_commands.fit, "fruits fit s3://bucket/train --out s3://bucket/model --cluster dask-address")
+_add(JOBS, job_commands.transform, "fruits transform new-photos/ --model out/photos --out out/new --format csv")
+_add(
+    OUTPUTS,
+    output_commands.status,
+    "fruits status s3://bucket/out\n\nRepeatedly: [bold]watch -n 10 fruits status out/photos[/]",
+)
+_add(OUTPUTS, output_commands.verify, "fruits verify out/photos")
+_add(OUTPUTS, output_commands.compare, "fruits compare out/dask out/spark")
+_add(TOOLS, tool_commands.sample, "fruits sample photos/ --images 1000 --labels 5")
+_add(TOOLS, tool_commands.weights, "fruits weights --backbone ResNet50 --weights s3://bucket/resnet50.h5")
+_add(TOOLS, tool_commands.bench, "fruits bench photos/ --set quick --out bench/", **PASSED_ON)
+_add(TOOLS, tool_commands.cluster, "fruits cluster init s3://my-fruits --region eu-west-3 --dry-run", **PASSED_ON)

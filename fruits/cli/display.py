@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from fruits.jobs.inspect.status import Status
     from fruits.jobs.inspect.verify import Verification
 
-__all__ = ["show_comparison", "show_report", "show_status", "show_verification", "show_weights"]
-
 EXAMPLE_ROWS = 3
 LISTED_COMPONENTS = 5
 

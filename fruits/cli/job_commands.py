@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,17 +14,16 @@ from fruits.cli.result import CommandResult
 from fruits.cli.values import local_path, parse_columns, parse_components, reject_empty
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
-from fruits.progress.select import to_stderr
 from fruits.text import canonical, native
 
 if TYPE_CHECKING:
     from fruits.clusters.cluster import Cluster
     from fruits.progress.reporter import Progress
 
-__all__ = ["demo", "fit", "run", "transform"]
 
-
+@options.option_groups
 def demo(
+    *,
     out: Annotated[
         str | None,
         typer.Option(
@@ -35,14 +35,8 @@ def demo(
     ] = None,
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of generated images.")] = 240,
     components: options.Components = "0.95",
-    backend: options.Backend = None,
-    cluster: options.Cluster = None,
-    cluster_file: options.ClusterFile = None,
-    workers: options.Workers = None,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    cluster: options.ClusterOptions,
+    display: options.DisplayOptions,
 ) -> CommandResult:
     """Run a complete job on a small generated dataset, including a few corrupt files."""
     folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else native(local_path(out)))
@@ -53,8 +47,8 @@ def demo(
         components=parse_components(components),
         partition_size=32,
     )
-    place = _resolve(cluster, backend, workers, cluster_file)
-    progress = to_stderr(quiet=quiet, log_json=log_json)
+    place = cluster.resolve()
+    progress = display.progress()
     _generate_images(folder / "images", images, progress)
     return _run_job("run", job, place, progress)
 
@@ -74,177 +68,101 @@ def _generate_images(folder: Path, images: int, progress: Progress) -> None:
         )
 
 
+@options.option_groups
 def run(
+    *,
     images: options.Images,
     out: options.Out,
     components: options.Components = "0.95",
-    backbone: options.Backbone = None,
-    engine: options.Engine = None,
-    weights: options.Weights = None,
+    network: options.NetworkOptions,
     solver: options.Solver = "exact",
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    seed: options.Seed = 0,
-    follow_links: options.FollowLinks = False,
-    include_hidden: options.IncludeHidden = False,
-    max_reject_fraction: options.MaxRejectFraction = 0.1,
-    backend: options.Backend = None,
-    cluster: options.Cluster = None,
-    cluster_file: options.ClusterFile = None,
-    workers: options.Workers = None,
+    selection: options.SelectionOptions,
+    cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
-    partition_size: options.PartitionSize = None,
-    shards: options.Shards = None,
-    keep_plan: options.KeepPlan = False,
+    partitions: options.PartitionOptions,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
     update: options.Update = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    display: options.DisplayOptions,
 ) -> CommandResult:
     """Fit a model on the images and write their rows."""
     job = Job(
         images=images,
         out=out,
         components=parse_components(components),
-        backbone=backbone,
-        engine=engine,
-        weights=weights,
         solver=solver,
+        **asdict(network),
+        **asdict(selection),
+        **asdict(partitions),
         format=format,
         columns=parse_columns(columns),
-        partition_size=partition_size,
-        limit=limit,
-        sample=sample,
-        seed=seed,
-        follow_links=follow_links,
-        include_hidden=include_hidden,
-        max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
         update=update,
-        shards=shards,
-        keep_plan=keep_plan,
     )
-    place = _resolve(cluster, backend, workers, cluster_file)
-    return _run_job("run", job, place, to_stderr(quiet=quiet, log_json=log_json))
+    return _run_job("run", job, cluster.resolve(), display.progress())
 
 
+@options.option_groups
 def fit(
+    *,
     images: options.Images,
     out: options.Out,
     components: options.Components = "0.95",
-    backbone: options.Backbone = None,
-    engine: options.Engine = None,
-    weights: options.Weights = None,
+    network: options.NetworkOptions,
     solver: options.Solver = "exact",
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    seed: options.Seed = 0,
-    follow_links: options.FollowLinks = False,
-    include_hidden: options.IncludeHidden = False,
-    max_reject_fraction: options.MaxRejectFraction = 0.1,
-    backend: options.Backend = None,
-    cluster: options.Cluster = None,
-    cluster_file: options.ClusterFile = None,
-    workers: options.Workers = None,
+    selection: options.SelectionOptions,
+    cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
-    partition_size: options.PartitionSize = None,
-    shards: options.Shards = None,
-    keep_plan: options.KeepPlan = False,
+    partitions: options.PartitionOptions,
     overwrite: options.Overwrite = False,
     update: options.Update = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    display: options.DisplayOptions,
 ) -> CommandResult:
     """Fit a model on the images; write no rows."""
     job = Job(
         images=images,
         out=out,
         components=parse_components(components),
-        backbone=backbone,
-        engine=engine,
-        weights=weights,
         solver=solver,
-        partition_size=partition_size,
-        limit=limit,
-        sample=sample,
-        seed=seed,
-        follow_links=follow_links,
-        include_hidden=include_hidden,
-        max_reject_fraction=max_reject_fraction,
+        **asdict(network),
+        **asdict(selection),
+        **asdict(partitions),
         overwrite=overwrite,
         update=update,
-        shards=shards,
-        keep_plan=keep_plan,
     )
-    place = _resolve(cluster, backend, workers, cluster_file)
-    return _run_job("fit", job, place, to_stderr(quiet=quiet, log_json=log_json))
+    return _run_job("fit", job, cluster.resolve(), display.progress())
 
 
+@options.option_groups
 def transform(
+    *,
     images: options.Images,
     model: options.Model,
     out: options.Out,
-    backbone: options.Backbone = None,
-    engine: options.Engine = None,
-    weights: options.Weights = None,
-    limit: options.Limit = None,
-    sample: options.Sample = None,
-    seed: options.Seed = 0,
-    follow_links: options.FollowLinks = False,
-    include_hidden: options.IncludeHidden = False,
-    max_reject_fraction: options.MaxRejectFraction = 0.1,
-    backend: options.Backend = None,
-    cluster: options.Cluster = None,
-    cluster_file: options.ClusterFile = None,
-    workers: options.Workers = None,
+    network: options.NetworkOptions,
+    selection: options.SelectionOptions,
+    cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
-    partition_size: options.PartitionSize = None,
-    shards: options.Shards = None,
-    keep_plan: options.KeepPlan = False,
+    partitions: options.PartitionOptions,
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    log_json: options.LogJson = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    display: options.DisplayOptions,
 ) -> CommandResult:
     """Apply a fitted model to other images and write their rows, in one pass."""
     job = Job(
         images=images,
+        model=model,
         out=out,
-        backbone=backbone,
-        engine=engine,
-        weights=weights,
+        **asdict(network),
+        **asdict(selection),
+        **asdict(partitions),
         format=format,
         columns=parse_columns(columns),
-        partition_size=partition_size,
-        limit=limit,
-        sample=sample,
-        seed=seed,
-        follow_links=follow_links,
-        include_hidden=include_hidden,
-        max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
-        model=model,
-        shards=shards,
-        keep_plan=keep_plan,
     )
-    place = _resolve(cluster, backend, workers, cluster_file)
-    return _run_job("transform", job, place, to_stderr(quiet=quiet, log_json=log_json))
-
-
-def _resolve(cluster: str | None, backend: str | None, workers: int | None, file: str | None) -> Cluster:
-    """Return the cluster that the options, the environment and ``cluster.yaml`` select."""
-    from fruits.clusters.resolve import resolve
-
-    return resolve(cluster=cluster, backend=backend, workers=workers, file=file)
+    return _run_job("transform", job, cluster.resolve(), display.progress())
 
 
 def _run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> CommandResult:

@@ -25,8 +25,6 @@ from fruits.text import canonical, without_secrets
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["app", "main"]
-
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 

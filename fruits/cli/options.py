@@ -1,52 +1,54 @@
-"""Options shared by several commands, each with its help, panel and shell completion."""
+"""Options shared by several commands, each with its help, panel and shell completion, and groups of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial, wraps
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fruits.cli.values import reject_empty
 from fruits.errors import FruitsError
 
-__all__ = [
-    "ALL_COLUMNS",
-    "Backbone",
-    "Backend",
-    "Cluster",
-    "ClusterFile",
-    "Columns",
-    "Components",
-    "Debug",
-    "Engine",
-    "FollowLinks",
-    "Format",
-    "Images",
-    "IncludeHidden",
-    "Json",
-    "KeepPlan",
-    "Limit",
-    "LogJson",
-    "MaxRejectFraction",
-    "Model",
-    "Out",
-    "Overwrite",
-    "PartitionSize",
-    "Quiet",
-    "S3Endpoint",
-    "Sample",
-    "Seed",
-    "Shards",
-    "Solver",
-    "Update",
-    "Weights",
-    "Workers",
-]
+if TYPE_CHECKING:
+    from fruits.clusters.cluster import Cluster as ResolvedCluster
+    from fruits.progress.reporter import Progress
 
-COMPUTATION, EXECUTION, OUTPUT, DISPLAY = "Computation", "Execution", "Output", "Display"
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
+
+computation = partial(typer.Option, rich_help_panel="Computation")
+execution = partial(typer.Option, rich_help_panel="Execution")
+output = partial(typer.Option, rich_help_panel="Output")
+display = partial(typer.Option, rich_help_panel="Display")
+
+
+def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command for typer, in which each keyword-only parameter that is a dataclass is replaced by its fields.
+
+    The fields become options, in their order; the command receives them as one value.
+    """
+    parameters: list[Parameter] = []
+    groups: dict[str, Any] = {}
+    for name, parameter in signature(command, eval_str=True).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            options = signature(groups[name], eval_str=True).parameters.values()
+            parameters += [option.replace(kind=Parameter.KEYWORD_ONLY) for option in options]
+        else:
+            parameters.append(parameter)
+
+    @wraps(command)
+    def ungrouped(**values: Any) -> Any:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        return command(**values)
+
+    ungrouped.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    return ungrouped
 
 
 def _clusters(incomplete: str) -> list[str]:
@@ -104,234 +106,237 @@ Model = Annotated[
 
 Components = Annotated[
     str,
-    typer.Option(
+    computation(
         "--components",
         metavar="COUNT|FRACTION",
         help="The number of components (200), or the fraction of variance to keep (0.95).",
-        rich_help_panel=COMPUTATION,
     ),
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(
+    computation(
         "--backbone",
         metavar="NAME",
         help="The network: MobileNetV2 (default), ResNet50 or EfficientNetV2B0.",
         autocompletion=_one_of("MobileNetV2", "ResNet50", "EfficientNetV2B0"),
-        rich_help_panel=COMPUTATION,
-    ),
-]
-# `parser=str` leaves the check of the value to Job, whose message lists the allowed values.
-Engine = Annotated[
-    Literal["openvino", "tensorflow"] | None,
-    typer.Option(
-        "--engine",
-        metavar="NAME",
-        parser=str,
-        help="The inference engine: openvino (default) or tensorflow.",
-        autocompletion=_one_of("openvino", "tensorflow"),
-        rich_help_panel=COMPUTATION,
     ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(
-        "--weights",
-        metavar="FILE",
-        help="The weights of the network; default: packaged, cached or downloaded.",
-        rich_help_panel=COMPUTATION,
+    computation(
+        "--weights", metavar="FILE", help="The weights of the network; default: packaged, cached or downloaded."
     ),
 ]
+# `parser=str` leaves the check of the value to Job, whose message lists the allowed values.
 Solver = Annotated[
     Literal["exact", "native"],
-    typer.Option(
+    computation(
         "--solver",
         metavar="NAME",
         parser=str,
         help="exact, or native: fit with the estimators of dask-ml or Spark ML.",
         autocompletion=_one_of("exact", "native"),
-        rich_help_panel=COMPUTATION,
-    ),
-]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit",
-        metavar="COUNT",
-        help="Use only the first COUNT images by path, which are those of the first labels; see --sample.",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-Sample = Annotated[
-    int | None,
-    typer.Option(
-        "--sample",
-        metavar="COUNT",
-        help="Use only a sample of COUNT images, with images of every label in proportion.",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-Seed = Annotated[
-    int,
-    typer.Option("--seed", metavar="NUMBER", help="Choose another sample.", rich_help_panel=COMPUTATION),
-]
-FollowLinks = Annotated[
-    bool,
-    typer.Option(
-        "--follow-links",
-        metavar="",
-        help="Follow links to folders, and to files outside of IMAGES; by default they are skipped and counted.",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-IncludeHidden = Annotated[
-    bool,
-    typer.Option(
-        "--include-hidden",
-        metavar="",
-        help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-MaxRejectFraction = Annotated[
-    float,
-    typer.Option(
-        "--max-reject-fraction",
-        metavar="FRACTION",
-        help="Fail if more than this fraction of the images is rejected.",
-        rich_help_panel=COMPUTATION,
-    ),
-]
-
-Backend = Annotated[
-    str | None,
-    typer.Option(
-        "--backend",
-        metavar="NAME",
-        help="Run on this machine with dask (default), spark or local.",
-        autocompletion=_one_of("dask", "spark", "local"),
-        rich_help_panel=EXECUTION,
-    ),
-]
-Cluster = Annotated[
-    str | None,
-    typer.Option(
-        "--cluster",
-        metavar="NAME",
-        help="Run on this cluster of cluster.yaml.",
-        autocompletion=_clusters,
-        rich_help_panel=EXECUTION,
     ),
 ]
 ClusterFile = Annotated[
     str | None,
-    typer.Option(
+    execution(
         "--cluster-file",
         metavar="FILE",
         help="A path or URL to read instead of ./cluster.yaml, whose header documents the precedence of settings.",
-        rich_help_panel=EXECUTION,
     ),
 ]
 S3Endpoint = Annotated[
     str | None,
-    typer.Option(
+    execution(
         "--s3-endpoint",
         metavar="URL",
         help="The URL of an S3-compatible server; default: AWS_ENDPOINT_URL_S3, else AWS.",
         callback=_set_endpoint,
-        rich_help_panel=EXECUTION,
     ),
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        "--workers",
-        metavar="COUNT",
-        help="The number of parallel tasks; default: one per CPU within the quota.",
-        rich_help_panel=EXECUTION,
-    ),
-]
-PartitionSize = Annotated[
-    int | None,
-    typer.Option(
-        "--partition-size",
-        metavar="COUNT",
-        help="Images per partition, the unit of work; no result depends on it. Default: 3 or more a worker.",
-        rich_help_panel=EXECUTION,
-    ),
-]
-Shards = Annotated[
-    str | None,
-    typer.Option(
-        "--shards",
-        metavar="I/N",
-        help="Process only the I-th of N slices of the partitions. To finish the job, run it once without --shards.",
-        rich_help_panel=EXECUTION,
-    ),
-]
-
-KeepPlan = Annotated[
-    bool,
-    typer.Option(
-        "--keep-plan",
-        metavar="",
-        help="Resume with the stored plan instead of listing the images again; images added since are not included.",
-        rich_help_panel=EXECUTION,
-    ),
-]
-
 Format = Annotated[
     Literal["parquet", "csv"],
-    typer.Option(
+    output(
         "--format",
         metavar="NAME",
         parser=str,
         help="The file format of the rows: parquet or csv.",
         autocompletion=_one_of("parquet", "csv"),
-        rich_help_panel=OUTPUT,
     ),
 ]
-Columns = Annotated[
-    str,
-    typer.Option(
-        "--columns", metavar="NAMES", help="The columns of the rows, separated by commas.", rich_help_panel=OUTPUT
-    ),
-]
+Columns = Annotated[str, output("--columns", metavar="NAMES", help="The columns of the rows, separated by commas.")]
 Overwrite = Annotated[
     bool,
-    typer.Option(
+    output(
         "--overwrite",
         metavar="",
         help="Replace a different job in --out; features of the same network and decoding are used again.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 Update = Annotated[
     bool,
-    typer.Option(
+    output(
         "--update",
         metavar="",
         help="Bring the job in --out to the current images: only added and changed images are featurized.",
-        rich_help_panel=OUTPUT,
     ),
 ]
 
-Quiet = Annotated[
-    bool, typer.Option("--quiet", metavar="", help="Show only the result, no progress.", rich_help_panel=DISPLAY)
-]
-LogJson = Annotated[
-    bool,
-    typer.Option(
-        "--log-json",
-        metavar="",
-        help="Write progress and errors to stderr as JSON lines, one per event. Redirect them with 2> job.jsonl.",
-        rich_help_panel=DISPLAY,
-    ),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", metavar="", help="Write the result to stdout as one JSON object.", rich_help_panel=DISPLAY),
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", metavar="", help="Show the traceback of an error.", rich_help_panel=DISPLAY)
-]
+Quiet = Annotated[bool, display("--quiet", metavar="", help="Show only the result, no progress.")]
+Json = Annotated[bool, display("--json", metavar="", help="Write the result to stdout as one JSON object.")]
+Debug = Annotated[bool, display("--debug", metavar="", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """The network of a job; the fields are those of :class:`fruits.Job`."""
+
+    backbone: Backbone = None
+    engine: Annotated[
+        Literal["openvino", "tensorflow"] | None,
+        computation(
+            "--engine",
+            metavar="NAME",
+            parser=str,
+            help="The inference engine: openvino (default) or tensorflow.",
+            autocompletion=_one_of("openvino", "tensorflow"),
+        ),
+    ] = None
+    weights: Weights = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """The selection of images; the fields are those of :class:`fruits.Job`."""
+
+    limit: Annotated[
+        int | None,
+        computation(
+            "--limit",
+            metavar="COUNT",
+            help="Use only the first COUNT images by path, which are those of the first labels; see --sample.",
+        ),
+    ] = None
+    sample: Annotated[
+        int | None,
+        computation(
+            "--sample",
+            metavar="COUNT",
+            help="Use only a sample of COUNT images, with images of every label in proportion.",
+        ),
+    ] = None
+    seed: Annotated[int, computation("--seed", metavar="NUMBER", help="Choose another sample.")] = 0
+    follow_links: Annotated[
+        bool,
+        computation(
+            "--follow-links",
+            metavar="",
+            help="Follow links to folders, and to files outside of IMAGES; by default they are skipped and counted.",
+        ),
+    ] = False
+    include_hidden: Annotated[
+        bool,
+        computation(
+            "--include-hidden",
+            metavar="",
+            help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
+        ),
+    ] = False
+    max_reject_fraction: Annotated[
+        float,
+        computation(
+            "--max-reject-fraction",
+            metavar="FRACTION",
+            help="Fail if more than this fraction of the images is rejected.",
+        ),
+    ] = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """The cluster of a job."""
+
+    backend: Annotated[
+        str | None,
+        execution(
+            "--backend",
+            metavar="NAME",
+            help="Run on this machine with dask (default), spark or local.",
+            autocompletion=_one_of("dask", "spark", "local"),
+        ),
+    ] = None
+    cluster: Annotated[
+        str | None,
+        execution("--cluster", metavar="NAME", help="Run on this cluster of cluster.yaml.", autocompletion=_clusters),
+    ] = None
+    cluster_file: ClusterFile = None
+    workers: Annotated[
+        int | None,
+        execution(
+            "--workers",
+            metavar="COUNT",
+            help="The number of parallel tasks; default: one per CPU within the quota.",
+        ),
+    ] = None
+
+    def resolve(self) -> ResolvedCluster:
+        """Return the cluster that the options, the environment and ``cluster.yaml`` select."""
+        from fruits.clusters.resolve import resolve
+
+        return resolve(cluster=self.cluster, backend=self.backend, workers=self.workers, file=self.cluster_file)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionOptions:
+    """The division of a job; the fields are those of :class:`fruits.Job`."""
+
+    partition_size: Annotated[
+        int | None,
+        execution(
+            "--partition-size",
+            metavar="COUNT",
+            help="Images per partition, the unit of work; no result depends on it. Default: 3 or more a worker.",
+        ),
+    ] = None
+    shards: Annotated[
+        str | None,
+        execution(
+            "--shards",
+            metavar="I/N",
+            help="Process only the I-th of N slices of the partitions. To finish the job, run it once without "
+            "--shards.",
+        ),
+    ] = None
+    keep_plan: Annotated[
+        bool,
+        execution(
+            "--keep-plan",
+            metavar="",
+            help="Resume with the stored plan instead of listing the images again; images added since are not "
+            "included.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayOptions:
+    """The display of progress, results and errors."""
+
+    quiet: Quiet = False
+    log_json: Annotated[
+        bool,
+        display(
+            "--log-json",
+            metavar="",
+            help="Write progress and errors to stderr as JSON lines, one per event. Redirect them with 2> job.jsonl.",
+        ),
+    ] = False
+    json: Json = False
+    debug: Debug = False
+
+    def progress(self) -> Progress:
+        """Return the progress listener."""
+        from fruits.progress.select import to_stderr
+
+        return to_stderr(quiet=self.quiet, log_json=self.log_json)

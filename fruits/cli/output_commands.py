@@ -11,8 +11,6 @@ from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.progress.select import to_stderr
 
-__all__ = ["compare", "status", "verify"]
-
 
 def status(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a job.", show_default=False)],

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["CommandResult"]
-
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:

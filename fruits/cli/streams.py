@@ -10,8 +10,6 @@ from contextlib import contextmanager
 
 from fruits.cli.result import CommandResult
 
-__all__ = ["reserved_stdout", "write_result"]
-
 PIPE_WIDTH = 10_000  # columns; wide enough that no line wraps where a program reads it
 
 

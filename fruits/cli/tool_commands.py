@@ -15,8 +15,6 @@ from fruits.cli.values import local_path, reject_empty
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
 
-__all__ = ["bench", "cluster", "sample", "weights"]
-
 
 def sample(
     folder: Annotated[

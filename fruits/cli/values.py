@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import fields
 
 import typer
 
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
-
-__all__ = ["local_path", "name_options", "parse_columns", "parse_components", "reject_empty"]
 
 OPTIONS = {field.name for field in fields(Job)} | {"backend", "cluster", "s3_endpoint", "workers"}
 
@@ -44,17 +43,13 @@ def local_path(folder: str) -> str:
 
 def parse_components(text: str) -> int | float:
     """Return ``--components`` as a count if it is an integer, else as a fraction of variance."""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(
-            f"--components {text}: not a number. "
-            "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
-        ) from None
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(text)
+    raise SettingsError(
+        f"--components {text}: not a number. "
+        "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
+    )
 
 
 def parse_columns(text: str) -> tuple[str, ...]:

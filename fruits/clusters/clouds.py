@@ -13,8 +13,6 @@ from pydantic_core import PydanticCustomError
 
 from fruits.clusters.models import ClusterSettings
 
-__all__ = ["AwsCluster", "CloudCluster", "DaskEc2Cluster", "EmrCluster"]
-
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-types.html: family and generation, dot, size
 InstanceType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*\.[a-z0-9-]+$")]
 TagText = Annotated[str, Field(pattern=r"^[\w .:/=+@-]*$", max_length=256)]

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from fruits.clusters.clouds import CloudCluster
 
-__all__ = ["Cluster"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cluster:

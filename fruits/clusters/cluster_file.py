@@ -10,8 +10,6 @@ from pydantic import Discriminator, Field, Tag
 from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
 from fruits.clusters.models import ClusterSettings, DaskCluster, LocalCluster, SparkCluster, StrictModel
 
-__all__ = ["BACKENDS", "BUILT_IN", "CLOUDS", "FILE_NAME", "ClusterEntry", "ClusterFile"]
-
 FILE_NAME = "cluster.yaml"
 
 # The model of an entry: by its `cloud`, or else by its `backend`.

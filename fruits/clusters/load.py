@@ -15,8 +15,6 @@ from fruits.clusters.strict_yaml import line_of, parse
 from fruits.errors import SettingsError
 from fruits.text import native
 
-__all__ = ["load"]
-
 LARGEST = 2**16  # bytes of a file; the project's own has 6,000
 SHOWN = 10  # problems of a file that one message lists
 

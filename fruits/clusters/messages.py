@@ -10,8 +10,6 @@ from pydantic_core import ErrorDetails
 from fruits.clusters.cluster_file import BACKENDS, CLOUDS, ClusterFile
 from fruits.text import brief, quoted
 
-__all__ = ["describe"]
-
 
 def describe(problem: ErrorDetails) -> str:
     """Return the message of one pydantic error."""

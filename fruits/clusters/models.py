@@ -11,8 +11,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-__all__ = ["MOST_WORKERS", "AddressableCluster", "ClusterSettings", "DaskCluster", "LocalCluster", "SparkCluster"]
-
 HOST = re.compile(r"[\w.-]+")
 MOST_WORKERS = 2_048  # the largest cloud instance has 1,920 cores, and each worker uses one
 

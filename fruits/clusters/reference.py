@@ -6,16 +6,10 @@ A test compares the output with the comment block in ``cluster.yaml``.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
-from typing import Any, cast, get_args
-
-from annotated_types import Ge, Gt, Le
-from pydantic.fields import FieldInfo
+from typing import Any
 
 from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
 from fruits.clusters.models import AddressableCluster, ClusterSettings, LocalCluster, SparkCluster, StrictModel
-
-__all__ = ["key_reference"]
 
 WIDTH, INDENT = 120, 26
 # The heading, the model, and the model whose keys are documented already.
@@ -36,50 +30,34 @@ def key_reference() -> str:
     for heading, model, documented in SECTIONS:
         lines += ["#", f"# {heading}:"]
         known = documented.model_fields if documented else {}
-        for name, field in model.model_fields.items():
+        schema = model.model_json_schema()
+        for name, key in schema["properties"].items():
             if name not in known:
-                lines += _key_lines(name, field)
+                lines += _key_lines(name, key, required=name in schema.get("required", ()))
     return "\n".join(lines)
 
 
-def _key_lines(name: str, field: FieldInfo) -> list[str]:
-    text = " ".join(part for part in (field.description, _range(field), _example(field), _default(field)) if part)
+def _key_lines(name: str, key: dict[str, Any], *, required: bool) -> list[str]:
+    default = "Required." if required else _default(key.get("default"))
+    text = " ".join(part for part in (key["description"], _range(key), _example(key), default) if part)
     lead = f"#   {name}"
     first = lead.ljust(INDENT) if len(lead) < INDENT - 1 else f"{lead}  "
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent="#".ljust(INDENT), break_on_hyphens=False)
 
 
-def _range(field: FieldInfo) -> str:
-    low: object = None
-    high: object = None
-    for limit in _limits(field):
-        if isinstance(limit, Gt):
-            low = cast("int", limit.gt) + 1
-        elif isinstance(limit, Ge):
-            low = limit.ge
-        elif isinstance(limit, Le):
-            high = limit.le
+def _range(key: dict[str, Any]) -> str:
+    limits = {name: limit for schema in (key, *key.get("anyOf", ())) for name, limit in schema.items()}
+    low = limits["exclusiveMinimum"] + 1 if "exclusiveMinimum" in limits else limits.get("minimum")
     if low is None:
         return ""
-    return f"Allowed: {low} or more." if high is None else f"Allowed: {low} to {high}."
+    return f"Allowed: {low} to {limits['maximum']}." if "maximum" in limits else f"Allowed: {low} or more."
 
 
-def _limits(field: FieldInfo) -> Iterator[Any]:
-    """Yield the constraints of a field, and of the alternatives of its annotation."""
-    yield from field.metadata
-    for alternative in get_args(field.annotation):
-        for constraint in getattr(alternative, "__metadata__", ()):
-            yield from constraint.metadata if isinstance(constraint, FieldInfo) else (constraint,)
+def _example(key: dict[str, Any]) -> str:
+    return f"Example: {key['examples'][0]}." if "examples" in key and key.get("default") is None else ""
 
 
-def _example(field: FieldInfo) -> str:
-    return f"Example: {field.examples[0]}." if field.examples and field.default is None else ""
-
-
-def _default(field: FieldInfo) -> str:
-    default = field.get_default(call_default_factory=True)
-    if field.is_required():
-        return "Required."
+def _default(default: Any) -> str:
     if default is None or default == {}:
         return ""
     if isinstance(default, list):

@@ -18,8 +18,6 @@ from fruits.cpus import available_cpus
 from fruits.errors import SettingsError
 from fruits.text import brief
 
-__all__ = ["THIS_MACHINE", "resolve"]
-
 THIS_MACHINE = {"dask": "local-dask", "spark": "local-spark", "local": "local"}  # the cluster of a backend alone
 
 

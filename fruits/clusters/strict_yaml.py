@@ -8,8 +8,6 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-__all__ = ["line_of", "parse"]
-
 
 def parse(text: str) -> tuple[Any, yaml.Node | None]:
     """Return the content of a YAML text and its root node, which :func:`line_of` needs.

@@ -21,8 +21,6 @@ from fruits.images.tiff import LimitError, read_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MAX_SCANS", "MAX_SEGMENTS", "Container", "parse"]
-
 MAX_SCANS = 100  # of a JPEG; encoders write 10, and libtiff has the same limit
 MAX_SEGMENTS = 100_000  # of a JPEG or GIF, chunks of a PNG (8 kB each in a large one) or WebP
 MAX_EXIF = 2**20  # bytes that are searched for the orientation; the longest directory has 800 kB

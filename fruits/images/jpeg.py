@@ -9,8 +9,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from fruits.images.containers import EOI, MARKER, SOS, Container
 
-__all__ = ["load_without_end"]
-
 PROGRESSIVE = {b"\xff\xc2", b"\xff\xca"}
 FRAMES = {b"\xff\xc0", b"\xff\xc1", b"\xff\xc9", *PROGRESSIVE}
 COEFFICIENTS = 64

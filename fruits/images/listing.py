@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ class ImageEntry(NamedTuple):
         return self.path.startswith("/") or ".." in self.path.split("/")
 
 
+@dataclass(eq=False)
 class Listing:
     """Images below an address, in code-point order of their paths; each iteration lists them again.
 
@@ -82,22 +84,15 @@ class Listing:
         as a whole counts once.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        limit: int | None = None,
-        sample: int | None = None,
-        seed: int = 0,
-        follow_links: bool = False,
-        include_hidden: bool = False,
-    ) -> None:
-        self.address = address
-        self.limit = limit
-        self.sample = sample
-        self.seed = seed
-        self.follow_links = follow_links
-        self.include_hidden = include_hidden
+    address: str
+    _: KW_ONLY
+    limit: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    follow_links: bool = False
+    include_hidden: bool = False
+
+    def __post_init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:

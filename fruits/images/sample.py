@@ -13,8 +13,6 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from fruits.errors import OutputError, SettingsError
 
-__all__ = ["generate"]
-
 SIZE = 100  # pixels, as in Fruits-360
 OVERSAMPLING = 2
 LIGHT = np.array([-0.48, -0.60, 0.64])  # unit vector from the upper left; HALFWAY is between it and the viewer

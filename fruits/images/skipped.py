@@ -8,8 +8,6 @@ from functools import lru_cache
 
 from fruits.text import brief, printable
 
-__all__ = ["LINK", "LOOP", "NOT_IMAGE", "SPECIAL", "describe_skipped", "skipped_by_name"]
-
 # Folders of operating systems and tools that contain copies, thumbnails or deleted files. Their own files without an
 # image, such as Thumbs.db, _SUCCESS and x_$folder$, are recognised by their content.
 SYSTEM_FOLDERS = (

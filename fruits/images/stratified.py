@@ -9,8 +9,6 @@ from heapq import heapify, heappop, heappush, heappushpop, heapreplace
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
-__all__ = ["stratified"]
-
 
 class _Labelled(Protocol):
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
@@ -34,11 +34,6 @@ from PIL.TiffImagePlugin import (
     ImageFileDirectory_v2,
     TiffImageFile,
 )
-
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["LimitError", "TiffImage", "UnsupportedError", "read_directory"]
 
 MAX_TAGS = 100_000
 MAX_VALUES = 1_000_000  # of a tag: one strip per row of the tallest image that is allowed
@@ -125,7 +120,7 @@ class _Layout(NamedTuple):
     start: int
 
     @classmethod
-    def from_header(cls, data: bytes) -> Self | None:
+    def from_header(cls, data: bytes) -> _Layout | None:
         order = {b"II": "<", b"MM": ">"}.get(data[:2])
         if order is None or len(data) < 16:
             return None

@@ -7,8 +7,6 @@ from typing import Literal
 
 from fruits.errors import SettingsError
 
-__all__ = ["BACKBONES", "KERAS_FILES", "Backbone", "backbone"]
-
 
 @dataclass(frozen=True, slots=True)
 class Backbone:

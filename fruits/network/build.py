@@ -22,8 +22,6 @@ from fruits.network.backbones import backbone
 from fruits.network.digests import Tensors, content_digest
 from fruits.network.weight_files import check_tensors, read_tensors, rejecting_corrupt, save_cached
 
-__all__ = ["Action", "build_in_subprocess", "read_built", "require_keras"]
-
 Action = Literal["weights", "openvino", "tensorflow"]
 
 TIMEOUT_SECONDS = 600  # Keras' first import on a cold network disk takes minutes
@@ -94,18 +92,25 @@ def build_in_subprocess(action: Action, name: str, source: Path, target: Path, *
         )
 
 
-def read_built(path: Path) -> tuple[bytes, bytes, str] | None:
+def read_built(path: Path) -> tuple[bytes, bytes, str]:
     """Return graph, constants and digest of a network that :func:`build_in_subprocess` wrote.
 
-    None if the file is missing or corrupt.
+    Raises
+    ------
+    SettingsError
+        The file is missing or corrupt.
     """
     try:
         with safe_open(path, "numpy") as file:
             graph, constants = file.get_tensor("graph").tobytes(), file.get_tensor("constants").tobytes()
-            digest = (file.metadata() or {}).get("digest")
-    except (OSError, SafetensorError):
-        return None
-    return (graph, constants, digest) if digest == content_digest(graph, constants) else None
+            digest = (file.metadata() or {}).get("digest", "")
+        if digest != content_digest(graph, constants):
+            raise ValueError(digest)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise SettingsError(
+            f"{path}: corrupt right after writing. Check the disk, or set TMPDIR to another one."
+        ) from error
+    return graph, constants, digest
 
 
 def main(action: str, name: str, source: str, target: str, origin: str) -> None:

@@ -8,8 +8,6 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Tensors", "content_digest", "tensor_digest"]
-
 Tensors = Mapping[tuple[str, str], NDArray[np.float32]]
 """Weights by layer and name, such as ``("Conv1", "kernel")``."""
 

@@ -14,8 +14,6 @@ from urllib.request import urlopen
 from fruits.errors import WeightsError
 from fruits.network.backbones import KERAS_FILES, Backbone
 
-__all__ = ["copy_from_keras_cache", "copy_verified", "download_from_keras"]
-
 CONNECT_SECONDS = 6
 STALL_SECONDS = 20  # timeout of one read of a running transfer
 

@@ -28,8 +28,6 @@ from fruits.network.build import build_in_subprocess, read_built, require_keras
 from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST, packaged_network
 from fruits.network.weights import Weights, find_weights, given_address
 
-__all__ = ["DISTRIBUTIONS", "Engine", "Featurizer", "NeuralNetwork", "compile_network"]
-
 Engine = Literal["openvino", "tensorflow"]
 
 DISTRIBUTIONS: dict[str, tuple[str, ...]] = {  # by engine, the distributions that provide it
@@ -143,12 +141,12 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
         require_keras(f"{kind.name} on {known}")
         found = find_weights(kind, weights)
         weights_digest = found.digest
-        graph, constants, digest = _built(kind, known, found)
+        graph, constants, digest = build_network(kind, known, found)
     return NeuralNetwork(known, package, kind.name, weights_digest, kind.features, graph, constants, digest)
 
 
 @lru_cache(maxsize=1)
-def _built(kind: Backbone, engine: Engine, weights: Weights) -> tuple[bytes, bytes, str]:
+def build_network(kind: Backbone, engine: Engine, weights: Weights) -> tuple[bytes, bytes, str]:
     """Return graph, constants and digest of a network that is built with Keras.
 
     It is not stored for other processes: no digest in the code could verify it.
@@ -156,10 +154,7 @@ def _built(kind: Backbone, engine: Engine, weights: Weights) -> tuple[bytes, byt
     with tempfile.TemporaryDirectory(prefix="fruits-network-") as temporary:
         target = Path(temporary, "network.safetensors")
         build_in_subprocess(engine, kind.name, weights.path, target, origin=weights.source)
-        built = read_built(target)
-    if built is None:
-        raise SettingsError(f"{target}: corrupt right after writing. Check the disk, or set TMPDIR to another one.")
-    return built
+        return read_built(target)
 
 
 def _installed(engine: str) -> tuple[Engine, str]:

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from fruits.errors import SettingsError
 from fruits.network.digests import content_digest
 
-__all__ = ["CONSTANTS", "GRAPH", "PACKAGED", "PACKAGED_DIGEST", "packaged_network", "packaged_tensors"]
-
 PACKAGED = "MobileNetV2"
 PACKAGED_DIGEST = "005f7cbfb65a148b530856bdf86d950bd79d7402f70c59c831775073a3b0dcbd"
 GRAPH, CONSTANTS = "graph.xml", "constants.bin"

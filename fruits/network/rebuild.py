@@ -9,16 +9,13 @@ with the versions that ``mobilenetv2/PROVENANCE.md`` names.
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
-from fruits.errors import FruitsError, SettingsError
+from fruits.errors import FruitsError
 from fruits.network.backbones import backbone
-from fruits.network.build import build_in_subprocess, read_built
+from fruits.network.featurizer import build_network
 from fruits.network.packaged import CONSTANTS, GRAPH, PACKAGED, PACKAGED_DIGEST
 from fruits.network.weights import find_weights
-
-__all__ = ["rebuild"]
 
 FOLDER = Path(__file__).parent / "mobilenetv2"
 
@@ -38,14 +35,8 @@ def rebuild(weights: str | None, folder: Path) -> str:
     WeightsError, SettingsError
         As in :func:`fruits.network.weights.find_weights`.
     """
-    source = find_weights(backbone(PACKAGED), weights)
-    with tempfile.TemporaryDirectory(prefix="fruits-rebuild-") as temporary:
-        target = Path(temporary, "network.safetensors")
-        build_in_subprocess("openvino", PACKAGED, source.path, target, origin=source.source)
-        built = read_built(target)
-    if built is None:
-        raise SettingsError(f"the built {PACKAGED} is corrupt. Check the disk of the temporary folder.")
-    graph, constants, digest = built
+    network = backbone(PACKAGED)
+    graph, constants, digest = build_network(network, "openvino", find_weights(network, weights))
     (folder / GRAPH).write_bytes(graph)
     (folder / CONSTANTS).write_bytes(constants)
     return digest

@@ -21,8 +21,6 @@ from safetensors.numpy import load_file, save
 from fruits.errors import WeightsError
 from fruits.network.digests import Tensors
 
-__all__ = ["check_tensors", "load_cached", "read_tensors", "rejecting_corrupt", "save_cached"]
-
 HDF5 = b"\x89HDF\r\n\x1a\n"
 MAX_TENSOR_BYTES = 2**28  # the largest backbone has less than half of it
 
@@ -72,8 +70,12 @@ def read_tensors(source: Path) -> Tensors | None:
         head = file.read(9)
     if head.startswith(HDF5):
         with h5py.File(source, "r") as file:
-            _check_sizes(file)
-            return None if "layers" in file else dict(_named_tensors(file))
+            datasets: dict[str, Any] = {}
+            file.visititems(
+                lambda path, item: datasets.update({path: item}) if isinstance(item, h5py.Dataset) else None
+            )
+            _check_sizes(file, datasets)
+            return None if "layers" in file else dict(_named_tensors(datasets))
     if head[8:] == b"{":
         if source.stat().st_size > MAX_TENSOR_BYTES:
             raise ValueError(f"more than {MAX_TENSOR_BYTES:,} bytes")
@@ -98,14 +100,12 @@ def check_tensors(tensors: Tensors, shapes: Mapping[tuple[str, str], tuple[int, 
             )
 
 
-def _check_sizes(file: Any) -> None:
+def _check_sizes(file: Any, datasets: Mapping[str, Any]) -> None:
     """Raise if an HDF5 file links to another or claims more bytes than any backbone, before memory is allocated."""
     import h5py
 
-    datasets: list[tuple[str, Any]] = []
-    file.visititems(lambda path, item: datasets.append((path, item)) if isinstance(item, h5py.Dataset) else None)
     total = 0
-    for path, dataset in datasets:
+    for path, dataset in datasets.items():
         if dataset.external or dataset.is_virtual:
             raise ValueError(f"{path} is stored in another file")
         if path.startswith("optimizer"):
@@ -119,13 +119,9 @@ def _check_sizes(file: Any) -> None:
         raise ValueError(f"{links[0]} is stored in another file")
 
 
-def _named_tensors(file: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.float32]]]:
+def _named_tensors(datasets: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], NDArray[np.float32]]]:
     """Yield the tensors of a file that stores them by name at any depth, as Keras 1 and 2 and TF-Slim do."""
-    import h5py
-
-    paths: list[str] = []
-    file.visititems(lambda path, item: paths.append(path) if isinstance(item, h5py.Dataset) else None)
-    for path in paths:
+    for path, dataset in datasets.items():
         scope, _, weight = path.partition(":")[0].rpartition("/")
         # Moments of the training's optimizer have the names of the weights.
         if not scope or scope.startswith("optimizer_weights"):
@@ -133,7 +129,7 @@ def _named_tensors(file: Any) -> Iterator[tuple[tuple[str, str], NDArray[np.floa
         layer = scope.rpartition("/")[2]
         if "MobilenetV2/" in scope:
             layer, weight = _from_slim(scope.partition("MobilenetV2/")[2].split("/"), weight)
-        yield _keras_key(layer, weight), file[path][()]
+        yield _keras_key(layer, weight), dataset[()]
 
 
 def _keras_key(layer: str, weight: str) -> tuple[str, str]:

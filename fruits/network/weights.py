@@ -35,8 +35,6 @@ from fruits.network.weight_files import load_cached, save_cached
 from fruits.storage.addresses import open_store
 from fruits.text import without_secrets
 
-__all__ = ["Weights", "cache_folder", "find_weights", "given_address"]
-
 MAX_BYTES = 2**30  # the largest backbone has less than a quarter of it
 
 
@@ -186,8 +184,7 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
                 f"{setting} {origin} cannot be read: {reason}. Allowed: the address of a file of weights."
             ) from error
         # Named by content, because the file at an address may change.
-        with source.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = hashlib.sha256(data).hexdigest()
         cached = folder / f"{backbone.name}-{content[:16]}.safetensors"
         if cached.exists():
             try:

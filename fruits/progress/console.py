@@ -11,8 +11,6 @@ from rich.text import Text
 
 from fruits.text import printable_lines
 
-__all__ = ["SafeConsole"]
-
 
 class SafeConsole(Console):
     """A console of rich that escapes control characters in all text, and gives no meaning to markup in it."""

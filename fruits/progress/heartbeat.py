@@ -14,8 +14,6 @@ from fruits.errors import JobError
 from fruits.progress.reporter import Progress
 from fruits.text import duration
 
-__all__ = ["SECONDS", "UnderWay", "Waiting", "heartbeat"]
-
 SECONDS = 30.0  # without a finished item, before the first heartbeat and between heartbeats
 MAX_NAMED = 3  # items named in a heartbeat
 

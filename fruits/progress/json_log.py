@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from fruits.progress.reporter import StageCounter
+from fruits.progress.reporter import LockedCounter, StageCounter
 from fruits.text import without_secrets
-
-__all__ = ["JsonLog"]
 
 LEVELS = {"heartbeat": "warning", "error": "error"}  # all other events have the level info
 
@@ -47,16 +45,20 @@ class JsonLog:
     @contextmanager
     def stage(self, name: str, *, total: int | None, unit: str = "images") -> Iterator[StageCounter]:
         """Return a stage whose start and end are written as events."""
-        started = self._clock()
-        counter = _Counter()
+        started, done = self._clock(), 0
+
+        def count(n: int) -> None:
+            nonlocal done
+            done += n
+
         self.event("stage_start", stage=name, total=total, unit=unit)
         status = "stopped"
         try:
-            yield counter
+            yield LockedCounter(count)
             status = "done"
         finally:
             seconds = round(self._clock() - started, 3)
-            self.event("stage_end", stage=name, status=status, done=counter.done, unit=unit, seconds=seconds)
+            self.event("stage_end", stage=name, status=status, done=done, unit=unit, seconds=seconds)
 
     def note(self, text: str) -> None:
         """Write an event of the name ``note``."""
@@ -80,15 +82,3 @@ class JsonLog:
         with self._lock:
             self._stream.write(without_secrets(line) + "\n")
             self._stream.flush()
-
-
-class _Counter:
-    """The counter of a stage."""
-
-    def __init__(self) -> None:
-        self.done = 0
-        self._lock = threading.Lock()
-
-    def advance(self, n: int = 1) -> None:
-        with self._lock:
-            self.done += n

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from fruits.progress.reporter import StageCounter
+from fruits.progress.reporter import LockedCounter, StageCounter
 from fruits.text import duration, printable_lines, without_secrets
-
-__all__ = ["Lines", "Meter"]
 
 LINE_EVERY_SECONDS = 10.0  # per stage: at most 360 lines in the log of an hour
 
@@ -75,7 +72,13 @@ class Lines:
         meter = Meter(name, total, unit, started=now, last=now)
         try:
             with self._display(meter) as advanced:
-                yield _Counter(meter, self._clock, advanced)
+
+                def count(n: int) -> None:
+                    meter.done += n
+                    meter.last = self._clock()
+                    advanced()
+
+                yield LockedCounter(count)
         except BaseException:
             self._end(f"stopped {meter.count() and 'at '}{meter.count()}".rstrip(), meter, finished=False)
             raise
@@ -119,19 +122,3 @@ class Lines:
         seconds = self._clock() - meter.started
         speed = f", {meter.done / seconds:,.0f} {meter.unit}/s" if meter.done and seconds >= 1 else ""
         return f"in {duration(seconds)}{speed}"
-
-
-class _Counter:
-    """A counter that updates the meter of its stage."""
-
-    def __init__(self, meter: Meter, clock: Callable[[], float], advanced: Callable[[], None]) -> None:
-        self._meter = meter
-        self._clock = clock
-        self._advanced = advanced
-        self._lock = threading.Lock()
-
-    def advance(self, n: int = 1) -> None:
-        with self._lock:
-            self._meter.done += n
-            self._meter.last = self._clock()
-            self._advanced()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
-
-__all__ = ["Progress", "Silent", "StageCounter"]
 
 
 class StageCounter(Protocol):
@@ -14,6 +13,19 @@ class StageCounter(Protocol):
 
     def advance(self, n: int = 1) -> None:
         """Count `n` more units as done; thread-safe."""
+
+
+class LockedCounter:
+    """A counter that calls a function with each number of units, one call at a time."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._lock = threading.Lock()
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more units as done."""
+        with self._lock:
+            self._count(n)
 
 
 class Progress(Protocol):

@@ -9,8 +9,6 @@ from fruits.progress.json_log import JsonLog
 from fruits.progress.lines import Lines
 from fruits.progress.reporter import Progress, Silent
 
-__all__ = ["to_stderr"]
-
 
 def to_stderr(*, quiet: bool = False, log_json: bool = False) -> Progress:
     """Return the listener for stderr: the JSON log or none as requested, else a bar on a terminal, else lines."""

@@ -13,8 +13,6 @@ from fruits.text import duration, without_secrets
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Terminal"]
-
 
 class Terminal(Lines):
     """A progress listener that shows a live bar for the running stage and a line for each finished one.

@@ -12,8 +12,6 @@ from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
 from fruits.text import canonical, native, without_secrets
 
-__all__ = ["absolute", "is_s3", "open_store", "split_chain"]
-
 S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
 
@@ -93,9 +91,11 @@ def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:
             f"{protocol}://***: the address contains credentials. Give only the bucket, and the credentials in the "
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a profile (AWS_PROFILE)."
         )
-    from fruits.storage.s3.store import S3ObjectStore  # on demand: imports botocore
+    from fruits.storage.s3.file_system import S3FileSystem  # on demand: imports botocore
+    from fruits.storage.s3.store import S3ObjectStore
 
-    return S3ObjectStore.from_settings(settings or S3Settings.from_environment()), path.strip("/")
+    file_system = S3FileSystem.from_settings(settings or S3Settings.from_environment())
+    return S3ObjectStore(file_system), path.strip("/")
 
 
 def _open_url(address: str) -> tuple[Store, str]:

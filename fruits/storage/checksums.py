@@ -19,8 +19,6 @@ from fruits.errors import DamageError
 from fruits.storage.commits import OwnedFolder, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["MANIFEST", "CorruptPart", "CorruptPartError", "Manifest", "checksum", "parse_page", "read_part"]
-
 MANIFEST = "manifest"
 PAGE = 512  # parts of one folder: a page of 50 KB
 READERS = 16

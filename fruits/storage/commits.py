@@ -22,20 +22,6 @@ from fruits.errors import OutputError
 from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
 from fruits.text import brief, utf8
 
-__all__ = [
-    "COMMITS",
-    "OLD_JOB",
-    "Commit",
-    "OwnedFolder",
-    "claim",
-    "complete",
-    "last_commit",
-    "last_number",
-    "owner_in",
-    "read_commit",
-    "remove_earlier",
-]
-
 SCHEMA = "fruits.commit/2"
 COMMITS = "commits"
 NAME = re.compile(r"^([0-9]{8})\.json$")

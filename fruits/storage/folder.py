@@ -22,8 +22,6 @@ from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import utf8, without_secrets
 
-__all__ = ["Folder", "encode_json", "is_temporary", "part_index", "part_name"]
-
 PART = re.compile(r"^part-(\d{5,})(?:-([0-9a-f]{12}))?\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 

@@ -14,8 +14,6 @@ from typing import Any
 from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
-__all__ = ["FsspecStore"]
-
 
 class FsspecStore:
     """A file system of fsspec.

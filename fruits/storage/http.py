@@ -17,8 +17,6 @@ from fruits.storage.generic import FsspecStore
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, read_ahead, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
-__all__ = ["HttpStore", "decoded"]
-
 FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 READERS = 32

@@ -8,7 +8,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,6 @@ from pathlib import Path
 from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 from fruits.text import canonical, native
-
-__all__ = ["LocalStore"]
 
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -159,22 +157,24 @@ class LocalStore:
         """Do nothing: an unreadable file is a reject."""
 
 
-def _open_regular(path: str) -> int:
-    """Return the descriptor of a regular file; opening a FIFO or a device neither blocks nor takes it over."""
+@contextmanager
+def _regular(path: str) -> Iterator[int]:
+    """Open a regular file, and yield its descriptor; opening a FIFO or a device neither blocks nor takes it over."""
     file = os.open(native(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
-        return file
-    os.close(file)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    raise OSError(errno.ENXIO, "Not a regular file", path)
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.ENXIO, "Not a regular file", path)
+        yield file
+    finally:
+        os.close(file)
 
 
 def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
     """Return the content and the version of a regular file."""
-    file = _open_regular(path)
-    try:
+    with _regular(path) as file:
         size = os.fstat(file).st_size
         if limit is not None and size > limit:
             raise too_large(path, limit)
@@ -182,21 +182,14 @@ def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
         while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # one call reads at most 2 GiB
             data += more
         return data, str(os.fstat(file).st_mtime)  # after reading, to detect a concurrent write
-    finally:
-        os.close(file)
 
 
 def _read_head(path: str, count: int) -> bytes | OSError:
     try:
-        file = _open_regular(path)
+        with _regular(path) as file:
+            return os.read(file, count)
     except OSError as error:
         return error
-    try:
-        return os.read(file, count)
-    except OSError as error:
-        return error
-    finally:
-        os.close(file)
 
 
 def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None], *, retry: bool = True) -> None:

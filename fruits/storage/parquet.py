@@ -13,8 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["number_array", "read_table", "text_array", "vector_array", "vectors", "write_table"]
-
 
 def text_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     """Return UTF-8 texts or bytes as an array of type `kind`, ``string`` or ``binary``; None becomes null."""

@@ -12,17 +12,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 
-__all__ = [
-    "AHEAD",
-    "MAX_BYTES",
-    "UNKNOWN_SIZE",
-    "ChangedFileError",
-    "File",
-    "read_ahead",
-    "read_one_by_one",
-    "too_large",
-]
-
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
 MAX_BYTES = 400_000_000  # of an image file: 50 megapixels of four uncompressed 16-bit samples

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from fruits.storage.prefetch import UNKNOWN_SIZE, File
-
-__all__ = ["UNKNOWN_SIZE", "FileInfo", "Store", "walk_folders"]
+from fruits.storage.prefetch import File
 
 BATCH = 1000  # files, as many as one response of S3 lists
 

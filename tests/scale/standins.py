@@ -5,6 +5,7 @@ A task writes minimal parts, and appends one byte to a ledger file: its size is 
 
 import dataclasses
 import os
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ class SimulatingExecutor(Executor):
     def start(self):
         self.inner.start()
 
-    def map(self, task, items, *, shared=None, retries=2, progress=None):
+    def outcomes(self, task, items, shared, retries):
         taken, completed = set(), 0
 
         class Items:
@@ -127,12 +128,9 @@ class SimulatingExecutor(Executor):
                 self.held = max(self.held, len(taken) - completed)
                 return items[index]
 
-        def count_completed(index, outcome):
-            nonlocal completed
-            completed += 1
-            progress(index, outcome)
-            if task.__name__ == "featurize" and completed == self.stop_at:
-                raise KeyboardInterrupt
-
-        stand_in = STAND_INS[task.__name__]
-        return self.inner.map(stand_in, Items(), shared=shared, retries=retries, progress=count_completed)
+        with closing(self.inner.outcomes(STAND_INS[task.__name__], Items(), shared, retries)) as outcomes:
+            for index, outcome in outcomes:
+                completed += 1
+                yield index, outcome
+                if task.__name__ == "featurize" and completed == self.stop_at:
+                    raise KeyboardInterrupt

@@ -12,46 +12,6 @@ from enum import Enum, auto
 from fruits.errors import InputError, JobError, SettingsError
 from fruits.storage.s3.settings import ENDPOINT_VARIABLE
 
-__all__ = ["FORBIDDEN", "AwsFailure", "Cause", "service_error", "storage_error"]
-
-REFUSED_CREDENTIALS = {
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSecurity",
-    "InvalidToken",
-    "NotSignedUp",
-    "RequestExpired",
-    "RequestTimeTooSkewed",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-    "UnrecognizedClientException",
-}
-FORBIDDEN = {
-    "403",
-    "AccessDenied",
-    "AccessDeniedException",
-    "AccountProblem",
-    "AllAccessDisabled",
-    "Forbidden",
-    "InvalidObjectState",
-    "UnauthorizedOperation",
-}
-OTHER_REGION = {
-    "301",
-    "307",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "Redirect",
-    "TemporaryRedirect",
-}
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-EXISTS = {"412", "ConditionalRequestConflict", "PreconditionFailed"}
-MISSING = {"404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"}
-
 OTHER_CREDENTIALS = (
     "Give others by the environment (AWS_PROFILE, AWS_ACCESS_KEY_ID, …), ~/.aws, or the role of the machine"
 )
@@ -70,6 +30,30 @@ class Cause(Enum):
     NO_RESPONSE = auto()
     INVALID_PARAMETERS = auto()
     UNKNOWN = auto()
+
+
+FORBIDDEN = {
+    *("403", "Forbidden", "AccessDenied", "AccessDeniedException", "AllAccessDisabled"),
+    *("AccountProblem", "InvalidObjectState", "UnauthorizedOperation"),
+}
+REFUSED = {
+    *("AuthFailure", "InvalidAccessKeyId", "InvalidSecurity", "NotSignedUp", "SignatureDoesNotMatch"),
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed", "TokenRefreshRequired"),
+    *("InvalidClientTokenId", "InvalidToken", "UnrecognizedClientException"),
+}
+REDIRECTED = {
+    *("301", "307", "PermanentRedirect", "Redirect", "TemporaryRedirect"),
+    *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+}
+CAUSES = {
+    **dict.fromkeys(FORBIDDEN, Cause.FORBIDDEN),
+    **dict.fromkeys(REFUSED, Cause.REFUSED_CREDENTIALS),
+    **dict.fromkeys(REDIRECTED, Cause.OTHER_REGION),
+    **dict.fromkeys(("404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"), Cause.MISSING),
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    **dict.fromkeys(("412", "ConditionalRequestConflict", "PreconditionFailed"), Cause.EXISTS),
+    "NoSuchBucket": Cause.NO_BUCKET,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +210,4 @@ def _cause(error: Exception, code: str) -> Cause:
         return Cause.NO_RESPONSE
     if isinstance(error, ParamValidationError):
         return Cause.INVALID_PARAMETERS
-    if code == "NoSuchBucket":
-        return Cause.NO_BUCKET
-    for cause, codes in (
-        (Cause.REFUSED_CREDENTIALS, REFUSED_CREDENTIALS),
-        (Cause.FORBIDDEN, FORBIDDEN),
-        (Cause.OTHER_REGION, OTHER_REGION),
-        (Cause.MISSING, MISSING),
-        (Cause.EXISTS, EXISTS),
-    ):
-        if code in codes:
-            return cause
-    return Cause.UNKNOWN
+    return CAUSES.get(code, Cause.UNKNOWN)

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from obstore.store import ClientConfig, S3Config, S3Credential
 
-__all__ = ["S3FileSystem"]
-
 CONNECTIONS = 64
 READ_TIMEOUT, FILE_TIMEOUT = "60s", "10m"  # until the next bytes of a response, as in botocore; until its end
 # obstore renews credentials 5 minutes before they expire; botocore renews those of a role 15 minutes before.
@@ -76,17 +74,13 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         }
         if settings.region:
             options["session_vars"] = {"region": ("region", "AWS_DEFAULT_REGION", settings.region, None)}
-        if settings.endpoint:
-            options["endpoint_url"] = settings.endpoint
-        if settings.anonymous:
-            options["anon"] = True
-        if settings.requester_pays:
-            options["requester_pays"] = True
-        if settings.encryption:
-            options["s3_additional_kwargs"] = {"ServerSideEncryption": settings.encryption} | (
-                {"SSEKMSKeyId": settings.kms_key} if settings.kms_key else {}
-            )
-        return cls(**options)
+        given = {
+            "endpoint_url": settings.endpoint,
+            "anon": settings.anonymous,
+            "requester_pays": settings.requester_pays,
+            "s3_additional_kwargs": settings.encryption_keywords(),
+        }
+        return cls(**options, **{name: value for name, value in given.items() if value})
 
     def call_s3(self, method: str, **parameters: Any) -> Any:
         """Make a request and wait; s3fs' own method would bypass the translation of errors."""

@@ -30,16 +30,11 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fsspec.config import conf
 
 from fruits.errors import SettingsError
-
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["ENDPOINT_VARIABLE", "S3Settings"]
 
 ENDPOINT_VARIABLE = "AWS_ENDPOINT_URL_S3"
 ENDPOINT = re.compile(r"^https?://[^/@?#\s]+/?$")  # without user and password
@@ -94,7 +89,7 @@ class S3Settings:
             )
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> S3Settings:
         """Return the settings in the environment and in fsspec's configuration."""
         configured: dict[str, Any] = conf.get("s3", {})
         keywords: dict[str, Any] = configured.get("s3_additional_kwargs") or {}
@@ -110,16 +105,20 @@ class S3Settings:
             kms_key=keywords.get("SSEKMSKeyId"),
         )
 
+    def encryption_keywords(self) -> dict[str, str]:
+        """Return the parameters of a PUT that encrypt the object."""
+        keywords = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
+        return {name: value for name, value in keywords.items() if value is not None}
+
     def apply(self) -> None:
         """Apply the settings to this process, so that :meth:`from_environment` returns them; keep a region set here."""
         if self.endpoint is not None:
             os.environ[ENDPOINT_VARIABLE] = self.endpoint
         if self.region is not None and "AWS_REGION" not in os.environ:
             os.environ.setdefault("AWS_DEFAULT_REGION", self.region)
-        keywords = {"ServerSideEncryption": self.encryption, "SSEKMSKeyId": self.kms_key}
         conf["s3"] = {
             **conf.get("s3", {}),
             "anon": self.anonymous,
             "requester_pays": self.requester_pays,
-            "s3_additional_kwargs": {name: value for name, value in keywords.items() if value is not None},
+            "s3_additional_kwargs": self.encryption_keywords(),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fsspec.asyn import sync
 
@@ -16,13 +16,6 @@ from fruits.storage.generic import FsspecStore
 from fruits.storage.prefetch import File, read_ahead
 from fruits.storage.s3.file_system import S3FileSystem
 from fruits.storage.stores import FileInfo
-
-if TYPE_CHECKING:
-    from typing import Self
-
-    from fruits.storage.s3.settings import S3Settings
-
-__all__ = ["S3ObjectStore"]
 
 PAGE = 1000  # keys: the most that S3 returns
 PART_BYTES = 16 * 2**20  # of a multipart upload; less than two parts are one PUT
@@ -42,11 +35,6 @@ class S3ObjectStore(FsspecStore):
     """The buckets that one set of :class:`S3Settings` reaches. Paths are ``bucket/key``."""
 
     file_system: S3FileSystem
-
-    @classmethod
-    def from_settings(cls, settings: S3Settings) -> Self:
-        """Return the store of these settings."""
-        return cls(S3FileSystem.from_settings(settings))
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""

@@ -224,7 +224,7 @@ def test_overwrite_with_other_settings_uses_stored_features(job, tmp_path):  # n
 
 def test_fit_and_transform_of_an_output_start_no_network(job, tmp_path, monkeypatch):  # noqa: F811
     pipeline.run(job, LocalExecutor())
-    monkeypatch.setattr(MeanColours, "load", lambda network: pytest.fail("the network was loaded"))
+    monkeypatch.setattr(MeanColours, "load", lambda this: pytest.fail("the network was loaded"))
     fitted = dataclasses.replace(job, images=job.out, out=str(tmp_path / "fitted"))
     executor = Counting()
     pipeline.fit(fitted, executor)
@@ -270,7 +270,7 @@ def test_no_bit_depends_on_the_partition_size(job, tmp_path, size):  # noqa: F81
 def test_a_resumed_job_keeps_its_partitions(job):  # noqa: F811
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
-    with pytest.raises(OutputError, match="`partition_size` = 5: .* partitions of 4"):
+    with pytest.raises(OutputError, match=r"`partition_size` = 5: .* partitions of 4"):
         pipeline.run(dataclasses.replace(job, partition_size=5), LocalExecutor())
     assert pipeline.run(dataclasses.replace(job, partition_size=None), LocalExecutor(workers=7)).partitions == 8
     assert commit_of(job.out).partition_size == 4

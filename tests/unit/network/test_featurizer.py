@@ -196,13 +196,13 @@ def test_network_is_built_once_per_process_and_not_stored(tmp_path: Path, monkey
     monkeypatch.setattr(featurizer, "build_in_subprocess", build_network)
     monkeypatch.setattr(featurizer, "find_weights", lambda backbone, address: weights)
     monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))
-    featurizer._built.cache_clear()
+    featurizer.build_network.cache_clear()
     network = compile_network("ResNet50")
     assert (network.graph, network.constants, network.weights_digest) == (graph, constants, "0" * 64)
     assert compile_network("ResNet50") == network
     assert built == [weights.path]
     assert not (tmp_path / "cache").exists()
-    featurizer._built.cache_clear()
+    featurizer.build_network.cache_clear()
     assert compile_network("ResNet50") == network  # as another process would
     assert built == [weights.path] * 2
-    featurizer._built.cache_clear()
+    featurizer.build_network.cache_clear()
