@@ -19,7 +19,9 @@ __all__ = [
     "ClusterFile",
     "Columns",
     "Components",
+    "Crops",
     "Debug",
+    "Decode",
     "Engine",
     "FollowLinks",
     "Format",
@@ -129,6 +131,26 @@ Engine = Annotated[
         parser=str,
         help="The inference engine: openvino (default) or tensorflow.",
         autocompletion=_one_of("openvino", "tensorflow"),
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Decode = Annotated[
+    Literal["reduced", "full"] | None,
+    typer.Option(
+        "--decode",
+        metavar="NAME",
+        parser=str,
+        help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), several times slower.",
+        autocompletion=_one_of("reduced", "full"),
+        rich_help_panel=COMPUTATION,
+    ),
+]
+Crops = Annotated[
+    int,
+    typer.Option(
+        "--crops",
+        metavar="COUNT",
+        help="2: store the features of the centre crop of each image too. The network then runs twice on an image.",
         rich_help_panel=COMPUTATION,
     ),
 ]

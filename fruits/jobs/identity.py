@@ -35,11 +35,14 @@ def describe(command: str, job: Job, plan: Plan, network: NeuralNetwork, model: 
         **({"include_hidden": True} if job.include_hidden else {}),
         "plan": dataclasses.asdict(plan),
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
+        "decode": job.decode,
     }
     if model is None:
         identity |= {"components": job.components, "solver": job.solver}
     else:
         identity |= {"model": model.digest()}
+    if command != "transform":
+        identity["crops"] = job.crops
     if command != "fit":
         identity |= {"format": job.format, "columns": list(job.columns)}
     identity["versions"] = versions() | {"engine": network.package}

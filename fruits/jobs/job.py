@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from fruits.errors import SettingsError
+from fruits.images.decode import DECODE_MODES, MAX_CROPS, DecodeMode
 from fruits.network.backbones import backbone
 from fruits.text import quoted, without_secrets
 
@@ -41,6 +42,12 @@ class Job:
         The runtime of the network. Default: ``openvino``, or that of the model.
     weights : str, optional
         The address of the network's weights. Default: see :func:`fruits.network.weights.find_weights`.
+    decode : {"reduced", "full"}, optional
+        ``reduced``: decode large JPEGs at 1/2, 1/4 or 1/8 of their size, several times faster. ``full``: at full size.
+        See :class:`fruits.images.decode.Decoding`. Default: ``reduced``, or that of the model.
+    crops : {1, 2}, default 1
+        2: also store the features of the centre crop of each image, as ``crop_features`` beside ``features``. The
+        model and the rows do not use them.
     solver : {"exact", "native"}, default "exact"
         ``exact``: the moments of this library, with the same bits on every backend. ``native``: the estimators of
         dask-ml or Spark ML.
@@ -87,6 +94,8 @@ class Job:
     backbone: str | None = None
     engine: Literal["openvino", "tensorflow"] | None = None
     weights: str | None = None
+    decode: DecodeMode | None = None
+    crops: int = 1
     solver: Literal["exact", "native"] = "exact"
     format: Literal["parquet", "csv"] = "parquet"
     columns: tuple[str, ...] = COLUMNS
@@ -121,6 +130,7 @@ class Job:
             backbone(self.backbone)
         for name, value, allowed in (
             ("engine", self.engine, ENGINES),
+            ("decode", self.decode, DECODE_MODES),
             ("solver", self.solver, SOLVERS),
             ("format", self.format, FORMATS),
         ):
@@ -134,6 +144,7 @@ class Job:
                 f"Allowed: {', '.join(COLUMNS)}."
             )
         for name, count, most in (
+            ("crops", self.crops, MAX_CROPS),
             ("partition_size", self.partition_size, MOST_IN_A_PARTITION),
             ("limit", self.limit, MOST_IMAGES),
             ("sample", self.sample, MOST_IMAGES),

@@ -28,11 +28,13 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 
 from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
+from fruits.images.decode import DECODE_MODES, DecodeMode, Decoding
 from fruits.images.plan import Partition, plan_index
 from fruits.jobs.identity import versions
 from fruits.jobs.job import Job
@@ -53,7 +55,7 @@ from fruits.progress.reporter import Progress, Silent
 from fruits.storage.checksums import checksum, read_part
 from fruits.storage.commits import COMMITS, complete
 from fruits.storage.folder import Folder, encode_json
-from fruits.text import without_secrets
+from fruits.text import brief, without_secrets
 
 __all__ = ["fit", "run", "transform"]
 
@@ -93,6 +95,11 @@ def transform(job: Job, executor: Executor, *, progress: Progress | None = None)
     """Write the rows of the images with the fitted model ``job.model``, in one pass. See :func:`fit`."""
     if job.model is None:
         raise SettingsError("transform needs a fitted model. Give `model`, the `out` of a fit or a run.")
+    if job.crops != 1:
+        raise SettingsError(
+            f"`crops` = {job.crops}: not allowed for transform, which stores no features. "
+            "Leave it out, or use fit or run."
+        )
     return _execute("transform", job, executor, progress or Silent())
 
 
@@ -109,6 +116,8 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         versions=versions() | {"python": platform.python_version()},
     )
     model = _fitted_model(job) if command == "transform" else None
+    decode = _decode_mode(job, model)
+    job = dataclasses.replace(job, decode=decode)
     if command != "transform" and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
@@ -124,7 +133,9 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
             network=output.commit.job["network"],
         )
         try:
-            report = _Pipeline(command, job, network, output, OutputParts(output, runner), runner).execute(model)
+            report = _Pipeline(command, job, decode, network, output, OutputParts(output, runner), runner).execute(
+                model
+            )
         except JobError:
             output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
             raise
@@ -158,6 +169,24 @@ def _fitted_model(job: Job) -> ScaledPCA:
             f"Leave `backbone` out, or give a model of {job.backbone}."
         )
     return model
+
+
+def _decode_mode(job: Job, model: ScaledPCA | None) -> DecodeMode:
+    """Return how to decode, which for a transform is as for the model."""
+    if model is None:
+        return job.decode or "reduced"
+    fitted_with = model.network.get("decode", "full")  # earlier versions decoded every image at full size
+    if fitted_with not in DECODE_MODES:
+        raise ModelError(
+            f"`model` {job.model} was fitted with `decode` {brief(fitted_with)}, which this version does not know. "
+            f"Known: {', '.join(DECODE_MODES)}."
+        )
+    if job.decode not in (None, fitted_with):
+        raise ModelError(
+            f"`model` {job.model} was fitted with `decode` {fitted_with}, which contradicts `decode` {job.decode}. "
+            "Leave `decode` out."
+        )
+    return cast(DecodeMode, fitted_with)
 
 
 def _without_links(address: str) -> str:
@@ -198,6 +227,7 @@ class _Pipeline:
 
     command: str
     job: Job
+    decode: DecodeMode
     network: NeuralNetwork
     output: Output
     parts: OutputParts
@@ -226,18 +256,20 @@ class _Pipeline:
         return self._finish(model)
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
-        settings = FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network)
+        settings = self._featurize_settings()
         stage = Stage("featurize", featurizing.featurize, settings, "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "features", "parquet")
         self.parts.write(stage, self._planned(unfinished))
 
     def _transform(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
-        settings = TransformSettings(
-            FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network), self._row_settings(model)
-        )
+        settings = TransformSettings(self._featurize_settings(), self._row_settings(model))
         stage = Stage("transform", featurizing.transform, settings, "images", _planned_images)
         unfinished = self.parts.unfinished_partitions(partitions, "rows", self.job.format)
         self.parts.write(stage, self._planned(unfinished))
+
+    def _featurize_settings(self) -> FeaturizeSettings:
+        decoding = Decoding(self.decode, self.job.crops)
+        return FeaturizeSettings(Folder.at(self.job.images), self.output.owned, self.network, decoding)
 
     def _planned(self, partitions: Sequence[Partition]) -> list[PlannedPartition]:
         checksum = self.output.plan_checksum
@@ -301,7 +333,12 @@ class _Pipeline:
 
     def _network_identity(self) -> dict[str, str]:
         network = self.network
-        return {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest}
+        return {
+            "backbone": network.backbone,
+            "engine": network.engine,
+            "weights": network.weights_digest,
+            "decode": self.decode,
+        }
 
     def _write_rows(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
         """Write the rows of the partitions from their stored features."""

@@ -42,7 +42,8 @@ def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionRep
     partition = item.partition
     start = time.perf_counter()
     stored = settings.out.part("features", partition.index, "parquet")
-    features = read_table(read_part(settings.out.folder, stored, item.features_checksum))
+    data = read_part(settings.out.folder, stored, item.features_checksum)
+    features = read_table(data, ["path", "label", "features"])
     read = time.perf_counter()
     data = encode_rows(features, settings.model, settings.format, settings.columns)
     name = settings.out.part("rows", partition.index, settings.format)
