@@ -47,10 +47,8 @@ from fruits.images.jpeg import load_reduced, load_without_end
 from fruits.images.tiff import LimitError, TiffImage, UnsupportedError
 
 __all__ = [
-    "DECODE_MODES",
     "DEFAULT",
     "EXTENSIONS",
-    "MAX_CROPS",
     "REASONS",
     "DecodeMode",
     "Decoding",
@@ -63,8 +61,6 @@ __all__ = [
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DecodeMode = Literal["reduced", "full"]
-DECODE_MODES = ("reduced", "full")
-MAX_CROPS = 2
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -86,7 +82,7 @@ REASONS = (
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels; resizing allocates 32 bytes for each
 MARGIN = 2  # sides of a reduced JPEG, at least, in sides of the result; with 1, features change by up to 12 %
-CENTRE = 0.6  # sides of the centre crop, in sides of the image
+INSET = 0.15  # of the width and height: what the centre crop leaves out on each side
 MAX_RUNS = 20_000_000  # bytes and pixels of a run-length encoded BMP; Pillow decodes 5 million in a second
 BITFIELDS = 3  # compression of a BMP
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
@@ -140,7 +136,7 @@ class Decoding:
         at least twice as long as those of the result. ``full``: decode at full size. Both give the same pixels for
         smaller images and for other formats.
     crops : {1, 2}, default 1
-        1: the whole image. 2: also its centre crop, 60 % of the width and of the height.
+        1: the whole image. 2: also its centre crop, 70 % of the width and of the height.
     """
 
     mode: DecodeMode = "reduced"
@@ -286,7 +282,7 @@ def _upright(image: Image.Image, extent: tuple[float, float], orientation: int) 
 def _crops(image: Image.Image, box: Box, size: int, crops: int) -> NDArray[np.uint8]:
     """Return a box of an RGB image, and with two crops also the centre of the box, resized: (crops, size, size, 3)."""
     left, top, right, bottom = box
-    across, down = (1 - CENTRE) / 2 * (right - left), (1 - CENTRE) / 2 * (bottom - top)
+    across, down = INSET * (right - left), INSET * (bottom - top)
     boxes = [box, (left + across, top + down, right - across, bottom - down)]
     resized = (image.resize((size, size), Image.Resampling.BICUBIC, each) for each in boxes[:crops])
     return np.stack([np.asarray(each) for each in resized])

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from fruits.errors import SettingsError
-from fruits.images.decode import DECODE_MODES, MAX_CROPS, DecodeMode
 from fruits.network.backbones import backbone
 from fruits.text import quoted, without_secrets
 
-__all__ = ["COLUMNS", "ENGINES", "FORMATS", "SOLVERS", "Job"]
+__all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FORMATS", "SOLVERS", "Job"]
 
 COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
+DECODE_MODES = ("reduced", "full")
 ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
@@ -21,6 +21,7 @@ SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 # A worker holds the rows of a partition and their encoded copy: 60 KB an image as Parquet, 80 KB as CSV at 1280
 # features. The largest partition thus takes 1.3 GB.
 MOST_IN_A_PARTITION = 16_384
+MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 
 
@@ -94,7 +95,7 @@ class Job:
     backbone: str | None = None
     engine: Literal["openvino", "tensorflow"] | None = None
     weights: str | None = None
-    decode: DecodeMode | None = None
+    decode: Literal["reduced", "full"] | None = None
     crops: int = 1
     solver: Literal["exact", "native"] = "exact"
     format: Literal["parquet", "csv"] = "parquet"

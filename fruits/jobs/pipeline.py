@@ -34,10 +34,10 @@ import orjson
 
 from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
-from fruits.images.decode import DECODE_MODES, DecodeMode, Decoding
+from fruits.images.decode import DecodeMode, Decoding
 from fruits.images.plan import Partition, plan_index
 from fruits.jobs.identity import versions
-from fruits.jobs.job import Job
+from fruits.jobs.job import DECODE_MODES, Job
 from fruits.jobs.output import Output, open_output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport

@@ -28,7 +28,7 @@ LAYERS = (  # lowest first
     ("fruits.progress",),
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),
-    ("fruits.executor",),
+    ("fruits.executor", "fruits.image_features"),
     ("fruits.jobs",),
     ("fruits",),  # the public names alone
     ("backends",),
