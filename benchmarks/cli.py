@@ -22,6 +22,7 @@ __all__ = ["app", "call"]
 
 DEFAULT = "measure"
 OUT = "bench"
+MOST_MEGAPIXELS = 50  # larger images are rejected
 
 app = typer.Typer(
     name="fruits bench",
@@ -120,7 +121,9 @@ def measure(
     megapixels: Annotated[
         str | None,
         typer.Option(
-            "--megapixels", metavar="SIZES", help="With --scenario: enlarge the images to these sizes, such as 0.3,3,12."
+            "--megapixels",
+            metavar="SIZES",
+            help="With --scenario: enlarge the images to these sizes, such as 0.3,3,12.",
         ),
     ] = None,
     cold: Annotated[

@@ -88,9 +88,7 @@ class Session:
                 record = self._record(session, group.name, case)
                 append(self.out, replace(record, status="not run", reason=reason))
                 self.notify(f"{case.name}: not run: {reason}")
-            data = {
-                case: self._data(case, sizes.get(case.megapixels)) for case in group.cases if case not in absent
-            }
+            data = {case: self._data(case, sizes.get(case.megapixels)) for case in group.cases if case not in absent}
             for case, repeat, control in group.turns():
                 number += 1
                 if case in absent:
