@@ -49,6 +49,7 @@ from fruits.images.tiff import LimitError, TiffImage, UnsupportedError
 __all__ = [
     "DEFAULT",
     "EXTENSIONS",
+    "MARGIN",
     "REASONS",
     "DecodeMode",
     "Decoding",

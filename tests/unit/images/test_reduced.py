@@ -116,7 +116,7 @@ def test_variants_of_jpeg_are_reduced(mode: str, options: dict[str, Any]) -> Non
     data = jpeg(photo(301, 203).convert(mode), **options)
     pixels = decode(data, 24)
     assert np.array_equal(pixels, drafted(data, 24))
-    assert 0 < np.abs(pixels.astype(int) - decode_crops(data, 24, FULL)[0]).mean() <= 2
+    assert 0 < np.abs(pixels.astype(int) - decode_crops(data, 24, FULL)[0]).mean() <= 3  # 4:2:2 blurs the colours most
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
