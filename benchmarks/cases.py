@@ -25,6 +25,8 @@ class Case:
         Images per partition. Half of the default of ``fruits run``, so that the last partitions keep all workers busy.
     components : int, default 200
         PCA components.
+    megapixels : float, default 0
+        Size to which the images are enlarged; 0: as they are.
     """
 
     scenario: str
@@ -33,12 +35,14 @@ class Case:
     images: int
     partition_size: int = 512
     components: int = 200
+    megapixels: float = 0
 
     @property
     def name(self) -> str:
         """Readable name without the number of images: ``featurize on dask, 2 workers``."""
         work = self.scenario if self.scenario.endswith(self.backend) else f"{self.scenario} on {self.backend}"
-        return f"{work}, {self.workers} worker{'s' if self.workers != 1 else ''}"
+        size = f" at {self.megapixels:g} MP" if self.megapixels else ""
+        return f"{work}{size}, {self.workers} worker{'s' if self.workers != 1 else ''}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ __all__ = ["app", "call"]
 
 DEFAULT = "measure"
 OUT = "bench"
+MOST_MEGAPIXELS = 50  # larger images are rejected
 
 app = typer.Typer(
     name="fruits bench",
@@ -60,6 +61,19 @@ def _counts(option: str, text: str | None) -> list[int]:
     if any(count < 1 for count in counts):
         raise SettingsError(f"--{option} {text}: not allowed. Allowed: counts of at least 1, separated by commas.")
     return counts
+
+
+def _sizes(text: str | None) -> list[float]:
+    """Return sizes in megapixels; 0 without any."""
+    try:
+        sizes = [float(part) for part in _list(text)]
+    except ValueError:
+        sizes = [0.0]
+    if any(not 0 < size <= MOST_MEGAPIXELS for size in sizes):
+        raise SettingsError(
+            f"--megapixels {text}: not allowed. Allowed: numbers above 0, up to {MOST_MEGAPIXELS}, separated by commas."
+        )
+    return sizes or [0.0]
 
 
 @app.command()
@@ -104,6 +118,14 @@ def measure(
     components: Annotated[
         int, typer.Option("--components", metavar="COUNT", min=1, help="With --scenario: PCA components.")
     ] = 200,
+    megapixels: Annotated[
+        str | None,
+        typer.Option(
+            "--megapixels",
+            metavar="SIZES",
+            help="With --scenario: enlarge the images to these sizes, such as 0.3,3,12.",
+        ),
+    ] = None,
     cold: Annotated[
         bool, typer.Option("--cold", metavar="", help="Drop the images from the page cache before each run.")
     ] = False,
@@ -119,7 +141,7 @@ def measure(
     if images is not None and not os.path.isdir(images):
         raise DatasetError(f"{images}: no such folder. Give a folder of images on this machine.")
     if scenario is None:
-        for option, value in (("--backend", backend), ("--images", count)):
+        for option, value in (("--backend", backend), ("--images", count), ("--megapixels", megapixels)):
             if value is not None:
                 raise SettingsError(f"{option} {value}: only allowed with --scenario. A set has fixed values.")
         if len(cores) > 1:
@@ -134,6 +156,7 @@ def measure(
             repeats=repeat,
             partition_size=partition_size,
             components=components,
+            megapixels=_sizes(megapixels),
         )
     session = Session(
         images=images,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fruits.errors import FruitsError, InputError, JobError
     from fruits.executor import Executor
+    from fruits.image_features import features
     from fruits.jobs.inspect.compare import Comparison, compare
     from fruits.jobs.job import Job
     from fruits.jobs.pipeline import fit, run, transform
@@ -41,6 +42,7 @@ __all__ = [
     "SliceReport",
     "__version__",
     "compare",
+    "features",
     "fit",
     "run",
     "transform",
@@ -57,6 +59,7 @@ _MODULES = {
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",
     "compare": "jobs.inspect.compare",
+    "features": "image_features",
     "fit": "jobs.pipeline",
     "run": "jobs.pipeline",
     "transform": "jobs.pipeline",

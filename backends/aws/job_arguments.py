@@ -12,7 +12,11 @@ from fruits.text import without_secrets
 __all__ = ["command_line"]
 
 POSITIONAL = "images"
-NOT_ACCEPTED = {"fit": {"model", "format", "columns"}, "run": {"model"}, "transform": {"components", "solver"}}
+NOT_ACCEPTED = {
+    "fit": {"model", "format", "columns"},
+    "run": {"model"},
+    "transform": {"components", "solver", "decode", "crops"},
+}
 ADDRESSES = ("images", "out", "model", "weights")
 
 

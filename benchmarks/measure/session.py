@@ -70,7 +70,8 @@ class Session:
         JobError
             The reference run, on the local backend, failed.
         """
-        counts = [case.images for group in groups for case in group.cases if load(case.scenario).data == "images"]
+        cases = [case for group in groups for case in group.cases if load(case.scenario).data == "images"]
+        counts = [case.images for case in cases]
         if counts and self.images is None:
             raise SettingsError("this scenario works on images. Give their folder: fruits bench IMAGES --out FOLDER.")
         (self.out / "logs").mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,8 @@ class Session:
         originals = (
             None if self.images is None else Originals.below(self.images, min(MOST_ORIGINALS, max(counts, default=1)))
         )
-        reference = None if originals is None or not counts else self._reference(originals)
+        sizes = {} if originals is None else {case.megapixels: self._enlarged(originals, case) for case in cases}
+        references = {size: self._reference(photos) for size, photos in sizes.items()}
         total, number = sum(len(group.turns()) for group in groups), 0
         for group in groups:
             absent = {case: reason for case in group.cases if (reason := missing(case))}
@@ -86,13 +88,13 @@ class Session:
                 record = self._record(session, group.name, case)
                 append(self.out, replace(record, status="not run", reason=reason))
                 self.notify(f"{case.name}: not run: {reason}")
-            data = {case: self._data(case, originals) for case in group.cases if case not in absent}
+            data = {case: self._data(case, sizes.get(case.megapixels)) for case in group.cases if case not in absent}
             for case, repeat, control in group.turns():
                 number += 1
                 if case in absent:
                     continue
                 record = replace(self._record(session, group.name, case), repeat=repeat, control=control)
-                record = self._run(record, data[case], reference)
+                record = self._run(record, data[case], references.get(case.megapixels))
                 append(self.out, record)
                 self.notify(f"[{number}/{total}] {_summary(record)}")
 
@@ -109,6 +111,9 @@ class Session:
             repeat=0,
             cold=self.cold,
         )
+
+    def _enlarged(self, originals: Originals, case: Case) -> Originals:
+        return originals.enlarged(case.megapixels, self._cache) if case.megapixels else originals
 
     def _reference(self, originals: Originals) -> Reference:
         """Return the features of the originals, computed in a run on the local backend or cached from one."""

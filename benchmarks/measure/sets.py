@@ -39,6 +39,7 @@ would idle at the end, for a share of the time that larger jobs do not have.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from benchmarks.cases import Case, Group
 from benchmarks.scenarios import PEERS, load
@@ -136,8 +137,9 @@ def named_groups(
     repeats: int,
     partition_size: int,
     components: int,
+    megapixels: Sequence[float] = (0,),
 ) -> tuple[Group, ...]:
-    """Return one group for each number of images, of the named scenarios on the named backends.
+    """Return one group for each number and each size of images, of the named scenarios on the named backends.
 
     Parameters
     ----------
@@ -147,6 +149,8 @@ def named_groups(
         Without `images`, each scenario has its default, 5,240 for most of those on images.
     repeats, partition_size, components : int
         Of every case.
+    megapixels : sequence of float
+        Sizes to which images are enlarged; 0: as they are.
 
     Raises
     ------
@@ -159,20 +163,23 @@ def named_groups(
         raise SettingsError(
             f"--backend {','.join(unsupported)}: not supported by {', '.join(scenarios)}. Allowed: {allowed}."
         )
-    groups: dict[int, list[Case]] = {}
+    groups: dict[tuple[int, float], list[Case]] = {}
     for scenario in scenarios:
         chosen = [name for name in backends or OURS if name in supported[scenario]] or supported[scenario][:1]
-        for count in images or (DEFAULT_IMAGES.get(scenario, 5_240),):
-            for backend in chosen:
-                for cores in workers:
-                    case = Case(
-                        scenario=scenario,
-                        backend=backend,
-                        workers=cores,
-                        images=count,
-                        partition_size=partition_size,
-                        components=components,
-                    )
-                    groups.setdefault(count, []).append(case)
+        counts = images or (DEFAULT_IMAGES.get(scenario, 5_240),)
+        for count, size, backend, cores in product(counts, megapixels, chosen, workers):
+            case = Case(
+                scenario=scenario,
+                backend=backend,
+                workers=cores,
+                images=count,
+                partition_size=partition_size,
+                components=components,
+                megapixels=size,
+            )
+            groups.setdefault((count, size), []).append(case)
     title = ", ".join(scenarios)
-    return tuple(Group(f"{title} {count:,}", tuple(cases), repeats) for count, cases in groups.items())
+    return tuple(
+        Group(f"{title} {count:,}{f' at {size:g} MP' if size else ''}", tuple(cases), repeats)
+        for (count, size), cases in groups.items()
+    )

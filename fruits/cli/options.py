@@ -166,6 +166,14 @@ Format = Annotated[
     ),
 ]
 Columns = Annotated[str, output("--columns", metavar="NAMES", help="The columns of the rows, separated by commas.")]
+Crops = Annotated[
+    int,
+    computation(
+        "--crops",
+        metavar="COUNT",
+        help="2: store the features of the centre crop of each image too. The network then runs twice on an image.",
+    ),
+]
 Overwrite = Annotated[
     bool,
     output(
@@ -204,6 +212,16 @@ class NetworkOptions:
         ),
     ] = None
     weights: Weights = None
+    decode: Annotated[
+        Literal["reduced", "full"] | None,
+        computation(
+            "--decode",
+            metavar="NAME",
+            parser=str,
+            help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), several times slower.",
+            autocompletion=_one_of("reduced", "full"),
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

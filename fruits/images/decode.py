@@ -1,6 +1,6 @@
 """Decoding of images: any of six formats in, square 8-bit RGB pixels out.
 
-:func:`decode` returns pixels or raises an :class:`ImageError` with one of these reasons. The rejects table stores it in
+The functions return pixels or raise an :class:`ImageError` with one of these reasons. The rejects table stores it in
 the column ``reason``, and the message of Pillow or of the file system in ``detail``.
 
 ================ =====================================================================================
@@ -27,8 +27,9 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +43,25 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fruits.images.containers import Container, parse
-from fruits.images.jpeg import load_without_end
+from fruits.images.jpeg import load_reduced, load_without_end
 from fruits.images.tiff import LimitError, TiffImage, UnsupportedError
 
-__all__ = ["EXTENSIONS", "REASONS", "ImageError", "decode", "is_image"]
+__all__ = [
+    "DEFAULT",
+    "EXTENSIONS",
+    "MARGIN",
+    "REASONS",
+    "DecodeMode",
+    "Decoding",
+    "ImageError",
+    "decode",
+    "decode_crops",
+    "is_image",
+    "resize_crops",
+]
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+DecodeMode = Literal["reduced", "full"]
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
@@ -66,6 +82,8 @@ REASONS = (
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 1_000_000  # pixels; resizing allocates 32 bytes for each
+MARGIN = 2  # sides of a reduced JPEG, at least, in sides of the result; with 1, features change by up to 12 %
+INSET = 0.15  # of the width and height: what the centre crop leaves out on each side
 MAX_RUNS = 20_000_000  # bytes and pixels of a run-length encoded BMP; Pillow decodes 5 million in a second
 BITFIELDS = 3  # compression of a BMP
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
@@ -79,6 +97,11 @@ TRANSPOSE = {  # the correction for each orientation of EXIF 2.32, table 6
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# The last column and row of a reduced JPEG extend beyond the image by a fraction of a pixel.
+SWAPPED = {5, 6, 7, 8}  # orientations that exchange width and height
+EXCESS_LEFT = {2, 3, 6, 7}  # orientations that turn that fraction to the left
+EXCESS_TOP = {3, 4, 7, 8}  # orientations that turn it to the top
 
 _filters_lock = threading.Lock()
 
@@ -103,8 +126,35 @@ class ImageError(Exception):
         return f"{self.reason}: {self.detail}"
 
 
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """Settings of the decoder. They change the pixels, so that they are part of the identity of features.
+
+    Attributes
+    ----------
+    mode : {"reduced", "full"}, default "reduced"
+        ``reduced``: decode a JPEG at 1/2, 1/4 or 1/8 of its size, by scaling its DCT blocks, as far as both sides stay
+        at least twice as long as those of the result. ``full``: decode at full size. Both give the same pixels for
+        smaller images and for other formats.
+    crops : {1, 2}, default 1
+        1: the whole image. 2: also its centre crop, 70 % of the width and of the height.
+    """
+
+    mode: DecodeMode = "reduced"
+    crops: int = 1
+
+
+DEFAULT = Decoding()
+
+
 def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
-    """Return the pixels of an encoded image: uint8 of shape (size, size, 3), RGB, C-contiguous, possibly read-only.
+    """Return the pixels of a whole image: :func:`decode_crops` with the default settings, shape (size, size, 3)."""
+    pixels: NDArray[np.uint8] = decode_crops(data, size)[0]
+    return pixels
+
+
+def decode_crops(data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> NDArray[np.uint8]:
+    """Return the pixels of an encoded image: uint8 of shape (crops, size, size, 3), RGB, C-contiguous.
 
     The first frame is rotated by its EXIF orientation, converted to 8-bit RGB, and resized to a square with Pillow's
     bicubic filter; the aspect ratio is not kept.
@@ -124,6 +174,8 @@ def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
         The content of a JPEG, PNG, WebP, BMP, TIFF or GIF file.
     size : int, default 224
         Height and width of the result, in pixels.
+    decoding : Decoding, optional
+        Default: reduced JPEGs, the whole image only.
 
     Raises
     ------
@@ -131,13 +183,19 @@ def decode(data: bytes, size: int = 224) -> NDArray[np.uint8]:
         The image cannot be used. No other exception is raised, for any `data`.
     """
     try:
-        return _decode(data, size)
+        return _decode(data, size, decoding)
     except Warning:
         # The caller's filters turn warnings into errors; Pillow's warnings about metadata must not reject an image.
         # Filters are global to the process, hence the lock, and hence only this second attempt changes them.
         with _filters_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data, size)
+            return _decode(data, size, decoding)
+
+
+def resize_crops(image: Image.Image, size: int, crops: int) -> NDArray[np.uint8]:
+    """Return the pixels of an image in memory, converted and resized as in :func:`decode_crops`."""
+    image = _rgb(image)
+    return _crops(image, (0, 0, image.width, image.height), size, crops)
 
 
 def is_image(head: bytes) -> bool:
@@ -145,7 +203,7 @@ def is_image(head: bytes) -> bool:
     return _image_class(head) is not None
 
 
-def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, size: int, decoding: Decoding) -> NDArray[np.uint8]:
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
     image_class = _image_class(data[:32])
@@ -153,12 +211,11 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
     try:
         container = parse(data)
-        image = _load(image_class, container)
+        smallest = MARGIN * size if decoding.mode == "reduced" else None
+        image, extent = _load(image_class, container, smallest)
         orientation = image.orientation if isinstance(image, TiffImage) else container.orientation
-        image = _rgb(image)
-        if (method := TRANSPOSE.get(orientation)) is not None:
-            image = image.transpose(method)
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        image, box = _upright(_rgb(image), extent, orientation)
+        return _crops(image, box, size, decoding.crops)
     except (ImageError, Warning):
         raise
     except LimitError as error:
@@ -172,8 +229,13 @@ def _decode(data: bytes, size: int) -> NDArray[np.uint8]:
         raise ImageError(reason, f"{type(error).__name__}: {error}") from error
 
 
-def _load(image_class: Callable[[BytesIO], ImageFile], container: Container) -> Image.Image:
-    """Return the pixels in Pillow's mode, of the size that the header states."""
+def _load(
+    image_class: Callable[[BytesIO], ImageFile], container: Container, smallest: int | None
+) -> tuple[Image.Image, tuple[float, float]]:
+    """Return the pixels in Pillow's mode, and the width and height that the image takes of them.
+
+    If `smallest` is given, a JPEG is reduced as far as both sides have that many pixels.
+    """
     # Image.open would check the size first and warn, so the class of the format is called directly.
     image = image_class(container.open())
     width, height = image.size
@@ -181,6 +243,14 @@ def _load(image_class: Callable[[BytesIO], ImageFile], container: Container) -> 
         raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_PIXELS:,} at most")
     if max(width, height) > MAX_SIDE:
         raise ImageError("too-large", f"{width} x {height} pixels, of {MAX_SIDE:,} on a side at most")
+    if smallest is not None and isinstance(image, JpegImageFile) and min(width, height) >= 2 * smallest:
+        reduced = load_reduced(container, smallest)
+        if reduced is not None:
+            return reduced
+    return _load_full(image, container), (width, height)
+
+
+def _load_full(image: ImageFile, container: Container) -> Image.Image:
     if isinstance(image, PngImageFile):
         _correct_png(image, bits=container.data[24])
     if isinstance(image, BmpImageFile):
@@ -197,6 +267,26 @@ def _load(image_class: Callable[[BytesIO], ImageFile], container: Container) -> 
     if isinstance(image, BmpImageFile) and image.mode == "RGBA" and not image.getchannel("A").getbbox():
         return image.convert("RGB")  # an unused channel: browsers ignore alpha that is 0 everywhere
     return image
+
+
+def _upright(image: Image.Image, extent: tuple[float, float], orientation: int) -> tuple[Image.Image, Box]:
+    """Return an image in its EXIF orientation, and the box of its extent, which starts at the top left."""
+    method = TRANSPOSE.get(orientation)
+    if method is not None:
+        image = image.transpose(method)
+    width, height = extent[::-1] if orientation in SWAPPED else extent
+    left = image.width - width if orientation in EXCESS_LEFT else 0
+    top = image.height - height if orientation in EXCESS_TOP else 0
+    return image, (left, top, left + width, top + height)
+
+
+def _crops(image: Image.Image, box: Box, size: int, crops: int) -> NDArray[np.uint8]:
+    """Return a box of an RGB image, and with two crops also the centre of the box, resized: (crops, size, size, 3)."""
+    left, top, right, bottom = box
+    across, down = INSET * (right - left), INSET * (bottom - top)
+    boxes = [box, (left + across, top + down, right - across, bottom - down)]
+    resized = (image.resize((size, size), Image.Resampling.BICUBIC, each) for each in boxes[:crops])
+    return np.stack([np.asarray(each) for each in resized])
 
 
 def _correct_png(image: PngImageFile, bits: int) -> None:

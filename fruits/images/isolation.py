@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fruits.images.decode import ImageError, decode
+from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
 from fruits.subprocesses import python_environment
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["IsolatedDecoder"]
 
-REQUEST = struct.Struct("<QI")  # the number of bytes of the file, which follows, and the size of the result
+REQUEST = struct.Struct("<QI?B")  # bytes of the file, which follows; size of the result, True for full decoding, crops
 RESPONSE = struct.Struct("<?Q")  # True for pixels, False for reason and detail of an ImageError; the number of bytes
 READY = b"!"  # the first byte of a child; if it is missing, the start failed and no image is to blame
 ATTEMPTS = 2  # per image: a process killed by something else is hardly killed at the same image again
 
 
 class IsolatedDecoder:
-    """:func:`fruits.images.decode.decode` in a child process; a context manager that stops the child.
+    """:func:`fruits.images.decode.decode_crops` in a child process; a context manager that stops the child.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class IsolatedDecoder:
         self._cpu_seconds = cpu_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, data: bytes, size: int = 224) -> NDArray[np.uint8]:
-        """Return the same pixels as :func:`fruits.images.decode.decode`.
+    def __call__(self, data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> NDArray[np.uint8]:
+        """Return the same pixels as :func:`fruits.images.decode.decode_crops`.
 
         Raises
         ------
@@ -63,12 +63,12 @@ class IsolatedDecoder:
         """
         for _ in range(ATTEMPTS):
             try:
-                decoded, response = self._request(data, size)
+                decoded, response = self._request(data, size, decoding)
             except (BrokenPipeError, EOFError):
                 exit_code = self._wait()
                 continue
             if decoded:
-                return np.frombuffer(response, np.uint8).reshape(size, size, 3)
+                return np.frombuffer(response, np.uint8).reshape(decoding.crops, size, size, 3)
             raise ImageError(*json.loads(response))
         if exit_code == -signal.SIGXCPU:
             raise ImageError(
@@ -90,7 +90,7 @@ class IsolatedDecoder:
             self._process.kill()
             self._wait()
 
-    def _request(self, data: bytes, size: int) -> tuple[bool, bytes]:
+    def _request(self, data: bytes, size: int, decoding: Decoding) -> tuple[bool, bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "fruits.images.isolation", str(self._cpu_seconds)],
@@ -106,7 +106,7 @@ class IsolatedDecoder:
         source, sink = self._process.stdout, self._process.stdin
         assert source is not None
         assert sink is not None
-        sink.write(REQUEST.pack(len(data), size))
+        sink.write(REQUEST.pack(len(data), size, decoding.mode == "full", decoding.crops))
         sink.write(data)
         sink.flush()
         decoded, length = RESPONSE.unpack(_read_exactly(source, RESPONSE.size))
@@ -147,11 +147,12 @@ def main(cpu_seconds: int) -> None:
     sink.write(READY)
     sink.flush()
     while header := source.read(REQUEST.size):
-        length, size = REQUEST.unpack(header)
+        length, size, is_full, crops = REQUEST.unpack(header)
         data = _read_exactly(source, length)
         _limit_cpu_time(cpu_seconds)
         try:
-            decoded, response = True, decode(data, size).tobytes()
+            decoding = Decoding("full" if is_full else "reduced", crops)
+            decoded, response = True, decode_crops(data, size, decoding).tobytes()
         except ImageError as error:
             decoded, response = False, json.dumps([error.reason, error.detail]).encode()
         sink.write(RESPONSE.pack(decoded, len(response)))

@@ -6,10 +6,12 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from fruits.errors import DamageError, ModelError, SettingsError
 from fruits.executor import native_solver
-from fruits.jobs.job import Job
+from fruits.images.decode import DecodeMode
+from fruits.jobs.job import DECODE_MODES, Job
 from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.stages import Stage, StageRunner
@@ -21,6 +23,7 @@ from fruits.model.solver import solve
 from fruits.plan.partitions import Partition
 from fruits.storage.checksums import read_part
 from fruits.storage.folder import Folder
+from fruits.text import brief
 
 
 def fitted_model(job: Job) -> ScaledPCA:
@@ -45,17 +48,36 @@ def _without_links(address: str) -> str:
     return address if "://" in address else os.path.realpath(address)
 
 
-def check_network(job: Job, model: ScaledPCA, network: Mapping[str, str]) -> None:
-    """Raise if a model was fitted on features of another network."""
-    if network["backbone"] != model.network.get("backbone"):
+def decode_mode(job: Job, model: ScaledPCA | None) -> DecodeMode:
+    """Return how to decode, which for a transform is as for the model."""
+    if model is None:
+        return job.decode or "reduced"
+    fitted_with = model.network.get("decode", "full")  # earlier versions decoded every image at full size
+    if fitted_with not in DECODE_MODES:
         raise ModelError(
-            f"`model` {job.model} was fitted on features of {model.network.get('backbone')}, but those of {job.images} "
-            f"are of {network['backbone']}. Give a model of {network['backbone']}."
+            f"`model` {job.model} was fitted with `decode` {brief(fitted_with)}, which this version does not know. "
+            f"Known: {', '.join(DECODE_MODES)}."
         )
-    if network["weights"] != model.network.get("weights"):
+    if job.decode not in (None, fitted_with):
         raise ModelError(
-            f"`model` {job.model} was fitted with weights of digest {model.network.get('weights')}, but the weights "
-            f"found here have the digest {network['weights']}. Give the same weights with `weights`."
+            f"`model` {job.model} was fitted with `decode` {fitted_with}, which contradicts `decode` {job.decode}. "
+            "Leave `decode` out."
+        )
+    return cast(DecodeMode, fitted_with)
+
+
+def check_features(job: Job, model: ScaledPCA, features: Mapping[str, Any]) -> None:
+    """Raise if a model was fitted on features of another network or decoding."""
+    for name, found in (("backbone", features["network"]["backbone"]), ("decode", features["decode"])):
+        if found != (known := model.network.get(name)):
+            raise ModelError(
+                f"`model` {job.model} was fitted on features of `{name}` {known}, but those of {job.images} are of "
+                f"`{name}` {found}. Give a model of `{name}` {found}."
+            )
+    if (found := features["network"]["weights"]) != (known := model.network.get("weights")):
+        raise ModelError(
+            f"`model` {job.model} was fitted with weights of digest {known}, but the weights found here have the "
+            f"digest {found}. Give the same weights with `weights`."
         )
 
 
@@ -131,7 +153,8 @@ class Fitting:
                 return ScaledPCA.load(self.output.folder)
             except ModelError as error:
                 self.runner.progress.event("damage", f"corrupt: {error}; solving again", parts=["model"])
-        network = self.output.commit.job["features"]["network"]
+        features = self.output.commit.job["features"]
+        network = features["network"] | {"decode": features["decode"]}
         if self.job.solver == "native":
             model = dataclasses.replace(self._solve_native(), network=network)
         else:

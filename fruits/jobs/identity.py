@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fruits.errors import FruitsError, OutputError
+from fruits.images.decode import Decoding
 from fruits.images.listing import ImageEntry
 from fruits.jobs.job import Job
 from fruits.jobs.stored import StoredJob
@@ -34,11 +35,13 @@ UPDATED = {"list.digest", "list.images"}
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
-def feature_identity(network: NeuralNetwork) -> dict[str, Any]:
+def feature_identity(network: NeuralNetwork, decoding: Decoding) -> dict[str, Any]:
     """Return the identity of the features that a network computes on machines like this one."""
     return {
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
         "length": network.features,
+        "decode": decoding.mode,
+        "crops": decoding.crops,
         "fingerprint": numeric_fingerprint(network.load(), backbone(network.backbone).size),
         "versions": {"pillow": importlib.metadata.version("pillow"), "engine": network.package},
     }

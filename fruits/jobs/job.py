@@ -10,9 +10,10 @@ from fruits.errors import SettingsError
 from fruits.network.backbones import backbone
 from fruits.text import quoted, without_secrets
 
-__all__ = ["COLUMNS", "ENGINES", "FORMATS", "SOLVERS", "Job"]
+__all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FORMATS", "SOLVERS", "Job"]
 
 COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
+DECODE_MODES = ("reduced", "full")
 ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
@@ -20,6 +21,7 @@ SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 # A worker holds the rows of a partition and their encoded copy: 60 KB an image as Parquet, 80 KB as CSV at 1280
 # features. The largest partition thus takes 1.3 GB.
 MOST_IN_A_PARTITION = 16_384
+MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 
 
@@ -42,6 +44,12 @@ class Job:
         The runtime of the network. Default: ``openvino``, or that of the model.
     weights : str, optional
         The address of the network's weights. Default: see :func:`fruits.network.weights.find_weights`.
+    decode : {"reduced", "full"}, optional
+        ``reduced``: decode large JPEGs at 1/2, 1/4 or 1/8 of their size, several times faster. ``full``: at full size.
+        See :class:`fruits.images.decode.Decoding`. Default: ``reduced``, or that of the model.
+    crops : {1, 2}, default 1
+        2: also store the features of the centre crop of each image, as ``crop_features`` beside ``features``. The
+        model and the rows do not use them.
     solver : {"exact", "native"}, default "exact"
         ``exact``: the moments of this library, with the same bits on every backend. ``native``: the estimators of
         dask-ml or Spark ML.
@@ -93,6 +101,8 @@ class Job:
     backbone: str | None = None
     engine: Literal["openvino", "tensorflow"] | None = None
     weights: str | None = None
+    decode: Literal["reduced", "full"] | None = None
+    crops: int = 1
     solver: Literal["exact", "native"] = "exact"
     format: Literal["parquet", "csv"] = "parquet"
     columns: tuple[str, ...] = COLUMNS
@@ -128,6 +138,7 @@ class Job:
             backbone(self.backbone)
         for name, value, allowed in (
             ("engine", self.engine, ENGINES),
+            ("decode", self.decode, DECODE_MODES),
             ("solver", self.solver, SOLVERS),
             ("format", self.format, FORMATS),
         ):
@@ -141,6 +152,7 @@ class Job:
                 f"Allowed: {', '.join(COLUMNS)}."
             )
         for name, count, most in (
+            ("crops", self.crops, MAX_CROPS),
             ("partition_size", self.partition_size, MOST_IN_A_PARTITION),
             ("limit", self.limit, MOST_IMAGES),
             ("sample", self.sample, MOST_IMAGES),

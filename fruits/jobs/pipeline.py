@@ -34,8 +34,9 @@ import orjson
 
 from fruits.errors import JobError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
+from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion
-from fruits.jobs.fitting import Fitting, check_network, fitted_model
+from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import Job
 from fruits.jobs.output import Output, open_output
@@ -92,6 +93,11 @@ def transform(job: Job, executor: Executor, *, progress: Progress | None = None)
     """Write the rows of the images with the fitted model ``job.model``, in one pass. See :func:`fit`."""
     if job.model is None:
         raise SettingsError("transform needs a fitted model. Give `model`, the `out` of a fit or a run.")
+    if job.crops != 1:
+        raise SettingsError(
+            f"`crops` = {job.crops}: not allowed for transform, which stores no features. "
+            "Leave it out, or use fit or run."
+        )
     return _execute("transform", job, executor, progress or Silent())
 
 
@@ -117,11 +123,11 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         if source is None:
             with runner.timed("network"):
                 network = _network(job, model)
-                features = feature_identity(network)
+                features = feature_identity(network, Decoding(decode_mode(job, model), job.crops))
         else:
             features = source.commit.job["features"]
         if model is not None:
-            check_network(job, model, features["network"])
+            check_features(job, model, features)
         output = open_output(command, job, features, model, source, runner)
         plan = output.plan
         progress.event(
@@ -250,13 +256,10 @@ class _Pipeline:
 
     def _featurize_settings(self) -> FeaturizeSettings:
         assert self.network is not None
-        fingerprint = self.output.commit.job["features"]["fingerprint"]
-        return FeaturizeSettings(
-            Folder.at(self.job.images),
-            self.output.owned,
-            self.network,
-            fingerprint,
-        )
+        features = self.output.commit.job["features"]
+        decoding = Decoding(features["decode"], features["crops"])
+        images = Folder.at(self.job.images)
+        return FeaturizeSettings(images, self.output.owned, self.network, features["fingerprint"], decoding)
 
     def _planned(self, partition: Partition) -> PlannedPartition:
         pages = self.output.job.page_checksums(partition.start, partition.images)

@@ -40,9 +40,18 @@ ESCAPED = re.compile(CELL_START + "'" + FORMULA)
 Float32 = npt.NDArray[np.float32]
 
 
-def features_table(paths: Sequence[str], labels: Sequence[str | None], features: Float32) -> pa.Table:
-    """Return the table ``path, label, features`` of n images; `features` has shape (n, d)."""
-    return _table({"path": list(paths), "label": list(labels), "features": features})
+def features_table(
+    paths: Sequence[str], labels: Sequence[str | None], features: Float32, crop_features: Float32 | None = None
+) -> pa.Table:
+    """Return the table ``path, label, features[, crop_features]`` of n images; features have shape (n, d)."""
+    columns: dict[str, Sequence[str | None] | Float32] = {
+        "path": list(paths),
+        "label": list(labels),
+        "features": features,
+    }
+    if crop_features is not None:
+        columns["crop_features"] = crop_features
+    return _table(columns)
 
 
 def rejects_table(rejects: Sequence[tuple[str, str | None, str, str]], metadata: dict[bytes, bytes]) -> pa.Table:

@@ -49,7 +49,8 @@ class ScaledPCA:
     rows : int
         The number of training rows.
     network : mapping of str to str
-        The network that computed the features: ``backbone``, ``engine`` and ``weights`` (a digest).
+        The network that computed the features: ``backbone``, ``engine``, ``weights`` (a digest), and
+        how images were decoded for it, ``decode``.
     """
 
     mean: Float64

@@ -29,7 +29,7 @@ LAYERS = (  # lowest first
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),
     ("fruits.plan",),
-    ("fruits.executor",),
+    ("fruits.executor", "fruits.image_features"),
     ("fruits.jobs",),
     ("fruits",),  # the public names alone
     ("backends",),

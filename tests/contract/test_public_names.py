@@ -14,7 +14,7 @@ import fruits
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("Comparison", "Executor", "FruitsError", "InputError", "Job", "JobError", "Report", "ScaledPCA"),
-    *("SliceReport", "compare", "fit", "run", "transform"),
+    *("SliceReport", "compare", "features", "fit", "run", "transform"),
 }
 VERSION = {"__version__"}
 MODULES = sorted(
@@ -49,7 +49,11 @@ def test_errors_name_parameters_and_not_options() -> None:
     modules = [*(ROOT / "backends" / "dask").glob("*.py"), *(ROOT / "backends" / "spark").glob("*.py")]
     for folder in ("storage", "images", "network", "model", "jobs"):
         modules += (ROOT / "fruits" / folder).rglob("*.py")
-    modules += [ROOT / "fruits" / "executor.py", *(ROOT / "backends").glob("*.py")]
+    modules += [
+        ROOT / "fruits" / "executor.py",
+        ROOT / "fruits" / "image_features.py",
+        *(ROOT / "backends").glob("*.py"),
+    ]
     texts = [
         (path.name, node.lineno, text.value)
         for path in modules

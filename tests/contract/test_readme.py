@@ -146,8 +146,8 @@ def test_the_tutorial_of_the_readme_and_the_python_examples_work(tmp_path: Path)
         assert arguments[0] == "fruits"
         done = run([sys.executable, "-m", *arguments], tmp_path)
         assert [line for line in expected if line not in done.stdout.splitlines()] == []
-    job, model = blocks(examples, "python")
-    (tmp_path / "tutorial.py").write_text("\n".join([*blocks(tutorial, "python"), model]))
+    job, model, images = blocks(examples, "python")
+    (tmp_path / "tutorial.py").write_text("\n".join([*blocks(tutorial, "python"), model, images]))
     (tmp_path / "job.py").write_text(job)
     label, path = run([sys.executable, "tutorial.py"], tmp_path).stdout.split()
     assert path.startswith(f"{label}/")

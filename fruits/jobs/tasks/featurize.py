@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fruits.errors import DamageError, SettingsError
-from fruits.images.decode import ImageError, decode
+from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.listing import ImageEntry
 from fruits.jobs.tasks.rejects import Reject, write_partition
@@ -64,7 +64,7 @@ FILE_ERRORS = {
 _checked: set[tuple[str, str]] = set()  # networks, by digest and fingerprint, that this process has compared
 NON_FINITE = ImageError("non-finite", "its features contain NaN or infinity")
 
-Decoder = Callable[[bytes, int], NDArray[np.uint8]]
+Decoder = Callable[[bytes, int, Decoding], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,13 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class FeaturizeSettings:
-    """The inputs that all partitions share: the image folder, the output folder, the network, and its fingerprint."""
+    """The inputs that all partitions share: the image folder, the output folder, the network, its fingerprint, and how to decode."""
 
     images: Folder
     out: OwnedFolder
     network: NeuralNetwork
     fingerprint: str
+    decoding: Decoding = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,21 +239,22 @@ def _decoder(partition: Partition, out: OwnedFolder) -> Iterator[Decoder]:
             with IsolatedDecoder() as isolated:
                 yield isolated
         else:
-            yield decode
+            yield decode_crops
 
 
 def _features(
     entries: Sequence[ImageEntry], settings: FeaturizeSettings, decoder: Decoder, timer: _StepTimer
 ) -> tuple[pa.Table, list[Reject]]:
     """Return the features of the usable images, and the rejects."""
-    features = np.empty((len(entries), settings.network.features), np.float32)
+    decoding = settings.decoding
+    features = np.empty((len(entries), decoding.crops, settings.network.features), np.float32)
     if not entries:
-        return features_table([], [], features), []
+        return features_table([], [], *features.swapaxes(0, 1)), []
     with timer.step("load"):
         size = backbone(settings.network.backbone).size
         featurizer = _featurizer(settings, size)
         contents = settings.images.fetch(entry for entry in entries if not entry.leads_out)
-    pixels = np.empty((IMAGES_PER_GROUP, size, size, 3), np.uint8)
+    pixels = np.empty((IMAGES_PER_GROUP, decoding.crops, size, size, 3), np.uint8)
     used: list[ImageEntry] = []
     rejects: dict[int, Reject] = {}
     for start in range(0, len(entries), IMAGES_PER_GROUP):
@@ -264,13 +266,14 @@ def _features(
                 with timer.step("read"):
                     data = image_bytes(next(contents))
                 with timer.step("decode"):
-                    pixels[len(decoded)] = decoder(data, size)
+                    pixels[len(decoded)] = decoder(data, size, decoding)
             except ImageError as error:
                 rejects[index] = _reject(entry, error)
             else:
                 decoded.append(index)
         with timer.step("network"):
-            computed = featurizer(pixels[: len(decoded)])
+            computed = featurizer(pixels[: len(decoded)].reshape(-1, size, size, 3))
+            computed = computed.reshape(len(decoded), *features.shape[1:])
         for index, row in zip(decoded, computed, strict=True):
             if np.isfinite(row).all():
                 features[len(used)] = row
@@ -278,7 +281,7 @@ def _features(
             else:
                 rejects[index] = _reject(entries[index], NON_FINITE)
     paths = [name_text(entry.path) for entry in used]
-    table = features_table(paths, list(map(_label, used)), features[: len(used)])
+    table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1))
     return table, [rejects[index] for index in sorted(rejects)]
 
 

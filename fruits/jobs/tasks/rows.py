@@ -56,7 +56,7 @@ def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionRep
     partition, out = item.partition, settings.out
     folder = settings.source or out.folder
     start = time.perf_counter()
-    features = read_table(read_part(folder, *item.features))
+    features = read_table(read_part(folder, *item.features), ["path", "label", "features"])
     read = time.perf_counter()
     data = encode_rows(features, settings.model, settings.format, settings.columns)
     name = out.part("rows", partition.index, settings.format)

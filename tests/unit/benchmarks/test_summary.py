@@ -144,6 +144,27 @@ def test_each_number_of_images_is_a_group() -> None:
     ]
 
 
+def test_each_size_of_images_is_a_group() -> None:
+    groups = named_groups(
+        scenarios=["featurize", "peer-tfdata"],
+        backends=["dask"],
+        workers=[2],
+        images=[100],
+        repeats=3,
+        partition_size=64,
+        components=10,
+        megapixels=[0.3, 12],
+    )
+    assert [group.name for group in groups] == [
+        "featurize, peer-tfdata 100 at 0.3 MP",
+        "featurize, peer-tfdata 100 at 12 MP",
+    ]
+    assert [case.name for case in groups[1].cases] == [
+        "featurize on dask at 12 MP, 2 workers",
+        "peer-tfdata at 12 MP, 2 workers",
+    ]
+
+
 @pytest.mark.parametrize(
     ("scenarios", "backends", "message"),
     [(["nothing"], [], "--scenario nothing"), (["featurize"], ["ray"], "--backend ray"), (["peer-x"], [], "peer-x")],

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from fruits.images.decode import ImageError, decode
+from fruits.images.decode import Decoding, ImageError, decode, decode_crops
 from fruits.images.isolation import IsolatedDecoder
 
 
@@ -33,8 +33,15 @@ def children():
 
 
 @pytest.mark.parametrize("size", [224, 299])
-def test_pixels_equal_those_of_decode(decoder, image, size):
-    np.testing.assert_array_equal(decoder(image, size), decode(image, size))
+@pytest.mark.parametrize("decoding", [Decoding(), Decoding("full", crops=2)])
+def test_pixels_equal_those_of_decode(decoder, image, size, decoding):
+    np.testing.assert_array_equal(decoder(image, size, decoding), decode_crops(image, size, decoding))
+
+
+def test_decoding_mode_reaches_the_child(decoder, image):
+    reduced, full = (decoder(image, 10, Decoding(mode)) for mode in ("reduced", "full"))
+    np.testing.assert_array_equal(full, decode_crops(image, 10, Decoding("full")))
+    assert not np.array_equal(reduced, full)
 
 
 @pytest.mark.parametrize("end", [0, 8, -40])
@@ -50,7 +57,7 @@ def test_child_killed_once_is_restarted(decoder, image):
     decoder(image)
     (child,) = children()
     os.kill(child.pid, signal.SIGKILL)
-    np.testing.assert_array_equal(decoder(image), decode(image))
+    np.testing.assert_array_equal(decoder(image)[0], decode(image))
 
 
 def test_image_that_crashes_the_child_twice_is_rejected_with_the_signal(image, tmp_path, monkeypatch):

@@ -1,0 +1,115 @@
+"""Features of single images in this process, with the bits of a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fruits.errors import DatasetError, OutputError, SettingsError
+from fruits.images.decode import Decoding, ImageError, decode_crops, resize_crops
+from fruits.network.backbones import backbone as find_backbone
+from fruits.network.featurizer import NeuralNetwork, compile_network
+from fruits.storage.addresses import open_store
+from fruits.storage.prefetch import MAX_BYTES
+from fruits.text import brief, canonical
+
+__all__ = ["ImageInput", "features"]
+
+ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
+
+ALLOWED = "Allowed: a path or URL, the bytes of a file, a PIL.Image, or a uint8 array of shape (height, width, 3), RGB."
+DECODE_MODES = ("reduced", "full")
+
+
+def features(
+    inputs: ImageInput | Iterable[ImageInput],
+    *,
+    backbone: str = "MobileNetV2",
+    decode: Literal["reduced", "full"] = "reduced",
+) -> NDArray[np.float32]:
+    """Return the features of images; those of files have the same bits as in a job.
+
+    Parameters
+    ----------
+    inputs : image or iterable of images
+        An image is a path or URL (str or path-like), the content of a file (bytes), a ``PIL.Image.Image``, or an array
+        of uint8, shape (height, width, 3), RGB. Images and arrays are converted and resized like decoded files, but
+        neither reduced nor rotated by EXIF.
+    backbone : str, default "MobileNetV2"
+        The Keras application that computes the features.
+    decode : {"reduced", "full"}, default "reduced"
+        The scale at which large JPEGs are decoded; see :class:`fruits.images.decode.Decoding`.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d)
+        One row for each image, also for a single one; d is 1,280 for MobileNetV2.
+
+    Raises
+    ------
+    DatasetError
+        An input is none of the above or cannot be used; the message names it.
+    SettingsError
+        The backbone or `decode` is unknown, or the network needs packages that are not installed.
+    """
+    if decode not in DECODE_MODES:
+        raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
+    size = find_backbone(backbone).size
+    network = _network(backbone)
+    featurizer = network.load()
+    rows = [featurizer(_pixels(image, name, size, Decoding(decode)))[0] for name, image in _named(inputs)]
+    return np.stack(rows) if rows else np.empty((0, network.features), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _network(backbone: str) -> NeuralNetwork:
+    return compile_network(backbone)
+
+
+def _named(inputs: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[str, ImageInput]]:
+    """Yield each image with its name in messages."""
+    if isinstance(inputs, str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray):
+        yield "`inputs`", inputs
+    elif isinstance(inputs, Iterable):
+        for index, image in enumerate(inputs):
+            yield f"`inputs`[{index}]", image
+    else:
+        raise DatasetError(f"`inputs` is {_kind(inputs)}: not allowed. {ALLOWED} Or several of them, such as a list.")
+
+
+def _pixels(image: ImageInput, name: str, size: int, decoding: Decoding) -> NDArray[np.uint8]:
+    """Return the pixels of an image, shape (1, size, size, 3)."""
+    if isinstance(image, str | os.PathLike):
+        address = canonical(os.fspath(image))
+        name = f"{name} {brief(address)}".rstrip()
+        try:
+            store, path = open_store(address)
+            image = store.read(path, limit=MAX_BYTES)
+        except OutputError as error:
+            raise DatasetError(f"{name} cannot be read: {error}") from error
+        except OSError as error:
+            raise DatasetError(f"{name} cannot be read: {error.strerror or error}. {ALLOWED}") from error
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise DatasetError(f"{name} is {_kind(image)}: not allowed. {ALLOWED}")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    try:
+        if isinstance(image, Image.Image):
+            return resize_crops(image, size, decoding.crops)
+        if isinstance(image, bytes | bytearray | memoryview):
+            return decode_crops(bytes(image), size, decoding)
+    except (ImageError, OSError) as error:  # Pillow reads the file of an image when its pixels are needed
+        raise DatasetError(f"{name} cannot be used: {error}. {ALLOWED}") from error
+    raise DatasetError(f"{name} is {_kind(image)}: not allowed. {ALLOWED}")
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}, shape {value.shape}"
+    return f"of type {type(value).__name__}"
