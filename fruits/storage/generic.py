@@ -144,9 +144,12 @@ class FsspecStore:
         place, prefix = (f"{root}/{folder}" if root else folder).rstrip("/"), f"{root}/"
         try:
             entries = self.file_system.ls(place, detail=True)
+            if not entries and self.file_system.protocol == "ftp":
+                self.file_system.ftp.cwd(place)  # raises if it cannot be opened; fsspec lists it as empty
         except Exception as error:  # implementations of fsspec raise exceptions of many libraries
             problem = error if isinstance(error, OSError) else f"{type(error).__name__} {error}"
-            raise OSError(f"{place} cannot be listed: {problem}. Make it readable, or leave it out") from error
+            text = str(problem).rstrip(".")
+            raise OSError(f"{place} cannot be listed: {text}. Make it readable, or leave it out") from error
         found: dict[str, FileInfo | None] = {}
         for entry in entries:
             name = entry["name"].rstrip("/")
