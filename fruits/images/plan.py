@@ -28,6 +28,7 @@ __all__ = [
     "changes",
     "decode_partition",
     "make_plan",
+    "plan_files",
     "plan_index",
     "read_partition",
 ]
@@ -84,6 +85,11 @@ class Plan:
         """Return the partitions in order."""
         starts = range(0, self.images, self.partition_size)
         return [Partition(index, min(self.partition_size, self.images - start)) for index, start in enumerate(starts)]
+
+
+def plan_files(images: int, partition_size: int) -> int:
+    """Return the number of files of a plan; a plan without images has one too."""
+    return max(1, -(-images // (partition_size * PARTITIONS_PER_FILE)))
 
 
 class PlanDestination(Protocol):

@@ -9,7 +9,7 @@ from typing import Any
 
 from fruits.errors import FruitsError, OutputError
 from fruits.images.listing import ImageEntry
-from fruits.images.plan import Plan, changes
+from fruits.images.plan import Plan, changes, plan_files
 from fruits.jobs.job import Job
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork
@@ -87,18 +87,20 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
         )
 
 
-def stored_plan(out: Folder, identity: dict[str, Any]) -> Plan:
-    """Return the plan in the identity of a folder.
+def stored_plan(out: Folder, commit: Commit) -> Plan:
+    """Return the plan in a commit.
 
     Raises
     ------
     OutputError
-        The identity contains no valid plan.
+        The commit contains no valid plan, or other plan files than this plan has: readers allocate memory for each
+        partition.
     """
-    plan = identity.get("plan")
+    plan = commit.job.get("plan")
     match plan:
         case {"images": int(images), "partition_size": int(size), "digest": str(digest), **others}:
-            if images >= 0 and size >= 1 and not others:
+            files = sum(name.startswith("plan/") for name in commit.files)
+            if images >= 0 and size >= 1 and not others and plan_files(images, size) == files:
                 return Plan(images, size, digest)
     raise OutputError(
         f"{out.address} is corrupt: the plan in its commit is {brief(plan)}. Use `overwrite` to start over."
@@ -114,7 +116,7 @@ def _value(value: object) -> str:
 
 def _changes(out: Folder, current: Commit, images: Iterable[ImageEntry]) -> str:
     try:
-        return f"\n  changed images: {changes(out / 'plan', current.owner, stored_plan(out, current.job), images)}"
+        return f"\n  changed images: {changes(out / 'plan', current.owner, stored_plan(out, current), images)}"
     except (OSError, FruitsError):  # the stored plan is corrupt; the other differences suffice
         return ""
 

@@ -142,6 +142,8 @@ class Job:
                 raise SettingsError(f"`{name}` = {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
         if self.seed and self.sample is None:
             raise SettingsError(f"`seed` = {self.seed}: not allowed without `sample`. Give both.")
+        if not -MOST_IMAGES <= self.seed <= MOST_IMAGES:
+            raise SettingsError(f"`seed` = {self.seed}: not allowed. Allowed: -{MOST_IMAGES:,} to {MOST_IMAGES:,}.")
         if self.sample is not None and self.limit is not None:
             raise SettingsError("`limit` with `sample`: not allowed. Give one of them.")
         if not 0 <= self.max_reject_fraction <= 1:

@@ -188,7 +188,7 @@ def _resume_kept_plan(
     """Return the output of a job that is resumed without listing its images."""
     if current is None:
         raise SettingsError(f"`keep_plan`: {job.out} contains no job yet. Leave it out for the first command.")
-    plan = replace(stored_plan(out, current.job), partition_size=job.partition_size)
+    plan = replace(stored_plan(out, current), partition_size=job.partition_size)
     check_same(out, current, describe(command, job, plan, network, model), ())
     return _opened(out, current, plan, fresh=False)
 

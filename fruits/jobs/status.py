@@ -130,7 +130,7 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
     commit = last_commit(out)
     if commit is None:
         raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the `out` of a job.")
-    plan = stored_plan(out, commit.job)
+    plan = stored_plan(out, commit)
     partitions = len(range(0, plan.images, plan.partition_size))
     parts = _parts(OwnedFolder(out, commit.owner, commit.number), commit.job, partitions)
     stages = [StageStatus(name, len(found), total, unit) for name, (found, total, unit) in parts.items()]

@@ -186,12 +186,13 @@ class Folder:
         store.abort_uploads(path, chosen)
 
     def check(self) -> None:
-        """Check that a folder on S3 can be listed and written; change nothing.
+        """Check that a folder can be listed and written, where the store can check it; change nothing.
 
         Raises
         ------
         OutputError
-            It cannot; the message names the credentials, bucket, permission, region or network at fault.
+            It cannot: the store is only read, or, on S3, the message names the credentials, bucket, permission, region
+            or network at fault.
         """
         store, path = self.open()
         try:

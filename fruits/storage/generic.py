@@ -222,6 +222,10 @@ class ZipStore(FsspecStore):
         for start in range(0, len(names), BATCH):
             yield [FileInfo(name[len(prefix) :], self._files[name].file_size) for name in names[start : start + BATCH]]
 
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError``."""
+        raise OSError("ZIP archives are only read. Give a folder, and pack it afterwards")
+
     def _file(self, path: str) -> Any:
         file = self._files.get(path.removeprefix("/"))  # the path of a file below the root of the archive
         if file is None:

@@ -171,3 +171,16 @@ def test_incomplete_address_or_one_with_a_password_is_refused(address: str, mess
     with pytest.raises(OutputError, match=message) as caught:
         Folder.at(address)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("zip://out::images.zip", "ZIP archives are only read"), ("http://127.0.0.1:9/out", "web servers are only read")],
+)
+def test_store_that_is_only_read_is_refused_as_output(
+    address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zipfile.ZipFile("images.zip", "w").close()
+    with pytest.raises(OutputError, match=rf"^`out` = .*: {message}\. Give .*\.$"):
+        Folder.at(address).check()

@@ -56,7 +56,14 @@ def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, sa
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"seed": 1}, "`seed` = 1: not allowed without `sample`"), ({"sample": 5, "limit": 5}, "`limit` with `sample`")],
+    [
+        ({"seed": 1}, "`seed` = 1: not allowed without `sample`"),
+        ({"sample": 5, "limit": 5}, "`limit` with `sample`"),
+        (
+            {"sample": 5, "seed": 2**63},
+            "`seed` = 9223372036854775808: not allowed. Allowed: -9,223,372,036",
+        ),
+    ],
 )
 def test_seed_needs_a_sample_and_a_sample_excludes_a_limit(settings, says):
     with pytest.raises(SettingsError, match=says):
