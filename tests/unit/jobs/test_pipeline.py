@@ -705,6 +705,23 @@ def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("features/notes.txt",), True)
 
 
+def test_verify_names_temporary_files_and_markers_which_the_next_command_removes(job, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    part = f"part-00000-{owner(job.out)}.parquet"
+    left = [
+        f".report-{owner(job.out)}.json.{'0' * 32}.tmp",
+        f"rejects/.{part}.begun.tmp",
+        f"rows/.{part}.{'0' * 32}.tmp",
+        f"commits/.00000002.json.{'0' * 32}.tmp",
+    ]
+    for name in left:
+        (tmp_path / "out" / name).touch()
+    found = verify(job.out, Silent())
+    assert (found.corrupt, found.unexpected, found.is_intact) == ((), tuple(left), True)
+    pipeline.run(job, LocalExecutor())
+    assert verify(job.out, Silent()).unexpected == ()
+
+
 def test_a_flipped_bit_in_an_unlisted_partition_is_found(job):
     pipeline.run(job, LocalExecutor())
     out = Folder.at(job.out)
