@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from fruits.errors import DamageError, JobError, ModelError, SettingsError, StorageError
+from fruits.errors import DamageError, JobError, ModelError, OutputError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.plan import Partition, plan_index
 from fruits.jobs.identity import versions
@@ -335,13 +335,19 @@ class _Pipeline:
             explained_variance_ratio=model.explained_variance_ratio.tolist(),
             components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
         )
-        data = self._publish_report(encode_json(report.to_dict()))
-        files = self.parts.manifest_files() | {owned.name(REPORT, "json"): checksum(data).hex()}
+        data = encode_json(report.to_dict())
+        commit, name = self.output.commit, owned.name(REPORT, "json")
+        is_repair = commit.complete and commit.files.get(name) != checksum(data).hex()
+        if not commit.complete:
+            data = self._publish_report(data)
+        files = self.parts.manifest_files() | {name: checksum(data).hex()}
         if self.command != "transform":
             files |= {f"model/{name}": checksum(data).hex() for name, data in model.encode(owned.owner).items()}
-        commit = self.output.commit
-        if not (commit.complete and files.items() <= commit.files.items()) and not complete(out, commit, files):
-            owned.check_owner()  # a twin was faster, unless another job claimed the folder
+        if not (commit.complete and files.items() <= commit.files.items()):
+            if not complete(out, commit, files):
+                owned.check_owner()  # a twin was faster, unless another job claimed the folder
+            elif is_repair:
+                self._repair_report(name, data)
         for folder in (COMMITS, *self.output.subfolders()):
             owned.sweep(folder)
         return report
@@ -349,12 +355,20 @@ class _Pipeline:
     def _publish_report(self, data: bytes) -> bytes:
         """Publish the report of a job, unless a twin has; return the content of the published one."""
         out, name = self.output.owned, self.output.owned.name(REPORT, "json")
-        if self.output.commit.complete:  # its report was read, or is corrupt
-            if self.output.commit.files.get(name) != checksum(data).hex():
-                out.write(name, data)
-            return data
         out.check_owner()
         return data if out.folder.create(name, data) else out.folder.read(name)
+
+    def _repair_report(self, name: str, data: bytes) -> None:
+        """Write the report that the commit of this command lists.
+
+        It is written after the commit: of two commands that repair a report at once, only the one whose commit counts
+        writes.
+        """
+        owned = self.output.owned
+        try:
+            dataclasses.replace(owned, commit=owned.commit + 1).write(name, data)
+        except OutputError:
+            owned.check_owner()  # a third command has repaired it since, unless another job claimed the folder
 
     def _stored_report(self) -> Report | None:
         """Return the report of a job that was complete before this command; None if it is missing or corrupt."""

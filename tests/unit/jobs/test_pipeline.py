@@ -722,6 +722,30 @@ def test_verify_names_temporary_files_and_markers_which_the_next_command_removes
     assert verify(job.out, Silent()).unexpected == ()
 
 
+@pytest.mark.parametrize(
+    ("function", "before"), [("encode_json", True), ("encode_json", False), ("complete", True), ("complete", False)]
+)
+def test_two_commands_repair_a_report_at_once(job, tmp_path, monkeypatch, function, before):
+    pipeline.run(job, LocalExecutor())
+    stored(tmp_path / "out", "report.json").write_bytes(b"{")
+    original, twins = getattr(pipeline, function), []
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(pipeline, function, original)
+        if before:
+            twins.append(pipeline.run(job, LocalExecutor()))
+        result = original(*arguments)
+        if not before:
+            twins.append(pipeline.run(job, LocalExecutor()))
+        return result
+
+    monkeypatch.setattr(pipeline, function, interrupted)
+    report = pipeline.run(job, LocalExecutor())
+    assert [twin.images for twin in twins] == [report.images] == [32]
+    assert verify(job.out, Silent()).is_intact
+    assert pipeline.run(job, LocalExecutor()) == twins[0]  # the last commit counts
+
+
 def test_a_flipped_bit_in_an_unlisted_partition_is_found(job):
     pipeline.run(job, LocalExecutor())
     out = Folder.at(job.out)
