@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from fruits.executor import Executor, Item, Outcome, Result, one_thread, run_with_retries
+from fruits.executor import Executor, Item, Outcome, Result, one_thread, run_with_retries, worker_count
 
 if TYPE_CHECKING:
     from typing import Self
@@ -29,7 +29,7 @@ class LocalExecutor(Executor):
     name = "local"
 
     def __init__(self, *, workers: int = 1) -> None:
-        self._workers = workers
+        self._workers = worker_count(workers)
 
     def __repr__(self) -> str:
         return f"LocalExecutor(workers={self._workers})"

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Protocol, Ty
 from threadpoolctl import threadpool_limits
 
 from fruits.errors import FruitsError, InputError, SettingsError, TaskError
+from fruits.parameters import whole_number
 from fruits.text import quoted, without_secrets
 
 if TYPE_CHECKING:
@@ -142,6 +143,14 @@ class Executor(metaclass=_ExecutorType):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def worker_count(workers: object) -> int:
+    """Return the number of workers of an executor, or raise a ``SettingsError``."""
+    count = whole_number("workers", workers)
+    if count < 1:
+        raise SettingsError(f"`workers` = {count}: not allowed. Allowed: 1 or more.")
+    return count
 
 
 def check_executor(executor: object) -> None:

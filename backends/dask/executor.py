@@ -18,7 +18,7 @@ import cloudpickle
 from backends.dask.launch import Connection, LaunchedCluster
 from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
-from fruits.executor import RETRY_DELAY_SECONDS, Executor, Item, Outcome, Result
+from fruits.executor import RETRY_DELAY_SECONDS, Executor, Item, Outcome, Result, worker_count
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -78,7 +78,8 @@ class DaskExecutor(Executor):
             raise SettingsError("dask: give one of workers (to start), address (to attach to) and client, not several.")
         self._address = address
         self._given_client = client
-        self._workers = 0 if address or client else workers or available_cpus()  # to start; 0 if attached
+        to_start = worker_count(available_cpus() if workers is None else workers)
+        self._workers = 0 if address or client else to_start  # 0 if attached
         self._memory_limit = memory_limit
         self._dashboard_address = dashboard_address
         self._worker_timeout = worker_timeout

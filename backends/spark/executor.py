@@ -15,7 +15,7 @@ from backends.spark.session import active_session, is_lost, start_session, stop_
 from backends.spark.slices import CONCURRENT, Slices
 from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
-from fruits.executor import Executor, Item, Outcome, Result
+from fruits.executor import Executor, Item, Outcome, Result, worker_count
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,7 +67,7 @@ class SparkExecutor(Executor):
         if (session is not None and self._configured) or (workers is not None and master is not None):
             raise SettingsError("spark: give workers (on this machine) or master, and perhaps conf; or session alone.")
         self._given_session = session
-        self._workers = workers or available_cpus()
+        self._workers = worker_count(available_cpus() if workers is None else workers)
         self._master = master
         self._conf = conf or {}
         self._dashboard_address = dashboard_address

@@ -218,7 +218,7 @@ class NetworkOptions:
             "--decode",
             metavar="NAME",
             parser=str,
-            help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), several times slower.",
+            help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), which is slower.",
             autocompletion=_one_of("reduced", "full"),
         ),
     ] = None

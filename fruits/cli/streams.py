@@ -9,22 +9,56 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fruits.cli.result import CommandResult
+from fruits.errors import StorageError
 
 PIPE_WIDTH = 10_000  # columns; wide enough that no line wraps where a program reads it
 
 
+def open_closed_streams() -> None:
+    """Open the standard streams that the parent closed on the null device.
+
+    Otherwise the next file or socket gets the descriptor of the stream, and libraries and child processes write to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
+
+
 def write_result(result: CommandResult, *, as_json: bool, log_json: bool) -> None:
-    """Write a result to stdout, and an error to stderr, or as the last event of the JSON log."""
+    """Write a result to stdout, and an error to stderr, or as the last event of the JSON log.
+
+    Raises
+    ------
+    FruitsError
+        The rows of the result cannot be read, or stdout cannot be written.
+    """
     failed = "error" in result.values
     if failed:
         _report_error(result, log_json=log_json)
-    text = _json(result) if as_json else "" if failed else _shown(result)
     try:
+        text = _json(result) if as_json else "" if failed else _shown(result)
+        if not text:
+            return
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader closed the pipe early, as `head` does; the command itself succeeded
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
+    except OSError as error:
+        _discard_stdout()
+        raise StorageError(
+            f"the result cannot be written to stdout: {error.strerror or error}. The command itself has finished."
+        ) from error
+
+
+def _discard_stdout() -> None:
+    """Redirect stdout, also what is still in its buffer, to the null device."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _json(result: CommandResult) -> str:

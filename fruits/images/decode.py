@@ -159,7 +159,7 @@ def decode_crops(data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> 
     The first frame is rotated by its EXIF orientation, converted to 8-bit RGB, and resized to a square with Pillow's
     bicubic filter; the aspect ratio is not kept.
 
-    - Transparency of any kind is composited onto white.
+    - Transparency of any kind is composited onto white, as is the canvas of a GIF outside its first frame.
     - 16-bit samples keep their high byte, as in Pillow's 16-bit RGB; nothing is clipped.
     - 32-bit integers are read as 16-bit, and floats as 0 to 1, if all values are in that range. Otherwise the minimum
       of the image maps to 0 and its maximum to 255; NaN maps to 0.
@@ -252,9 +252,10 @@ def _load(
 
 def _load_full(image: ImageFile, container: Container) -> Image.Image:
     if isinstance(image, PngImageFile):
-        _correct_png(image, bits=container.data[24])
+        _correct_png(image, bits=_png_bits(container))
     if isinstance(image, BmpImageFile):
         _correct_bmp(image, container.data)
+    covered = image.tile[0].extents if isinstance(image, GifImageFile) and image.tile else None
     try:
         image.load()
     except OSError as error:
@@ -262,6 +263,11 @@ def _load_full(image: ImageFile, container: Container) -> Image.Image:
         if whole is None:
             raise
         image = whole
+    if covered is not None and covered != (0, 0, *image.size) and "transparency" not in image.info:
+        # Pillow fills the rest of the canvas with the first colour of the palette; in browsers it is transparent.
+        white = Image.new("RGB", image.size, "white")
+        white.paste(image.crop(covered).convert("RGB"), covered[:2])
+        return white
     if isinstance(image, WebPImageFile):
         return image.copy()  # frees the two canvases of libwebp before the resize allocates more
     if isinstance(image, BmpImageFile) and image.mode == "RGBA" and not image.getchannel("A").getbbox():
@@ -287,6 +293,16 @@ def _crops(image: Image.Image, box: Box, size: int, crops: int) -> NDArray[np.ui
     boxes = [box, (left + across, top + down, right - across, bottom - down)]
     resized = (image.resize((size, size), Image.Resampling.BICUBIC, each) for each in boxes[:crops])
     return np.stack([np.asarray(each) for each in resized])
+
+
+def _png_bits(container: Container) -> int:
+    """Return the bits of a sample, from the header, which metadata may precede."""
+    file = container.open()
+    file.read(8)
+    header = file.read(17)
+    if header[4:8] != b"IHDR":
+        raise UnsupportedError("PNG that does not begin with its header")
+    return header[16]
 
 
 def _correct_png(image: PngImageFile, bits: int) -> None:

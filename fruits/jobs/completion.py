@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
-from fruits.errors import DamageError
+from fruits.errors import DamageError, OutputError
 from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report
@@ -53,21 +53,25 @@ class Completion:
             written[owned.name("moments/total", "safetensors")] = moments.to_bytes()
         for name, data in written.items():
             owned.write(name, data)
-        written[owned.name(REPORT, "json")] = self._publish_report(encode_json(report.to_dict()))
+        name, data = owned.name(REPORT, "json"), encode_json(report.to_dict())
+        written[name] = data if self.output.commit.complete else self._publish_report(data)
         if self.command != "transform":
             written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
         plan = owned.name("plan/partitions", "parquet")
         pages, listed = self.parts.final_manifest()
         files = {name: checksum(data).hex() for name, data in written.items()}
         files |= {plan: self.output.commit.files[plan], **pages}
-        self._commit(files, listed)
+        self._commit(files, listed, {name: data})
         return report
 
-    def _commit(self, files: Mapping[str, str], listed: Iterable[str]) -> None:
+    def _commit(self, files: Mapping[str, str], listed: Iterable[str], report: Mapping[str, bytes]) -> None:
         """Create the commit of the complete output, and remove everything that it does not list."""
         owned, out, commit = self.output.owned, self.output.folder, self.output.commit
-        if not (commit.complete and files == commit.files) and not complete(out, commit, files):
-            owned.check_owner()  # a twin was faster, unless another job claimed the folder
+        if not (commit.complete and files == commit.files):
+            if not complete(out, commit, files):
+                owned.check_owner()  # a twin was faster, unless another job claimed the folder
+            elif commit.complete:
+                self._repair(report)
         last = owned.check_owner()
         for folder in (COMMITS, *self.output.subfolders()):
             owned.sweep(folder)
@@ -80,12 +84,21 @@ class Completion:
     def _publish_report(self, data: bytes) -> bytes:
         """Publish the report of a job, unless a twin has; return the content of the published one."""
         out, name = self.output.owned, self.output.owned.name(REPORT, "json")
-        if self.output.commit.complete:  # its report was read, or is corrupt
-            if self.output.commit.files.get(name) != checksum(data).hex():
-                out.write(name, data)
-            return data
         out.check_owner()
         return data if out.folder.create(name, data) else out.folder.read(name)
+
+    def _repair(self, report: Mapping[str, bytes]) -> None:
+        """Write the report that the commit of this command lists.
+
+        It is written after the commit: of two commands that repair a report at once, only the one whose commit counts
+        writes.
+        """
+        owned = self.output.owned
+        try:
+            for name, data in report.items():
+                replace(owned, commit=owned.commit + 1).write(name, data)
+        except OutputError:
+            owned.check_owner()  # a third command has repaired it since, unless another job claimed the folder
 
     def _stored_report(self) -> Report | None:
         """Return the report of a job that was complete before this command; None if it is missing or corrupt."""

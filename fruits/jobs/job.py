@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 from fruits.errors import SettingsError
 from fruits.network.backbones import backbone
+from fruits.parameters import address, switch, whole_number
 from fruits.text import quoted, without_secrets
 
 __all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FORMATS", "SOLVERS", "Job"]
@@ -23,11 +26,16 @@ SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 MOST_IN_A_PARTITION = 16_384
 MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
+CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
+    **dict.fromkeys(("images", "out", "weights", "model"), address),
+    **dict.fromkeys(("partition_size", "limit", "sample", "seed"), whole_number),
+    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "keep_plan"), switch),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Job:
-    """The images, settings and output of one job. Validated on construction.
+    """The images, settings and output of one job. Validated on construction; paths may be path objects.
 
     Attributes
     ----------
@@ -126,6 +134,14 @@ class Job:
         return without_secrets(f"Job({', '.join(given)})")
 
     def __post_init__(self) -> None:
+        for name, convert in CONVERSIONS.items():
+            if (value := getattr(self, name)) is not None or name in ("images", "out"):
+                object.__setattr__(self, name, convert(name, value))
+        for name in ("components", "max_reject_fraction"):
+            if isinstance(value := getattr(self, name), Real) and not isinstance(value, bool):  # also of NumPy
+                object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))
+        if isinstance(self.columns, str):
+            raise SettingsError(f"`columns` = {self.columns!r}: not allowed. Allowed: names, as ({self.columns!r},).")
         if isinstance(self.components, bool) or not (
             (isinstance(self.components, int) and self.components >= 1)
             or (isinstance(self.components, float) and 0 < self.components < 1)
@@ -161,6 +177,8 @@ class Job:
                 raise SettingsError(f"`{name}` = {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
         if self.seed and self.sample is None:
             raise SettingsError(f"`seed` = {self.seed}: not allowed without `sample`. Give both.")
+        if not -MOST_IMAGES <= self.seed <= MOST_IMAGES:
+            raise SettingsError(f"`seed` = {self.seed}: not allowed. Allowed: -{MOST_IMAGES:,} to {MOST_IMAGES:,}.")
         if self.sample is not None and self.limit is not None:
             raise SettingsError("`limit` with `sample`: not allowed. Give one of them.")
         if not 0 <= self.max_reject_fraction <= 1:

@@ -8,6 +8,7 @@ loading (the first of equals) positive; the training mean is subtracted.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,7 @@ class ScaledPCA:
         ModelError
             The array is not two-dimensional, or the model was fitted on another number of features.
         """
+        features = np.asarray(features)
         if features.ndim != 2:
             raise ModelError(
                 f"features of shape {features.shape}: not allowed. Allowed: (n, {len(self.mean)}), a row for each "
@@ -128,12 +130,12 @@ class ScaledPCA:
         return encode_model(StoredModel(self._arrays(), self.rows, self.network), self.explained_variance_ratio, owner)
 
     @classmethod
-    def load(cls, folder: str | Folder) -> ScaledPCA:
+    def load(cls, folder: str | os.PathLike[str] | Folder) -> ScaledPCA:
         """Return the model stored by :meth:`save`.
 
         Parameters
         ----------
-        folder : str or Folder
+        folder : str, path object or Folder
             The folder of the model, or the output folder of the job that fitted it.
 
         Raises

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import urlsplit
 
 from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
@@ -14,6 +13,8 @@ from fruits.text import canonical, native, without_secrets
 
 S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
+
+PASSWORD = re.compile(r"^[\w+.-]+://[^/:@]*:[^/]*@")
 
 
 def is_s3(address: str) -> bool:
@@ -101,11 +102,12 @@ def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:
 def _open_url(address: str) -> tuple[Store, str]:
     import fsspec
     from fsspec.implementations.local import LocalFileSystem
+    from fsspec.implementations.zip import ZipFileSystem
 
-    from fruits.storage.generic import FsspecStore
+    from fruits.storage.generic import FsspecStore, ZipStore
 
     for link in address.split("::"):
-        if urlsplit(link).password is not None:  # raises for an invalid URL
+        if PASSWORD.match(link):
             raise OutputError(
                 f"{without_secrets(address)}: the address contains a password. Leave it out, and give it in the "
                 "environment, such as FSSPEC_FTP_USERNAME and FSSPEC_FTP_PASSWORD for ftp://."
@@ -121,5 +123,7 @@ def _open_url(address: str) -> tuple[Store, str]:
         file_system, path = fsspec.core.url_to_fs(address, encoded=True)
         return HttpStore(file_system), decoded(path).rstrip("/")
     file_system, path = fsspec.core.url_to_fs(address)
-    store: Store = LocalStore() if isinstance(file_system, LocalFileSystem) else FsspecStore(file_system)
-    return store, str(path).rstrip("/")
+    if isinstance(file_system, LocalFileSystem):
+        return LocalStore(), str(path).rstrip("/")
+    store = ZipStore if isinstance(file_system, ZipFileSystem) else FsspecStore
+    return store(file_system), str(path).rstrip("/")

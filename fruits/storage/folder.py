@@ -6,6 +6,7 @@ index, so that a second attempt replaces the part by the same bytes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ import orjson
 import pyarrow as pa
 
 from fruits.errors import OutputError
+from fruits.parameters import address as checked_address
 from fruits.storage.addresses import absolute, is_s3, open_store, split_chain
 from fruits.storage.parquet import read_table
 from fruits.storage.prefetch import AHEAD, File
@@ -61,8 +63,9 @@ class Folder:
         return f"Folder({without_secrets(self.address)!r})"
 
     @classmethod
-    def at(cls, address: str) -> Folder:
+    def at(cls, address: str | os.PathLike[str]) -> Folder:
         """Return the folder with an absolute address and the S3 settings of this process, to use in any process."""
+        address = checked_address("address", address)
         settings = S3Settings.from_environment() if is_s3(address) else None
         return cls(absolute(address, settings), settings)
 
@@ -184,12 +187,13 @@ class Folder:
         store.abort_uploads(path, chosen)
 
     def check(self) -> None:
-        """Check that a folder on S3 can be listed and written; change nothing.
+        """Check that a folder can be listed and written, where the store can check it; change nothing.
 
         Raises
         ------
         OutputError
-            It cannot; the message names the credentials, bucket, permission, region or network at fault.
+            It cannot: the store is only read, or, on S3, the message names the credentials, bucket, permission, region
+            or network at fault.
         """
         store, path = self.open()
         try:

@@ -12,7 +12,10 @@ from operator import itemgetter
 from typing import Any
 
 from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead, read_one_by_one, too_large
-from fruits.storage.stores import FileInfo, walk_folders
+from fruits.storage.stores import BATCH, FileInfo, walk_folders
+
+UTF_8_FLAG = 0x800  # of the general purpose flags of an entry; APPNOTE.TXT 4.4.4
+UNIX_SYSTEMS = (3, 19)  # Unix and macOS; APPNOTE.TXT 4.4.2
 
 
 class FsspecStore:
@@ -139,9 +142,12 @@ class FsspecStore:
         place, prefix = (f"{root}/{folder}" if root else folder).rstrip("/"), f"{root}/"
         try:
             entries = self.file_system.ls(place, detail=True)
+            if not entries and self.file_system.protocol == "ftp":
+                self.file_system.ftp.cwd(place)  # raises if it cannot be opened; fsspec lists it as empty
         except Exception as error:  # implementations of fsspec raise exceptions of many libraries
             problem = error if isinstance(error, OSError) else f"{type(error).__name__} {error}"
-            raise OSError(f"{place} cannot be listed: {problem}. Make it readable, or leave it out") from error
+            text = str(problem).rstrip(".")
+            raise OSError(f"{place} cannot be listed: {text}. Make it readable, or leave it out") from error
         found: dict[str, FileInfo | None] = {}
         for entry in entries:
             name = entry["name"].rstrip("/")
@@ -164,6 +170,90 @@ class FsspecStore:
             raise
         except Exception as error:  # zipfile.BadZipFile, zlib.error, NotImplementedError and others
             raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+
+
+class ZipStore(FsspecStore):
+    """A ZIP archive to read.
+
+    Entries are found by their whole names: fsspec loses those that no file system could contain, such as
+    ``a//1.jpg``, or ``a/1.jpg`` beside ``a``. Of several entries with one name, the last counts.
+
+    Parameters
+    ----------
+    file_system : fsspec.implementations.zip.ZipFileSystem
+    """
+
+    def __init__(self, file_system: Any) -> None:
+        super().__init__(file_system)
+        self._files = {_name_in_zip(entry): entry for entry in file_system.zip.infolist() if not entry.is_dir()}
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
+        if limit is not None and self._file(path).file_size > limit:
+            raise too_large(path, limit)
+        return self._content(path)
+
+    def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
+        """Return the first `count` bytes of each file, or the error of reading it."""
+        heads: list[bytes | Exception] = []
+        for path in paths:
+            try:
+                heads.append(self._content(path, count))
+            except (OSError, EOFError) as error:
+                heads.append(error)
+        return heads
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path is that of a file."""
+        return path.removeprefix("/") in self._files
+
+    def walk(
+        self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
+    ) -> Iterator[list[FileInfo]]:
+        """Yield all files below a folder; as on S3, folders are not listed one by one."""
+        prefix = f"{path}/" if path else ""
+        names = sorted(name for name in self._files if name.startswith(prefix))
+        if not names and path:
+            if self.is_file(path):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        for start in range(0, len(names), BATCH):
+            yield [FileInfo(name[len(prefix) :], self._files[name].file_size) for name in names[start : start + BATCH]]
+
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError``."""
+        raise OSError("ZIP archives are only read. Give a folder, and pack it afterwards")
+
+    def _file(self, path: str) -> Any:
+        file = self._files.get(path.removeprefix("/"))  # the path of a file below the root of the archive
+        if file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return file
+
+    def _content(self, path: str, count: int = -1) -> bytes:
+        file = self._file(path)
+        try:
+            with self.file_system.zip.open(file) as stream:
+                data: bytes = stream.read(count)
+                return data
+        except (OSError, EOFError):
+            raise
+        except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError of encryption
+            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+
+
+def _name_in_zip(entry: Any) -> str:
+    """Return the name of an entry. Without the flag for UTF-8, Unix and macOS store the bytes of the file name.
+
+    Python decodes these by code page 437, which is that of DOS.
+    """
+    name: str = entry.filename
+    if entry.flag_bits & UTF_8_FLAG or entry.create_system not in UNIX_SYSTEMS:
+        return name
+    try:
+        return name.encode("cp437").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # from the extra field for Unicode names
+        return name
 
 
 def _version(entry: Mapping[str, Any]) -> str:

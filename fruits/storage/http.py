@@ -76,6 +76,10 @@ class HttpStore(FsspecStore):
             return False
         return True
 
+    def check_writable(self, path: str) -> None:
+        """Raise an ``OSError``."""
+        raise OSError("web servers are only read. Give a folder on another kind of storage")
+
     def walk(
         self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
     ) -> Iterator[list[FileInfo]]:

@@ -117,7 +117,7 @@ class Store(Protocol):
         """Abort unfinished uploads below a folder, if the store has any."""
 
     def check_writable(self, path: str) -> None:
-        """Raise an ``OSError`` if a folder of an object store cannot be listed and written; change nothing."""
+        """Raise an ``OSError`` if a folder cannot be listed and written; change nothing. Not all stores can check."""
 
     def check_readable(self, paths: Sequence[str]) -> None:
         """Raise a ``PermissionError`` if an object store refuses to read every one of these files."""

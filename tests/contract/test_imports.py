@@ -25,6 +25,7 @@ COMMAND_LINE = ("fruits.cli", "fruits.__main__", "backends.aws.cli", "benchmarks
 LAYERS = (  # lowest first
     ("fruits.text", "fruits.cpus", "fruits.subprocesses"),
     ("fruits.errors",),
+    ("fruits.parameters",),
     ("fruits.progress",),
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),

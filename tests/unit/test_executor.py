@@ -144,3 +144,10 @@ def test_traceback_of_a_task_contains_no_secret():
     assert "pa55word" not in str(caught.value) + caught.value.__notes__[0].replace(
         'raise OSError("http://user:pa55word@host/x is gone")', ""
     )
+
+
+@pytest.mark.parametrize(("workers", "allowed"), [(0, "1 or more"), (1.5, "a whole number"), ("2", "a whole number")])
+@pytest.mark.parametrize("backend", ["local", "dask", "spark"])
+def test_count_of_workers_is_checked(backend, workers, allowed):
+    with pytest.raises(SettingsError, match=rf"^`workers` = .*: not allowed. Allowed: {allowed}\.$"):
+        backends.load(backend)(workers=workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ class Comparison:
         return max((difference.largest for difference in self.differences), default=0.0)
 
 
-def compare(a: str, b: str) -> Comparison:
+def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     """Compare the models and the rows of two finished outputs.
 
     Rows are matched by their path, if the rows contain it, and else by their order. The partitions may differ, and the

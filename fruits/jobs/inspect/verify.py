@@ -15,7 +15,7 @@ from fruits.jobs.stored import StoredJob
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
 from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, parse_page, read_part
-from fruits.storage.commits import owner_in
+from fruits.storage.commits import COMMITS, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["Verification", "verify"]
@@ -35,7 +35,7 @@ class Verification:
         The missing and the corrupt files.
     unexpected : tuple of str
         Files in the folders of the output that do not belong to it, by name below the output folder. No command reads
-        them, and the next command of the job removes those of other jobs.
+        them, and the next command of the job removes those of other jobs, and temporary files and markers.
     """
 
     parts: int
@@ -45,8 +45,13 @@ class Verification:
 
     @property
     def is_intact(self) -> bool:
-        """True if no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file."""
-        return not self.corrupt and not any(name.startswith("rows/") for name in self.unexpected)
+        """True if no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file.
+
+        These programs ignore temporary files, whose names start with a dot.
+        """
+        return not self.corrupt and not any(
+            name.startswith("rows/") and not is_temporary(name.removeprefix("rows/")) for name in self.unexpected
+        )
 
 
 def verify(address: str, progress: Progress) -> Verification:
@@ -110,11 +115,8 @@ def _check(out: Folder, file: tuple[str, str]) -> int | CorruptPart:
 def _unexpected_files(out: Folder, expected: Iterable[str]) -> Iterator[str]:
     """Yield the files in the folders of an output that it does not list."""
     known = set(expected)
-    yield from (name for name in out.names() if not is_temporary(name) and owner_in(name) and name not in known)
+    yield from (name for name in out.names() if owner_in(name) and name not in known)
     levels = [f"moments/{name}" for name in (out / "moments").names() if "." not in name]
-    for folder in (*FOLDERS, *levels):
-        yield from (
-            name
-            for file in (out / folder).names()
-            if not is_temporary(file) and (name := f"{folder}/{file}") not in known and name not in levels
-        )
+    for folder in (*FOLDERS, COMMITS, *levels):
+        files = (f"{folder}/{file}" for file in (out / folder).names() if folder != COMMITS or is_temporary(file))
+        yield from (name for name in files if name not in known and name not in levels)

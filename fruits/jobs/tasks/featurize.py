@@ -109,7 +109,7 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class FeaturizeSettings:
-    """The inputs that all partitions share: the image folder, the output folder, the network, its fingerprint, and how to decode."""
+    """The inputs that all partitions share: the images, the output, the network, its fingerprint, and how to decode."""
 
     images: Folder
     out: OwnedFolder

@@ -1,7 +1,7 @@
 """The rejects part of a partition, which also carries the partition's account.
 
-The account is JSON in the Parquet metadata: the counts of images, rows and rejects, and the SHA-256 of the part that is
-written after the rejects. With it, a partition that no manifest lists can still be verified.
+The account is JSON in the Parquet metadata: the counts of images, rows and rejects, and the SHA-256 of the rejects and
+of the part that is written after them. With it, a partition that no manifest lists can still be verified.
 """
 
 from __future__ import annotations
@@ -54,13 +54,15 @@ def write_partition(
         partition.index, partition.images, partition.images - len(rejects), dict(sorted(reasons.items()))
     )
     last_checksum = checksum(data)
+    table = rejects_table(rejects, {})
     account = {
         "images": report.images,
         "rows": report.rows,
         "rejects": report.rejects,
+        "rejects_sha256": _checksum(table),
         "sha256": last_checksum.hex(),
     }
-    stored = write_table(rejects_table(rejects, {ACCOUNT: orjson.dumps(account)}))
+    stored = write_table(table.replace_schema_metadata({ACCOUNT: orjson.dumps(account)}))
     written = {out.part("rejects", partition.index, "parquet", partition.owner): stored, **(others or {}), last: data}
     for name, content in written.items():
         out.write(name, content)
@@ -86,10 +88,20 @@ def read_account(partition: Partition, name: str, data: bytes) -> tuple[Partitio
         account = orjson.loads((rejects.schema.metadata or {})[ACCOUNT])
         report = PartitionReport(partition.index, account["images"], account["rows"], account["rejects"])
         last_checksum = bytes.fromhex(account["sha256"])
-        rejected = sum(report.rejects.values())
-        adds_up = rejected == rejects.num_rows and report.rows + rejected == report.images == partition.images
+        intact = _checksum(rejects) == account["rejects_sha256"]
+        adds_up = (
+            report.rejects == Counter(rejects["reason"].to_pylist())
+            and report.rows + rejects.num_rows == report.images == partition.images
+        )
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptPartError(name, f"no readable account of a partition: {error!r}") from error
+    if not intact:
+        raise CorruptPartError(name, "its rejects differ from the SHA-256 in its account")
     if not adds_up:
         raise CorruptPartError(name, f"its account does not add up to {partition.images} images")
     return report, last_checksum
+
+
+def _checksum(rejects: pa.Table) -> str:
+    """Return the SHA-256 of the columns of rejects, as in the account."""
+    return checksum(orjson.dumps(rejects.to_pydict())).hex()

@@ -297,6 +297,25 @@ def test_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     assert (ended.stdout, ended.stderr) == ("0\n", "")
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_command_works_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    command = f"{sys.executable} -m fruits sample {tmp_path}/sample --images 8 --json {closed}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout) if ">&-" not in closed.replace("2>&-", "") else ended.stdout == ""
+    assert len([path for path in (tmp_path / "sample").rglob("*") if path.is_file()]) == 8
+
+
+@pytest.mark.parametrize("options", ["", "--json"])
+def test_stdout_that_cannot_be_written_is_an_error(tmp_path: Path, options: str) -> None:
+    command = f"{sys.executable} -m fruits sample {tmp_path}/sample --images 8 {options} > /dev/full"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "Error: the result cannot be written to stdout: No space left on device. The command itself has finished.\n",
+    )
+
+
 @pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o"), ("zsh", "#compdef fruits"), ("fish", "complete")])
 def test_completion_scripts_are_generated(shell: str, text: str) -> None:
     environ = os.environ | {"_FRUITS_COMPLETE": f"source_{shell}"}

@@ -373,6 +373,31 @@ def test_transparent_colour_without_palette_becomes_white(
     assert (pixels[:, 1] == np.array(solid) >> (bits - 8)).all()
 
 
+def test_bits_of_a_png_are_read_from_its_header_wherever_it_is() -> None:
+    data = png(2, 1, 4, 0, b"\0\x7a", tRNS=struct.pack(">H", 7))
+    before = png_chunk(b"teXt", bytes(8) + b"\x08" + bytes(3))  # an 8 at the place of the bits
+    moved = data[:8] + before + data[8:]
+    assert moved[24] == 8
+    assert decode(moved, 2).tolist() == decode(data, 2).tolist() == [[[255] * 3, [170] * 3]] * 2
+
+
+@pytest.mark.parametrize("transparency", [None, 2])
+@pytest.mark.parametrize("place", [(0, 0), (3, 1)])
+def test_canvas_outside_the_first_frame_of_a_gif_is_white(place: tuple[int, int], transparency: int | None) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250])
+    options = {} if transparency is None else {"transparency": transparency}
+    data = bytearray(encode(image, "GIF", optimize=False, **options))
+    struct.pack_into("<HH", data, 6, 8, 8)  # the canvas
+    frame = data.index(b",", 13 + 3 * (2 << (data[10] & 7)))
+    assert data[frame + 5 : frame + 9] == struct.pack("<HH", 4, 4)
+    struct.pack_into("<HH", data, frame + 1, *place)
+    expected = np.full((8, 8, 3), 255)
+    left, top = place
+    expected[top : top + 4, left : left + 4] = (0, 250, 0)
+    assert np.array_equal(decode(bytes(data), 8), expected)
+
+
 # Wide samples
 
 RAMP = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)

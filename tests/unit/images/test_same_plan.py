@@ -17,7 +17,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
-from fruits.errors import OutputError
+from fruits.errors import DatasetError, OutputError
 from fruits.images.listing import Listing
 from fruits.storage.addresses import absolute
 from fruits.storage.folder import Folder
@@ -73,6 +73,17 @@ def test_listed_images_are_read_without_being_changed(address: str) -> None:
     entries = list(Listing(address))
     contents = list(Folder.at(address).fetch(entries))
     assert contents == [files[entry.path] for entry in entries]
+
+
+def test_folder_that_an_ftp_server_cannot_open_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees.write(tmp_path, {"Apple/1.jpg": trees.PICTURE, f"Pear{NOT_UTF_8}/1.jpg": trees.PICTURE})
+    monkeypatch.setitem(fsspec.config.conf, "ftp", {"username": "robot", "password": "secret"})
+    with servers.ftp(tmp_path, "robot", "secret") as url:  # it replaces the byte in names by a question mark
+        with pytest.raises(
+            DatasetError, match=r"Pear\? cannot be listed: error_perm 550 No such file or directory\. Make it"
+        ):
+            list(Listing(url))
+        assert [entry.path for entry in Listing(f"{url}/Apple")] == ["1.jpg"]
 
 
 def _read(folder: Folder, name: str) -> bytes:
@@ -160,3 +171,16 @@ def test_incomplete_address_or_one_with_a_password_is_refused(address: str, mess
     with pytest.raises(OutputError, match=message) as caught:
         Folder.at(address)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("zip://out::images.zip", "ZIP archives are only read"), ("http://127.0.0.1:9/out", "web servers are only read")],
+)
+def test_store_that_is_only_read_is_refused_as_output(
+    address: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zipfile.ZipFile("images.zip", "w").close()
+    with pytest.raises(OutputError, match=rf"^`out` = .*: {message}\. Give .*\.$"):
+        Folder.at(address).check()

@@ -1,6 +1,8 @@
 import dataclasses
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fruits.errors import SettingsError
@@ -59,11 +61,59 @@ def test_invalid_settings_are_refused_with_the_allowed_values(setting, value, sa
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"seed": 1}, "`seed` = 1: not allowed without `sample`"), ({"sample": 5, "limit": 5}, "`limit` with `sample`")],
+    [
+        ({"seed": 1}, "`seed` = 1: not allowed without `sample`"),
+        ({"sample": 5, "limit": 5}, "`limit` with `sample`"),
+        (
+            {"sample": 5, "seed": 2**63},
+            "`seed` = 9223372036854775808: not allowed. Allowed: -9,223,372,036",
+        ),
+    ],
 )
 def test_seed_needs_a_sample_and_a_sample_excludes_a_limit(settings, says):
     with pytest.raises(SettingsError, match=says):
         Job(images="i", out="o", **settings)
+
+
+def test_path_objects_and_numbers_of_numpy_are_converted():
+    job = Job(
+        images=Path("photos/Training"),
+        out=Path("out"),
+        model=Path("model"),
+        components=np.int64(5),
+        limit=np.int32(12),
+        max_reject_fraction=np.float32(0.5),
+        columns=["path"],
+    )
+    same = Job(
+        images="photos/Training",
+        out="out",
+        model="model",
+        components=5,
+        limit=12,
+        max_reject_fraction=0.5,
+        columns=["path"],
+    )
+    assert job == same
+    assert [type(getattr(job, name)) for name in ("images", "components", "limit")] == [str, int, int]
+    assert type(Job(images="i", out="o", components=np.float64(0.5)).components) is float
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("images", b"photos", "`images` = b'photos': not allowed. Allowed: a local path, or a URL as text."),
+        ("out", None, "`out` = None: not allowed"),
+        ("weights", 3, "`weights` = 3: not allowed"),
+        ("partition_size", 8.0, "`partition_size` = 8.0: not allowed. Allowed: a whole number."),
+        ("limit", True, "`limit` = True: not allowed"),
+        ("overwrite", "no", "`overwrite` = 'no': not allowed. Allowed: True or False."),
+        ("columns", "label", "`columns` = 'label': not allowed. Allowed: names, as ('label',)."),
+    ],
+)
+def test_value_of_another_type_is_refused(setting, value, says):
+    with pytest.raises(SettingsError, match=re.escape(says)):
+        Job(**{"images": "i", "out": "o", setting: value})
 
 
 def test_a_slice_cannot_overwrite():

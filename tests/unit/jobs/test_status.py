@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,16 @@ def test_a_corrupt_job_is_refused(stopped, content):
     with open(f"{stopped}/commits/00000001.json", "wb") as file:
         file.write(content)
     with pytest.raises(OutputError, match=r"is (corrupt|damaged)"):
+        status.status(stopped)
+
+
+@pytest.mark.parametrize("count", [10**9, 2**63 - 1])
+def test_a_commit_with_more_images_than_its_plan_files_is_refused(stopped, count):
+    path = Path(stopped, "commits", "00000001.json")
+    content = json.loads(path.read_bytes())
+    content["job"]["plan"]["images"] = count
+    path.write_text(json.dumps(content))
+    with pytest.raises(OutputError, match=r"is corrupt: the plan in its commit is .*Use `overwrite`"):
         status.status(stopped)
 
 

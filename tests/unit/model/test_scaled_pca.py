@@ -234,3 +234,12 @@ def test_repr_of_a_model_is_one_short_line(model):
     assert repr(model) == (
         f"ScaledPCA(features=12, components=5, rows=200, explained_variance_ratio={share:.4f}, backbone='MobileNetV2')"
     )
+
+
+def test_list_of_rows_and_path_object_are_accepted(model, features, tmp_path):
+    model.save(str(tmp_path))
+    loaded = ScaledPCA.load(tmp_path)
+    scaled, scores = loaded.transform(features[:3].tolist())
+    expected = model.transform(features[:3].astype(np.float64))
+    assert np.array_equal(scaled, expected[0])
+    assert np.array_equal(scores, expected[1])

@@ -1,0 +1,41 @@
+"""Checks and conversions of the parameters of the Python API: paths, numbers of NumPy, and wrong types."""
+
+from __future__ import annotations
+
+import os
+from numbers import Integral
+from typing import Any, NoReturn
+
+from fruits.errors import SettingsError
+from fruits.text import canonical, quoted
+
+__all__ = ["address", "switch", "whole_number"]
+
+
+def address(name: str, value: Any) -> str:
+    """Return an address that was given as text or as a path object.
+
+    Raises
+    ------
+    SettingsError
+        It is neither; also below.
+    """
+    if isinstance(value, os.PathLike):
+        value = canonical(os.fspath(value))
+    return value if isinstance(value, str) else _refuse(name, value, "a local path, or a URL as text")
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return an integer that was given as one of Python or NumPy."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return _refuse(name, value, "a whole number")
+
+
+def switch(name: str, value: Any) -> bool:
+    """Return a truth value; the text ``"no"`` would be true."""
+    return value if isinstance(value, bool) else _refuse(name, value, "True or False")
+
+
+def _refuse(name: str, value: object, allowed: str) -> NoReturn:
+    raise SettingsError(f"`{name}` = {quoted(value)}: not allowed. Allowed: {allowed}.")

@@ -1,0 +1,93 @@
+"""ZIP archives: no entry is lost, whatever its name is, and names are those that the files had."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from fruits.errors import DatasetError
+from fruits.images.listing import Listing
+from fruits.storage.folder import Folder
+
+UNIX, DOS = 3, 0
+
+
+def write(path: Path, files: Mapping[str, bytes], *, names: Mapping[bytes, bytes] = {}, system: int = UNIX) -> str:
+    """Write an archive, replace names by others of the same length, and return its address."""
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # duplicate names
+        for name, data in files.items():
+            entry = zipfile.ZipInfo(name.split("\0")[0])
+            entry.create_system = system
+            archive.writestr(entry, data)
+    data = stream.getvalue()
+    for name, replacement in names.items():
+        assert len(name) == len(replacement)
+        assert name in data
+        data = data.replace(name, replacement)
+    path.write_bytes(data)
+    return f"zip://::{path}"
+
+
+def contents(address: str) -> dict[str, object]:
+    entries = list(Listing(address))
+    return {entry.path: data for entry, data in zip(entries, Folder.at(address).fetch(entries), strict=True)}
+
+
+def test_entry_that_no_file_system_could_contain_is_listed_and_read(tmp_path: Path) -> None:
+    names = ["/Apple/1.jpg", "Apple/1.jpg", "Apple//1.jpg", "./Apple/1.jpg", "../1.jpg", "Pear.jpg", "Pear.jpg/1.jpg"]
+    files = {name: b"content of " + name.encode() for name in names}
+    assert contents(write(tmp_path / "images.zip", files)) == dict(sorted(files.items()))
+
+
+def test_last_of_several_entries_with_one_name_counts(tmp_path: Path) -> None:
+    address = write(tmp_path / "images.zip", {"Apple/1.jpg": b"old", "Pear/1.jpg": b"", "Apple/1.jpg\0": b"new"})
+    assert contents(address) == {"Apple/1.jpg": b"new", "Pear/1.jpg": b""}
+
+
+@pytest.mark.parametrize(
+    ("system", "stored", "name"),
+    [
+        (UNIX, "Äpfel".encode(), "Äpfel"),  # macOS' Finder
+        (UNIX, b"\xc4pfel!", os.fsdecode(b"\xc4pfel!")),  # Latin-1
+        (DOS, b"\x8epfel!", "Äpfel!"),  # Windows, in the United States
+    ],
+)
+def test_name_without_the_flag_for_utf_8(tmp_path: Path, system: int, stored: bytes, name: str) -> None:
+    address = write(tmp_path / "images.zip", {"Apfel!/1.jpg": b"1"}, names={b"Apfel!": stored}, system=system)
+    assert contents(address) == {f"{name}/1.jpg": b"1"}
+    assert [entry.label for entry in Listing(address)] == [name]
+
+
+def test_folder_with_brackets_is_an_address(tmp_path: Path) -> None:
+    address = write(tmp_path / "images.zip", {"Apple[1]/a*.jpg": b"1", "Apple1/b.jpg": b"2"})
+    assert contents(address.replace("zip://", "zip://Apple[1]")) == {"a*.jpg": b"1"}
+
+
+def test_unreadable_entry_is_an_error_of_its_own(tmp_path: Path) -> None:
+    address = write(tmp_path / "images.zip", {"1.jpg": b"first", "2.jpg": b"second"}, names={b"first": b"other"})
+    first, second = contents(address).values()
+    assert isinstance(first, OSError)
+    assert "CRC" in str(first)
+    assert second == b"second"
+
+
+def test_missing_folder_and_file(tmp_path: Path) -> None:
+    address = write(tmp_path / "images.zip", {"Apple/1.jpg": b"1"})
+    with pytest.raises(DatasetError, match="no such folder"):
+        list(Listing(address.replace("zip://", "zip://Pear")))
+    with pytest.raises(DatasetError, match="not a folder"):
+        list(Listing(address.replace("zip://", "zip://Apple/1.jpg")))
+    with pytest.raises(FileNotFoundError):
+        Folder.at(address).read("Apple/2.jpg")
+    assert Folder.at(address).read("Apple/1.jpg", limit=1) == b"1"
+    with pytest.raises(OSError, match="more than 0 bytes"):
+        Folder.at(address).read("Apple/1.jpg", limit=0)
+    assert list(Listing(write(tmp_path / "empty.zip", {}))) == []
