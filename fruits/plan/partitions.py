@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 from fruits.errors import DamageError
-from fruits.plan.pages import ImageList
+from fruits.plan.pages import ImageList, pages_of
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
 __all__ = ["LARGEST", "Partition", "Plan", "Stored", "default_size", "even_partitions"]
@@ -154,13 +155,14 @@ class Plan:
             raise DamageError(f"the stored plan cannot be read: {error!r}. Use `overwrite` to start over.") from error
         if plan._is_contiguous():
             return plan
-        raise DamageError("the partitions of the stored plan contradict each other. Use `overwrite` to start over.")
+        raise DamageError("the partitions of the stored plan contradict its list. Use `overwrite` to start over.")
 
     def _is_contiguous(self) -> bool:
-        starts = np.cumsum([0, *(each.images for each in self.partitions)])
+        starts = [0, *accumulate(each.images for each in self.partitions)]
         return (
             self.partition_size >= 1
-            and int(starts[-1]) == self.images
+            and starts[-1] == self.images
+            and len(self.pages) == len(pages_of(0, self.images))
             and all(each.images >= 0 and each.index >= 0 for each in self.partitions)
             and all(each.start == start for each, start in zip(self.partitions, starts, strict=False))
             and len({each.index for each in self.partitions}) == len(self.partitions)

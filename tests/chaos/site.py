@@ -34,7 +34,7 @@ STAGES = (
     "plan",
     "rejects",
     "features",
-    "moments/level-1",
+    "moments/features-1",
     "model",
     "rows",
 )  # in the order of their first files

@@ -22,6 +22,7 @@ class CornerNetwork:
     package: str = "stand-in-1"
     weights_digest: str = "none"
     features: int = FEATURES
+    digest: str = "corners"
 
     def load(self):
         return lambda pixels: pixels[:, 0, :FEATURES, 0].astype(np.float32)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fruits.jobs.tasks.moments import levels
 from tests.scale import standins
 from tests.scale.__main__ import simulate
 
@@ -21,12 +22,5 @@ def test_engine_takes_a_window_of_items_and_a_resumed_job_completes_the_rest(tmp
     assert "survey" in second["seconds"]
     assert standins.counted("featurize", out) <= partitions + WINDOW
     assert first["featurized"] + second["featurized"] == standins.counted("featurize", out)
-    assert standins.counted("merge", out) == sum(-(-partitions // 8**level) for level in levels_of(partitions))
-
-
-def levels_of(partitions):
-    level = 1
-    while partitions > 8**level:
-        yield level
-        level += 1
-    yield level
+    groups = [len(level) for level in levels([10] * partitions)]
+    assert standins.counted("merge", out) == sum(groups)

@@ -27,7 +27,7 @@ from fruits.errors import (
     TaskError,
     WeightsError,
 )
-from fruits.jobs import output, pipeline
+from fruits.jobs import completion, output, pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.job import Job

@@ -10,11 +10,15 @@ import pytest
 
 from backends.local import LocalExecutor
 from fruits.cli.main import main
-from fruits.errors import OutputError
+from fruits.errors import DamageError, OutputError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect import status
+from fruits.plan.pages import ImageList
+from fruits.plan.partitions import Partition, Plan
+from fruits.storage.checksums import checksum
+from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
-from tests.outputs import stored
+from tests.outputs import owner, stored
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
 
 NOW = 1_700_000_000.0  # long ago
@@ -105,13 +109,18 @@ def test_a_corrupt_job_is_refused(stopped, content):
         status.status(stopped)
 
 
-@pytest.mark.parametrize("count", [10**9, 2**63 - 1])
-def test_a_commit_with_more_images_than_its_plan_files_is_refused(stopped, count):
+@pytest.mark.parametrize("images", [10**9, 2**63 - 1])
+def test_a_plan_with_more_images_than_its_pages_is_refused(stopped, images):
+    owned = OwnedFolder(Folder.at(stopped), owner(stopped), 1)
+    name = owned.name("plan/partitions", "parquet")
+    plan = Plan.decode(owned.folder.read(name))
+    forged = dataclasses.replace(plan, list=ImageList(images, ""), partitions=(Partition(0, 0, images),)).encode()
+    owned.folder.write(name, forged)
     path = Path(stopped, "commits", "00000001.json")
     content = json.loads(path.read_bytes())
-    content["job"]["plan"]["images"] = count
+    content["files"][name] = checksum(forged).hex()
     path.write_text(json.dumps(content))
-    with pytest.raises(OutputError, match=r"is corrupt: the plan in its commit is .*Use `overwrite`"):
+    with pytest.raises(DamageError, match="contradict"):
         status.status(stopped)
 
 

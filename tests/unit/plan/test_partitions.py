@@ -51,7 +51,7 @@ def test_a_plan_is_read_back():
         Partition(1, 3, 2, "", Stored(1, 3, 4, "ba9876543210")),
         Partition(9, 5, 0, "", Stored(2, 7, 1, "ba9876543210")),
     )
-    plan = Plan(ImageList(5, "digest"), 3, partitions, (b"1" * 32, b"2" * 32))
+    plan = Plan(ImageList(5, "digest"), 3, partitions, (b"1" * 32,))
     assert Plan.decode(plan.encode()) == plan
 
 
@@ -67,7 +67,12 @@ def test_a_plan_is_read_back():
 )
 def test_contradicting_partitions_are_damage(partitions):
     with pytest.raises(DamageError, match="contradict"):
-        Plan.decode(Plan(ImageList(5, "digest"), 3, partitions, ()).encode())
+        Plan.decode(Plan(ImageList(5, "digest"), 3, partitions, (b"1" * 32,)).encode())
+
+
+def test_a_plan_with_another_number_of_pages_is_damage():
+    with pytest.raises(DamageError, match="contradict"):
+        Plan.decode(Plan(ImageList(5, "digest"), 5, (Partition(0, 0, 5),), ()).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"{}"])
