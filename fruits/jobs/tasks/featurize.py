@@ -21,6 +21,7 @@ from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
 from fruits.model.fingerprint import numeric_fingerprint
+from fruits.model.moments import representable
 from fruits.model.rows import encode_rows, features_table
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import Featurizer, NeuralNetwork
@@ -62,7 +63,7 @@ FILE_ERRORS = {
     errno.ENODEV,
 }
 _checked: set[tuple[str, str]] = set()  # networks, by digest and fingerprint, that this process has compared
-NON_FINITE = ImageError("non-finite", "its features contain NaN or infinity")
+NON_FINITE = ImageError("non-finite", "its features contain NaN, infinity, or a number of 2^19 or more")
 
 Decoder = Callable[[bytes, int, Decoding], NDArray[np.uint8]]
 
@@ -274,8 +275,9 @@ def _features(
         with timer.step("network"):
             computed = featurizer(pixels[: len(decoded)].reshape(-1, size, size, 3))
             computed = computed.reshape(len(decoded), *features.shape[1:])
-        for index, row in zip(decoded, computed, strict=True):
-            if np.isfinite(row).all():
+        usable = representable(computed.reshape(len(decoded), -1))
+        for index, row, is_usable in zip(decoded, computed, usable, strict=True):
+            if is_usable:
                 features[len(used)] = row
                 used.append(entries[index])
             else:

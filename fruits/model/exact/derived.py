@@ -3,7 +3,7 @@
 With n rows, sums s_i and sums of products S_ij of the integers on the grid, the covariance is N_ij / (n(n - 1)), where
 N_ij = n · S_ij - s_i · s_j is computed in integers: digits in base 2^25, in int64. Only then follow a rounding to
 np.longdouble, of 64 bits on x86-64, and one to float64. So each result is within one unit in the last place.
-Where np.longdouble has 53 bits, the results are within four.
+Where np.longdouble is no wider than float64, as on Windows, it is a few units.
 """
 
 from __future__ import annotations
