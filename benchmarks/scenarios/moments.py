@@ -58,7 +58,7 @@ def run(task: Task) -> Timings:
         if case.backend in NATIVE:
             model = native_solver(executor).fit_native([str(part) for part in parts], rows, case.components)
         else:
-            settings = MergeSettings(Folder(task.data), FEATURES, OwnedFolder(out))
+            settings = MergeSettings(Folder(task.data), FEATURES, OwnedFolder(out), by_label=True)
             inputs: list[Input] = [(f"features/{part.name}", None) for part in parts]
             for level in levels(rows):
                 items = [

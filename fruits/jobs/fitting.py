@@ -20,10 +20,12 @@ from fruits.model.components import check_components
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
-from fruits.plan.partitions import Partition
+from fruits.plan.partitions import Partition, Plan
 from fruits.storage.checksums import read_part
 from fruits.storage.folder import Folder
 from fruits.text import brief
+
+MOST_LABELS = 10_000  # whose moments are kept: 200 MB
 
 
 def fitted_model(job: Job) -> ScaledPCA:
@@ -96,6 +98,8 @@ class Fitting:
         rows = sum(report.rows for report in self.parts.reports.values())
         check_components(self.job.components, rows, self._length())
         stored = self.output.features.moments()
+        if base is not None and self._by_label(base.plan) != self._by_label(self.output.plan):
+            base = None
         if stored is None and base is not None and (before := base.moments()) is not None:
             changed = [partition for partition in partitions if partition.stored is not None]
             stored = before + self._merged("added", changed) - self._merged("removed", changed)
@@ -107,6 +111,10 @@ class Fitting:
                 "Remove that folder, and start the same command again."
             )
         return stored
+
+    def _by_label(self, plan: Plan) -> bool:
+        """Return whether moments are also summed by label, which takes 20 kB a label."""
+        return plan.labels <= MOST_LABELS
 
     def _length(self) -> int:
         return int(self.output.commit.job["features"]["length"])
@@ -120,7 +128,8 @@ class Fitting:
         for level in levels([self._most_rows(kind, partition) for partition in partitions]):
             names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
             unfinished = self.parts.unfinished(names)
-            settings = MergeSettings(self.output.features.owned.folder, self._length(), owned)
+            by_label = self._by_label(self.output.plan)
+            settings = MergeSettings(self.output.features.owned.folder, self._length(), owned, by_label)
             items = [
                 MergeItem(group, name, tuple(inputs[group.start : group.stop]))
                 for group, name in zip(level, names, strict=True)

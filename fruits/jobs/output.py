@@ -164,7 +164,7 @@ def open_output(
             _check_images(request, source.plan.images, "")
             for name, known in source.page_checksums(0, source.plan.images):
                 spool.write(name, read_part(source.owned.folder, name, known))
-            return _claim_or_resume(request, out, current, source.plan.list, spool, ())
+            return _claim_or_resume(request, out, current, source.plan.list, spool, source.plan.labels, ())
         listing = Listing(
             job.images,
             limit=job.limit,
@@ -178,7 +178,7 @@ def open_output(
         _check_images(request, images.images, "".join(f"\n  {line}" for line in listing.describe_skipped()))
         for line in listing.describe_skipped():
             runner.progress.note(f"skipped {line}")
-        output = _claim_or_resume(request, out, current, images, spool, listing)
+        output = _claim_or_resume(request, out, current, images, spool, listing.labels, listing)
         return replace(output, labels=listing.labels, skipped=dict(listing.skipped))
 
 
@@ -223,20 +223,21 @@ def _claim_or_resume(
     current: Commit | None,
     images: ImageList,
     spool: _PageSpool,
+    labels: int,
     listing: Iterable[ImageEntry],
 ) -> Output:
     """Return the output of the requested job, which this command starts or resumes."""
     job, identity = request.job, request.identity(images)
     while True:
         if current is not None and is_same(current.job, identity) and not (job.overwrite and current.complete):
-            return _resume(request, out, current, images, spool)
+            return _resume(request, out, current, images, spool, labels)
         continues = current is not None and (
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
         )
         if current is not None and not job.overwrite and not continues:
             check_same(out, current, identity, listing)
         base = _base(out, current, identity) if current is not None else None
-        plan = _new_plan(request, images, base, spool)
+        plan = replace(_new_plan(request, images, base, spool), labels=labels)
         files = {"plan/partitions-{owner}.parquet": checksum(plan.encode()).hex()}
         claimed = claim(
             out,
@@ -322,7 +323,9 @@ def _start(
     return output
 
 
-def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, spool: _PageSpool) -> Output:
+def _resume(
+    request: _Request, out: Folder, commit: Commit, images: ImageList, spool: _PageSpool, labels: int
+) -> Output:
     """Return the output of a job that an earlier command started; restore corrupt files of its plan."""
     _check_partition_size(request.job, commit.partition_size)
     progress = request.runner.progress
@@ -332,7 +335,7 @@ def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, s
     except DamageError as error:
         progress.event("damage", f"corrupt: {error}; regenerating", parts=[str(error)])
         partitions = even_partitions(images.images, commit.partition_size)
-        plan = Plan(images, commit.partition_size, partitions, spool.checksums)
+        plan = Plan(images, commit.partition_size, partitions, spool.checksums, labels)
         name = owned.name("plan/partitions", "parquet")
         if checksum(plan.encode()).hex() != commit.files.get(name):
             raise

@@ -97,12 +97,15 @@ class Plan:
         In the order of the list.
     pages : tuple of bytes
         The SHA-256 of each page of the list.
+    labels : int
+        The number of labels.
     """
 
     list: ImageList
     partition_size: int
     partitions: tuple[Partition, ...]
     pages: tuple[bytes, ...]
+    labels: int = 0
 
     @property
     def images(self) -> int:
@@ -125,6 +128,7 @@ class Plan:
             "digest": self.list.digest,
             "partition_size": self.partition_size,
             "pages": [page.hex() for page in self.pages],
+            "labels": self.labels,
         }
         return write_table(pa.table(columns, schema=SCHEMA.with_metadata({METADATA: orjson.dumps(metadata)})))
 
@@ -150,6 +154,7 @@ class Plan:
                 int(metadata["partition_size"]),
                 partitions,
                 tuple(map(bytes.fromhex, metadata["pages"])),
+                int(metadata["labels"]),
             )
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamageError(f"the stored plan cannot be read: {error!r}. Use `overwrite` to start over.") from error

@@ -86,17 +86,21 @@ class MergeItem:
 
 @dataclass(frozen=True, slots=True)
 class MergeSettings:
-    """The folder with the features, the length of a feature vector, and the output folder."""
+    """The folder with the features, the length of a feature vector, the output folder, and whether to sum by label."""
 
     features: Folder
     dimension: int
     out: OwnedFolder
+    by_label: bool
 
 
 def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     """Write a node of the merge tree from the features, or the nodes, below it."""
     if item.group.level == 1:
-        moments = Moments.from_blocks(_features(item, settings.features), settings.dimension)
+        blocks = _features(item, settings.features)
+        if not settings.by_label:
+            blocks = ((features, None) for features, _ in blocks)
+        moments = Moments.from_blocks(blocks, settings.dimension)
     else:
         moments = Moments.sum_all(_nodes(item, settings.out.folder))
     data = moments.to_bytes()
@@ -104,7 +108,7 @@ def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     return MergeReport({item.name: checksum(data)})
 
 
-def _features(item: MergeItem, folder: Folder) -> Iterator[tuple[NDArray[np.float32], list[str | None]]]:
+def _features(item: MergeItem, folder: Folder) -> Iterator[tuple[NDArray[np.float32], list[str | None] | None]]:
     for name, expected in item.inputs:
         table = read_table(read_part(folder, name, expected), ["label", "features"])
         yield vectors(table["features"]), table["label"].to_pylist()
