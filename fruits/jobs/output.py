@@ -23,9 +23,10 @@ from fruits.jobs.stored import StoredJob
 from fruits.model.components import check_components
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.changes import Changes, updated_partitions
-from fruits.plan.pages import ImageList, decode_images, write_list
+from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
-from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, Manifest, checksum, read_part
+from fruits.plan.spool import PageSpool
+from fruits.storage.checksums import MANIFEST, Manifest, checksum, read_part
 from fruits.storage.commits import (
     COMMITS,
     OLD_JOB,
@@ -159,7 +160,7 @@ def open_output(
     if job.keep_plan:
         return _resume_kept_plan(request, out, current)
     with tempfile.TemporaryDirectory(prefix="fruits-plan-") as temporary:
-        spool = _PageSpool(Path(temporary))
+        spool = PageSpool(Path(temporary))
         if source is not None:
             _check_images(request, source.plan.images, "")
             for name, known in source.page_checksums(0, source.plan.images):
@@ -222,7 +223,7 @@ def _claim_or_resume(
     out: Folder,
     current: Commit | None,
     images: ImageList,
-    spool: _PageSpool,
+    spool: PageSpool,
     labels: int,
     listing: Iterable[ImageEntry],
 ) -> Output:
@@ -264,7 +265,7 @@ def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJo
     return stored if stored.has_features else None
 
 
-def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: _PageSpool) -> Plan:
+def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
     """Return the plan of a new job; where features are stored already, their partitions stay."""
     job, size = request.job, request.job.partition_size
     if request.source is not None:
@@ -306,7 +307,7 @@ def _describe(changes: Changes, partitions: Sequence[Partition]) -> str:
 
 
 def _start(
-    request: _Request, out: Folder, commit: Commit, plan: Plan, base: StoredJob | None, spool: _PageSpool
+    request: _Request, out: Folder, commit: Commit, plan: Plan, base: StoredJob | None, spool: PageSpool
 ) -> Output:
     """Return the output of a job that has just claimed its folder."""
     owned = OwnedFolder(out, commit.owner, commit.number)
@@ -323,9 +324,7 @@ def _start(
     return output
 
 
-def _resume(
-    request: _Request, out: Folder, commit: Commit, images: ImageList, spool: _PageSpool, labels: int
-) -> Output:
+def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, spool: PageSpool, labels: int) -> Output:
     """Return the output of a job that an earlier command started; restore corrupt files of its plan."""
     _check_partition_size(request.job, commit.partition_size)
     progress = request.runner.progress
@@ -407,51 +406,6 @@ def _check_images(request: _Request, images: int, skipped: str) -> None:
         )
     if request.command != "transform":
         check_components(job.components, images, int(request.features["length"]))
-
-
-class _PageSpool:
-    """The pages of a list on the local disk, until the output is claimed.
-
-    A page has 20 to 30 bytes an image. Nothing is written to the output before its owner, and thus the listing, is
-    known.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._checksums: list[bytes] = []
-
-    @property
-    def checksums(self) -> tuple[bytes, ...]:
-        """The SHA-256 of each page."""
-        return tuple(self._checksums)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Take the next page; see :func:`fruits.plan.pages.write_list`."""
-        self._path(len(self._checksums)).write_bytes(data)
-        self._checksums.append(checksum(data))
-
-    def images(self, images: ImageList) -> Iterator[ImageEntry]:
-        """Yield the images of the pages."""
-        pages = (self._path(number).read_bytes() for number in range(len(self._checksums)))
-        return decode_images(pages, 0, images.images)
-
-    def store(self, owned: OwnedFolder) -> None:
-        """Store all pages in an output."""
-        for number in range(len(self._checksums)):
-            owned.write(owned.part("plan", number, "parquet"), self._path(number).read_bytes())
-
-    def restore(self, owned: OwnedFolder) -> Iterator[CorruptPart]:
-        """Store the pages that are missing or corrupt in an output, and yield them."""
-        for number, known in enumerate(self._checksums):
-            name = owned.part("plan", number, "parquet")
-            try:
-                read_part(owned.folder, name, known)
-            except CorruptPartError as error:
-                yield error.part
-                owned.write(name, self._path(number).read_bytes())
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number}.parquet"
 
 
 def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[ImageEntry]:

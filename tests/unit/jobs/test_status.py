@@ -109,12 +109,12 @@ def test_a_corrupt_job_is_refused(stopped, content):
         status.status(stopped)
 
 
-@pytest.mark.parametrize("images", [10**9, 2**63 - 1])
-def test_a_plan_with_more_images_than_its_pages_is_refused(stopped, images):
+@pytest.mark.parametrize("count", [10**9, 2**63 - 1])
+def test_a_plan_with_more_images_than_its_pages_is_refused(stopped, count):
     owned = OwnedFolder(Folder.at(stopped), owner(stopped), 1)
     name = owned.name("plan/partitions", "parquet")
     plan = Plan.decode(owned.folder.read(name))
-    forged = dataclasses.replace(plan, list=ImageList(images, ""), partitions=(Partition(0, 0, images),)).encode()
+    forged = dataclasses.replace(plan, list=ImageList(count, ""), partitions=(Partition(0, 0, count),)).encode()
     owned.folder.write(name, forged)
     path = Path(stopped, "commits", "00000001.json")
     content = json.loads(path.read_bytes())
