@@ -15,8 +15,8 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.cpus import available_cpus
 from fruits.errors import DatasetError, JobError, SettingsError
+from fruits.machine.cpus import available_cpus
 
 __all__ = ["app", "call"]
 

@@ -16,9 +16,9 @@ from uuid import uuid4
 import cloudpickle
 
 from backends.dask.launch import Connection, LaunchedCluster
-from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.executor import RETRY_DELAY_SECONDS, Executor, Item, Outcome, Result, worker_count
+from fruits.machine.cpus import available_cpus
 
 if TYPE_CHECKING:
     from distributed import Client

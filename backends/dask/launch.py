@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from fruits.errors import FruitsError, JobError, SettingsError
-from fruits.subprocesses import python_environment
+from fruits.machine.subprocesses import python_environment
 
 CLOSE_SECONDS = 30  # before the process is killed; it kills its workers after 10
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from backends.spark.session import active_session, is_lost, start_session, stop_session
 from backends.spark.slices import CONCURRENT, Slices
-from fruits.cpus import available_cpus
 from fruits.errors import FruitsError, JobError, SettingsError
 from fruits.executor import Executor, Item, Outcome, Result, worker_count
+from fruits.machine.cpus import available_cpus
 
 if TYPE_CHECKING:
     from typing import Self

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from backends.spark.gateway import JavaOutput, check_machine, check_master, launch, user_options
 from backends.spark.java import find_java
 from fruits.errors import JobError, SettingsError
-from fruits.subprocesses import import_folders
+from fruits.machine.subprocesses import import_folders
 from fruits.text import without_secrets
 
 LOG_CONFIG = Path(__file__).with_name("log4j2.properties")

@@ -24,8 +24,8 @@ from benchmarks.measure.process_tree import Usage, watch
 from benchmarks.record import Record, append
 from benchmarks.scenarios import load, missing
 from benchmarks.scenarios.task import Task
-from fruits.cpus import available_cpus
 from fruits.errors import JobError, SettingsError
+from fruits.machine.cpus import available_cpus
 from fruits.network.featurizer import compile_network
 
 __all__ = ["Session"]

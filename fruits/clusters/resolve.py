@@ -14,8 +14,8 @@ from fruits.clusters.cluster import Cluster
 from fruits.clusters.cluster_file import FILE_NAME, ClusterEntry, ClusterFile
 from fruits.clusters.load import load
 from fruits.clusters.models import MOST_WORKERS, AddressableCluster, SparkCluster
-from fruits.cpus import available_cpus
 from fruits.errors import SettingsError
+from fruits.machine.cpus import available_cpus
 from fruits.text import brief
 
 THIS_MACHINE = {"dask": "local-dask", "spark": "local-spark", "local": "local"}  # the cluster of a backend alone

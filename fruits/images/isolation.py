@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
-from fruits.subprocesses import python_environment
+from fruits.machine.subprocesses import python_environment
 
 if TYPE_CHECKING:
     from typing import Self

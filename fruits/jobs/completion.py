@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import orjson
@@ -12,11 +12,11 @@ from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report
 from fruits.jobs.stages import StageRunner
-from fruits.jobs.stored import encode_accounts
+from fruits.jobs.stored import StoredJob, encode_accounts
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.commits import COMMITS, complete, remove_earlier
+from fruits.storage.commits import COMMITS, Commit, complete, remove_earlier
 from fruits.storage.folder import encode_json
 
 
@@ -58,13 +58,13 @@ class Completion:
         if self.command != "transform":
             written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
         plan = owned.name("plan/partitions", "parquet")
-        pages, listed = self.parts.final_manifest()
+        pages = self.parts.final_manifest()
         files = {name: checksum(data).hex() for name, data in written.items()}
         files |= {plan: self.output.commit.files[plan], **pages}
-        self._commit(files, listed, {name: data})
+        self._commit(files, {name: data})
         return report
 
-    def _commit(self, files: Mapping[str, str], listed: Iterable[str], report: Mapping[str, bytes]) -> None:
+    def _commit(self, files: Mapping[str, str], report: Mapping[str, bytes]) -> None:
         """Create the commit of the complete output, and remove everything that it does not list."""
         owned, out, commit = self.output.owned, self.output.folder, self.output.commit
         if not (commit.complete and files == commit.files):
@@ -72,14 +72,7 @@ class Completion:
                 owned.check_owner()  # a twin was faster, unless another job claimed the folder
             elif commit.complete:
                 self._repair(report)
-        last = owned.check_owner()
-        for folder in (COMMITS, *self.output.subfolders()):
-            owned.sweep(folder)
-        if last is not None and last.complete and last.files == files:
-            final = {*files, *listed, *self.output.job.page_names()}
-            for folder in self.output.subfolders():
-                owned.remove_unlisted(folder, final)
-            remove_earlier(out, last)
+        tidy(self.output)
 
     def _publish_report(self, data: bytes) -> bytes:
         """Publish the report of a job, unless a twin has; return the content of the published one."""
@@ -113,3 +106,24 @@ class Completion:
             return None
         self.runner.progress.note("the output was complete already; all its parts were verified")
         return report
+
+
+def tidy(output: Output) -> Commit | None:
+    """Remove what is left of writers that were killed, and all files that a complete output does not list.
+
+    Returns
+    -------
+    Commit or None
+        The last commit of the job if the output is complete.
+    """
+    owned = output.owned
+    last = owned.check_owner()
+    for folder in (COMMITS, *output.subfolders()):
+        owned.sweep(folder)
+    if last is None or not last.complete:
+        return None
+    final = StoredJob.load(output.folder, last).final_files()
+    for folder in output.subfolders():
+        owned.remove_unlisted(folder, final)
+    remove_earlier(output.folder, last)
+    return last

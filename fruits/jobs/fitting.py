@@ -70,8 +70,11 @@ def decode_mode(job: Job, model: ScaledPCA | None) -> DecodeMode:
 
 def check_features(job: Job, model: ScaledPCA, features: Mapping[str, Any]) -> None:
     """Raise if a model was fitted on features of another network or decoding."""
-    for name, found in (("backbone", features["network"]["backbone"]), ("decode", features["decode"])):
-        if found != (known := model.network.get(name)):
+    for name, found, default in (
+        ("backbone", features["network"]["backbone"], None),
+        ("decode", features["decode"], "full"),  # earlier versions decoded every image at full size
+    ):
+        if found != (known := model.network.get(name, default)):
             raise ModelError(
                 f"`model` {job.model} was fitted on features of `{name}` {known}, but those of {job.images} are of "
                 f"`{name}` {found}. Give a model of `{name}` {found}."

@@ -238,7 +238,13 @@ def _claim_or_resume(
         if current is not None and not job.overwrite and not continues:
             check_same(out, current, identity, listing)
         base = _base(out, current, identity) if current is not None else None
-        plan = replace(_new_plan(request, images, base, spool), labels=labels)
+        try:
+            plan = _new_plan(request, images, base, spool)
+        except DamageError as error:  # of the base, which another command may just have started or replaced
+            request.runner.progress.event("damage", f"corrupt: {error}; nothing is used again", parts=[str(error)])
+            base = None
+            plan = _new_plan(request, images, None, spool)
+        plan = replace(plan, labels=labels)
         files = {"plan/partitions-{owner}.parquet": checksum(plan.encode()).hex()}
         claimed = claim(
             out,
@@ -386,7 +392,7 @@ def _remove_foreign(output: Output) -> None:
                 kept.add(owned.part("features", each.stored.partition, "parquet", each.stored.owner))
     if base is not None:
         kept |= {base.owned.name("plan/partitions", "parquet"), base.owned.name("plan/accounts", "parquet")}
-        kept |= {base.owned.name("moments/total", "safetensors"), *base.page_names()}
+        kept |= {base.owned.name("moments/total", "safetensors"), *dict(base.page_checksums(0, base.plan.images))}
 
     def keep(name: str) -> bool:
         folder, _, file = name.rpartition("/")

@@ -122,10 +122,10 @@ class OutputParts:
         with self._flushed_manifest():
             self._runner.run(stage, items, self._record)
 
-    def final_manifest(self) -> tuple[dict[str, str], set[str]]:
-        """Write the manifest of the complete job; return the SHA-256 of its pages by name, and the parts it lists."""
+    def final_manifest(self) -> dict[str, str]:
+        """Write the manifest of the complete job, and return the SHA-256 of its pages by name."""
         self._manifest.retain(lambda name: name.startswith(FINAL))
-        return self._manifest.files(), set(self._manifest.names())
+        return self._manifest.files()
 
     def check_rejects(self, max_fraction: float) -> None:
         """Raise a ``RejectsError`` if a larger fraction of the images cannot be used."""

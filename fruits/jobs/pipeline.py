@@ -35,7 +35,7 @@ import orjson
 from fruits.errors import JobError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
-from fruits.jobs.completion import Completion
+from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import Job
@@ -51,7 +51,6 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress, Silent
-from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder, part_name
 from fruits.text import without_secrets
 
@@ -161,8 +160,7 @@ def _run(pipeline: _Pipeline, model: ScaledPCA | None) -> Report | SliceReport:
         return pipeline.execute(model)
     except JobError:
         output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
-        last = last_commit(output.folder)
-        if last is None or not last.complete or output.commit.complete:
+        if output.commit.complete or tidy(output) is None:
             raise
         data = output.folder.read(output.owned.name(REPORT, "json"))
         return Report.of(orjson.loads(data), output.folder.address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.moments import Moments
 from fruits.plan.pages import decode_images, pages_of
 from fruits.plan.partitions import Partition, Plan
-from fruits.storage.checksums import CorruptPartError, Manifest, read_part
+from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, parse_page, read_part
 from fruits.storage.commits import Commit, OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
@@ -87,15 +88,19 @@ class StoredJob:
         numbers = pages_of(start, images)
         return tuple((self.owned.part("plan", number, "parquet"), self.plan.pages[number]) for number in numbers)
 
-    def page_names(self) -> list[str]:
-        """Return the names of the pages of the list."""
-        return [self.owned.part("plan", number, "parquet") for number in range(len(self.plan.pages))]
-
     def images(self) -> Iterator[ImageEntry]:
         """Yield the images of the job, in the order of their paths; one page is in memory at a time."""
         pages = self.page_checksums(0, self.plan.images)
         contents = (read_part(self.owned.folder, name, known) for name, known in pages)
         return decode_images(contents, 0, self.plan.images)
+
+    def final_files(self) -> dict[str, bytes]:
+        """Return the SHA-256 of every file of a complete output, by name; without those on a corrupt page."""
+        files = {name: bytes.fromhex(known) for name, known in self.commit.files.items()}
+        for name in [name for name in files if name.startswith(f"{MANIFEST}/")]:
+            with suppress(CorruptPartError):
+                files |= parse_page(read_part(self.owned.folder, name, files[name]))
+        return files | dict(self.page_checksums(0, self.plan.images))
 
     def accounts(self) -> dict[int, PartitionReport]:
         """Return the reports of the partitions of a complete job, by index.

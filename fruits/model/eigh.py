@@ -33,7 +33,7 @@ def eigh(matrix: Float64) -> tuple[Float64, Float64]:
         The subprocess failed, for example because memory is exhausted.
     """
     from fruits.errors import JobError
-    from fruits.subprocesses import python_environment
+    from fruits.machine.subprocesses import python_environment
 
     size = len(matrix)
     data = np.ascontiguousarray(matrix, np.float64).tobytes()

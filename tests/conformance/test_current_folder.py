@@ -92,7 +92,7 @@ def test_modules_of_the_hostile_folder_record_their_import(hostile, tmp_path):
 
 @pytest.mark.parametrize("started", [["-c", "{}"], ["-m", "program"]], ids=["-c", "-m"])
 def test_current_folder_is_not_passed_on_where_python_itself_added_it(started, tmp_path):
-    program = "from fruits.subprocesses import import_folders; print(*import_folders(), sep=chr(10))"
+    program = "from fruits.machine.subprocesses import import_folders; print(*import_folders(), sep=chr(10))"
     (tmp_path / "program.py").write_text(program)
     arguments = [argument.replace("{}", program) for argument in started]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}

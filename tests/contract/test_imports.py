@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fruits", "backends", "benchmarks")
 COMMAND_LINE = ("fruits.cli", "fruits.__main__", "backends.aws.cli", "benchmarks")
 LAYERS = (  # lowest first
-    ("fruits.text", "fruits.cpus", "fruits.subprocesses"),
+    ("fruits.text", "fruits.machine"),
     ("fruits.errors",),
     ("fruits.parameters",),
     ("fruits.progress",),

@@ -64,7 +64,7 @@ def test_machine_without_control_groups_uses_its_affinity() -> None:
     assert cpus.available_cpus() == 64
 
 
-PROGRAM = "from fruits.cpus import available_cpus; print(available_cpus())"
+PROGRAM = "from fruits.machine.cpus import available_cpus; print(available_cpus())"
 
 
 def test_quota_of_a_real_control_group_is_respected(tmp_path: Path) -> None:

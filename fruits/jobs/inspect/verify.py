@@ -14,7 +14,7 @@ from fruits.jobs.report import finished
 from fruits.jobs.stored import StoredJob
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
-from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, parse_page, read_part
+from fruits.storage.checksums import CorruptPart, CorruptPartError, read_part
 from fruits.storage.commits import COMMITS, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
@@ -72,13 +72,9 @@ def verify(address: str, progress: Progress) -> Verification:
     out = Folder.at(address)
     commit = finished(out)
     corrupt: list[CorruptPart] = []
-    expected = dict(commit.files)
-    for name in commit.files:
-        if name.startswith(f"{MANIFEST}/"):
-            expected |= _listed_parts(out, name, commit.files[name])
+    expected = {name: bytes.fromhex(known) for name, known in commit.files.items()}
     with suppress(DamageError):  # a corrupt plan is reported as a file
-        job = StoredJob.load(out, commit)
-        expected |= {name: known.hex() for name, known in job.page_checksums(0, job.plan.images)}
+        expected = StoredJob.load(out, commit).final_files()
     intact = size = 0
     with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
         for found in pool.map(partial(_check, out), expected.items()):
@@ -95,19 +91,11 @@ def verify(address: str, progress: Progress) -> Verification:
     return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, expected)))
 
 
-def _listed_parts(out: Folder, page: str, known: str) -> dict[str, str]:
-    """Return the SHA-256 of the parts on a page of the manifest; none if the page is corrupt."""
-    try:
-        return {name: value.hex() for name, value in parse_page(read_part(out, page, bytes.fromhex(known))).items()}
-    except CorruptPartError:
-        return {}
-
-
-def _check(out: Folder, file: tuple[str, str]) -> int | CorruptPart:
+def _check(out: Folder, file: tuple[str, bytes]) -> int | CorruptPart:
     """Return the size of an intact file."""
     name, known = file
     try:
-        return len(read_part(out, name, bytes.fromhex(known)))
+        return len(read_part(out, name, known))
     except CorruptPartError as error:
         return error.part
 

@@ -26,8 +26,8 @@ from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import Comparison, Difference
 from fruits.jobs.report import Report, SliceReport
 from fruits.progress.console import SafeConsole
-from fruits.storage.commits import claim
 from fruits.storage.folder import Folder
+from tests.plans import claimed
 
 COMMANDS = ("demo", "sample", "weights", "run", "fit", "transform", "compare")
 
@@ -94,8 +94,7 @@ def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     (folder / "rows").mkdir(parents=True)
     kind = pa.list_(pa.field("item", pa.float32(), nullable=False), 4)
-    commit = claim(Folder(str(folder)), {"command": "run", "format": "parquet"}, {}, 1)
-    assert commit is not None
+    owned = claimed(Folder(str(folder)), {"command": "run", "format": "parquet"}, 8, 4)
     for part, labels in enumerate(([], ["Apple", None, "Two\nlines", "Pear"])):
         vectors = pa.FixedSizeListArray.from_arrays(
             pa.array(np.arange(4 * len(labels), dtype=np.float32) / 4), type=kind
@@ -107,7 +106,7 @@ def out(tmp_path: Path) -> Path:
             "scaled_features": vectors,
             "pca_features": vectors,
         })  # fmt: skip
-        pq.write_table(table, folder / "rows" / f"part-0000{part}-{commit.owner}.parquet")
+        pq.write_table(table, folder / "rows" / f"part-0000{part}-{owned.owner}.parquet")
     return folder
 
 

@@ -7,8 +7,9 @@ from fruits.jobs.job import COLUMNS
 from fruits.model.moments import Moments
 from fruits.model.rows import encode_rows, features_table
 from fruits.model.solver import solve
-from fruits.storage.commits import OwnedFolder, claim, complete
+from fruits.storage.commits import complete, last_commit
 from fruits.storage.folder import Folder
+from tests.plans import claimed
 
 FEATURES = np.random.default_rng(0).uniform(0, 6, (20, 6)).astype(np.float32)
 MODEL = solve(Moments.from_features(FEATURES), 3)
@@ -16,7 +17,8 @@ MODEL = solve(Moments.from_features(FEATURES), 3)
 
 def output(folder, features=FEATURES, *, size=8, format="parquet", columns=COLUMNS, model=MODEL, label="a"):
     """Write a finished output, as a job would."""
-    out = finished_output(folder, "transform" if model is None else "run", model, format)
+    command = "transform" if model is None else "run"
+    out = finished_output(folder, command, model, format, images=len(features), size=size)
     for index, start in enumerate(range(0, len(features), size)):
         part = features[start : start + size]
         table = features_table([f"{label}/{start + i}" for i in range(len(part))], [label] * len(part), part)
@@ -24,14 +26,13 @@ def output(folder, features=FEATURES, *, size=8, format="parquet", columns=COLUM
     return out.folder.address
 
 
-def finished_output(folder, command, model, format="parquet"):
-    """Write the commits of a finished output, and its model, and return the folder."""
-    out = Folder.at(str(folder))
-    commit = claim(out, {"command": command, "format": format}, {}, 1)
-    owned = OwnedFolder(out, commit.owner, commit.number)
-    for name, data in (model.encode(commit.owner) if model is not None else {}).items():
+def finished_output(folder, command, model, format="parquet", images=8, size=8):
+    """Write the commits, the plan and the model of a finished output, and return the folder."""
+    owned = claimed(Folder.at(str(folder)), {"command": command, "format": format}, images, size)
+    for name, data in (model.encode(owned.owner) if model is not None else {}).items():
         owned.write(f"model/{name}", data)
-    assert complete(out, commit, {})
+    commit = last_commit(owned.folder)
+    assert complete(owned.folder, commit, commit.files)
     return owned
 
 

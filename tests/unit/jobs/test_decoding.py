@@ -72,7 +72,7 @@ def test_features_model_and_identity_follow_the_setting(job: Job, images: Path, 
     execute("fit", job, decode=given)
     assert np.array_equal(features(job.out), expected(images, Decoding(used))[:, 0])  # type: ignore[arg-type]
     assert ScaledPCA.load(job.out).network["decode"] == used
-    assert identity(job.out)["decode"] == used
+    assert identity(job.out)["features"]["decode"] == used
 
 
 def test_modes_give_other_features(job: Job, images: Path) -> None:
@@ -88,7 +88,7 @@ def test_transform_decodes_as_the_model_was_fitted(job: Job, tmp_path: Path, dec
         for folder in (Path(job.out, "rows"), tmp_path / "rows" / "rows")
     ]
     assert np.array_equal(*rows)
-    assert identity(str(tmp_path / "rows"))["decode"] == decode
+    assert identity(str(tmp_path / "rows"))["features"]["decode"] == decode
 
 
 def test_a_model_without_the_setting_was_fitted_at_full_size(job: Job, images: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_model_without_the_setting_was_fitted_at_full_size(job: Job, images: P
     network = {key: value for key, value in model.network.items() if key != "decode"}
     dataclasses.replace(model, network=network).save(str(tmp_path / "earlier"))
     execute("transform", job, model=str(tmp_path / "earlier"), out=str(tmp_path / "rows"))
-    assert identity(str(tmp_path / "rows"))["decode"] == "full"
+    assert identity(str(tmp_path / "rows"))["features"]["decode"] == "full"
 
 
 @pytest.mark.parametrize(

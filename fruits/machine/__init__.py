@@ -1,0 +1,1 @@
+"""The machine: its CPUs, and Python processes on it."""
