@@ -65,7 +65,7 @@ def describe(
     features : mapping
         The identity of the features.
     model : ScaledPCA or None
-        The fitted model of a transform.
+        The fitted model of a transform, or the model that an update keeps.
     source : StoredJob, optional
         The job whose stored features are used.
     """
@@ -81,9 +81,9 @@ def describe(
     else:
         identity |= {"source": without_secrets(source.owned.folder.address)}
     identity |= {"list": asdict(images), "features": dict(features)}
-    if model is None:
+    if command != "transform":
         identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
-    else:
+    if model is not None:
         identity |= {"model": model.digest()}
     if command != "fit":
         identity |= {"format": job.format, "columns": list(job.columns)}
@@ -109,7 +109,7 @@ def is_extension(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
 
 def is_update(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
     """Return whether the requested job differs from the stored one in the list of images, and as an extension may."""
-    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))} - {"list"}
+    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))} - {"list", "model"}
     if stored.get("command") == "fit" and requested["command"] == "run":
         changed -= EXTENDED
     return not changed

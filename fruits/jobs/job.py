@@ -88,6 +88,9 @@ class Job:
         Bring a fit or a run in `out` to the current images: only added and changed images are featurized, and the
         result is the same as that of a new job. Images without a version, such as those of most web servers, count as
         changed.
+    keep_model : bool, default False
+        With `update`, for a run: keep the stored model, and write the rows of added and changed images with it. By
+        default, the model is fitted to the current images, and all rows are written again.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
     shards : str, optional
@@ -123,6 +126,7 @@ class Job:
     max_reject_fraction: float = 0.1
     overwrite: bool = False
     update: bool = False
+    keep_model: bool = False
     model: str | None = None
     shards: str | None = None
     keep_plan: bool = False
@@ -196,6 +200,8 @@ class Job:
                 )
         if self.update and (other := [name for name in ("overwrite", "keep_plan", "shards") if getattr(self, name)]):
             raise SettingsError(f"`update` with `{other[0]}`: not allowed. Give one of them.")
+        if self.keep_model and not self.update:
+            raise SettingsError("`keep_model` without `update`: not allowed. Give both.")
         if self.keep_plan and self.overwrite:
             raise SettingsError(
                 "`overwrite` with `keep_plan`: not allowed, because `overwrite` removes the stored plan. Give one."

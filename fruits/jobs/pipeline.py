@@ -36,7 +36,7 @@ from fruits.errors import JobError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion, tidy
-from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model
+from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import Job
 from fruits.jobs.output import Output, open_output
@@ -113,6 +113,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         versions=versions() | {"python": platform.python_version()},
     )
     model = fitted_model(job) if command == "transform" else None
+    kept = kept_model(command, job)
     if command != "transform" and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
@@ -127,7 +128,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
             features = source.commit.job["features"]
         if model is not None:
             check_features(job, model, features)
-        output = open_output(command, job, features, model, source, runner)
+        output = open_output(command, job, features, model or kept, source, runner)
         plan = output.plan
         progress.event(
             "plan",
@@ -138,7 +139,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
             fresh=output.fresh,
             network=features["network"],
         )
-        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), model)
+        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), model or kept)
     progress.event(
         "job_end",
         images=report.images,
@@ -234,7 +235,7 @@ class _Pipeline:
         if self.command != "transform":
             fitting = Fitting(self.job, self.output, self.parts, self.runner)
             moments = fitting.moments()
-            model = fitting.fit(moments)
+            model = model or fitting.fit(moments)
         assert model is not None
         if self.command == "run" or (self.command == "transform" and self.output.has_source):
             self.output.owned.check_owner()
@@ -278,9 +279,8 @@ class _Pipeline:
     def _write_rows(self, model: ScaledPCA) -> None:
         """Write the rows of the partitions from their stored features."""
         settings = self._row_settings(model)
-        owned = self.output.owned
         partitions = self.output.plan.partitions
-        names = {partition: owned.part("rows", partition.index, settings.format) for partition in partitions}
+        names = {partition: self.output.job.rows_name(partition) for partition in partitions}
         unfinished = self.parts.unfinished(list(names.values()))
         items = [
             FeaturizedPartition(partition, *self.parts.feature_parts(partition))
