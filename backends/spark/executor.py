@@ -156,8 +156,9 @@ class SparkExecutor(Executor):
         self.map(_nothing, range(self.parallelism))
 
     def close(self) -> None:
-        """Stop the session that this executor started, and its Java process."""
+        """Stop the session that this executor started, and its Java process; if it is used again, it starts another."""
         self._opened.close()
+        self.__dict__.pop("_session", None)
 
     @contextmanager
     def _lost_session_translated(self) -> Iterator[None]:

@@ -206,6 +206,8 @@ class _Pipeline:
     def execute(self, model: ScaledPCA | None) -> Report | SliceReport:
         """Run the stages that are not finished, and return the report of the job or of the slice."""
         partitions = self.output.plan.partitions()
+        if self.output.fresh:
+            self.runner.note_idle_workers(len(partitions))
         groups = _slice(levels(len(partitions))[0], self.job.shards)
         selected = [partition for group in groups for partition in partitions[group.start : group.stop]]
         if model is not None:
