@@ -166,7 +166,8 @@ class SparkExecutor(Executor):
         try:
             yield
         except Exception as error:
-            if isinstance(error, FruitsError) or not is_lost(self._session):
+            started = self.__dict__.get("_session")  # not started again
+            if isinstance(error, FruitsError) or started is None or not is_lost(started):
                 raise
             raise JobError(
                 "Spark is gone: its Java process was killed or crashed, or its cluster ended the application. "
