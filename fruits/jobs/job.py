@@ -28,8 +28,8 @@ MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("images", "out", "weights", "model"), address),
-    **dict.fromkeys(("partition_size", "limit", "sample", "seed"), whole_number),
-    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "keep_plan"), switch),
+    **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
+    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan"), switch),
 }
 
 
@@ -45,7 +45,7 @@ class Job:
     out : str
         The output folder.
     components : int or float, default 0.95
-        The number of components to keep, at least 1, or the fraction of variance to reach, in (0, 1).
+        The number of components to keep, at least 1, or the fraction of variance to reach, in (0, 1].
     backbone : str, optional
         The Keras application that computes the features. Default: ``MobileNetV2``, or that of the model.
     engine : {"openvino", "tensorflow"}, optional
@@ -148,11 +148,11 @@ class Job:
             raise SettingsError(f"`columns` = {self.columns!r}: not allowed. Allowed: names, as ({self.columns!r},).")
         if isinstance(self.components, bool) or not (
             (isinstance(self.components, int) and self.components >= 1)
-            or (isinstance(self.components, float) and 0 < self.components < 1)
+            or (isinstance(self.components, float) and 0 < self.components <= 1)
         ):
             raise SettingsError(
                 f"`components` = {self.components}: not allowed. "
-                "Allowed: a count of at least 1, or a fraction of variance between 0 and 1, such as 0.95."
+                "Allowed: a count of at least 1, or a fraction of variance above 0 and up to 1, such as 0.95."
             )
         if self.backbone is not None:
             backbone(self.backbone)

@@ -219,6 +219,8 @@ class _Pipeline:
     def execute(self, model: ScaledPCA | None) -> Report | SliceReport:
         """Run the stages that are not finished, and return the report of the job or of the slice."""
         partitions = self.output.plan.partitions
+        if self.output.fresh and self.output.base is None and not self.output.has_source:
+            self.runner.note_idle_workers(len(partitions))
         selected = _slice(partitions, self.job.shards)
         if self.output.has_source:
             self.parts.use_source()

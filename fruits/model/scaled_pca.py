@@ -81,7 +81,7 @@ class ScaledPCA:
         return ratio
 
     def components_reaching(self, fraction: float) -> int:
-        """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1)."""
+        """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1]."""
         return choose_components(self.eigenvalues / self.eigenvalues.sum(), fraction, self.rows)
 
     def transform(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Float64, Float64]:
