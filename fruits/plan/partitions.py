@@ -151,8 +151,8 @@ class Plan:
             metadata = orjson.loads((table.schema.metadata or {})[METADATA])
             columns = (table[name].to_pylist() for name in SCHEMA.names)
             partitions = tuple(
-                Partition(*values, None if stored[3] is None else Stored(*stored))
-                for *values, stored in ((*row[:5], row[5:]) for row in zip(*columns, strict=True))
+                Partition(index, start, images, owner, rows_owner, None if stored[3] is None else Stored(*stored))
+                for index, start, images, owner, rows_owner, *stored in zip(*columns, strict=True)
             )
             plan = cls(
                 ImageList(int(metadata["images"]), str(metadata["digest"])),
