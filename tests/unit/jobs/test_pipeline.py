@@ -144,7 +144,7 @@ class Overflowing(MeanColours):
         return featurize
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**19])
 @pytest.mark.parametrize("command", ["run", "transform"])
 def test_images_with_non_finite_features_are_rejects(command, value, job, images, tmp_path, monkeypatch):
     if command == "transform":
