@@ -48,7 +48,8 @@ BACKENDS = {
 
 CLOUDS = {
     "emr": Cloud("backends.aws.emr.job", "run_job", "boto3", "aws"),
-    "dask-ec2": Cloud("backends.aws.ec2.job", "run_job", "dask_cloudprovider", "aws"),
+    "emr-serverless": Cloud("backends.aws.serverless", "run_job", "boto3", "aws"),
+    "dask-ec2": Cloud("backends.aws.ec2.job", "run_job", "boto3", "aws"),
 }
 
 
