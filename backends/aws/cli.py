@@ -144,6 +144,27 @@ def remove(
 
 
 @app.command()
+def doctor(
+    bucket: Bucket = None,
+    entry: Entry = "emr",
+    region: Region = None,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Check the account, the bucket and the quotas for a cluster; starts nothing. Paste its output into an issue."""
+    from backends.aws.doctor import examine
+
+    settings = cloud_settings(entry, cluster_file)
+    where = bucket_of(settings, bucket)
+    checks = list(examine(Account.for_cluster(settings, where, region), settings, where))
+    failed = sum(check.state == "failed" for check in checks)
+    rows = [(check.state, check.name, check.detail) for check in checks]
+    values = {"checks": [check._asdict() for check in checks], "failed": failed}
+    return CommandResult(values, table(("", "check", "found"), rows), 1 if failed else 0)
+
+
+@app.command()
 def stage(
     bucket: Bucket = None,
     entry: Entry = "emr",

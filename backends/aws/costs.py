@@ -72,7 +72,7 @@ class Cost:
     vcpu_hours: float
     dollars: float
     region: str
-    prices_of: str = PRICES_OF
+    prices_of: str
 
 
 def cost(
@@ -108,6 +108,7 @@ def cost(
         vcpu_hours=round(size.vcpus * minutes / 60, 1),
         dollars=round(size.hourly * minutes / 60, 2),
         region=region,
+        prices_of=size.prices_of,
     )
 
 
@@ -118,6 +119,7 @@ class _Size(NamedTuple):
     workers: str
     vcpus: int
     hourly: float
+    prices_of: str = PRICES_OF
 
 
 def _size(settings: CloudCluster, region: str, *, spot: bool) -> _Size:
@@ -125,7 +127,7 @@ def _size(settings: CloudCluster, region: str, *, spot: bool) -> _Size:
         count = settings.maximum_vcpus // WORKER_VCPUS  # with the driver
         hourly = count * (WORKER_VCPUS * SERVERLESS_VCPU + WORKER_GB * SERVERLESS_GB)
         name = f"{count - 1} workers of {WORKER_VCPUS} vCPUs"
-        return _Size(SERVERLESS_START_MINUTES, name, (count - 1) * WORKER_VCPUS, hourly)
+        return _Size(SERVERLESS_START_MINUTES, name, (count - 1) * WORKER_VCPUS, hourly, "2026, us-east-1")
     if isinstance(settings, EmrCluster):
         leader, worker, share, start = settings.master_type, settings.worker_types[0], EMR_SHARE, EMR_START_MINUTES
         steady, others = settings.core_nodes, settings.task_nodes

@@ -12,7 +12,7 @@ LEFT_OUT = {"test", "idlelib", "tkinter", "turtledemo", "ensurepip", "site-packa
 
 
 def python_archive(folder: Path) -> Path:
-    """Write ``python.tar.gz`` to a folder; it runs where its interpreter was built, as a standalone build runs anywhere."""
+    """Write ``python.tar.gz`` to a folder. It runs where its interpreter was built; a standalone one runs anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
     home, name = Path(sys.base_prefix), f"python{sys.version_info.major}.{sys.version_info.minor}"
     archive = folder / "python.tar.gz"

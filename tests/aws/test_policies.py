@@ -32,6 +32,7 @@ IMAGE = "ami-12c6146b"
 EC2 = f"arn:aws:ec2:{REGION}:{DEFAULT_ACCOUNT_ID}"
 EMR = f"arn:aws:elasticmapreduce:{REGION}:{DEFAULT_ACCOUNT_ID}:cluster/j-THEIRS"
 SERVERLESS = f"arn:aws:emr-serverless:{REGION}:{DEFAULT_ACCOUNT_ID}:/applications/00theirs"
+PASSED = "iam:PassedToService"
 ROLE = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role"
 STAGED = StagedFiles.for_release(BUCKET, release(DEFAULT))
 

@@ -75,7 +75,7 @@ def test_init_shows_the_changes_and_makes_them_once(account: Account) -> None:
 
     made = init("--yes", "--read", "s3://others")
     assert made == {"changes": made["changes"], "made": True}
-    assert [change[2] for change in made["changes"]] == [change[2] for change in dry["changes"]] + []
+    assert [change[2] for change in made["changes"]] == [change[2] for change in dry["changes"]]
     assert f"fruits-node-{REGION}" in names(account)
     assert {role["Path"].split("/")[2] for role in linked(account)} == set(SERVICE_LINKED)
     for subnet in account.client("ec2").describe_subnets()["Subnets"]:

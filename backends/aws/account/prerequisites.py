@@ -9,7 +9,7 @@ from typing import Any
 
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.subnets import Subnets
-from backends.aws.account.tags import MANAGED, SETUP, aws_tags, parse_tags, tags_of
+from backends.aws.account.tags import MANAGED, SETUP, aws_tags, tags_of
 from fruits.errors import SettingsError
 
 __all__ = ["SERVICE_LINKED", "Prerequisite", "prerequisites"]
@@ -41,15 +41,12 @@ def prerequisites(account: Account, subnets: Subnets, key_pair: str | None = Non
     for service in SERVICE_LINKED:
         yield _service_linked(account, service)
     ec2 = account.client("ec2")
-    with translated_errors("look up the subnets"):
-        described = ec2.describe_subnets(SubnetIds=list(subnets.identifiers))["Subnets"]
-    untagged = [subnet["SubnetId"] for subnet in described if MANAGED not in parse_tags(subnet.get("Tags", ())).items()]
 
     def tag() -> None:
         with translated_errors("tag the subnets"):
-            ec2.create_tags(Resources=untagged, Tags=aws_tags(dict([MANAGED])))
+            ec2.create_tags(Resources=list(subnets.untagged), Tags=aws_tags(dict([MANAGED])))
 
-    yield Prerequisite(f"tag {MANAGED[0]} on {', '.join(subnets.identifiers)}", not untagged, tag)
+    yield Prerequisite(f"tag {MANAGED[0]} on {', '.join(subnets.identifiers)}", not subnets.untagged, tag)
     if key_pair is not None:
         yield _key_pair(account, key_pair)
 

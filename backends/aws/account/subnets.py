@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.tags import MANAGED, parse_tags
 from fruits.clusters.clouds import NodesCluster
 from fruits.errors import SettingsError
 
@@ -24,12 +25,15 @@ class Subnets:
         True without a route to an internet gateway.
     cidr : str
         The addresses of the first one.
+    untagged : tuple of str
+        Those without the tag that EMR requires.
     """
 
     vpc: str
     identifiers: tuple[str, ...]
     private: bool
     cidr: str
+    untagged: tuple[str, ...] = ()
 
 
 def find_subnets(account: Account, settings: NodesCluster | None) -> Subnets:
@@ -52,7 +56,10 @@ def find_subnets(account: Account, settings: NodesCluster | None) -> Subnets:
         )
     identifiers = tuple(str(subnet["SubnetId"]) for subnet in subnets)
     vpc = str(subnets[0]["VpcId"])
-    return Subnets(vpc, identifiers, _is_private(ec2, vpc, identifiers[0]), str(subnets[0]["CidrBlock"]))
+    untagged = tuple(
+        str(each["SubnetId"]) for each in subnets if MANAGED not in parse_tags(each.get("Tags", ())).items()
+    )
+    return Subnets(vpc, identifiers, _is_private(ec2, vpc, identifiers[0]), str(subnets[0]["CidrBlock"]), untagged)
 
 
 def _is_private(ec2: Any, vpc: str, subnet: str) -> bool:
