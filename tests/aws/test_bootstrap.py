@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.aws.staging.wheelhouse import PTH
 from tests.aws.python_build import python_archive
 
 SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"
@@ -157,3 +158,22 @@ def test_a_staged_python_is_unpacked_and_verified(wheelhouse: Path, tmp_path: Pa
 def test_the_script_has_nothing_that_bash_4_2_lacks() -> None:
     text = "".join(line for line in SCRIPT.read_text().splitlines(True) if not line.startswith("#"))
     assert not re.search(r"inherit_errexit|\$\{[^}]*@[QEPAa]\}|declare -n|local -n|wait -n|mapfile -d", text)
+
+
+@pytest.mark.parametrize(("livy", "code"), [("3", 0), (None, 1)])
+def test_livy_0_7_can_run_a_statement_on_this_python(tmp_path: Path, livy: str | None, code: int) -> None:
+    """Livy's own call: an ast.Module without type_ignores, which the wheel allows in its sessions alone."""
+    (tmp_path / "fruits_livy.pth").write_text(PTH)
+    program = "\n".join(
+        [
+            f"import site; site.addsitedir({str(tmp_path)!r})",
+            "import ast",
+            "node = ast.parse('a = 1').body[0]",
+            "exec(compile(ast.Module([node]), '<stdin>', 'exec'))",
+        ]
+    )
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(SCRIPT.parents[3])} | (
+        {} if livy is None else {"LIVY_SPARK_MAJOR_VERSION": livy}
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ)
+    assert done.returncode == (code if sys.version_info < (3, 13) else 0), done.stderr
