@@ -209,7 +209,6 @@ def _follow(
     name: str,
     notify: Callable[[str], None],
     log: Callable[[str], None],
-    wait: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
     client = account.client("emr-serverless")
     last, seen = "", 0
@@ -232,4 +231,4 @@ def _follow(
                 f"{name} ended in the state {state.lower()}, without a result: {run.get('stateDetails', '')}. "
                 "Completed parts are kept: run the same command again to resume."
             )
-        wait(POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
