@@ -72,9 +72,6 @@ def init(
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="The IAM user who will run jobs.", show_default=False)
     ] = None,
-    key_pair: Annotated[
-        str | None, typer.Option("--key-pair", metavar="NAME", help="Also create a key pair, and write NAME.pem.")
-    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     cluster_file: options.ClusterFile = None,
@@ -90,7 +87,7 @@ def init(
     account = Account(region or settings.region)
     account.identity()
     subnets = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
-    needed = [each for each in prerequisites(account, subnets, key_pair) if not each.exists]
+    needed = [each for each in prerequisites(account, subnets) if not each.exists]
     readable = [bucket_name(address) for address in read or ()]
     s3 = S3Settings.from_environment()
     proposed = stack.propose(account, bucket_name(bucket), subnets.vpc, also_read=readable, user=user, s3=s3)
@@ -115,10 +112,7 @@ def init(
 
 @app.command()
 def remove(
-    region: DefaultRegion = None,
-    yes: Yes = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    region: DefaultRegion = None, yes: Yes = False, json: options.Json = False, debug: options.Debug = False
 ) -> CommandResult:
     """Delete the stack of init, and report what remains: the bucket with its data."""
     from backends.aws.account import stack
@@ -137,7 +131,7 @@ def remove(
     remains = [
         f"s3://{bucket}, with its objects. To delete it: aws s3 rb --force s3://{bucket}",
         "the key of the volumes, for 7 days, without a charge",
-        "the tag of the subnets, the service-linked roles of AWS, and key pairs: they cost nothing",
+        "the tag of the subnets and the service-linked roles of AWS, which cost nothing",
     ]
     lines = "\n".join(f"  {each}" for each in remains)
     return CommandResult({"removed": True, "remains": remains}, text(f"The stack is deleted. There remain:\n{lines}"))

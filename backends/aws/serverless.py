@@ -14,23 +14,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from backends.aws.account.clients import Account, bucket_of, translated_errors
+from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.stack import Installed, find_installed
 from backends.aws.account.tags import tags_of
 from backends.aws.emr.emr_step import LOG, SUBMITTED
-from backends.aws.emr.job import backbone_of, check_addresses
+from backends.aws.emr.job import prepare
 from backends.aws.emr.releases import release
 from backends.aws.emr.steps import confirm_leaving, job_prefix, new_lines, outcome, read_text
-from backends.aws.job_arguments import command_line
-from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrServerlessCluster
 from fruits.clusters.cluster import Cluster
 from fruits.errors import JobError, SettingsError
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport, report_from_dict
-from fruits.network.packaged import PACKAGED
-from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.s3.settings import S3Settings
 
@@ -126,25 +122,10 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     settings = cluster.cloud
     if not isinstance(settings, EmrServerlessCluster):
         raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR Serverless.")
-    contents = release(settings.release)
-    if contents.brings_python:
+    if release(settings.release).brings_python:
         raise SettingsError(f"release {settings.release}: not available on EMR Serverless here. Allowed: emr-7.*.")
-    arguments = command_line(command, job)
-    bucket = bucket_of(settings, out=job.out)
-    account = Account.for_cluster(settings, bucket)
+    account, bucket, staged, arguments, log = prepare(command, job, settings, SUBMITTED, progress)
     installed = find_installed(account)
-    check_addresses(job)
-    backbone = backbone_of(job)
-    staged = StagedFiles.for_release(bucket, contents)
-    if not is_staged(account, staged, (backbone,), environment=True):
-        stage(account, bucket, contents, backbones=(backbone,), environment=True, notify=progress.note)
-    if job.weights is None and backbone != PACKAGED:
-        arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
-    arguments += ["--cluster", SUBMITTED]
-    log: Callable[[str], None] = progress.note
-    if isinstance(progress, JsonLog):
-        arguments.append("--log-json")
-        log = progress.relay
     application = _application(account, settings, cluster.name)
     client = account.client("emr-serverless")
     run = _running(account, application, job_prefix(arguments))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.aws.staging.wheelhouse import PTH
+from backends.aws.emr.livy import PTH
 from tests.aws.python_build import python_archive
 
 SCRIPT = Path(__file__).parents[2] / "backends" / "aws" / "emr" / "bootstrap_emr.sh"

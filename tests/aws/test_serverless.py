@@ -18,6 +18,7 @@ from backends.aws import serverless
 from backends.aws.account import resources
 from backends.aws.account.clients import Account
 from backends.aws.account.stack import Installed
+from backends.aws.emr import job as emr_job
 from backends.aws.emr.emr_step import SUBMITTED
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.staging.staged_files import StagedFiles
@@ -92,7 +93,7 @@ class Recorder(Silent):
 @pytest.fixture
 def ready(installed: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
     """Return an account after ``init`` and ``stage``, in which the user policy is enforced."""
-    monkeypatch.setattr(serverless, "is_staged", lambda *_, **__: True)  # tests/stage builds the archive
+    monkeypatch.setattr(emr_job, "is_staged", lambda *_, **__: True)  # tests/stage builds the archive
     monkeypatch.setenv("AWS_REGION", REGION)
     installed.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     create = EMRServerlessBackend.create_application
@@ -198,7 +199,7 @@ def test_ctrl_c_without_a_terminal_and_down_cancel_the_job(ready: Account, monke
 
 
 def test_a_missing_python_archive_is_named(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serverless, "is_staged", lambda *_, **__: False)
+    monkeypatch.setattr(emr_job, "is_staged", lambda *_, **__: False)
     with pytest.raises(SettingsError, match=r"stage it once: fruits cluster stage .*--python-archive FILE"):
         run(Recorder())
     assert runs() == []

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import stat
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import botocore.client
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
 from backends.aws import cli
 from backends.aws.account.clients import Account, region_of, translated_errors
-from backends.aws.account.prerequisites import SERVICE_LINKED, Prerequisite, prerequisites
+from backends.aws.account.prerequisites import SERVICE_LINKED
 from backends.aws.account.stack import find_installed, key_arn, template
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED, TAG
@@ -33,13 +29,6 @@ from tests.aws.iam import resources
 EMR = EmrCluster(backend="spark", cloud="emr")
 STAGED = StagedFiles.for_release("my-fruits", release(DEFAULT))
 KEY = "arn:aws:kms:eu-west-3:111122223333:key/0a1b2c3d-0000-0000-0000-000000000000"
-
-
-def raising(error: Exception) -> Callable[..., None]:
-    def call(*given: object, **more: object) -> None:
-        raise error
-
-    return call
 
 
 def init(*arguments: str, bucket: str = "my-fruits") -> dict[str, Any]:
@@ -172,74 +161,6 @@ def test_remove_refuses_while_clusters_run(installed: Account) -> None:
     installed.client("ec2").run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=tags)
     with pytest.raises(SettingsError, match="Still running: a-job"):
         cli.call(["remove", "--region", REGION, "--yes"])
-
-
-def make_key_pair(account: Account) -> Prerequisite:
-    *_, pair = prerequisites(account, find_subnets(account, EMR), "mine")
-    pair.create() if not pair.exists else None
-    return pair
-
-
-def test_only_the_owner_can_read_the_key_of_a_pair(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    make_key_pair(account)
-    key = tmp_path / "mine.pem"
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    assert "PRIVATE KEY" in key.read_text()
-    assert make_key_pair(account).exists
-
-
-def test_a_failed_key_pair_leaves_no_file(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        refused = ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "No."}}, "CreateKeyPair")
-        patch.setattr(account.client("ec2"), "create_key_pair", raising(refused))
-        with pytest.raises(InputError, match="Could not create the key pair mine: CreateKeyPair is not permitted"):
-            make_key_pair(account)
-    assert list(tmp_path.iterdir()) == []
-    make_key_pair(account)
-    assert "PRIVATE KEY" in (tmp_path / "mine.pem").read_text()
-
-
-def test_an_existing_key_file_is_not_overwritten(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.pem").write_text("of somebody")
-    with pytest.raises(SettingsError, match=r"mine\.pem: File exists\. .*Move the existing file"):
-        make_key_pair(account)
-    assert (tmp_path / "mine.pem").read_text() == "of somebody"
-    assert account.client("ec2").describe_key_pairs()["KeyPairs"] == []
-
-
-def test_a_key_pair_is_deleted_if_its_key_cannot_be_written(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", raising(OSError(errno.ENOSPC, "No space left on device")))
-        with pytest.raises(SettingsError, match=r"mine\.pem: No space left on device\. .*the pair was deleted\."):
-            make_key_pair(account)
-        assert list(tmp_path.iterdir()) == []
-        assert account.client("ec2").describe_key_pairs()["KeyPairs"] == []
-        # If the pair cannot be deleted either, the error names it.
-        patch.setattr(account.client("ec2"), "delete_key_pair", raising(EndpointConnectionError(endpoint_url="there")))
-        with pytest.raises(
-            JobError, match="Could not delete the key pair mine, whose key could not be written to mine"
-        ):
-            make_key_pair(account)
-
-
-def test_a_key_pair_without_a_local_key_is_described_so(
-    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert make_key_pair(account).description == "key pair mine, its key in mine.pem"
-    (tmp_path / "mine.pem").unlink()
-    last = make_key_pair(account)
-    assert (last.description, last.exists) == ("key pair mine, whose key is not in this folder as mine.pem", True)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
 
+from backends.aws.emr.livy import PTH
 from backends.aws.emr.releases import Release
 from fruits.errors import SettingsError
 
@@ -26,8 +27,6 @@ PIP_SECONDS = 1800
 # The oldest glibc of a manylinux tag is 2.5: https://peps.python.org/pep-0600/
 OLDEST_GLIBC = 5
 LEGACY = ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64")
-# A line of a .pth file runs at the start of each Python: https://docs.python.org/3/library/site.html
-PTH = 'import os; "LIVY_SPARK_MAJOR_VERSION" in os.environ and __import__("backends.aws.emr.livy")\n'
 WHEEL = "Wheel-Version: 1.0\nGenerator: fruits\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in a wheel, so that its hash depends on the content alone
 
