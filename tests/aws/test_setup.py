@@ -156,6 +156,29 @@ def test_remove_deletes_the_stack_and_reports_the_bucket(installed: Account) -> 
     assert again.values == {"removed": False}
 
 
+def test_the_doctor_names_what_is_missing_and_its_remedy(account: Account, quotas: dict[str, float]) -> None:
+    def examined() -> dict[str, tuple[str, str]]:
+        answer: Any = cli.call(["doctor", "--bucket", "s3://my-fruits", "--region", REGION])
+        assert answer.exit_code == (1 if answer.values["failed"] else 0)
+        return {check["name"]: (check["state"], check["detail"]) for check in answer.values["checks"]}
+
+    empty = examined()
+    assert {name for name, (state, _) in empty.items() if state == "failed"} == {
+        "stack",
+        "bucket",
+        "subnets",
+        "staged files",
+    }
+    assert "fruits cluster init" in empty["stack"][1]
+    assert "fruits cluster init" in empty["subnets"][1]
+    init("--yes")
+    quotas |= dict.fromkeys(quotas, 5.0)
+    found = examined()
+    assert {name for name, (state, _) in found.items() if state == "failed"} == {"quotas"}
+    assert "core_nodes: 0" in found["quotas"][1]
+    assert account.identity() not in str(found)
+
+
 def test_remove_refuses_while_clusters_run(installed: Account) -> None:
     tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG, "Value": "a-job"}]}]
     installed.client("ec2").run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=tags)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from botocore.exceptions import ClientError
-
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.instance_types import vcpus
 from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
@@ -47,11 +45,12 @@ def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify
     """
     needed = request_of(settings)
     allowed: dict[str, float] = {}
+    client = account.client("service-quotas")
     for name, code in QUOTAS.items():
         with translated_errors("look up the quotas"):
             try:
-                quota = account.client("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
-            except ClientError as error:
+                quota = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+            except client.exceptions.ClientError as error:
                 if error.response["Error"]["Code"] not in FORBIDDEN | {"NoSuchResourceException"}:
                     raise
                 notify(f"the quota of {name} vCPUs ({code}) could not be read; it is not checked")
@@ -59,7 +58,7 @@ def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify
         allowed[name] = float(quota["Value"])
     short = [name for name, most in allowed.items() if needed[name] > most]
     if short:
-        region = account.client("service-quotas").meta.region_name
+        region = client.meta.region_name
         lines = [f"{needed[name]} {name} vCPUs, but the quota {QUOTAS[name]} is {allowed[name]:g}" for name in short]
         raise SettingsError(
             f"The cluster needs {', and '.join(lines)}. Request more: aws service-quotas request-service-quota-increase"

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from botocore.exceptions import ClientError, WaiterError
-
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.tags import SETUP, aws_tags, tags_of
 from fruits.errors import JobError, SettingsError
@@ -93,7 +91,7 @@ def find_installed(account: Account) -> Installed:
     with translated_errors(f"look up the stack {STACK}"):
         try:
             resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
-        except ClientError as error:
+        except cloudformation.exceptions.ClientError as error:
             if not _is_missing(error):
                 raise
             resources = []
@@ -139,6 +137,8 @@ def propose(
         "User": user or before.get("User", ""),
     }
     cloudformation = account.client("cloudformation")
+    from botocore.exceptions import WaiterError  # not at the start of the module, for commands that need no boto3
+
     with translated_errors(f"propose the stack {STACK}"):
         identifier = cloudformation.create_change_set(
             StackName=STACK,
@@ -229,25 +229,27 @@ def key_arn(s3: S3Settings) -> str | None:
 
 
 def _stack(account: Account) -> dict[str, Any] | None:
+    cloudformation = account.client("cloudformation")
     with translated_errors(f"look up the stack {STACK}"):
         try:
-            stack: dict[str, Any] = account.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
-        except ClientError as error:
+            stack: dict[str, Any] = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+        except cloudformation.exceptions.ClientError as error:
             if not _is_missing(error):
                 raise
             return None
     return stack
 
 
-def _is_missing(error: ClientError) -> bool:
+def _is_missing(error: Any) -> bool:
     return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)
 
 
 def _bucket_exists(account: Account, bucket: str) -> bool:
+    s3 = account.client("s3")
     with translated_errors(f"look up the bucket {bucket}"):
         try:
-            account.client("s3").head_bucket(Bucket=bucket)
-        except ClientError as error:
+            s3.head_bucket(Bucket=bucket)
+        except s3.exceptions.ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
                 return False
             raise
@@ -255,6 +257,8 @@ def _bucket_exists(account: Account, bucket: str) -> bool:
 
 
 def _wait(cloudformation: Any, condition: str, stack: str = STACK) -> None:
+    from botocore.exceptions import WaiterError
+
     try:
         cloudformation.get_waiter(condition).wait(StackName=stack, WaiterConfig=WAIT)
     except WaiterError as error:
