@@ -7,14 +7,14 @@ from typing import Any
 
 import botocore.client
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
 
 from backends.aws import cli
 from backends.aws.account.clients import Account, region_of, translated_errors
 from backends.aws.account.prerequisites import SERVICE_LINKED
-from backends.aws.account.stack import find_installed, key_arn, template
+from backends.aws.account.stack import apply, find_installed, key_arn, propose, template
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED, TAG
 from backends.aws.emr.releases import DEFAULT, release
@@ -74,6 +74,48 @@ def test_init_shows_the_changes_and_makes_them_once(account: Account) -> None:
     assert [each["Resource"] for each in others["Statement"]] == [["arn:aws:s3:::others"], ["arn:aws:s3:::others/*"]]
     (bucket,) = account.client("s3").list_buckets()["Buckets"]
     assert bucket["Name"] == "my-fruits"
+
+
+def test_a_second_init_keeps_what_is_not_given(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    init("--yes", "--read", "s3://others")
+    sent: list[dict[str, Any]] = []
+    make = botocore.client.BaseClient._make_api_call
+
+    def recorded(self: Any, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "CreateChangeSet":
+            sent.append(given)
+        return make(self, operation, given)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recorded)
+    propose(account, "my-fruits", "vpc-1", user="ada", s3=S3Settings())
+    (request,) = sent
+    assert request["ChangeSetType"] == "UPDATE"
+    assert {each["ParameterKey"]: each.get("ParameterValue") for each in request["Parameters"]} == {
+        "Bucket": "my-fruits",
+        "CreateBucket": "true",
+        "Vpc": "vpc-1",
+        "ReadBuckets": None,
+        "ReadObjects": None,
+        "BucketKey": None,
+        "User": "ada",
+    }
+    assert all(each.get("UsePreviousValue") for each in request["Parameters"] if "ParameterValue" not in each)
+
+
+def test_a_failed_stack_is_reported_with_its_reasons(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"LogicalResourceId": "NodeRole", "ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "No."}
+    cloudformation = account.client("cloudformation")
+
+    class Failing:
+        def wait(self, **given: object) -> None:
+            raise WaiterError("stack_create_complete", "rolled back", {})
+
+    proposed = propose(account, "my-fruits", "vpc-1", user=None, s3=S3Settings())
+    monkeypatch.setattr(cloudformation, "execute_change_set", lambda **given: None)
+    monkeypatch.setattr(cloudformation, "get_waiter", lambda name: Failing())
+    monkeypatch.setattr(cloudformation, "describe_stack_events", lambda **given: {"StackEvents": [failed]})
+    with pytest.raises(JobError, match=r"The stack fruits failed: NodeRole: No\."):
+        apply(account, proposed)
 
 
 def test_an_existing_bucket_is_not_a_resource_of_the_stack(account: Account) -> None:

@@ -62,13 +62,15 @@ class ChangeSet:
 
     Attributes
     ----------
-    identifier : str
+    identifier, stack : str
+        The ARNs of the change set, and of its stack, by which its events are found also after its deletion.
     kind : {"CREATE", "UPDATE"}
     changes : list of (str, str, str)
         The action, the type and the name of each resource.
     """
 
     identifier: str
+    stack: str
     kind: str
     changes: list[tuple[str, str, str]]
 
@@ -127,41 +129,49 @@ def propose(
     kind = "CREATE" if stack is None or stack["StackStatus"] == NEVER_DEPLOYED else "UPDATE"
     before = {} if stack is None else {each["ParameterKey"]: each["ParameterValue"] for each in stack["Parameters"]}
     owned = before.get("Bucket") == bucket and before.get("CreateBucket") == "true" and kind == "UPDATE"
-    values = {
+    given = {
         "Bucket": bucket,
         "CreateBucket": "true" if owned or not _bucket_exists(account, bucket) else "false",
         "Vpc": vpc,
         "ReadBuckets": ",".join(f"arn:aws:s3:::{name}" for name in also_read),
         "ReadObjects": ",".join(f"arn:aws:s3:::{name}/*" for name in also_read),
         "BucketKey": key_arn(s3) or "",
-        "User": user or before.get("User", ""),
+        "User": user or "",
     }
+    # What is not given keeps its value; a failed creation leaves nothing, and can be repeated.
+    kept: dict[str, Any] = {"UsePreviousValue": True}
+    values = [
+        {"ParameterKey": key, **({"ParameterValue": value} if value or kind == "CREATE" else kept)}
+        for key, value in given.items()
+    ]
+    more = {"OnStackFailure": "DELETE"} if kind == "CREATE" else {}
     cloudformation = account.client("cloudformation")
     from botocore.exceptions import WaiterError  # not at the start of the module, for commands that need no boto3
 
     with translated_errors(f"propose the stack {STACK}"):
-        identifier = cloudformation.create_change_set(
+        created = cloudformation.create_change_set(
             StackName=STACK,
             ChangeSetName=f"init-{time.time_ns()}",
             ChangeSetType=kind,
             TemplateBody=template(),
             Capabilities=["CAPABILITY_NAMED_IAM"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+            Parameters=values,
             Tags=aws_tags(tags_of(SETUP)),
-        )["Id"]
+            **more,
+        )
+        identifier = created["Id"]
         try:
             cloudformation.get_waiter("change_set_create_complete").wait(ChangeSetName=identifier, WaiterConfig=WAIT)
         except WaiterError as error:
             reason = str(getattr(error, "last_response", {}).get("StatusReason", error))
             cloudformation.delete_change_set(ChangeSetName=identifier)
             if "didn't contain changes" in reason or "No updates" in reason:
-                return ChangeSet("", kind, [])
+                return ChangeSet("", created["StackId"], kind, [])
             raise JobError(f"CloudFormation rejected the stack {STACK}: {reason}") from error
         listed = cloudformation.get_paginator("describe_change_set").paginate(ChangeSetName=identifier)
         changes = [change["ResourceChange"] for page in listed for change in page["Changes"]]
-    return ChangeSet(
-        identifier, kind, [(each["Action"], each["ResourceType"], each["LogicalResourceId"]) for each in changes]
-    )
+    rows = [(each["Action"], each["ResourceType"], each["LogicalResourceId"]) for each in changes]
+    return ChangeSet(identifier, created["StackId"], kind, rows)
 
 
 def discard(account: Account, proposed: ChangeSet) -> None:
@@ -185,7 +195,7 @@ def apply(account: Account, proposed: ChangeSet) -> None:
     cloudformation = account.client("cloudformation")
     with translated_errors(f"deploy the stack {STACK}"):
         cloudformation.execute_change_set(ChangeSetName=proposed.identifier)
-        _wait(cloudformation, f"stack_{proposed.kind.lower()}_complete")
+        _wait(cloudformation, f"stack_{proposed.kind.lower()}_complete", proposed.stack)
 
 
 def remove(account: Account) -> str | None:
@@ -256,7 +266,7 @@ def _bucket_exists(account: Account, bucket: str) -> bool:
     return True
 
 
-def _wait(cloudformation: Any, condition: str, stack: str = STACK) -> None:
+def _wait(cloudformation: Any, condition: str, stack: str) -> None:
     from botocore.exceptions import WaiterError
 
     try:

@@ -67,7 +67,7 @@ def build_environment(archive: Path, wheelhouse: Path, release: Release, target:
     """
     unpacked = target.parent / "environment"
     with tarfile.open(archive) as packed:
-        packed.extractall(unpacked, filter="tar")
+        packed.extractall(unpacked, filter="data")
     home = unpacked / "python"
     if not (home / "bin" / f"python{release.python}").exists():
         raise SettingsError(f"{archive}: has no python/bin/python{release.python}. Give a standalone build of it.")
