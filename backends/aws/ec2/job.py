@@ -135,7 +135,7 @@ def open_client(
         try:
             check_versions(Folder(staged.wheelhouse).read("requirements.txt").decode())
         except FileNotFoundError as error:
-            raise SettingsError(f"Nothing is staged at {staged.root}. Run: fruits cluster stage.") from error
+            raise SettingsError(f"Nothing is staged at {staged.root}. Run the same command again.") from error
         stack.callback(end_resources_of, account, name)
         stack.callback(Folder(folder).remove, file)
         secrets.write(Folder(folder), file)
