@@ -127,7 +127,8 @@ def propose(
     """
     stack = _stack(account)
     kind = "CREATE" if stack is None or stack["StackStatus"] == NEVER_DEPLOYED else "UPDATE"
-    before = {} if stack is None else {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", ())}
+    parameters = [] if stack is None else stack.get("Parameters", [])
+    before = {each["ParameterKey"]: each["ParameterValue"] for each in parameters}
     owned = before.get("Bucket") == bucket and before.get("CreateBucket") == "true" and kind == "UPDATE"
     given = {
         "Bucket": bucket,
