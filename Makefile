@@ -79,7 +79,15 @@ scale: $(VENV)/.everything  ## a simulated job of 100,000 partitions on Dask and
 
 .PHONY: test-stage
 test-stage: $(VENV)/.everything  ## the wheels of a node of EMR, fetched, installed with no index, and a job run on them (230 MB)
-	$(BIN)/python -m pytest tests/stage
+	$(BIN)/python -m pytest tests/stage/test_stage.py
+
+.PHONY: test-emr-seed
+SEED = .venv-emr-seed
+test-emr-seed: $(VENV)/.everything  ## the environment of emr-6.9.0 from its lock, and jobs in it on Spark 3.3.0 against S3 (Python 3.11; 600 MB)
+	$(BIN)/uv venv --quiet --clear --python 3.11 $(SEED)
+	$(BIN)/uv pip install --quiet --python $(SEED)/bin/python --require-hashes --build-constraints requirements/tools.txt \
+	    -r requirements/spark-3.3.txt
+	FRUITS_SPARK_3_3=$(abspath $(SEED))/lib/python3.11/site-packages $(BIN)/python -m pytest -s tests/stage/test_emr_seed.py
 
 lint: $(VENV)/.everything  ## style, types, and what is known to be unsafe
 	$(BIN)/ruff check
@@ -91,7 +99,8 @@ lint: $(VENV)/.everything  ## style, types, and what is known to be unsafe
 VULNERABLE = pillow==8.0.0
 AUDIT = $(BIN)/pip-audit --strict --disable-pip --progress-spinner off $(OPTIONS)
 # The lanes of the Spark matrix are old on purpose, and install nothing outside of it.
-AUDITED = requirements/light.txt requirements/tools.txt requirements/test.txt backends/aws/staging/requirements.txt
+AUDITED = requirements/light.txt requirements/tools.txt requirements/test.txt backends/aws/staging/requirements.txt \
+    backends/aws/staging/requirements-glibc-2.17.txt
 
 .PHONY: audit
 audit: $(VENV)/.everything  ## known vulnerabilities of what is pinned, where their database can be reached
@@ -125,6 +134,9 @@ lock: $(VENV)/.tools  ## pin all requirements of pyproject.toml by version and h
 	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
 	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/staging/requirements.txt
+	$(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux2014 --python-version 3.11 --only-binary :all: \
+	    --generate-hashes --no-header $(OPTIONS) --extra dask --extra s3 pyproject.toml requirements/node-glibc-2.17.in \
+	    --output-file backends/aws/staging/requirements-glibc-2.17.txt
 	for lane in $(SPARKS); do \
 	    $(BIN)/uv pip compile --quiet --universal --python-version $${lane#*:} --generate-hashes --no-header $(OPTIONS) \
 	        requirements/spark-$${lane%:*}.in --output-file requirements/spark-$${lane%:*}.txt || exit 1; \
@@ -148,7 +160,7 @@ test-fast: $(VENV)/.everything
 	$(BIN)/python -m pytest -m "not slow" tests/unit tests/contract
 
 clean:         ## remove generated files and the environments
-	rm -rf .venv .venv-3.* .venv-spark-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-3.* .venv-spark-* .venv-emr-seed build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.tools: requirements/tools.txt

@@ -37,7 +37,8 @@ BACKENDS = {
 
 CLOUDS = {
     "emr": Entry("backends.aws.emr.job", "run_job", "boto3", "aws"),
-    "dask-ec2": Entry("backends.aws.ec2.job", "run_job", "dask_cloudprovider", "aws"),
+    "emr-serverless": Entry("backends.aws.serverless", "run_job", "boto3", "aws"),
+    "dask-ec2": Entry("backends.aws.ec2.job", "run_job", "boto3", "aws"),
 }
 
 

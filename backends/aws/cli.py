@@ -27,9 +27,10 @@ from backends.aws.cli_options import (
     cloud_settings,
     emr_settings,
 )
-from backends.aws.cli_output import confirm, table, text
+from backends.aws.cli_output import confirm, show, table, text
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
+from fruits.clusters.clouds import DaskEc2Cluster, EmrServerlessCluster, NodesCluster
 from fruits.errors import FruitsError, SettingsError
 from fruits.progress.select import to_stderr
 from fruits.storage.s3.settings import S3Settings
@@ -68,8 +69,8 @@ def init(
     read: Annotated[
         list[str] | None, typer.Option("--read", metavar="ADDRESS", help="Another bucket that the nodes may read.")
     ] = None,
-    key_pair: Annotated[
-        str | None, typer.Option("--key-pair", metavar="NAME", help="Also create a key pair, and write NAME.pem.")
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="The IAM user who will run jobs.", show_default=False)
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
@@ -77,25 +78,84 @@ def init(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Set up the account once: a bucket, roles, security groups. Asks before it creates each one."""
-    from backends.aws.account.setup import prerequisites
+    """Set up the account once, as a CloudFormation stack; shows the changes, and asks before it makes them."""
+    from backends.aws.account import stack
+    from backends.aws.account.prerequisites import prerequisites
+    from backends.aws.account.subnets import find_subnets
 
     settings = cloud_settings(entry, cluster_file)
     account = Account(region or settings.region)
-    name = bucket_name(bucket)
+    account.identity()
+    subnets = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
+    needed = [each for each in prerequisites(account, subnets) if not each.exists]
     readable = [bucket_name(address) for address in read or ()]
-    things = []
     s3 = S3Settings.from_environment()
-    for needed in prerequisites(account, settings, name, also_read=readable, key_pair=key_pair, s3=s3):
-        create = not dry_run and (needed.exists or yes or confirm(f"Create {needed.description}?"))
-        if create:
-            needed.create()
-        state = "there" if needed.exists else "made" if create else "missing"
-        things.append({"what": needed.description, "state": state})
-    shown = {"there": "exists", "made": "created", "missing": "missing"}
-    return CommandResult(
-        {"things": things}, table(("state", "resource"), [(shown[thing["state"]], thing["what"]) for thing in things])
-    )
+    proposed = stack.propose(account, bucket_name(bucket), subnets.vpc, also_read=readable, user=user, s3=s3)
+    rows = [*proposed.changes, *(("Create", "", each.description) for each in needed)]
+    grid = table(("change", "type", "resource"), rows) if rows else text("Everything exists; nothing changes.")
+    wanted = bool(rows) and not dry_run
+    try:
+        if wanted and not yes:
+            show(grid)
+            wanted = confirm(f"Make these {len(rows)} changes in {account.client('ec2').meta.region_name}?")
+    finally:
+        if not wanted:
+            stack.discard(account, proposed)
+    if wanted:
+        for each in needed:
+            each.create()
+        if proposed.changes:
+            stack.apply(account, proposed)
+    values = {"changes": [list(row) for row in rows], "made": wanted}
+    return CommandResult(values, grid if dry_run or yes or not rows else text("done" if wanted else "nothing changed"))
+
+
+@app.command()
+def remove(
+    region: DefaultRegion = None, yes: Yes = False, json: options.Json = False, debug: options.Debug = False
+) -> CommandResult:
+    """Delete the stack of init, and report what remains: the bucket with its data."""
+    from backends.aws.account import stack
+    from backends.aws.account.resources import find_resources
+
+    account = Account(region)
+    if found := find_resources(account):
+        names = ", ".join(sorted({each.name for each in found}))
+        raise SettingsError(f"Still running: {names}. End them first with: fruits cluster down --all.")
+    where = account.client("ec2").meta.region_name
+    if not (yes or confirm(f"Delete the stack {stack.STACK} in {where}: roles, policies, groups, keys and logs?")):
+        return CommandResult({"removed": False}, text("nothing changed"))
+    bucket = stack.remove(account)
+    if bucket is None:
+        return CommandResult({"removed": False}, text(f"There is no stack {stack.STACK} in {where}."))
+    remains = [
+        f"s3://{bucket}, with its objects. To delete it: aws s3 rb --force s3://{bucket}",
+        "the key of the volumes, for 7 days, without a charge",
+        "the tag of the subnets and the service-linked roles of AWS, which cost nothing",
+    ]
+    lines = "\n".join(f"  {each}" for each in remains)
+    return CommandResult({"removed": True, "remains": remains}, text(f"The stack is deleted. There remain:\n{lines}"))
+
+
+@app.command()
+def doctor(
+    bucket: Bucket = None,
+    entry: Entry = "emr",
+    region: Region = None,
+    cluster_file: options.ClusterFile = None,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Check the account, the bucket and the quotas for a cluster; starts nothing. Paste its output into an issue."""
+    from backends.aws.doctor import examine
+
+    settings = cloud_settings(entry, cluster_file)
+    where = bucket_of(settings, bucket)
+    checks = list(examine(Account.for_cluster(settings, where, region), settings, where))
+    failed = sum(check.state == "failed" for check in checks)
+    rows = [(check.state, check.name, check.detail) for check in checks]
+    values = {"checks": [check._asdict() for check in checks], "failed": failed}
+    return CommandResult(values, table(("", "check", "found"), rows), 1 if failed else 0)
 
 
 @app.command()
@@ -107,6 +167,11 @@ def stage(
         list[str] | None,
         typer.Option("--backbone", metavar="NAME", help="Also upload the weights of a network other than MobileNetV2."),
     ] = None,
+    python_archive: Annotated[
+        str | None,
+        typer.Option("--python-archive", metavar="FILE", help="A standalone build of Python 3.11, a .tar.gz."),
+    ] = None,
+    sha256: Annotated[str | None, typer.Option("--sha256", metavar="DIGEST", help="The digest of that file.")] = None,
     quiet: options.Quiet = False,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
@@ -114,14 +179,26 @@ def stage(
 ) -> CommandResult:
     """Upload the files of a node: the wheel of Fruits, hash-pinned wheels for its Python, scripts, weights."""
     from backends.aws.emr.releases import release
-    from backends.aws.staging.wheelhouse import stage as stage_files
+    from backends.aws.staging.stage import PythonArchive
+    from backends.aws.staging.stage import stage as stage_files
 
-    settings = emr_settings(entry, cluster_file)
+    settings = cloud_settings(entry, cluster_file)
+    if isinstance(settings, DaskEc2Cluster):
+        raise SettingsError(f"{entry}: its files are staged by each job. Give a cluster of EMR or EMR Serverless.")
+    if (python_archive is None) != (sha256 is None):
+        raise SettingsError("--python-archive and --sha256: give both, the digest from the publisher of the file.")
+    python = PythonArchive(Path(python_archive), sha256) if python_archive and sha256 else None
     where = bucket_of(settings, bucket)
-    contents = release(settings.release, for_job=True)
     account = Account.for_cluster(settings, where, region)
-    notify = to_stderr(quiet=quiet).note
-    staged = stage_files(account, where, contents, backbones=backbone or (), notify=notify)
+    staged = stage_files(
+        account,
+        where,
+        release(settings.release),
+        backbones=backbone or (),
+        python=python,
+        environment=isinstance(settings, EmrServerlessCluster),
+        notify=to_stderr(quiet=quiet).note,
+    )
     return CommandResult({"staged": staged.root}, text(f"staged: {staged.root}"))
 
 
@@ -131,13 +208,13 @@ def render(
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="A local folder for the files.")],
     bucket: Bucket = None,
     account_number: Annotated[
-        str, typer.Option("--account", metavar="NUMBER", help="The account number in the policies.")
+        str, typer.Option("--account", metavar="NUMBER", help="The account number in the requests.")
     ] = "111122223333",
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Write the requests, the bootstrap script and the policies to files, to read or to use by hand."""
+    """Write the requests, the bootstrap script and the template of the account to files, to read or to use by hand."""
     from backends.aws.render import rendered
 
     settings = emr_settings(entry, cluster_file)
@@ -197,35 +274,37 @@ def up(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Start a long-lived cluster. It shuts down after `idle_minutes` without work."""
-    from backends.aws.account.vpc import find_vpc
+    """Start a long-lived cluster. It shuts down after `idle_minutes` without work, and after `max_hours`."""
+    from backends.aws.account.stack import find_installed
+    from backends.aws.account.subnets import find_subnets
     from backends.aws.emr.clusters import list_clusters, start_cluster
     from backends.aws.emr.job import ensure_staged
     from backends.aws.emr.releases import release
     from backends.aws.emr.request import job_flow
+    from backends.aws.staging.stage import offer_notebook
     from backends.aws.staging.staged_files import StagedFiles
-    from backends.aws.staging.wheelhouse import offer_notebook
 
     settings = emr_settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
-    python = str(release(settings.release, for_job=True).python)
     account = Account.for_cluster(settings, where, region)
+    notify = to_stderr(quiet=quiet).note
     if dry_run:
-        staged = StagedFiles.for_python(where, python)
-        vpc = find_vpc(account, settings)
-        request = job_flow(settings, name=entry, bucket=where, staged=staged, vpc=vpc)
+        staged = StagedFiles.for_release(where, release(settings.release))
+        installed, subnets = find_installed(account), find_subnets(account, settings)
+        request = job_flow(settings, name=entry, bucket=where, staged=staged, installed=installed, subnets=subnets)
         return CommandResult(request, text(json_.dumps(request, indent=2)))
     for running in list_clusters(account, entry):
         raise SettingsError(
             f"{entry} exists already: {running['Id']}, {running['Status']['State']}. "
             f"Use it, or end it with: fruits cluster down {entry}."
         )
-    staged = ensure_staged(account, settings, where, notify=to_stderr(quiet=quiet).note)
+    staged = ensure_staged(account, settings, where, notify=notify)
     notebook = offer_notebook(account, where) if settings.notebook else None
-    identifier = start_cluster(account, settings, name=entry, bucket=where, staged=staged)
+    identifier = start_cluster(account, settings, name=entry, bucket=where, staged=staged, notify=notify)
     lines = [
         f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry}",
-        f"It shuts down after {settings.idle_minutes} idle minutes, or with: fruits cluster down {entry}",
+        f"It shuts down after {settings.idle_minutes} idle minutes, after {settings.max_hours} hours, or with: "
+        f"fruits cluster down {entry}",
     ]
     if notebook is not None:
         lines += [
@@ -326,9 +405,9 @@ def down(
     state = dict.fromkeys(ended, "ended") | dict.fromkeys(left, "running") | dict.fromkeys(failed, "failed")
     rows = [(state[each.identifier], each.name, each.identifier) for each in found]
 
-    def show(console: Console) -> None:
+    def report(console: Console) -> None:
         (table(("", "name", "identifier"), rows) if rows else text(NOTHING_RUNNING))(console)
         for message in failed.values():
             text(message)(console)
 
-    return CommandResult({"ended": ended, "left": left, "failed": failed}, show, 1 if failed else 0)
+    return CommandResult({"ended": ended, "left": left, "failed": failed}, report, 1 if failed else 0)

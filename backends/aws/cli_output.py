@@ -13,7 +13,7 @@ from fruits.errors import SettingsError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["confirm", "table", "text"]
+__all__ = ["confirm", "show", "table", "text"]
 
 
 def confirm(question: str) -> bool:
@@ -32,6 +32,13 @@ def confirm(question: str) -> bool:
         return typer.confirm(question, err=True)
     except typer.Abort:  # typer's exception for Ctrl-C
         raise KeyboardInterrupt from None
+
+
+def show(output: Callable[[Console], None]) -> None:
+    """Print to stderr before a question; stdout is for the result."""
+    from fruits.progress.console import SafeConsole
+
+    output(SafeConsole(stderr=True))
 
 
 def text(content: str) -> Callable[[Console], None]:

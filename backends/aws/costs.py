@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fruits.clusters.clouds import CloudCluster, EmrCluster
+from backends.aws.instance_types import vcpus
+from fruits.clusters.clouds import CloudCluster, EmrCluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
 __all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
@@ -20,7 +21,7 @@ IMAGES_PER_SECOND = 111.5
 THREADS_PER_CORE = 2  # a vCPU of the c and m families is one of two threads of a core
 # From the request to the first task: instances, bootstrap, engine. Building the environment takes 0.5 minutes of it (on
 # EC2 twice, as the scheduler starts first); the rest is from AWS documentation and user reports, not measured.
-EMR_START_MINUTES, EC2_START_MINUTES = 8.0, 4.0
+EMR_START_MINUTES, EC2_START_MINUTES, SERVERLESS_START_MINUTES = 8.0, 4.0, 2.0
 # EMR's fee: a share of the on-demand price, up to a maximum in dollars per hour (aws.amazon.com/emr/pricing)
 EMR_SHARE, EMR_MOST = 0.25, 0.27
 
@@ -38,7 +39,10 @@ PRICES = {
     ("eu-west-2", "c7i"): (0.8484 / 16, 0.3212 / 16),
     ("eu-west-3", "c7i"): (0.8484 / 16, 0.3016 / 16),
 }
-VCPUS = {"large": 2, "xlarge": 4}  # and 4 times N for Nxlarge
+# Dollars per vCPU-hour and GB-hour of EMR Serverless on x86, in us-east-1 (aws.amazon.com/emr/pricing, as public cost
+# calculators quote it in 2026). Other regions were not looked up; their prices for EC2 differ by up to 20 %.
+SERVERLESS_VCPU, SERVERLESS_GB = 0.052624, 0.0057785
+WORKER_VCPUS, WORKER_GB = 4, 8  # of a worker of EMR Serverless, one of which is the driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Cost:
     vcpu_hours: float
     dollars: float
     region: str
-    prices_of: str = PRICES_OF
+    prices_of: str
 
 
 def cost(
@@ -78,7 +82,7 @@ def cost(
 
     Parameters
     ----------
-    settings : EmrCluster or DaskEc2Cluster
+    settings : EmrCluster, EmrServerlessCluster or DaskEc2Cluster
     images : int
     region : str
     images_per_second : float, default :data:`IMAGES_PER_SECOND`
@@ -95,74 +99,53 @@ def cost(
         raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1.")
     if images_per_second <= 0:
         raise SettingsError(f"--images-per-second {images_per_second:g}: not allowed. Allowed: a speed above 0.")
-    nodes = _nodes(settings)
-    each, count = vcpus(nodes.worker), nodes.on_demand + nodes.others
-    minutes = nodes.start_minutes + images / (images_per_second / THREADS_PER_CORE * each * count) / 60
-    on_demand, spot_price = (price * each for price in _price(nodes.worker, region))
-    fee = min(on_demand * nodes.share, EMR_MOST)
-    other = spot_price if nodes.spot and spot else on_demand
-    # The price of the leader's own family is not in the table, and is close to that of the worker's.
-    leading = _price(nodes.worker, region)[0] * vcpus(nodes.leader)
-    hourly = nodes.on_demand * on_demand + nodes.others * other + count * fee + leading * (1 + nodes.share)
+    size = _size(settings, region, spot=spot)
+    minutes = size.start_minutes + images / (images_per_second / THREADS_PER_CORE * size.vcpus) / 60
     return Cost(
-        workers=f"{nodes.on_demand} + {nodes.others} {nodes.worker}" if nodes.on_demand else f"{count} {nodes.worker}",
-        vcpus=each * count,
+        workers=size.workers,
+        vcpus=size.vcpus,
         minutes=round(minutes, 1),
-        vcpu_hours=round(each * count * minutes / 60, 1),
-        dollars=round(hourly * minutes / 60, 2),
+        vcpu_hours=round(size.vcpus * minutes / 60, 1),
+        dollars=round(size.hourly * minutes / 60, 2),
         region=region,
+        prices_of=size.prices_of,
     )
 
 
-class _Nodes(NamedTuple):
-    """The nodes of a cluster, and EMR's fee as a share of their price."""
+class _Size(NamedTuple):
+    """A cluster: its workers, and the dollars per hour of all of it."""
 
     start_minutes: float
-    leader: str
-    worker: str
-    on_demand: int
-    others: int
-    spot: bool  # whether the others are Spot
-    share: float
+    workers: str
+    vcpus: int
+    hourly: float
+    prices_of: str = PRICES_OF
 
 
-def _nodes(settings: CloudCluster) -> _Nodes:
+def _size(settings: CloudCluster, region: str, *, spot: bool) -> _Size:
+    if isinstance(settings, EmrServerlessCluster):
+        count = settings.maximum_vcpus // WORKER_VCPUS  # with the driver
+        hourly = count * (WORKER_VCPUS * SERVERLESS_VCPU + WORKER_GB * SERVERLESS_GB)
+        name = f"{count - 1} workers of {WORKER_VCPUS} vCPUs"
+        return _Size(SERVERLESS_START_MINUTES, name, (count - 1) * WORKER_VCPUS, hourly, "2026, us-east-1")
     if isinstance(settings, EmrCluster):
-        return _Nodes(
-            start_minutes=EMR_START_MINUTES,
-            leader=settings.master_type,
-            worker=settings.worker_types[0],
-            on_demand=settings.core_nodes,
-            others=settings.task_nodes,
-            spot=settings.spot,
-            share=EMR_SHARE,
-        )
-    return _Nodes(
-        start_minutes=EC2_START_MINUTES,
-        leader=settings.scheduler_type,
-        worker=settings.worker_type,
-        on_demand=0,
-        others=settings.maximum,
-        spot=settings.spot,
-        share=0.0,
-    )
-
-
-def vcpus(instance_type: str) -> int:
-    """Return the number of vCPUs of an instance type, by its size.
-
-    Raises
-    ------
-    SettingsError
-        The size is not one of ``large``, ``xlarge``, ``2xlarge``, …
-    """
-    size = instance_type.partition(".")[2]
-    if size in VCPUS:
-        return VCPUS[size]
-    number = size.removesuffix("xlarge")
-    if not (size.endswith("xlarge") and number.isdecimal()):
-        raise SettingsError(f"{instance_type}: unknown size. Allowed: large, xlarge, 2xlarge, ….")
-    return 4 * int(number)
+        leader, worker, share, start = settings.master_type, settings.worker_types[0], EMR_SHARE, EMR_START_MINUTES
+        steady, others = settings.core_nodes, settings.task_nodes
+        if not steady:  # the master node does the work
+            worker, steady = leader, 1
+    else:
+        leader, worker, share, start = settings.scheduler_type, settings.worker_type, 0.0, EC2_START_MINUTES
+        steady, others = 0, settings.worker_nodes
+    each, count = vcpus(worker), steady + others
+    on_demand, spot_price = (price * each for price in _price(worker, region))
+    # The price of the leader's own family is not in the table, and is close to that of the worker's.
+    leading = _price(worker, region)[0] * vcpus(leader) * (1 + share)
+    if isinstance(settings, EmrCluster) and not settings.core_nodes:
+        leading = 0.0
+    other = spot_price if settings.spot and spot else on_demand
+    fee = min(on_demand * share, EMR_MOST)
+    name = f"{steady} + {others} {worker}" if steady and others else f"{count} {worker}"
+    return _Size(start, name, each * count, steady * on_demand + others * other + count * fee + leading)
 
 
 def _price(instance_type: str, region: str) -> tuple[float, float]:

@@ -7,14 +7,18 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
-from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
+from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, EmrServerlessCluster
 from fruits.clusters.models import ClusterSettings, DaskCluster, LocalCluster, SparkCluster, StrictModel
 
 FILE_NAME = "cluster.yaml"
 
 # The model of an entry: by its `cloud`, or else by its `backend`.
 BACKENDS: dict[str, type[ClusterSettings]] = {"dask": DaskCluster, "spark": SparkCluster, "local": LocalCluster}
-CLOUDS: dict[str, type[AwsCluster]] = {"emr": EmrCluster, "dask-ec2": DaskEc2Cluster}
+CLOUDS: dict[str, type[AwsCluster]] = {
+    "emr": EmrCluster,
+    "emr-serverless": EmrServerlessCluster,
+    "dask-ec2": DaskEc2Cluster,
+}
 
 
 def _model_name(entry: object) -> str | None:
@@ -29,6 +33,7 @@ ClusterEntry = Annotated[
     | Annotated[DaskCluster, Tag("dask")]
     | Annotated[SparkCluster, Tag("spark")]
     | Annotated[EmrCluster, Tag("emr")]
+    | Annotated[EmrServerlessCluster, Tag("emr-serverless")]
     | Annotated[DaskEc2Cluster, Tag("dask-ec2")],
     Discriminator(_model_name),
 ]
@@ -60,6 +65,19 @@ BUILT_IN = ClusterFile(
         "spark-yarn": SparkCluster(backend="spark", address="yarn"),
         "emr": EmrCluster(backend="spark", cloud="emr"),
         "emr-notebook": EmrCluster(backend="spark", cloud="emr", notebook=True, idle_minutes=60),
+        # The cluster of the original processing chain, with a staged Python.
+        "emr-seed": EmrCluster(
+            backend="spark",
+            cloud="emr",
+            release="emr-6.9.0",
+            master_type="m5.xlarge",
+            worker_types=["m5.xlarge"],
+            core_nodes=1,
+            task_nodes=0,
+            notebook=True,
+            idle_minutes=60,
+        ),
+        "emr-serverless": EmrServerlessCluster(backend="spark", cloud="emr-serverless"),
         "dask-ec2": DaskEc2Cluster(backend="dask", cloud="dask-ec2"),
     },
 )

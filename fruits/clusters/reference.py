@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster
+from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, EmrServerlessCluster, NodesCluster
 from fruits.clusters.models import AddressableCluster, ClusterSettings, LocalCluster, SparkCluster, StrictModel
 
 WIDTH, INDENT = 120, 26
@@ -19,8 +19,10 @@ SECTIONS: tuple[tuple[str, type[StrictModel], type[StrictModel] | None], ...] = 
     ("Keys with backend: dask or spark, and no cloud", AddressableCluster, ClusterSettings),
     ("More keys with backend: spark, and no cloud", SparkCluster, AddressableCluster),
     ("Keys of a cluster that is created in a cloud for a job (docs/aws.md)", AwsCluster, ClusterSettings),
-    ("More keys with cloud: emr", EmrCluster, AwsCluster),
-    ("More keys with cloud: dask-ec2", DaskEc2Cluster, AwsCluster),
+    ("More keys with cloud: emr or dask-ec2", NodesCluster, AwsCluster),
+    ("More keys with cloud: emr", EmrCluster, NodesCluster),
+    ("More keys with cloud: emr-serverless", EmrServerlessCluster, AwsCluster),
+    ("More keys with cloud: dask-ec2", DaskEc2Cluster, NodesCluster),
 )
 
 

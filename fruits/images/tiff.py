@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from io import BytesIO
 from typing import NamedTuple, cast
 
+import PIL
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COLORMAP,
@@ -35,6 +36,7 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
+PILLOW = int(PIL.__version__.partition(".")[0])
 MAX_TAGS = 100_000
 MAX_VALUES = 1_000_000  # of a tag: one strip per row of the tallest image that is allowed
 MAX_METADATA = 200_000_000  # bytes of other tags, which libtiff copies
@@ -211,6 +213,8 @@ def _check(tags: Tags) -> None:
         tags[EXTRASAMPLES] = (UNASSOCIATED_ALPHA,)  # as in libvips
     if photometric == PALETTE:
         _check_palette(tags, next(iter(bits)))
+    if photometric == YCBCR and PILLOW < 13:
+        raise UnsupportedError("TIFF of YCbCr, which Pillow before 13 decodes to other pixels")
     if photometric == YCBCR and not compressed:
         # Pillow ignores both tags unless libtiff decodes.
         if tags.get(YCBCRSUBSAMPLING, (2, 2)) != (1, 1) or REFERENCEBLACKWHITE in tags:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,20 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.iam.models import AWSManagedPolicy, iam_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
+from moto.servicequotas.exceptions import NoSuchResource
+from moto.servicequotas.models import ServiceQuotasBackend
 
+from backends.aws.account import stack
 from backends.aws.account.clients import Account
-from backends.aws.account.policies import SERVICE_POLICY
+from backends.aws.account.preflight import QUOTAS
+from backends.aws.account.tags import MANAGED
 from backends.aws.emr.releases import Release
+from backends.aws.staging import stage as staging
 from backends.aws.staging import wheelhouse
+from fruits.storage.s3.settings import S3Settings
 
 REGION = "eu-west-3"
+SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
 SECRET = "hush-hush-never-shown"
 
 
@@ -30,6 +38,14 @@ def _service_models_are_read_once() -> Iterator[None]:
     shared = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda search_path=None: shared)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _moto_lacks_bucket_policies() -> Iterator[None]:
+    """Ignore its warning about the one resource of the stack that it does not create."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Tried to parse AWS::S3::BucketPolicy", UserWarning)
         yield
 
 
@@ -62,6 +78,36 @@ def account(server: str, monkeypatch: pytest.MonkeyPatch) -> Account:
 
 
 @pytest.fixture
+def quotas(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return the EC2 quotas of the account, by code, which moto does not have; those of a small project."""
+    values = dict.fromkeys(QUOTAS.values(), 64.0)
+
+    def get(self: object, service_code: str, quota_code: str) -> dict[str, Any]:
+        if quota_code not in values:
+            raise NoSuchResource
+        return {"ServiceCode": service_code, "QuotaCode": quota_code, "Value": values[quota_code]}
+
+    monkeypatch.setattr(ServiceQuotasBackend, "get_service_quota", get)
+    return values
+
+
+@pytest.fixture
+def installed(account: Account, quotas: dict[str, float]) -> Account:
+    """Return the account after ``init``."""
+    ec2 = account.client("ec2")
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.create_tags(Resources=[subnet["SubnetId"]], Tags=[{"Key": MANAGED[0], "Value": MANAGED[1]}])
+    install(account)
+    return account
+
+
+def install(account: Account, bucket: str = "my-fruits", **more: Any) -> None:
+    """Create the stack."""
+    vpc = account.client("ec2").describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    stack.apply(account, stack.propose(account, bucket, vpc, **{"user": None, "s3": S3Settings(), **more}))
+
+
+@pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
     """Return the (service, operation) of every request of this process during the test."""
     seen: set[tuple[str, str]] = set()
@@ -90,5 +136,5 @@ def small_wheelhouse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         Found.path.write_bytes(b"weights")
         return Found
 
-    monkeypatch.setattr(wheelhouse, "gather", gather)
-    monkeypatch.setattr(wheelhouse, "find_weights", weights)
+    monkeypatch.setattr(staging, "gather", gather)
+    monkeypatch.setattr(staging, "find_weights", weights)

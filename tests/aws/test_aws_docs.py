@@ -13,9 +13,11 @@ import typer
 
 from backends.aws import cli as clusters_cli
 from backends.aws.account.clients import Account, split_address
+from backends.aws.account.resources import end_resource, find_resources
 from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import RELEASES
 from backends.aws.emr.steps import SubmittedStep
+from backends.aws.staging.wheelhouse import digest_of
 from backends.local import LocalExecutor
 from fruits.cli.main import app
 from fruits.errors import SettingsError
@@ -23,13 +25,24 @@ from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report
+from tests.aws.python_build import python_archive
 
 PAGE = (Path(__file__).parents[2] / "docs" / "aws.md").read_text("utf-8")
+PROSE = " ".join(PAGE.split())
 
 
 def test_every_command_parses() -> None:
-    commands = [shlex.split(line)[1:] for line in re.findall(r"(?m)^\$ (fruits .*)$", PAGE)]
-    assert {words[1] for words in commands if words[0] == "cluster"} >= {"init", "cost", "up", "ssh", "down"}
+    commands = [shlex.split(line)[1:] for line in re.findall(r"(?m)^ *\$ (fruits .*)$", PAGE)]
+    assert {words[1] for words in commands if words[0] == "cluster"} >= {
+        "init",
+        "doctor",
+        "cost",
+        "stage",
+        "up",
+        "ssh",
+        "down",
+        "remove",
+    }
     front: Any = typer.main.get_command(app)
     clusters: Any = typer.main.get_command(clusters_cli.app)
     for name, *arguments in commands:
@@ -39,42 +52,70 @@ def test_every_command_parses() -> None:
 
 
 def test_the_commands_run_in_their_order(
-    account: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    account: Account,
+    quotas: dict[str, float],
+    small_wheelhouse: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In an empty account, with a stand-in for the job on EMR."""
+    """In an empty account, with a stand-in for the job on EMR. What the page prints is what they print."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(clusters_cli, "confirm", lambda question: True)
     submitted: list[str] = []
 
     def follow(account: Account, job: SubmittedStep, **more: object) -> dict[str, Any]:
         submitted.append(job.name)
+        for cluster in find_resources(account):
+            end_resource(account, cluster)
         return asdict(Report("transform", "s3://my-fruits/rows", 8, 8, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {}))
 
     monkeypatch.setattr(emr_job, "follow_step", follow)
+    archive = python_archive(tmp_path / "python")
     for name in ("Training", "Test"):
         generate(f"data/fruits360/{name}", images=8)
     with LocalExecutor() as executor:  # the model of the fit that the stand-in skips
         pipeline.fit(Job(images="data/fruits360/Test", out="fitted", components=2), executor)
-    answers = []
-    for line in re.findall(r"(?m)^\$ ((?:fruits|aws s3 sync) .*)$", PAGE):
-        if line.startswith("aws s3 sync "):
-            synced = sync(account, *line.split()[3:])
-            continue
-        if "transform" in line:
-            assert sync(account, "fitted", "s3://my-fruits/model") > 0
-        if " ssh " in line:  # moto starts no nodes
-            with pytest.raises(SettingsError, match="master node of emr-notebook has not started"):
-                main(line.removeprefix("fruits "))
-            continue
-        answers.append(main(line.removeprefix("fruits ")))
-    dry, made, cost, _, rows, ended, up = answers
-    assert {thing["state"] for thing in dry["things"]} == {"missing"}
-    assert {thing["state"] for thing in made["things"]} == {"made"}
-    assert synced == 16
-    assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
-    assert (rows["rows"], [name.split("-")[1] for name in submitted]) == (8, ["fit", "transform"])
-    assert ended["left"] == []
-    assert up["name"] == "emr-notebook"
+    answers: dict[str, list[Any]] = {}
+    for line in re.findall(r"(?m)^ *\$ ((?:fruits|aws) .*)$", PAGE):
+        line = line.replace("cpython.tar.gz --sha256 0123…", f"{archive} --sha256 {digest_of(archive)}")
+        words = line.split()
+        if line.startswith("aws iam create-user"):
+            account.client("iam").create_user(UserName=words[-1])
+        elif line.startswith("aws s3 sync "):
+            assert sync(account, *words[3:]) == 16
+        elif words[0] == "fruits":
+            if words[1] == "transform":
+                assert sync(account, "fitted", "s3://my-fruits/model") > 0
+            if words[1:3] == ["cluster", "ssh"]:  # moto starts no nodes
+                with pytest.raises(SettingsError, match="master node of emr-notebook has not started"):
+                    main(line.removeprefix("fruits "))
+                continue
+            if words[1:3] == ["cluster", "stage"] and "emr-serverless" in words:
+                continue  # needs the wheels: tests/stage covers it
+            if words[1:3] == ["cluster", "remove"]:
+                continue  # last, as the page continues with other clusters of this account
+            answers.setdefault(" ".join(words[1:3]), []).append(main(line.removeprefix("fruits ")))
+    for each in find_resources(Account("eu-west-3")):
+        end_resource(Account("eu-west-3"), each)
+    removed = main("cluster remove --region eu-west-3")
+    assert [each["made"] for each in answers["cluster init"]] == [False, True]
+    (doctor,) = answers["cluster doctor"]
+    assert [check["name"] for check in doctor["checks"]] == re.findall(r"(?m)^   ok +([a-z ]+?)  ", PAGE)
+    assert doctor["failed"] == 0
+    for cost in answers["cluster cost"]:
+        assert f"${cost['dollars']:.2f} (${cost['dollars_without_spot']:.2f} without Spot)" in PAGE
+        assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
+    assert [name.split("-")[1] for name in submitted] == ["fit", "transform", "transform"]
+    assert all(f"     {line}" in PAGE for line in removed["remains"])
+
+
+def test_the_costs_of_the_page_are_those_of_the_command() -> None:
+    dask = main("cluster cost --cluster dask-ec2 --images 1000000 --region eu-west-3")
+    assert f"{dask['minutes']:.0f} minutes, and {dask['dollars']} or {dask['dollars_without_spot']} dollars" in PROSE
+    serverless = main("cluster cost --cluster emr-serverless --images 1000000 --region us-east-1")
+    assert f"{serverless['minutes']:.0f} minutes and {serverless['dollars']} dollars" in PROSE
 
 
 def sync(account: Account, folder: str, address: str) -> int:
@@ -109,4 +150,4 @@ def test_the_release_table_matches_the_code() -> None:
             carried.hadoop.partition("-")[0],
             carried.jupyterhub or "not looked up",
         ]
-        assert cells[5] == ("no" if carried.python is None else "yes")
+        assert cells[4:6] == [carried.python, "yes" if carried.brings_python else "no"]

@@ -8,8 +8,16 @@ from typing import Any
 
 import pytest
 
-from backends.aws.costs import EC2_START_MINUTES, EMR_START_MINUTES, IMAGES_PER_SECOND, PRICES, cost, vcpus
-from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
+from backends.aws.costs import (
+    EC2_START_MINUTES,
+    EMR_START_MINUTES,
+    IMAGES_PER_SECOND,
+    PRICES,
+    SERVERLESS_START_MINUTES,
+    cost,
+)
+from backends.aws.instance_types import vcpus
+from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
 
@@ -19,7 +27,8 @@ def emr(**settings: Any) -> EmrCluster:
 
 def test_the_estimate_equals_a_manual_calculation() -> None:
     # 5 nodes of 16 vCPUs are 40 cores; at 100 images/s each, 2,400,000 images take 10 minutes after the start.
-    found = cost(emr(spot=False), 2_400_000, region="us-east-1", images_per_second=100)
+    settings = emr(spot=False, worker_types=["c7i.4xlarge"], task_nodes=4)
+    found = cost(settings, 2_400_000, region="us-east-1", images_per_second=100)
     hours = (EMR_START_MINUTES + 10) / 60
     assert (found.vcpus, found.minutes) == (80, EMR_START_MINUTES + 10)
     assert found.vcpu_hours == pytest.approx(80 * hours, abs=0.05)
@@ -29,11 +38,28 @@ def test_the_estimate_equals_a_manual_calculation() -> None:
 
 def test_dask_on_ec2_has_no_fee_and_only_spot_workers() -> None:
     # 4 machines of 16 vCPUs are 32 cores; at 100 images/s each, 1,920,000 images take 10 minutes after the start.
-    settings = DaskEc2Cluster(backend="dask", cloud="dask-ec2", scheduler_type="m7i.large")
+    settings = DaskEc2Cluster(
+        backend="dask", cloud="dask-ec2", scheduler_type="m7i.large", worker_type="c7i.4xlarge", worker_nodes=4
+    )
     found = cost(settings, 1_920_000, region="us-east-1", images_per_second=100)
     hours = (EC2_START_MINUTES + 10) / 60
     assert (found.workers, found.vcpus, found.minutes) == ("4 c7i.4xlarge", 64, EC2_START_MINUTES + 10)
     assert found.dollars == pytest.approx((4 * 0.3173 + 0.714 / 8) * hours, abs=0.005)
+
+
+def test_serverless_is_paid_by_vcpus_and_memory() -> None:
+    # 16 vCPUs are a driver and three workers of 4, which are 6 cores; at 100 images/s each, 360,000 take 10 minutes.
+    settings = EmrServerlessCluster(backend="spark", cloud="emr-serverless")
+    found = cost(settings, 360_000, region="us-east-1", images_per_second=100)
+    hours = (SERVERLESS_START_MINUTES + 10) / 60
+    assert (found.workers, found.vcpus, found.minutes) == ("3 workers of 4 vCPUs", 12, SERVERLESS_START_MINUTES + 10)
+    assert found.dollars == pytest.approx((16 * 0.052624 + 32 * 0.0057785) * hours, abs=0.005)
+
+
+def test_a_master_node_alone_is_paid_once() -> None:
+    found = cost(emr(master_type="c7i.xlarge", core_nodes=0, task_nodes=0), 1, region="us-east-1")
+    assert found.dollars == pytest.approx(0.714 / 4 * 1.25 * EMR_START_MINUTES / 60, abs=0.005)
+    assert (found.workers, found.vcpus) == ("1 c7i.xlarge", 4)
 
 
 def test_the_speed_of_a_core_is_half_of_the_documented_speed_of_spark_on_two_cores() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import copy
 import dataclasses
@@ -18,17 +19,18 @@ from pathlib import Path
 import dask
 import pytest
 from botocore.exceptions import ClientError
-
-pytest.importorskip("dask_cloudprovider")
+from botocore.validate import ParamValidator
+from distributed import Client, Scheduler
 
 from backends.aws.account.clients import Account
-from backends.aws.account.policies import INSTANCE_PROFILE, user_policy
 from backends.aws.account.resources import end_resources_of, find_resources, secrets_address
 from backends.aws.account.tags import TAG
-from backends.aws.ec2 import cluster as ec2_cluster
+from backends.aws.ec2 import dask_node
 from backends.aws.ec2 import job as ec2_job
+from backends.aws.ec2 import machines as ec2_machines
 from backends.aws.ec2.job import check_versions
 from backends.aws.ec2.launch import create_security_group, prepare_launch
+from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.staging.staged_files import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
@@ -38,34 +40,31 @@ from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import Job
-from tests.aws.iam import action
+from tests.aws.iam import action, document
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "my-fruits"
-STAGED = StagedFiles.for_python(BUCKET, "3.11")
+STAGED = StagedFiles.for_release(BUCKET, release(DEFAULT))
 NAME = "a-job"
 IMAGE = "ami-760aaa0f"
 PINS = "".join(f"{name}=={version(name)} \\\n    --hash=sha256:00\n" for name in ec2_job.MATCHED)
 
 
 @pytest.fixture
-def settings(account: Account) -> DaskEc2Cluster:
+def settings(installed: Account) -> DaskEc2Cluster:
     """Settings in an account after ``init``, with a subnet of loopback addresses."""
-    ec2, s3, iam = (account.client(service) for service in ("ec2", "s3", "iam"))
+    ec2, s3 = installed.client("ec2"), installed.client("s3")
     vpc = ec2.create_vpc(CidrBlock="127.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="127.0.9.0/24")["Subnet"]["SubnetId"]
-    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-3"})
     key = f"{STAGED.wheelhouse}/requirements.txt".removeprefix(f"s3://{BUCKET}/")
     s3.put_object(Bucket=BUCKET, Key=key, Body=PINS.encode())
-    iam.create_instance_profile(InstanceProfileName=INSTANCE_PROFILE)
     return DaskEc2Cluster(
         backend="dask",
         cloud="dask-ec2",
         region="eu-west-3",
         subnet=subnet,
         worker_type="c7i.large",
-        minimum=0,
-        maximum=1,
+        worker_nodes=1,
         image=IMAGE,
         tags={"cost-centre": "42"},
     )
@@ -133,24 +132,26 @@ def job(account, settings, tmp_path):
     return job
 
 
-def test_a_job_runs_on_a_scaling_cluster_that_leaves_nothing(account, settings, machines, job, called, monkeypatch):
+def test_a_job_runs_on_a_cluster_that_leaves_nothing(account, settings, machines, job, called, monkeypatch):
     # Staging is tested elsewhere; the local processes use the installed packages.
     monkeypatch.setattr(ec2_job, "is_staged", lambda *_: True)
-    monkeypatch.setattr(ec2_cluster, "ADAPTIVE", {"interval": "200ms", "wait_count": 3, "target_duration": "1s"})
+    monkeypatch.setattr(ec2_machines, "CHECK_SECONDS", 0.2)
     before = copy.deepcopy(dask.config.config)
     ec2, s3 = account.client("ec2"), account.client("s3")
     in_bucket = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     messages = []
     with ec2_job.open_executor(place(settings), in_bucket, notify=messages.append) as executor:
-        pipeline.run(in_bucket, executor)
         name = messages[0].split()[1].rstrip(";")
         tagged = [{"Name": f"tag:{TAG}", "Values": [name]}]
+        wait_for(lambda: executor._client.nthreads())
+        (first,) = workers(machines)
+        # Spot reclaims the instance: another one takes its place, and the job runs on it.
+        called.clear()
+        ec2.terminate_instances(InstanceIds=[first])
+        wait_for(lambda: workers(machines) and first not in workers(machines))
+        pipeline.run(in_bucket, executor)
         (group,) = ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
         described = list(machines.described().values())
-        end_time = time.monotonic() + 120
-        while executor._client.nthreads():  # idle: every instance is released
-            assert time.monotonic() < end_time
-            time.sleep(0.1)
     assert compare(job.out, in_bucket.out).identical
 
     assert [rule["IpRanges"] for rule in group["IpPermissions"] if rule["IpRanges"]] == [
@@ -163,21 +164,102 @@ def test_a_job_runs_on_a_scaling_cluster_that_leaves_nothing(account, settings, 
     for machine in described:
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
         assert (tags[TAG], tags["cost-centre"]) == (name, "42")
-        (interface,) = machine["NetworkInterfaces"]
-        assert [group["GroupName"] for group in interface["Groups"]] == [f"fruits-{name}"]
         assert machine["ImageId"] == IMAGE
         assert "PublicIpAddress" not in machine
     assert not any("PRIVATE KEY" in script for script in machines.scripts.values())
+    assert all("shutdown -h +720" in script for script in machines.scripts.values())
 
     assert {machine["State"]["Name"] for machine in machines.described().values()} == {"terminated"}
     assert not ec2.describe_security_groups(Filters=tagged)["SecurityGroups"]
     assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="fruits/clusters/")
     assert dask.config.config == before
 
+    allowed = {name for each in document("UserPolicy", "DaskUserPolicy")["Statement"] for name in each["Action"]}
     called.discard(("ec2", "DescribeInstanceAttribute"))  # called by this test
-    policy = user_policy(BUCKET, "111122223333", "eu-west-3")
-    allowed = {name for statement in policy["Statement"] for name in statement["Action"]}
     assert {action(*each) for each in called} - allowed == set()
+
+
+def workers(machines):
+    """Return the identifiers of the worker instances that are running."""
+    return [
+        name
+        for name, machine in machines.described().items()
+        if machine["InstanceType"] == "c7i.large" and machine["State"]["Name"] in ("pending", "running")
+    ]
+
+
+def wait_for(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_scheduler_ends_without_a_client_and_not_before(tmp_path):
+    """A driver that lists images has no task, and yet its cluster must live."""
+
+    async def run():
+        async with Scheduler(port=0, dashboard=False) as scheduler:
+            start = time.monotonic()
+            async with Client(scheduler.address, asynchronous=True, set_as_default=False) as client:
+                watch = asyncio.create_task(dask_node._until_abandoned(scheduler, 1.0))
+                done, _ = await asyncio.wait([watch], timeout=3)
+                assert not done
+                assert client.status == "running"
+            await asyncio.wait_for(watch, 10)
+            return time.monotonic() - start
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dask_node, "CHECK_SECONDS", 0.2)
+        assert 3 < asyncio.run(run()) < 10
+
+
+@pytest.mark.parametrize("code", sorted(ec2_machines.NO_SPOT))
+def test_without_spot_capacity_workers_are_on_demand(account, settings, monkeypatch, code):
+    ec2, notes = account.client("ec2"), []
+    launch = prepare_launch(account, settings, NAME, STAGED, "s3://gone/s")
+    run = ec2.run_instances
+
+    def no_spot(**given):
+        if "InstanceMarketOptions" in given:
+            raise ClientError({"Error": {"Code": code, "Message": "No."}}, "RunInstances")
+        return run(**given)
+
+    monkeypatch.setattr(ec2, "run_instances", no_spot)
+    with ec2_machines.Machines(account, launch, notes.append).workers("tls://127.0.9.1:8786"):
+        (machine,) = LocalMachines(account).described().values()
+    assert "InstanceLifecycle" not in machine
+    assert notes == [f"Spot has no capacity for c7i.large ({code}); starting it on demand"]
+    end_resources_of(account, NAME)
+
+
+def test_instances_that_keep_ending_are_not_replaced_for_ever(account, settings, monkeypatch):
+    ec2 = account.client("ec2")
+    machines = ec2_machines.Machines(account, prepare_launch(account, settings, NAME, STAGED, "s3://gone/s"), print)
+    for _ in range(ec2_machines.MOST_STARTS):
+        machines._fill("tls://127.0.9.1:8786")
+        ec2.terminate_instances(InstanceIds=workers(LocalMachines(account)))
+    with pytest.raises(JobError, match=r"5 worker instances were started for 1, and 0 are running: no more are"):
+        machines._fill("tls://127.0.9.1:8786")
+
+
+def test_a_cluster_that_this_machine_cannot_reach_is_refused_before_it_starts(account, settings, job):
+    ec2 = account.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.20.0.0/16")["Vpc"]["VpcId"]
+    inner = ec2.create_subnet(VpcId=vpc, CidrBlock="10.20.9.0/24")["Subnet"]["SubnetId"]
+    in_bucket = dataclasses.replace(job, images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
+    for change, message in (
+        ({"public": False}, r"this machine \([\d.]+\) is outside of the VPC .*Set public: true"),
+        ({"public": True}, r"public: true, but the subnet .* has no route to the internet"),
+    ):
+        unreachable = settings.model_copy(update={"subnet": inner} | change)
+        with (
+            pytest.raises(SettingsError, match=message),
+            ec2_job.open_executor(place(unreachable), in_bucket, notify=print),
+        ):
+            pytest.fail("the cluster started")
+    assert left(account) == ([], [])
+    assert LocalMachines(account).described() == {}
 
 
 def place(settings):
@@ -185,7 +267,7 @@ def place(settings):
 
 
 def client(account, settings, staged=STAGED):
-    return ec2_job.open_client(settings, name=NAME, bucket=BUCKET, staged=staged, account=account)
+    return ec2_job.open_client(settings, name=NAME, bucket=BUCKET, staged=staged, account=account, notify=print)
 
 
 def left(account):
@@ -198,7 +280,7 @@ def left(account):
 
 
 def test_a_scheduler_that_does_not_start_is_reported_and_ended(account, settings, monkeypatch):
-    monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.5)
+    monkeypatch.setattr(ec2_machines, "START_SECONDS", 0.5)
     with (
         pytest.raises(
             JobError, match=r"i-[0-9a-f]+ did not answer at 127\.0\.9\.\d+:8786 .*`public`.*get-console-output"
@@ -209,36 +291,32 @@ def test_a_scheduler_that_does_not_start_is_reported_and_ended(account, settings
     assert left(account) == ([], [])
 
 
-def test_instance_requests_are_completed(account, settings, monkeypatch):
-    monkeypatch.setattr(ec2_cluster, "START_SECONDS", 0.1)
-    requests = []
-    complete = ec2_cluster.DaskMachines._complete
-
-    def recorded(self, params, **more):
-        complete(self, params, **more)
-        requests.append(params)
-
-    monkeypatch.setattr(ec2_cluster.DaskMachines, "_complete", recorded)
-    with (
-        pytest.raises(JobError),
-        client(account, settings),
-    ):
-        pytest.fail("the cluster started")
-    (request,) = requests
+def test_instances_have_encrypted_volumes_and_no_imdsv1(account, settings):
+    launch = prepare_launch(account, settings, NAME, STAGED, "s3://gone/s")
+    request = launch.request("worker", "c7i.large", 3, launch.script("tls://127.0.9.1:8786", 2))
+    shape = account.client("ec2").meta.service_model.operation_model("RunInstances").input_shape
+    assert ParamValidator().validate(request, shape).generate_report() == ""
     (volume,) = request["BlockDeviceMappings"]
     assert volume == {
         "DeviceName": "/dev/xvda",  # the root device of the image; another name would add a second volume
         "Ebs": {"DeleteOnTermination": True, "VolumeSize": 64, "VolumeType": "gp3", "Encrypted": True},
     }
     assert request["MetadataOptions"]["HttpTokens"] == "required"
-    assert request["IamInstanceProfile"] == {"Name": INSTANCE_PROFILE}
+    assert request["IamInstanceProfile"] == {"Name": "fruits-node-eu-west-3"}
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
-    assert {tags["ResourceType"] for tags in request["TagSpecifications"]} == {
-        "instance",
-        "volume",
-        "network-interface",
-    }
+    kinds = {each["ResourceType"] for each in request["TagSpecifications"]}
+    assert kinds == {"instance", "volume", "network-interface"}
     assert len(request["UserData"]) < 16_384
+    end_resources_of(account, NAME)
+
+
+def test_sigterm_ends_the_cluster(account, settings, machines):
+    class Terminated(BaseException):  # as the command line raises it
+        pass
+
+    with pytest.raises(Terminated, match="running"), client(account, settings) as connected:
+        raise Terminated(connected.status)
+    assert left(account) == ([], [])
 
 
 def test_a_failed_start_is_reported_and_leaves_nothing(account, settings):
@@ -255,9 +333,9 @@ def test_different_versions_are_rejected_before_the_start(account, settings):
     check_versions(PINS)
     with pytest.raises(SettingsError, match=r"dask 2020\.1\.0 \(here: .*distributed none \(here: "):
         check_versions(PINS.replace(f"dask=={version('dask')}", "dask==2020.1.0").replace("distributed==", "other=="))
-    other = StagedFiles.for_python("my-fruits", "3.12")
+    other = StagedFiles("s3://my-fruits/fruits/stage/other")
     with (
-        pytest.raises(SettingsError, match="fruits cluster stage"),
+        pytest.raises(SettingsError, match=r"Nothing is staged at .*Run the same command again"),
         client(account, settings, other),
     ):
         pytest.fail("the cluster started")

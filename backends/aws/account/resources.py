@@ -15,6 +15,7 @@ __all__ = ["Resource", "end_resource", "end_resources_of", "find_resources", "se
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
+RUNNING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED"]  # of a job on EMR Serverless
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +26,38 @@ class Resource:
     ----------
     name : str
         The job or the cluster that it belongs to.
-    kind : {"cluster", "instance", "security group"}
-        An EMR cluster, an EC2 instance outside of EMR, or the security group of such instances.
+    kind : {"cluster", "job run", "instance", "security group"}
+        An EMR cluster, a job on EMR Serverless, an EC2 instance outside of EMR, or the group of such instances.
     identifier : str
         The identifier in AWS.
     state : str
         The state in AWS.
-    bucket : str, optional
-        For a security group: the bucket with the secrets of its instances.
+    detail : str, optional
+        For a security group, the bucket with the secrets of its instances; for a job run, its application.
     """
 
     name: str
     kind: str
     identifier: str
     state: str
-    bucket: str | None = None
+    detail: str | None = None
 
 
 def find_resources(account: Account, name: str | None = None) -> list[Resource]:
     """Return the resources of the job or the cluster `name`, or of all, in the order in which they must be ended."""
-    return [*_clusters(account, name), *_instances(account, name, ALIVE), *_security_groups(account, name)]
+    clusters, runs = _clusters(account, name), _job_runs(account, name)
+    return [*clusters, *runs, *_instances(account, name, ALIVE), *_security_groups(account, name)]
 
 
 def end_resource(account: Account, resource: Resource) -> None:
     """End a resource. Ending it again has no effect."""
     if resource.kind == "cluster":
         end_cluster(account, resource.identifier)
+        return
+    if resource.kind == "job run":
+        with translated_errors(f"cancel {resource.name}"):
+            serverless = account.client("emr-serverless")
+            serverless.cancel_job_run(applicationId=resource.detail, jobRunId=resource.identifier)
         return
     ec2 = account.client("ec2")
     with translated_errors(f"end the {resource.kind} {resource.identifier}"):
@@ -60,8 +67,8 @@ def end_resource(account: Account, resource: Resource) -> None:
         # A group cannot be deleted before its instances are terminated.
         if waiting := [each.identifier for each in _instances(account, resource.name, (*ALIVE, ENDING))]:
             ec2.get_waiter("instance_terminated").wait(InstanceIds=waiting)
-    if resource.bucket is not None:
-        _remove_secrets(account, resource.bucket, resource.name)
+    if resource.detail is not None:
+        _remove_secrets(account, resource.detail, resource.name)
     with translated_errors(f"end the {resource.kind} {resource.identifier}"):
         ec2.delete_security_group(GroupId=resource.identifier)  # last: only its tag names the bucket of the secrets
 
@@ -110,6 +117,20 @@ def _clusters(account: Account, name: str | None) -> Iterator[Resource]:
         state = str(cluster["Status"]["State"])
         if state in ACTIVE:
             yield Resource(cluster["Tags"][TAG], "cluster", cluster["Id"], state)
+
+
+def _job_runs(account: Account, name: str | None) -> Iterator[Resource]:
+    serverless = account.client("emr-serverless")
+    with translated_errors("look up the jobs on EMR Serverless"):
+        for page in serverless.get_paginator("list_applications").paginate(states=["CREATED", "STARTING", "STARTED"]):
+            for application in page["applications"]:
+                if not str(application["name"]).startswith("fruits-"):
+                    continue
+                listed = serverless.get_paginator("list_job_runs")
+                runs = listed.paginate(applicationId=application["id"], states=RUNNING)
+                for run in (run for found in runs for run in found["jobRuns"]):
+                    if name in (None, run["name"]):
+                        yield Resource(run["name"], "job run", run["id"], run["state"], application["id"])
 
 
 def _instances(account: Account, name: str | None, states: Sequence[str]) -> Iterator[Resource]:

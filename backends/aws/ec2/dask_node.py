@@ -1,7 +1,7 @@
 """The program on an instance of a Dask cluster on EC2, in the environment that is built from the wheelhouse.
 
-    python -m backends.aws.ec2.dask_node ADDRESS HOST                             a scheduler
-    python -m backends.aws.ec2.dask_node ADDRESS HOST SCHEDULER NODE WORKERS      a number of workers
+    python -m backends.aws.ec2.dask_node ADDRESS HOST                        a scheduler
+    python -m backends.aws.ec2.dask_node ADDRESS HOST SCHEDULER WORKERS      a number of workers
 
 ADDRESS is the S3 object with the :class:`Secrets`, which the instance reads with its instance profile: user data and
 command lines are visible to every user of the instance. The program ends with the cluster, and the instance with the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +22,12 @@ from distributed import Nanny, Scheduler
 from backends.dask.cluster import CONFIG
 from fruits.storage.folder import Folder
 
-__all__ = ["PORT", "ROLES", "Secrets", "node_of", "worker_name"]
+__all__ = ["PORT", "ROLES", "Secrets"]
 
 PORT = 8786
 ROLES = ("scheduler", "worker", "client")  # Dask supports a certificate per role; here all roles share one
+CHECK_SECONDS = 5.0  # between two looks for clients
+FIRE_AND_FORGET = "fire-and-forget"  # a client that every scheduler has
 ORPHAN_SECONDS = 300  # after which a worker without a scheduler ends, and its instance with it
 
 
@@ -37,7 +40,7 @@ class Secrets:
     ca, cert, key : str
         The certificate of this cluster and its key, in PEM format. Each side presents it, and accepts no other.
     idle_seconds : int
-        The scheduler shuts down after this many idle seconds.
+        The scheduler shuts down after this many seconds without a client.
     """
 
     ca: str
@@ -65,31 +68,19 @@ class Secrets:
         }
 
 
-def worker_name(node: object, index: int) -> str:
-    """Return the name of a worker of a node."""
-    return f"{node}-{index}"
-
-
-def node_of(state: Any) -> str:
-    """Return the node of a worker state; the workers of a node are retired together."""
-    return str(state.name).rpartition("-")[0]
-
-
-async def main(address: str, host: str, scheduler: str | None = None, node: str = "", workers: str = "0") -> None:
+async def main(address: str, host: str, scheduler: str | None = None, workers: str = "0") -> None:
     """Run the scheduler, or single-threaded workers, until the cluster ends."""
     folder, _, name = address.rpartition("/")
     secrets = Secrets.read(Folder(folder), name)
     with dask.config.set(secrets.config()):
         if scheduler is None:
-            async with Scheduler(
-                host=host, port=PORT, protocol="tls", dashboard=False, idle_timeout=secrets.idle_seconds
-            ) as serving:
-                await serving.finished()
+            async with Scheduler(host=host, port=PORT, protocol="tls", dashboard=False) as serving:
+                await _until_abandoned(serving, secrets.idle_seconds)
             return
         nannies = [
             Nanny(
                 scheduler,
-                name=worker_name(node, index),
+                name=f"{host}-{index}",
                 host=host,
                 protocol="tls",
                 nthreads=1,
@@ -100,6 +91,22 @@ async def main(address: str, host: str, scheduler: str | None = None, node: str 
         ]
         await asyncio.gather(*nannies)
         await asyncio.gather(*(nanny.finished() for nanny in nannies))
+
+
+async def _until_abandoned(scheduler: Scheduler, idle_seconds: float) -> None:
+    """Wait until the scheduler has closed, or had no client for some time.
+
+    Dask's own idle timeout counts tasks alone, and would close the cluster of a driver that lists many images.
+    """
+    last = time.monotonic()
+    while time.monotonic() - last < idle_seconds:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await scheduler.finished()
+            return
+        except TimeoutError:
+            if any(name != FIRE_AND_FORGET for name in scheduler.clients):
+                last = time.monotonic()
 
 
 if __name__ == "__main__":

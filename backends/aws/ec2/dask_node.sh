@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # User data of an instance of a Dask cluster on EC2. The client replaces the names between "@" signs.
 set -Eeuo pipefail
-# Shut down on any exit: the instance is terminated on shutdown.
+# Shut down on any exit, and at the latest after some hours: the instance is terminated on shutdown.
 trap 'shutdown -h now' EXIT
+shutdown -h +@MINUTES@
 
 work=$(mktemp -d)
 export AWS_DEFAULT_REGION=@REGION@ HOME=$work OMP_NUM_THREADS=1 PYTHONSAFEPATH=1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import sys
 import time
@@ -11,19 +10,20 @@ from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from uuid import uuid4
 
-import dask
 from distributed import Client
 from distributed.security import Security
 
-from backends.aws.account.clients import Account, bucket_of, translated_errors
+from backends.aws.account.clients import Account, bucket_of
+from backends.aws.account.preflight import check_quotas
 from backends.aws.account.resources import end_resources_of, secrets_address
-from backends.aws.ec2.cluster import DaskMachines
+from backends.aws.account.subnets import find_subnets
 from backends.aws.ec2.dask_node import ROLES, Secrets
-from backends.aws.ec2.launch import prepare_launch
+from backends.aws.ec2.launch import client_address, prepare_launch
+from backends.aws.ec2.machines import Machines
 from backends.aws.emr.releases import Release
 from backends.aws.job_arguments import command_line
+from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
-from backends.aws.staging.wheelhouse import is_staged, stage
 from backends.dask.cluster import attach
 from backends.dask.executor import DaskExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
@@ -82,20 +82,31 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     bucket = bucket_of(settings, out=job.out)
     account = Account.for_cluster(settings, bucket)
     account.identity()
-    staged = StagedFiles.for_python(bucket, str(NODE.python))
+    client_address(account, settings, find_subnets(account, settings))  # before the wheels are gathered
+    check_quotas(account, settings, notify)
+    staged = StagedFiles.for_release(bucket, NODE)
     if not is_staged(account, staged, ()):
         staged = stage(account, bucket, NODE, backbones=(), notify=notify)
     name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
-    notify(f"starting {name}; it shuts down with the job, or after {settings.idle_minutes} idle minutes")
-    with open_client(settings, name=name, bucket=bucket, staged=staged, account=account) as client:
+    notify(
+        f"starting {name}; it shuts down with the job, {settings.idle_minutes} minutes after it lost this machine, or "
+        f"after {settings.max_hours} hours"
+    )
+    with open_client(settings, name=name, bucket=bucket, staged=staged, account=account, notify=notify) as client:
         yield DaskExecutor(client=client, worker_timeout=WORKER_SECONDS)
 
 
 @contextmanager
 def open_client(
-    settings: DaskEc2Cluster, *, name: str, bucket: str, staged: StagedFiles, account: Account
+    settings: DaskEc2Cluster,
+    *,
+    name: str,
+    bucket: str,
+    staged: StagedFiles,
+    account: Account,
+    notify: Callable[[str], None],
 ) -> Iterator[Client]:
-    """Yield a client of a new cluster that scales with the load; end the cluster on exit.
+    """Yield a client of a new cluster; end the cluster on exit.
 
     Parameters
     ----------
@@ -107,6 +118,8 @@ def open_client(
     staged : StagedFiles
         For the Python that runs here.
     account : Account
+    notify : callable
+        Receives messages.
 
     Raises
     ------
@@ -119,23 +132,17 @@ def open_client(
     address = secrets_address(bucket, name)
     folder, _, file = address.rpartition("/")
     with ExitStack() as stack:
-        stack.enter_context(_restored_dask_config())
         try:
             check_versions(Folder(staged.wheelhouse).read("requirements.txt").decode())
         except FileNotFoundError as error:
-            raise SettingsError(f"Nothing is staged at {staged.root}. Run: fruits cluster stage.") from error
+            raise SettingsError(f"Nothing is staged at {staged.root}. Run the same command again.") from error
         stack.callback(end_resources_of, account, name)
         stack.callback(Folder(folder).remove, file)
         secrets.write(Folder(folder), file)
-        security = _security(secrets)
-        with translated_errors("start the cluster"):
-            launch = prepare_launch(account, settings, name, staged, address)
-            try:
-                machines = stack.enter_context(DaskMachines(launch, security))
-            except RuntimeError as error:  # Dask wraps every error of a start
-                raise error.__cause__ or error from None
-        client = stack.enter_context(attach(machines.scheduler_address, security))
-        machines.adapt_to_load()
+        machines = Machines(account, prepare_launch(account, settings, name, staged, address), notify)
+        here, inside = machines.start_scheduler()
+        client = stack.enter_context(attach(here, _security(secrets)))
+        stack.enter_context(machines.workers(inside))
         yield client
 
 
@@ -176,14 +183,3 @@ def _security(secrets: Secrets) -> Security:
         require_encryption=True,
         **{f"tls_{role}_{part}": getattr(secrets, part) for role in ROLES for part in ("cert", "key")},
     )
-
-
-@contextmanager
-def _restored_dask_config() -> Iterator[None]:
-    """Restore Dask's configuration on exit; dask-cloudprovider leaves a cluster's keys in it."""
-    before = copy.deepcopy(dask.config.config)
-    try:
-        yield
-    finally:
-        dask.config.config.clear()
-        dask.config.config.update(before)

@@ -8,18 +8,19 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from backends.aws.account.clients import Account, split_address, translated_errors
+from backends.aws.account.stack import find_installed
+from backends.aws.account.subnets import Subnets, find_subnets
 from backends.aws.account.tags import BUCKET_TAG, aws_tags, tags_of
-from backends.aws.account.vpc import Subnets, find_subnets
 from backends.aws.ec2.dask_node import PORT
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.errors import SettingsError
 
-__all__ = ["LaunchSettings", "create_security_group", "prepare_launch"]
+__all__ = ["LaunchSettings", "client_address", "create_security_group", "prepare_launch"]
 
 # Amazon Linux 2023 has its package repositories in S3, so a private subnet needs only an S3 endpoint.
 IMAGE_OWNER, IMAGE_NAME = "amazon", "al2023-ami-2023.*-x86_64"
@@ -36,7 +37,7 @@ class LaunchSettings:
     settings : DaskEc2Cluster
     name : str
         The name of the job; the tag of every resource.
-    tags : mapping of str to str
+    tags : dict of str to str
     region : str
     image, root_device : str
         The identifier of the image, and the name of its root device.
@@ -47,11 +48,13 @@ class LaunchSettings:
     staged : StagedFiles
     secrets : str
         The S3 address of the :class:`~backends.aws.ec2.dask_node.Secrets`.
+    profile : str
+        The instance profile.
     """
 
     settings: DaskEc2Cluster
     name: str
-    tags: Mapping[str, str]
+    tags: dict[str, str]
     region: str
     image: str
     root_device: str
@@ -60,10 +63,47 @@ class LaunchSettings:
     workers_per_node: int
     staged: StagedFiles
     secrets: str
+    profile: str
+
+    def instance_name(self, role: str) -> str:
+        """Return the name of the instances of a role: ``scheduler`` or ``worker``."""
+        return f"{self.name}-{role}"
+
+    def request(self, role: str, instance_type: str, count: int, script: str) -> dict[str, Any]:
+        """Return the arguments of ``run_instances`` for at most `count` on-demand instances."""
+        tags = aws_tags(self.tags | {"Name": self.instance_name(role)})
+        disk = {
+            "VolumeSize": self.settings.disk_gb,
+            "VolumeType": "gp3",
+            "Encrypted": True,
+            "DeleteOnTermination": True,
+        }
+        interface = {
+            "DeviceIndex": 0,
+            "SubnetId": self.subnets.identifiers[0],
+            "Groups": [self.group],
+            "AssociatePublicIpAddress": self.settings.public,
+        }
+        return {
+            "ImageId": self.image,
+            "InstanceType": instance_type,
+            "MinCount": 1,
+            "MaxCount": count,
+            "IamInstanceProfile": {"Name": self.profile},
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "UserData": script,
+            "BlockDeviceMappings": [{"DeviceName": self.root_device, "Ebs": disk}],
+            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "NetworkInterfaces": [interface],
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")
+            ],
+        } | ({} if self.settings.key_pair is None else {"KeyName": self.settings.key_pair})
 
     def script(self, *arguments: object) -> str:
         """Return the start script of an instance, with the `arguments` of ``dask_node``. It contains no secret."""
         values = {
+            "MINUTES": str(self.settings.max_hours * 60),
             "REGION": self.region,
             "PYTHON": self.staged.root.rpartition("-python")[2],
             "BOOTSTRAP": self.staged.bootstrap,
@@ -83,9 +123,12 @@ def prepare_launch(
     Raises
     ------
     SettingsError
-        The image or the subnet does not exist, or the client's address is not known.
+        The image or the subnet does not exist, or this machine could not reach the scheduler.
     """
     ec2 = account.client("ec2")
+    installed = find_installed(account)
+    subnets = find_subnets(account, settings)
+    client = client_address(account, settings, subnets)
     with translated_errors("look up the instance type and the image"):
         types = ec2.describe_instance_types(InstanceTypes=[settings.worker_type])["InstanceTypes"]
         newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
@@ -93,9 +136,7 @@ def prepare_launch(
     if not images:
         raise SettingsError(f"Image {settings.image or IMAGE_NAME} not found. Set `image` in cluster.yaml.")
     image = max(images, key=lambda image: str(image["CreationDate"]))
-    subnets = find_subnets(account, settings)
     tags = tags_of(name, {**settings.tags, BUCKET_TAG: split_address(secrets)[0]})
-    client = settings.client or f"{_own_address(account, settings, subnets.identifiers[0])}/32"
     return LaunchSettings(
         settings=settings,
         name=name,
@@ -108,6 +149,7 @@ def prepare_launch(
         workers_per_node=int(types[0]["VCpuInfo"]["DefaultVCpus"]),
         staged=staged,
         secrets=secrets,
+        profile=installed.node_profile,
     )
 
 
@@ -151,19 +193,40 @@ def create_security_group(account: Account, vpc: str, name: str, client: str, ta
     return group
 
 
-def _own_address(account: Account, settings: DaskEc2Cluster, subnet: str) -> str:
-    """Return the address of this machine that the scheduler sees: its public one, or the one towards the subnet."""
+def client_address(account: Account, settings: DaskEc2Cluster, subnets: Subnets) -> str:
+    """Return the addresses that may connect to the scheduler.
+
+    Raises
+    ------
+    SettingsError
+        This machine cannot reach the scheduler; found before anything is started.
+    """
+    if settings.public and subnets.private:
+        raise SettingsError(
+            f"public: true, but the subnet {subnets.identifiers[0]} has no route to the internet. Set `subnet` to a "
+            "public one, or run the command inside of the VPC, with public: false."
+        )
+    if settings.client is not None:
+        return settings.client
     if settings.public:
         try:
             with urllib.request.urlopen(PUBLIC_ADDRESS_URL, timeout=10) as answer:  # nosec B310  # a constant, https
-                return str(answer.read().decode().strip())
+                return f"{answer.read().decode().strip()}/32"
         except OSError as error:
             raise SettingsError(
                 f"Could not look up the public address of this machine at {PUBLIC_ADDRESS_URL} ({error}). "
                 "Set `client` in cluster.yaml, such as 203.0.113.7/32."
             ) from error
-    with translated_errors("look up the subnet"):
-        described = account.client("ec2").describe_subnets(SubnetIds=[subnet])["Subnets"][0]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((str(ip_network(described["CidrBlock"])[1]), PORT))  # UDP: selects the route, sends nothing
-        return str(probe.getsockname()[0])
+        probe.connect((str(ip_network(subnets.cidr)[1]), PORT))  # UDP: selects the route, sends nothing
+        own = str(probe.getsockname()[0])
+    with translated_errors("look up the VPC"):
+        (vpc,) = account.client("ec2").describe_vpcs(VpcIds=[subnets.vpc])["Vpcs"]
+    ranges = [vpc["CidrBlock"], *(each["CidrBlock"] for each in vpc.get("CidrBlockAssociationSet", ()))]
+    if not any(ip_address(own) in ip_network(each) for each in ranges):
+        raise SettingsError(
+            f"public: false, but this machine ({own}) is outside of the VPC {subnets.vpc} ({ranges[0]}), so it would "
+            "not reach the scheduler. Set public: true in the entry of the cluster, or run the command on an instance "
+            "in the VPC. If a VPN or a peering connects this machine, set `client` to its address."
+        )
+    return f"{own}/32"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.preflight import check_quotas
+from backends.aws.account.stack import find_installed
+from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import TAG, parse_tags
-from backends.aws.account.vpc import find_vpc
 from backends.aws.emr.request import job_flow
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
@@ -42,21 +44,31 @@ def find_cluster(account: Account, name: str) -> dict[str, Any] | None:
 
 
 def start_cluster(
-    account: Account, settings: EmrCluster, *, name: str, bucket: str, staged: StagedFiles, steps: Sequence[Any] = ()
+    account: Account,
+    settings: EmrCluster,
+    *,
+    name: str,
+    bucket: str,
+    staged: StagedFiles,
+    steps: Sequence[Any] = (),
+    notify: Callable[[str], None],
 ) -> str:
     """Start a cluster, and return its identifier.
 
     Raises
     ------
     SettingsError
-        ``fruits cluster init`` was not run in this region.
+        ``fruits cluster init`` was not run in this region, or a quota is too small.
     InputError
         The credentials or the permissions do not suffice.
     JobError
         AWS rejected the request for another reason.
     """
-    vpc = find_vpc(account, settings)
-    request = job_flow(settings, name=name, bucket=bucket, staged=staged, vpc=vpc, steps=steps)
+    installed, subnets = find_installed(account), find_subnets(account, settings)
+    check_quotas(account, settings, notify)
+    request = job_flow(
+        settings, name=name, bucket=bucket, staged=staged, installed=installed, subnets=subnets, steps=steps
+    )
     with translated_errors("start the cluster"):
         return str(account.client("emr").run_job_flow(**request)["JobFlowId"])
 

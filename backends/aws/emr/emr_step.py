@@ -23,9 +23,10 @@ from typing import NoReturn
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["main"]
+__all__ = ["LOG", "RESULT", "SUBMITTED", "main"]
 
 LOG, RESULT = "stderr.txt", "result.json"
+SUBMITTED = "spark-submit"  # a cluster that the client names, and that is known only here
 COPY_SECONDS = 5.0  # between two copies of the log
 
 
@@ -34,12 +35,23 @@ def main(arguments: Sequence[str]) -> NoReturn:
     S3Settings(**json.loads(arguments[1])).apply()
     folder, argv = Folder.at(arguments[0]), [*arguments[2:], "--json"]
     with tempfile.TemporaryDirectory(prefix="fruits-step-") as temporary:
+        if SUBMITTED in argv:
+            argv += ["--cluster-file", str(_cluster_file(Path(temporary, "cluster.yaml")))]
         output, log = Path(temporary, "stdout"), Path(temporary, "stderr")
         with _redirected(1, output), _redirected(2, log) as terminal, _copied(log, folder, terminal):
             code = _exit_code(argv)
         answer = output.read_text("utf-8")
         folder.write_json(RESULT, {"exit_code": code, "answer": json.loads(answer) if answer.strip() else None})
     sys.exit(code)
+
+
+def _cluster_file(path: Path) -> Path:
+    """Write the cluster `SUBMITTED`: the master that spark-submit was given, such as by EMR Serverless."""
+    from pyspark.java_gateway import launch_gateway  # connects to the Java process of spark-submit
+
+    master = launch_gateway().jvm.java.lang.System.getProperty("spark.master")
+    path.write_text(f"clusters:\n  {SUBMITTED}: {{backend: spark, address: {json.dumps(master)}}}\n", encoding="utf-8")
+    return path
 
 
 def _exit_code(argv: Sequence[str]) -> int:

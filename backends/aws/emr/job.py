@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from backends.aws.account.clients import Account, bucket_of
+from backends.aws.account.clients import Account, bucket_of, translated_errors
 from backends.aws.emr.clusters import end_cluster
 from backends.aws.emr.releases import release
 from backends.aws.emr.steps import SubmittedStep, confirm_leaving, follow_step, submit_step
 from backends.aws.job_arguments import command_line
+from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
-from backends.aws.staging.wheelhouse import is_staged, stage
-from fruits.clusters.clouds import EmrCluster
+from fruits.clusters.clouds import EmrCluster, EmrServerlessCluster
 from fruits.clusters.cluster import Cluster
 from fruits.errors import DatasetError, SettingsError
 from fruits.images.listing import Listing
@@ -23,9 +24,7 @@ from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 
-__all__ = ["ensure_staged", "run_job"]
-
-DEFAULT_BACKBONE = "MobileNetV2"
+__all__ = ["Prepared", "ensure_staged", "prepare", "run_job"]
 
 
 def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
@@ -49,21 +48,10 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     settings = cluster.cloud
     if not isinstance(settings, EmrCluster):
         raise SettingsError(f"--cluster {cluster.name}: not an EMR cluster.")
-    arguments = command_line(command, job)
-    bucket = bucket_of(settings, out=job.out)
-    account = Account.for_cluster(settings, bucket)
-    account.identity()
-    _check_addresses(job)
-    backbone = _backbone_of(job)
-    staged = ensure_staged(account, settings, bucket, backbone=backbone, notify=progress.note)
-    if job.weights is None and backbone != PACKAGED:
-        arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
-    arguments += ["--cluster", "spark-yarn"]
-    log: Callable[[str], None] = progress.note
-    if isinstance(progress, JsonLog):
-        arguments.append("--log-json")
-        log = progress.relay
-    step = submit_step(account, settings, arguments, entry=cluster.name, bucket=bucket, staged=staged)
+    account, bucket, staged, arguments, log = prepare(command, job, settings, "spark-yarn", progress)
+    step = submit_step(
+        account, settings, arguments, entry=cluster.name, bucket=bucket, staged=staged, notify=progress.note
+    )
     progress.note(
         f"{step.name} is submitted to {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{bucket}"
     )
@@ -72,40 +60,85 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     except KeyboardInterrupt:
         _stop_or_leave(account, step, progress)
         raise
+    except Exception:
+        raise
+    except BaseException:  # SIGTERM: there may be no time for more than this
+        progress.note(
+            f"{step.name} continues on {step.cluster}. The same command follows it again; to end it: "
+            f"fruits cluster down {step.name if step.own else cluster.name}"
+        )
+        raise
+
+
+class Prepared(NamedTuple):
+    """A job that was checked, and whose files are staged."""
+
+    account: Account
+    bucket: str
+    staged: StagedFiles
+    arguments: list[str]
+    log: Callable[[str], None]
+
+
+def prepare(
+    command: str, job: Job, settings: EmrCluster | EmrServerlessCluster, cluster: str, progress: Progress
+) -> Prepared:
+    """Check a job here, and stage its files: on EMR the same errors take minutes and cost money.
+
+    Parameters
+    ----------
+    command : {"run", "fit", "transform"}
+    job : fruits.jobs.job.Job
+    settings : EmrCluster or EmrServerlessCluster
+    cluster : str
+        The cluster of ``cluster.yaml`` that the nodes use.
+    progress : fruits.progress.reporter.Progress
+    """
+    arguments = command_line(command, job)
+    bucket = bucket_of(settings, out=job.out)
+    account = Account.for_cluster(settings, bucket)
+    account.identity()
+    Folder.at(job.out).check()
+    if next(iter(Listing(job.images, limit=1)), None) is None:
+        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
+    backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])
+    backbone = backbone or PACKAGED
+    staged = ensure_staged(account, settings, bucket, backbone=backbone, notify=progress.note)
+    if job.weights is None and backbone != PACKAGED:
+        arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
+    arguments += ["--cluster", cluster]
+    if isinstance(progress, JsonLog):
+        return Prepared(account, bucket, staged, [*arguments, "--log-json"], progress.relay)
+    return Prepared(account, bucket, staged, arguments, progress.note)
 
 
 def ensure_staged(
     account: Account,
-    settings: EmrCluster,
+    settings: EmrCluster | EmrServerlessCluster,
     bucket: str,
     *,
-    backbone: str = DEFAULT_BACKBONE,
+    backbone: str = PACKAGED,
     notify: Callable[[str], None],
 ) -> StagedFiles:
     """Return the staged files for the release of a cluster; stage them if they are missing or outdated."""
-    contents = release(settings.release, for_job=True)
-    staged = StagedFiles.for_python(bucket, str(contents.python))
-    if is_staged(account, staged, (backbone,)):
+    contents = release(settings.release)
+    staged = StagedFiles.for_release(bucket, contents)
+    environment = isinstance(settings, EmrServerlessCluster)
+    if is_staged(account, staged, (backbone,), environment=environment):
         return staged
-    return stage(account, bucket, contents, backbones=(backbone,), notify=notify)
-
-
-def _check_addresses(job: Job) -> None:
-    """Check the output and the images here: on EMR the same errors take minutes and cost money."""
-    Folder.at(job.out).check()
-    if next(iter(Listing(job.images, limit=1)), None) is None:
-        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
-
-
-def _backbone_of(job: Job) -> str:
-    backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])
-    return backbone or DEFAULT_BACKBONE
+    return stage(account, bucket, contents, backbones=(backbone,), environment=environment, notify=notify)
 
 
 def _stop_or_leave(account: Account, step: SubmittedStep, progress: Progress) -> None:
-    """After Ctrl-C, leave the job running if the user confirms it; otherwise end the cluster of the job."""
-    if confirm_leaving(step):
+    """After Ctrl-C, leave the job running if the user confirms it; otherwise end its cluster, or its step."""
+    if confirm_leaving(step.name, step.cluster):
         progress.note(f"left running; end it with: fruits cluster down {step.name}")
     elif step.own:
         end_cluster(account, step.cluster)
         progress.note(f"{step.cluster} is shutting down")
+    else:
+        with translated_errors(f"cancel {step.name}"):
+            account.client("emr").cancel_steps(
+                ClusterId=step.cluster, StepIds=[step.identifier], StepCancellationOption="TERMINATE_PROCESS"
+            )
+        progress.note(f"{step.name} is cancelled")

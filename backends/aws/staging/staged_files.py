@@ -1,37 +1,39 @@
-"""Addresses of the staged files in the bucket, below ``fruits/stage/``."""
+"""Addresses of the staged files in the bucket, below ``fruits/stage/``, which nodes read but cannot write."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from backends.aws.emr.releases import Release
+
 __all__ = ["StagedFiles"]
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFiles:
-    """Addresses of the files that are staged for one version of Fruits and one version of Python.
+    """Addresses of the files that are staged for one version of Fruits, of Python and of glibc.
 
     Attributes
     ----------
     root : str
-        ``s3://BUCKET/fruits/stage/VERSION-pythonX.Y``.
+        ``s3://BUCKET/fruits/stage/VERSION-pythonX.Y`` or ``…-glibcA.B``.
     """
 
     root: str
 
     @classmethod
-    def for_python(cls, bucket: str, python: str) -> StagedFiles:
+    def for_release(cls, bucket: str, release: Release) -> StagedFiles:
         """Return the addresses for the installed version of Fruits.
 
         Parameters
         ----------
         bucket : str
             Without ``s3://``.
-        python : str
-            The Python version of the cluster, such as ``3.11``.
+        release : Release
         """
-        return cls(f"s3://{bucket}/fruits/stage/{version('fruits')}-python{python}")
+        glibc = f"-glibc{release.glibc[0]}.{release.glibc[1]}" if release.brings_python else ""
+        return cls(f"s3://{bucket}/fruits/stage/{version('fruits')}-python{release.python}{glibc}")
 
     @property
     def wheelhouse(self) -> str:
@@ -52,6 +54,16 @@ class StagedFiles:
     def weights(self) -> str:
         """The folder of the networks' weights."""
         return f"{self.root}/weights"
+
+    @property
+    def python_archive(self) -> str:
+        """A build of Python for nodes that have none; its digest is in the same address plus ``.sha256``."""
+        return f"{self.root}/python.tar.gz"
+
+    @property
+    def environment(self) -> str:
+        """The environment of EMR Serverless, for ``spark.archives``."""
+        return f"{self.root}/environment.tar.gz"
 
     @property
     def manifest(self) -> str:

@@ -1,119 +1,34 @@
-"""Build the files that nodes need and upload them to the bucket: ``fruits cluster stage``.
-
-The files are the wheel of Fruits, the wheels that ``requirements.txt`` of this package pins by their hashes, for the
-Python and glibc of the cluster, the scripts, and the weights of networks that are not packaged with Fruits. Nodes need
-no package index and no internet access.
-"""
+"""The wheels of a node: those that ``requirements.txt`` of this package pins by their hashes, and that of Fruits."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import tarfile
+import zipfile
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
 from hashlib import sha256
-from importlib.metadata import Distribution, distribution, version
+from importlib.metadata import distribution, version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlparse
 
-from backends.aws.account.clients import Account, split_address, translated_errors
+from backends.aws.emr.livy import PTH
 from backends.aws.emr.releases import Release
-from backends.aws.staging.staged_files import StagedFiles
-from fruits.errors import JobError, SettingsError
-from fruits.network.backbones import backbone
-from fruits.network.packaged import PACKAGED
-from fruits.network.weights import find_weights
+from fruits.errors import SettingsError
 
-__all__ = ["NOTEBOOK", "REQUIREMENTS", "gather", "is_staged", "offer_notebook", "stage"]
+__all__ = ["REQUIREMENTS", "build_environment", "digest_of", "gather", "package_files"]
 
-AWS = files("backends.aws")
+STAGING = files("backends.aws.staging")
 REQUIREMENTS = "requirements.txt"
-NOTEBOOK = "feature_extraction.ipynb"
-# The folder for the notebooks of JupyterHub's first user on EMR:
-# https://docs.aws.amazon.com/emr/latest/ReleaseGuide/emr-jupyterhub-s3.html
-NOTEBOOKS = "jupyter/jovyan"
 PIP_SECONDS = 1800
 # The oldest glibc of a manylinux tag is 2.5: https://peps.python.org/pep-0600/
 OLDEST_GLIBC = 5
 LEGACY = ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64")
-
-
-def stage(
-    account: Account,
-    bucket: str,
-    release: Release,
-    *,
-    backbones: Sequence[str] = (),
-    notify: Callable[[str], None] = lambda message: None,
-) -> StagedFiles:
-    """Upload the files that the nodes of a cluster need, and return their addresses.
-
-    Files with the same hash in the bucket are not uploaded again.
-
-    Parameters
-    ----------
-    account : Account
-    bucket : str
-        Without ``s3://``.
-    release : Release
-        Selects the wheels by its Python and glibc.
-    backbones : sequence of str
-        The networks that the nodes build. Weights are uploaded except for `PACKAGED`, which is part of the wheel.
-    notify : callable
-        Receives progress messages.
-
-    Raises
-    ------
-    SettingsError
-        The wheel of Fruits cannot be built, or a package has no wheel for the cluster.
-    """
-    if release.python is None:
-        raise SettingsError("This EMR release has no Python that Fruits supports. Choose another release.")
-    staged = StagedFiles.for_python(bucket, release.python)
-    with tempfile.TemporaryDirectory(prefix="fruits-stage-") as temporary:
-        folder = Path(temporary)
-        notify(f"gathering wheels for Python {release.python} and glibc {'.'.join(map(str, release.glibc))}")
-        gather(folder / "wheelhouse", release)
-        for name in ("bootstrap_emr.sh", "emr_step.py"):
-            (folder / name).write_bytes((AWS / "emr" / name).read_bytes())
-        digests = {}
-        (folder / "weights").mkdir()
-        for name in sorted(_unpackaged(backbones)):
-            weights = find_weights(backbone(name))
-            shutil.copy(weights.path, folder / "weights" / f"{name}.safetensors")
-            digests[name] = weights.digest
-        manifest = {
-            "version": version("fruits"),
-            "sources": _sources(),
-            "weights": digests,
-            "files": {path.relative_to(folder).as_posix(): _digest(path) for path in _under(folder)},
-        }
-        _upload(account, folder, staged, manifest, notify)
-    return staged
-
-
-def is_staged(account: Account, staged: StagedFiles, backbones: Sequence[str] = ()) -> bool:
-    """Return whether files are staged that were built from the installed sources, with these weights."""
-    manifest = _manifest(account, staged)
-    return manifest.get("sources") == _sources() and _unpackaged(backbones) <= set(manifest.get("weights", {}))
-
-
-def _unpackaged(backbones: Sequence[str]) -> set[str]:
-    return set(backbones) - {PACKAGED}
-
-
-def offer_notebook(account: Account, bucket: str) -> str:
-    """Upload the notebook to JupyterHub's folder unless it exists there, and return its address."""
-    s3 = account.client("s3")
-    key = f"{NOTEBOOKS}/{NOTEBOOK}"
-    with translated_errors(f"upload the notebook to s3://{bucket}"):
-        if not s3.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"]:
-            s3.put_object(Bucket=bucket, Key=key, Body=(AWS / "emr" / NOTEBOOK).read_bytes())
-    return f"s3://{bucket}/{key}"
+WHEEL = "Wheel-Version: 1.0\nGenerator: fruits\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file in a wheel, so that its hash depends on the content alone
 
 
 def gather(folder: Path, release: Release) -> None:
@@ -122,99 +37,98 @@ def gather(folder: Path, release: Release) -> None:
     Raises
     ------
     SettingsError
-        A wheel cannot be built or downloaded; the message has the output of pip.
+        A wheel cannot be downloaded; the message has the output of pip.
     """
     folder.mkdir(parents=True)
-    pinned = (AWS / "staging" / REQUIREMENTS).read_text(encoding="utf-8")
+    pinned = (STAGING / release.requirements).read_text(encoding="utf-8")
     requirements = folder / REQUIREMENTS
     requirements.write_text(pinned, encoding="utf-8")
-    short = str(release.python).replace(".", "")
-    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(release.glibc[1], OLDEST_GLIBC - 1, -1)]
-    target = [argument for platform in (*platforms, *LEGACY) for argument in ("--platform", platform)]
-    target += ["--python-version", str(release.python), "--implementation", "cp"]
-    target += [argument for abi in (f"cp{short}", "abi3", "none") for argument in ("--abi", abi)]
-    hashed = ("--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements))
-    _pip("download", "--dest", str(folder), *target, *hashed)
+    hashed = ("--no-deps", "--require-hashes", "--requirement", str(requirements))
+    _pip("download", "--dest", str(folder), *_target(release), *hashed)
     own = _own_wheel(folder)
-    line = f"fruits=={version('fruits')} --hash=sha256:{_digest(own)}\n"
+    line = f"fruits=={version('fruits')} --hash=sha256:{digest_of(own)}\n"
     requirements.write_text(pinned.rstrip("\n") + "\n" + line, encoding="utf-8")
 
 
+def build_environment(archive: Path, wheelhouse: Path, release: Release, target: Path) -> None:
+    """Write a Python build with the wheels of a wheelhouse in it, for ``spark.archives``.
+
+    A standalone build of Python finds its files relative to its executable, so the archive can be unpacked anywhere.
+
+    Parameters
+    ----------
+    archive : Path
+        A ``.tar.gz`` with ``python/bin/python3.11`` in it.
+    wheelhouse : Path
+        From :func:`gather`.
+    release : Release
+    target : Path
+        The new ``.tar.gz``, with ``bin/python3.11`` in it.
+    """
+    unpacked = target.parent / "environment"
+    with tarfile.open(archive) as packed:
+        packed.extractall(unpacked, filter="data")
+    home = unpacked / "python"
+    if not (home / "bin" / f"python{release.python}").exists():
+        raise SettingsError(f"{archive}: has no python/bin/python{release.python}. Give a standalone build of it.")
+    packages = home / "lib" / f"python{release.python}" / "site-packages"
+    hashed = ("--no-deps", "--require-hashes", "--requirement", str(wheelhouse / REQUIREMENTS), "--no-index")
+    _pip("install", "--target", str(packages), "--upgrade", *_target(release), *hashed, wheels=wheelhouse)
+    with tarfile.open(target, "w:gz", compresslevel=1) as packed:
+        for path in sorted(home.iterdir()):
+            packed.add(path, path.name)
+    shutil.rmtree(unpacked)
+
+
+def package_files() -> Iterator[tuple[str, Path]]:
+    """Yield the name in the wheel and the path of every file of the installed packages."""
+    for package in ("fruits", "backends"):
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                yield f"{package}/{path.relative_to(root).as_posix()}", path
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
 def _own_wheel(folder: Path) -> Path:
-    """Build the wheel of Fruits from the installed checkout, or download that of the installed version."""
-    before = set(folder.iterdir())
-    checkout = _checkout(distribution("fruits"))
-    if checkout is not None:
-        _pip("wheel", "--no-deps", "--wheel-dir", str(folder), str(checkout))
-    else:
-        _pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), f"fruits=={version('fruits')}")
-    (own,) = set(folder.iterdir()) - before
-    return own
+    """Write the wheel of the installed Fruits; one from an index could be of anyone."""
+    installed = distribution("fruits")
+    info = f"fruits-{installed.version}.dist-info"
+    content = {name: path.read_bytes() for name, path in package_files()}
+    for name in ("METADATA", "entry_points.txt"):
+        content[f"{info}/{name}"] = (installed.read_text(name) or "").encode()
+    content |= {f"{info}/WHEEL": WHEEL.encode(), "fruits_livy.pth": PTH.encode()}
+    record = "".join(
+        f"{name},sha256={urlsafe_b64encode(sha256(data).digest()).rstrip(b'=').decode()},{len(data)}\n"
+        for name, data in content.items()
+    )
+    content[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    path = folder / f"fruits-{installed.version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, data in content.items():
+            wheel.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
+    return path
 
 
-def _checkout(installed: Distribution) -> Path | None:
-    """Return the source folder of an installed package, if pip has recorded one: https://peps.python.org/pep-0610/."""
-    record = installed.read_text("direct_url.json")
-    url = json.loads(record)["url"] if record else ""
-    path = Path(unquote(urlparse(url).path)) if url.startswith("file:") else None
-    return path if path is not None and (path / "pyproject.toml").is_file() else None
+def _target(release: Release) -> list[str]:
+    """Return the options of pip that select wheels for a release."""
+    short = release.python.replace(".", "")
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(release.glibc[1], OLDEST_GLIBC - 1, -1)]
+    target = [argument for platform in (*platforms, *LEGACY) for argument in ("--platform", platform)]
+    target += ["--python-version", release.python, "--implementation", "cp", "--only-binary", ":all:"]
+    return target + [argument for abi in (f"cp{short}", "abi3", "none") for argument in ("--abi", abi)]
 
 
-def _pip(*arguments: str) -> None:
+def _pip(*arguments: str, wheels: Path | None = None) -> None:
     command = [sys.executable, "-P", "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS)
+    environ = os.environ | ({} if wheels is None else {"PIP_FIND_LINKS": str(wheels)})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_SECONDS, env=environ)
     if done.returncode != 0:
         raise SettingsError(
             f"pip {arguments[0]} failed for the wheels of the nodes:\n{done.stderr.strip()[-2000:]}\n"
             "Check that the package index in pip's configuration is reachable."
         )
-
-
-def _upload(
-    account: Account, folder: Path, staged: StagedFiles, manifest: dict[str, Any], notify: Callable[[str], None]
-) -> None:
-    s3 = account.client("s3")
-    bucket, root = split_address(staged.root)
-    manifest_key = split_address(staged.manifest)[1]
-    stored = _manifest(account, staged).get("files", {})
-    changed = [name for name, digest in manifest["files"].items() if stored.get(name) != digest]
-    size = sum((folder / name).stat().st_size for name in changed)
-    notify(f"uploading {len(changed)} of {len(manifest['files'])} files, {size / 1e6:,.0f} MB, to {staged.root}")
-    with translated_errors(f"upload to {staged.root}"):
-        # The manifest marks a complete set of files: delete it first, write it last.
-        s3.delete_object(Bucket=bucket, Key=manifest_key)
-        for name in changed:
-            s3.upload_file(str(folder / name), bucket, f"{root}/{name}")
-        for name in set(stored) - set(manifest["files"]):
-            s3.delete_object(Bucket=bucket, Key=f"{root}/{name}")
-        s3.put_object(Bucket=bucket, Key=manifest_key, Body=json.dumps(manifest, indent=2).encode())
-
-
-def _manifest(account: Account, staged: StagedFiles) -> dict[str, Any]:
-    content = account.read(staged.manifest)
-    if content is None:
-        return {}
-    try:
-        manifest = json.loads(content)
-    except ValueError as error:
-        raise JobError(f"{staged.manifest} is corrupt: {error}. Delete it, and run: fruits cluster stage.") from error
-    return manifest if isinstance(manifest, dict) else {}
-
-
-def _sources() -> str:
-    """Return one digest of all files of the wheel."""
-    total = sha256()
-    for package in ("fruits", "backends"):
-        root = Path(str(files(package)))
-        for path in _under(root):
-            if path.suffix != ".pyc":
-                total.update(f"{package}/{path.relative_to(root).as_posix()}\0{_digest(path)}\n".encode())
-    return total.hexdigest()
-
-
-def _under(folder: Path) -> Iterator[Path]:
-    return iter(sorted(path for path in folder.rglob("*") if path.is_file()))
-
-
-def _digest(path: Path) -> str:
-    return sha256(path.read_bytes()).hexdigest()

@@ -184,7 +184,7 @@ def service_error(action: str, error: Exception) -> Exception:
         case Cause.FORBIDDEN:
             return InputError(
                 f"Could not {action}: {operation} is not permitted. {f'{failure.message}. ' * bool(failure.message)}"
-                "Ask for the policy that `fruits cluster render` writes as policy_user.json."
+                "Ask for the policies fruits-user and fruits-user-dask, which `fruits cluster init` creates."
             )
         case Cause.NO_RESPONSE:
             return JobError(f"Could not {action}: {failure}. Is the region right, and the network there?")

@@ -170,7 +170,7 @@ def test_unknown_names_are_rejected_with_the_allowed_ones() -> None:
     assert error_of(cluster="nowhere") == (
         "--cluster nowhere: no such cluster. Allowed: "
         "local-dask, local-spark, local, dask-address, spark-address, spark-yarn, emr, emr-notebook, "
-        "dask-ec2."
+        "emr-seed, emr-serverless, dask-ec2."
     )
     assert error_of(backend="ray") == "--backend ray: no such backend. Allowed: dask, spark, local."
     with pytest.raises(SettingsError, match="FRUITS_BACKEND ray: no such backend"):
@@ -299,7 +299,7 @@ def test_the_entry_of_a_cloud_cluster_sets_its_size(tmp_path: Path) -> None:
             "clusters.a.bucket: wrong format. Example: s3://my-fruits.",
         ),
         ("{backend: spark, cloud: emr, worker_types: []}", "clusters.a.worker_types: list should have at least 1"),
-        ("{backend: spark, cloud: emr, worker_types: [c7i]}", "a.worker_types.0: wrong format. Example: c7i.4xlarge."),
+        ("{backend: spark, cloud: emr, worker_types: [c7i]}", "a.worker_types.0: wrong format. Example: c7i.2xlarge."),
         ("{backend: spark, cloud: emr, idle_minutes: 0}", "clusters.a.idle_minutes: input should be greater"),
     ],
 )

@@ -612,3 +612,11 @@ def test_extensions_are_known_to_pillow() -> None:
 
 def test_pillow_supports_all_formats() -> None:
     assert all(features.check(name) for name in ("jpg", "zlib", "webp", "libtiff"))
+
+
+def test_ycbcr_tiff_is_a_reject_where_pillow_decodes_it_to_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(photo().convert("YCbCr"), "TIFF")
+    assert decode(data).shape == (224, 224, 3)
+    monkeypatch.setattr("fruits.images.tiff.PILLOW", 12)
+    with pytest.raises(ImageError, match="YCbCr"):
+        decode(data)

@@ -1,0 +1,105 @@
+"""A checklist of an account, to run in five minutes and to paste into an issue: ``fruits cluster doctor``."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import NamedTuple
+
+from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.preflight import check_quotas
+from backends.aws.account.resources import find_resources
+from backends.aws.account.stack import find_installed
+from backends.aws.account.subnets import find_subnets
+from backends.aws.account.tags import MANAGED
+from backends.aws.costs import cost
+from backends.aws.emr.releases import release
+from backends.aws.staging.stage import is_staged
+from backends.aws.staging.staged_files import StagedFiles
+from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, NodesCluster
+from fruits.errors import FruitsError, SettingsError
+
+__all__ = ["Check", "examine"]
+
+
+class Check(NamedTuple):
+    """The result of one check.
+
+    Attributes
+    ----------
+    name : str
+    state : {"ok", "failed", "not checked"}
+    detail : str
+        What was found, or the error with its remedy. It has no secret, and no account number.
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Check]:
+    """Yield the checks in the order in which their failures should be corrected. Nothing is started.
+
+    Parameters
+    ----------
+    account : Account
+    settings : AwsCluster
+    bucket : str
+        Without ``s3://``.
+    """
+    notes: list[str] = []
+
+    def check(name: str, look: Callable[[], str]) -> Check:
+        try:
+            return Check(name, "ok", look())
+        except FruitsError as error:
+            return Check(name, "failed", str(error))
+
+    def quotas() -> str:
+        if not isinstance(settings, EmrCluster | DaskEc2Cluster):
+            return "not of EC2"
+        check_quotas(account, settings, notes.append)
+        return "; ".join(notes) or "enough"
+
+    def subnets() -> str:
+        found = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
+        if found.untagged:
+            raise SettingsError(f"{', '.join(found.untagged)}: without the tag {MANAGED[0]}. Run: fruits cluster init.")
+        return f"{len(found.identifiers)}, {'private' if found.private else 'public'}"
+
+    def objects() -> str:
+        s3, key = account.client("s3"), "fruits/doctor"
+        with translated_errors(f"write, read and delete s3://{bucket}/{key}"):
+            s3.put_object(Bucket=bucket, Key=key, Body=b"fruits")
+            s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            s3.delete_object(Bucket=bucket, Key=key)
+        return f"s3://{bucket}: write, read, delete"
+
+    def staged() -> str:
+        contents = release(settings.release if isinstance(settings, EmrCluster) else "emr-7.13.0")
+        found = is_staged(account, StagedFiles.for_release(bucket, contents))
+        return "current" if found else "missing or outdated; the next job stages them"
+
+    def price() -> str:
+        region = str(account.client("s3").meta.region_name)
+        return f"${cost(settings, 10_000, region=region).dollars:.2f} for 10,000 images"  # type: ignore[arg-type]
+
+    here = f"fruits {version('fruits')}, boto3 {version('boto3')}, Python {platform.python_version()}"
+    yield Check("versions", "ok", here)
+    aws, plugin = (shutil.which(name) is not None for name in ("aws", "session-manager-plugin"))
+    yield Check("tools", "ok", f"aws: {_yes(aws)}, session-manager-plugin: {_yes(plugin)} (for `ssh` alone)")
+    yield check("credentials", lambda: f"valid, of the account …{account.identity()[-4:]}")
+    yield check("stack", lambda: f"complete, in {find_installed(account).region}")
+    yield check("bucket", objects)
+    yield check("subnets", subnets)
+    yield check("quotas", quotas)
+    yield check("staged files", staged)
+    yield check("price", price)
+    yield check("running", lambda: ", ".join(sorted({each.name for each in find_resources(account)})) or "nothing")
+
+
+def _yes(found: bool) -> str:
+    return "found" if found else "not found"
