@@ -68,7 +68,8 @@ def attach(address: str, security: Security | None = None) -> Client:
             "or in the environment, as DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=/path/to/cert.pem and so on."
         )
     try:
-        get_address_host_port(normalize_address(address))  # Dask's client leaves a traceback for an invalid one
+        if not address.startswith("inproc://"):  # the others have a host and a port
+            get_address_host_port(normalize_address(address))  # Dask's client leaves a traceback for an invalid one
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # checked below
             client = Client(address, timeout=CONNECT_SECONDS, security=security, set_as_default=False)

@@ -18,6 +18,7 @@ import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import CapturedException
 
 from backends.spark.gateway import JavaOutput, check_machine, check_master, launch, user_options
 from backends.spark.java import find_java
@@ -95,8 +96,9 @@ def start_session(
             ]
             gateway = launch(SparkConf().setAll(public), output)
             context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
-        except Py4JJavaError as error:
-            text = without_secrets(str(error.java_exception.toString()))  # asks Java, which is still running
+        except (Py4JJavaError, CapturedException) as error:  # the latter if PySpark has had a session in this process
+            raised = error.java_exception.toString() if isinstance(error, Py4JJavaError) else error  # asks Java
+            text = without_secrets(str(raised))
             _end_java()
             raise SettingsError(
                 f"Spark did not start on {settings['spark.master']}: {text.rstrip('.')}. "

@@ -163,7 +163,9 @@ def feature_source(address: str) -> StoredJob | None:
     folder = Folder.at(address)
     try:
         commit = last_commit(folder)
-    except OSError:  # the listing reports an address that cannot be read
+    except OutputError:
+        raise
+    except Exception:  # of any store of fsspec: the listing reports an address that cannot be read
         return None
     if commit is None:
         return None
