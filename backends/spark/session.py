@@ -18,7 +18,7 @@ import pyspark
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
-from pyspark.sql.utils import CapturedException
+from pyspark.sql.utils import CapturedException  # type: ignore[attr-defined]  # pyspark.errors is new in 3.4
 
 from backends.spark.gateway import JavaOutput, check_machine, check_master, launch, user_options
 from backends.spark.java import find_java
