@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
+    from fruits.recogniser.inputs import features
+    from fruits.recogniser.recogniser import Recogniser, Recognition
 
     __version__: str
 
@@ -36,11 +38,14 @@ __all__ = [
     "InputError",
     "Job",
     "JobError",
+    "Recogniser",
+    "Recognition",
     "Report",
     "ScaledPCA",
     "SliceReport",
     "__version__",
     "compare",
+    "features",
     "fit",
     "run",
     "transform",
@@ -53,10 +58,13 @@ _MODULES = {
     "InputError": "errors",
     "Job": "jobs.job",
     "JobError": "errors",
+    "Recogniser": "recogniser.recogniser",
+    "Recognition": "recogniser.recogniser",
     "Report": "jobs.report",
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",
     "compare": "jobs.compare",
+    "features": "recogniser.inputs",
     "fit": "jobs.pipeline",
     "run": "jobs.pipeline",
     "transform": "jobs.pipeline",

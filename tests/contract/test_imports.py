@@ -30,6 +30,7 @@ LAYERS = (  # lowest first
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),
     ("fruits.executor",),
     ("fruits.jobs",),
+    ("fruits.recogniser",),
     ("fruits",),  # the public names alone
     ("backends",),
     COMMAND_LINE,
