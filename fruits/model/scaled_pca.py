@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fruits.errors import ModelError
 from fruits.model import conversions
 from fruits.model.components import choose_components
+from fruits.model.exact.product import product
 from fruits.model.model_files import ARRAYS, StoredModel, encode_arrays, encode_model, read_model
 from fruits.storage.folder import Folder
 
@@ -106,7 +107,7 @@ class ScaledPCA:
         scaled = features - self.mean
         np.divide(scaled, self.scale, out=scaled, where=self.scale > 0)
         scaled[:, self.scale == 0] = 0.0
-        return scaled, scaled @ self.components.T
+        return scaled, product(scaled, self.components)
 
     def digest(self) -> str:
         """Return the SHA-256 of the stored arrays: models with equal digests give equal rows."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fruits.errors import DamageError, DatasetError
+from fruits.errors import DatasetError
 from fruits.model.components import check_components, choose_components, fix_signs
 from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
@@ -30,29 +30,21 @@ def solve(moments: Moments, components: int | float, *, network: Mapping[str, st
     Raises
     ------
     DamageError
-        The moments contain NaN or infinity, so a stored feature does.
+        The moments contradict each other: rows were subtracted that they did not contain.
     DatasetError
         There are fewer than two rows, or no feature varies.
     SettingsError
         The count exceeds the number of components.
     """
-    check_components(components, moments.count, len(moments.mean))
-    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.scatter).all()):
-        raise DamageError(
-            "the moments of the features contain NaN or infinity, so stored features are corrupt. "
-            "Start the job again with `overwrite`."
-        )
-    scale = np.sqrt(np.diagonal(moments.scatter) / (moments.count - 1))
-    varies = scale > 0
-    if not varies.any():
+    check_components(components, moments.count, moments.dimension)
+    scale = moments.std()
+    if not scale.any():
         raise DatasetError(f"no feature varies: all {moments.count:,} images are alike. Give images that differ.")
-    inverse = np.divide(1.0, scale, out=np.zeros_like(scale), where=varies)
-    covariance = moments.scatter / (moments.count - 1) * inverse[:, None] * inverse
-    values, vectors = eigh(covariance)
+    values, vectors = eigh(moments.correlation())
     values = np.ascontiguousarray(np.maximum(values[::-1], 0.0))  # rounding can make the smallest ones negative
     kept = choose_components(values / values.sum(), components, moments.count)
     return ScaledPCA(
-        mean=moments.mean,
+        mean=moments.mean(),
         scale=scale,
         components=fix_signs(vectors.T[::-1][:kept]),
         eigenvalues=values,

@@ -26,7 +26,7 @@ def model(features):
     """Model fitted by the tree of moments over 15 parts."""
     moments = [Moments.from_features(shard) for shard in np.split(features, range(100, 1500, 100))]
     for level in levels(len(moments)):
-        moments = [Moments.merge_all(moments[group.start : group.stop]) for group in level]
+        moments = [Moments.sum_all(moments[group.start : group.stop]) for group in level]
     return solve(moments[0], KEPT)
 
 

@@ -69,7 +69,8 @@ def merge(item, out):
     if group.level > 1:
         return merging.merge(item, out)
     images = sum(_images(out, index) for index in range(group.start, group.stop))
-    merged = Moments(images, np.arange(FEATURES, dtype=np.float64), images * np.diag(np.arange(1.0, FEATURES + 1)))
+    rows = np.resize(np.eye(FEATURES, dtype=np.float32), (images, FEATURES))
+    merged = Moments.from_features(rows)
     name, data = merging.moments_name(out, 1, group.index), merged.to_bytes()
     out.write(name, data)
     return MergeReport({name: checksum(data)})

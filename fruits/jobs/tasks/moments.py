@@ -43,6 +43,6 @@ def merge(item: MergeItem, out: OwnedFolder) -> MergeReport:
         partials = (Moments.from_features(vectors(read_table(data, ["features"])["features"])) for data in features)
     else:
         partials = (Moments.from_bytes(data) for data in read(lambda index: moments_name(out, group.level - 1, index)))
-    name, data = moments_name(out, group.level, group.index), Moments.merge_all(partials).to_bytes()
+    name, data = moments_name(out, group.level, group.index), Moments.sum_all(partials).to_bytes()
     out.write(name, data)
     return MergeReport({name: checksum(data)})
