@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fruits.recogniser.products import product, to_unit
+from fruits.recogniser.products import Grid, on_grid, product, to_grid, to_unit
 
 __all__ = ["UNKNOWN", "Scorer", "Scores"]
 
@@ -40,7 +41,7 @@ class Scores(NamedTuple):
     nearest: Int64
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scorer:
     """A discriminant space with prototypes in it.
 
@@ -55,7 +56,7 @@ class Scorer:
     centres : ndarray of shape (groups, r), float32
         The means of the training labels in the space.
     prototypes : ndarray of shape (p, r), float32
-        Rows of length 1, sorted by class.
+        Rows of length 1 in multiples of 2^-24, sorted by class.
     classes : ndarray of shape (p,), int64
         The class of each prototype; `UNKNOWN` for those of no class, which are last.
     """
@@ -69,7 +70,19 @@ class Scorer:
 
     def project(self, features: npt.NDArray[np.floating]) -> Float64:
         """Return features of shape (n, d) in the space, shape (n, r)."""
-        return product(np.asarray(features, np.float64) - self.mean, self.projection.T)
+        return product(np.asarray(features, np.float64) - self.mean, self._projection)
+
+    @cached_property
+    def _projection(self) -> Grid:
+        return to_grid(self.projection.T)
+
+    @cached_property
+    def _centres(self) -> Grid:
+        return to_grid(self.centres)
+
+    @cached_property
+    def _prototypes(self) -> Float64:
+        return self.prototypes.astype(np.float64)
 
     def scores(self, features: Float32, classes: int, *, neighbours: int = 3) -> Scores:
         """Return the scores of features of shape (n, crops, d) for a number of classes."""
@@ -82,7 +95,7 @@ class Scorer:
     def _block(self, features: Float32, classes: int, neighbours: int) -> Scores:
         n, crops, d = features.shape
         points = self.project(features.reshape(n * crops, d))
-        cosines = product(to_unit(points), self.prototypes)
+        cosines = on_grid(to_unit(points)) @ self._prototypes.T  # exact, as both are on the grid
         starts = np.flatnonzero(np.diff(self.classes, prepend=-2))
         best = np.full((n * crops, classes + 1), -1.0)
         best[:, self.classes[starts]] = np.maximum.reduceat(cosines, starts, axis=1)  # class -1 is the last column
@@ -98,7 +111,7 @@ class Scorer:
         squares = np.add.reduce(points * points / (1.0 + self.between), axis=1)
         norms = np.add.reduce(points * points, axis=1)
         centre_norms = np.add.reduce(np.square(self.centres, dtype=np.float64), axis=1)
-        distances = norms[:, None] - 2.0 * product(points, self.centres) + centre_norms
+        distances = norms[:, None] - 2.0 * product(points, self._centres) + centre_norms
         nearest: Float64 = distances.min(axis=1) - squares
         return nearest
 
