@@ -7,7 +7,7 @@ result.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ def paste(image: npt.NDArray[np.uint8], backgrounds: Sequence[npt.NDArray[np.uin
     return canvas
 
 
-def _draws(path: str):  # type: ignore[no-untyped-def]
+def _draws(path: str) -> Iterator[float]:
     """Yield eight numbers in [0, 1)."""
     digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
     for start in range(0, 32, 4):
@@ -69,7 +69,7 @@ def _square(photo: npt.NDArray[np.uint8], size: float, x: float, y: float) -> Im
 
 def _background(image: npt.NDArray[np.uint8]) -> Mask:
     """Return the white pixels that are connected to the border through white pixels, shape (height, width)."""
-    white = image.min(axis=2) >= WHITE
+    white: Mask = image.min(axis=2) >= WHITE
     reached = np.zeros_like(white)
     for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
         reached[edge] = white[edge]

@@ -85,7 +85,8 @@ def softmax(logits: npt.ArrayLike) -> Float64:
     """Return the softmax of each row, shape (n, m)."""
     values = np.asarray(logits, np.float64)
     powers = _exp(values - values.max(axis=1, keepdims=True))
-    return powers / np.add.reduce(powers, axis=1)[:, None]
+    result: Float64 = powers / np.add.reduce(powers, axis=1)[:, None]
+    return result
 
 
 def _exp(values: Float64) -> Float64:

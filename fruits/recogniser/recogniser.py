@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import ModelError
 from fruits.network.featurizer import compile_network
+from fruits.recogniser.decision import REASONS, Decision, Reason, Thresholds
 from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.recogniser.inputs import ImageInput, image_features
-from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scorer
 from fruits.storage.folder import Folder
 
-__all__ = ["LabelScore", "Neighbour", "Reason", "Recogniser", "Recognition"]
+__all__ = ["LabelScore", "Neighbour", "Recogniser", "Recognition"]
 
-Reason: TypeAlias = Literal["uncertain", "unlike-anything"]
-
-TOP = 5  # labels of a recognition
 NEAREST = 3  # training images of a recognition
 
 
@@ -75,24 +72,6 @@ class Recognition:
     nearest: tuple[Neighbour, ...]
 
 
-class Thresholds(NamedTuple):
-    """Limits beyond which an image is rejected.
-
-    Attributes
-    ----------
-    confidence : float
-        The smallest confidence; below it, an image is ``uncertain``.
-    similarity : float
-        The smallest cosine to a prototype; below it, an image is ``unlike-anything``.
-    atypicality : float
-        The largest relative Mahalanobis distance; above it, an image is ``unlike-anything``.
-    """
-
-    confidence: float
-    similarity: float
-    atypicality: float
-
-
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Recogniser:
     """A trained recogniser.
@@ -107,9 +86,8 @@ class Recogniser:
         The network that computes the features: ``backbone``, ``engine``, ``weights`` and ``decoding``.
     version : str
         The first 12 digits of the SHA-256 of its content.
-    temperature : float
-        Divisor of the similarities before the softmax.
-    thresholds : Thresholds
+    decision : Decision
+        Temperature and thresholds.
     scorer : Scorer
     neighbours : tuple of Neighbour
         The training image nearest each prototype.
@@ -121,8 +99,7 @@ class Recogniser:
     crops: int
     network: Mapping[str, str]
     version: str
-    temperature: float
-    thresholds: Thresholds
+    decision: Decision
     scorer: Scorer
     neighbours: tuple[Neighbour, ...]
     thumbnails: Mapping[str, bytes]
@@ -149,8 +126,7 @@ class Recogniser:
             crops=stored.crops,
             network=stored.network,
             version=stored.version,
-            temperature=stored.temperature,
-            thresholds=Thresholds(**stored.thresholds),
+            decision=Decision(stored.temperature, Thresholds(**stored.thresholds)),
             scorer=Scorer(**stored.arrays),
             neighbours=tuple(Neighbour(*each) for each in stored.neighbours),
             thumbnails=stored.thumbnails,
@@ -201,24 +177,14 @@ class Recogniser:
 
     def _recognitions(self, features: npt.NDArray[np.float32]) -> Iterator[Recognition]:
         scores = self.scorer.scores(features, len(self.labels), neighbours=NEAREST)
-        probabilities = softmax(scores.similarity / self.temperature)
-        order = np.argsort(-probabilities[:, :-1], axis=1, kind="stable")[:, :TOP]
-        for row, best, similarity, atypicality, nearest in zip(
-            probabilities, order, scores.similarity, scores.atypicality, scores.nearest, strict=True
-        ):
-            reason = self._reason(row, similarity, atypicality)
+        decided = self.decision.decide(scores)
+        for order, probabilities, code, nearest in zip(*decided, scores.nearest, strict=True):
+            reason = REASONS[code]
+            top = tuple(LabelScore(self.labels[each], float(p)) for each, p in zip(order, probabilities, strict=True))
             yield Recognition(
-                prediction=None if reason else self.labels[best[0]],
-                confidence=float(row[best[0]]),
+                prediction=None if reason else top[0].label,
+                confidence=top[0].score,
                 reason=reason,
-                top=tuple(LabelScore(self.labels[label], float(row[label])) for label in best),
+                top=top,
                 nearest=tuple(self.neighbours[prototype] for prototype in nearest),
             )
-
-    def _reason(
-        self, probabilities: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64], atypicality: float
-    ) -> Reason | None:
-        best = similarity[:-1].max()
-        if similarity[-1] > best or best < self.thresholds.similarity or atypicality > self.thresholds.atypicality:
-            return "unlike-anything"
-        return "uncertain" if probabilities[:-1].max() < self.thresholds.confidence else None

@@ -76,7 +76,11 @@ class Sample:
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the sample as arrays for a safetensors file."""
-        return {"features": np.ascontiguousarray(self.features), "paths": _texts(self.paths), "labels": _texts(self.labels)}
+        return {
+            "features": np.ascontiguousarray(self.features),
+            "paths": _texts(self.paths),
+            "labels": _texts(self.labels),
+        }
 
     def to_bytes(self) -> bytes:
         """Return the sample in the safetensors format; equal samples give equal bytes."""

@@ -17,7 +17,9 @@ def on_grid(features):
     return np.array([[round(float(x) * 2**36) for x in row] for row in features], object).reshape(features.shape)
 
 
-@given(hnp.arrays(np.float32, st.tuples(st.integers(0, 40), st.integers(1, 6)), elements=st.floats(-1e5, 1e5, width=32)))
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 40), st.integers(1, 6)), elements=st.floats(-1e5, 1e5, width=32))
+)
 def test_sums_are_those_of_python_integers(features):
     moments = Moments.from_features(features)
     grid = on_grid(features)
