@@ -48,6 +48,7 @@ SHAPES = {  # by array: its type and its shape, in the sizes d features, r direc
 }
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+Count = Annotated[int, pydantic.Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,10 +67,12 @@ class StoredRecogniser:
         Divisor of the similarities.
     thresholds : mapping of str to float
         ``confidence``, ``similarity`` and ``atypicality``.
+    calibration_images : int
+        Held-out images that temperature and thresholds were chosen on; if 0, nothing is rejected.
     counts : mapping of str to int
         Training images by label.
     sources : sequence of mappings
-        Address, weight, images and digest of each source.
+        Address, digest, images, rejects, weight and classes of each source.
     neighbours : sequence of (key, label, path)
         The training image nearest each prototype.
     arrays : mapping of str to ndarray
@@ -87,6 +90,7 @@ class StoredRecogniser:
     network: Mapping[str, str]
     temperature: float
     thresholds: Mapping[str, float]
+    calibration_images: int
     counts: Mapping[str, int]
     sources: tuple[Mapping[str, Any], ...]
     neighbours: tuple[tuple[str, str, str], ...]
@@ -102,7 +106,7 @@ class _Strict(pydantic.BaseModel):
 
 class _File(_Strict):
     file: Annotated[str, pydantic.Field(pattern=FILE.pattern)]
-    bytes: Annotated[int, pydantic.Field(ge=0)]
+    bytes: Count
     sha256: Annotated[str, pydantic.Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -119,6 +123,15 @@ class _Network(_Strict):
     decoding: str
 
 
+class _Source(_Strict):
+    address: str
+    digest: str
+    images: Count
+    rejects: Count
+    weight: Annotated[int, pydantic.Field(ge=1)]
+    classes: dict[str, str] | None
+
+
 class _Metadata(_Strict):
     """The content of ``recogniser.json``."""
 
@@ -128,8 +141,9 @@ class _Metadata(_Strict):
     network: _Network
     temperature: Annotated[float, pydantic.Field(gt=0)]
     thresholds: _Thresholds
-    counts: dict[str, int]
-    sources: list[dict[str, Any]]
+    calibration_images: Count
+    counts: dict[str, Count]
+    sources: list[_Source]
     neighbours: list[tuple[str, str, str]]
     scorer: _File
     thumbnails: _File
@@ -158,6 +172,7 @@ def write_recogniser(folder: Folder, recogniser: StoredRecogniser) -> str:
         "network": dict(recogniser.network),
         "temperature": recogniser.temperature,
         "thresholds": dict(recogniser.thresholds),
+        "calibration_images": recogniser.calibration_images,
         "counts": dict(recogniser.counts),
         "sources": [dict(source) for source in recogniser.sources],
         "neighbours": [list(each) for each in recogniser.neighbours],
@@ -206,8 +221,9 @@ def _read(folder: Folder, training: bool) -> StoredRecogniser:
         network=metadata.network.model_dump(),
         temperature=metadata.temperature,
         thresholds=metadata.thresholds.model_dump(),
+        calibration_images=metadata.calibration_images,
         counts=metadata.counts,
-        sources=tuple(metadata.sources),
+        sources=tuple(source.model_dump() for source in metadata.sources),
         neighbours=tuple(metadata.neighbours),
         arrays=arrays,
         thumbnails={key: data.tobytes() for key, data in _read_arrays(folder, metadata.thumbnails).items()},
@@ -263,6 +279,8 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
         if not np.isfinite(array).all():
             raise _corrupt(folder, name, f"{key} contains non-finite numbers")
+    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["between"] < 0).any():
+        raise _corrupt(folder, name, "a prototype has not length 1, or a variance is negative")
     classes, labels = arrays["classes"], len(metadata.labels)
     known = classes[classes >= 0]
     if (

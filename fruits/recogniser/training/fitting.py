@@ -46,7 +46,7 @@ class Source:
 
 
 class Group(NamedTuple):
-    """A label of a source: its class, or `UNKNOWN`, and its rows: crops of its images, times the weight of the source."""
+    """A label of a source, its class or `UNKNOWN`, and its rows: the crops of its images times their weight."""
 
     source: int
     label: str

@@ -22,8 +22,11 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "1"},
         temperature=0.05,
         thresholds={"confidence": 0.0, "similarity": -1.0, "atypicality": 1e9},
+        calibration_images=12,
         counts=dict.fromkeys(LABELS, 10),
-        sources=({"address": "/photos", "weight": 1},),
+        sources=(
+            {"address": "/photos", "digest": "cd" * 32, "images": 60, "rejects": 0, "weight": 1, "classes": None},
+        ),
         neighbours=tuple((f"{i:016x}", "Label", f"Label/{i}.jpg") for i in range(len(classes))),
         arrays={
             "mean": random.random(features),
