@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.inputs.images import original
 from fruits.images.listing import Listing
-from fruits.model.moments import FAN_IN, Moments
+from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.storage.parquet import vectors
@@ -64,15 +64,9 @@ class Reference:
 
 
 def fit_parts(parts: list[Float32], components: int) -> ScaledPCA:
-    """Fit a model to features in parts, merging moments in the order of a job."""
+    """Fit a model to features in parts."""
     with threadpool_limits(1):
-        groups = [
-            Moments.merge_all(Moments.from_features(part) for part in parts[start : start + FAN_IN])
-            for start in range(0, len(parts), FAN_IN)
-        ]
-        while len(groups) > 1:
-            groups = [Moments.merge_all(groups[start : start + FAN_IN]) for start in range(0, len(groups), FAN_IN)]
-        return solve(groups[0], components)
+        return solve(Moments.from_blocks([(part, None) for part in parts], parts[0].shape[1]), components)
 
 
 def read_parts(folder: Path) -> list[Float32]:

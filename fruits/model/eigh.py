@@ -1,10 +1,12 @@
-"""Eigenvectors with the same bits on every x86-64 CPU and in every process.
+"""Eigenvectors with the same bits on every x86-64 CPU with AVX2 and in every process.
 
 The kernel that OpenBLAS chooses for the CPU, and the number of threads, which is a setting of the whole process, change
-the order of additions and so the last bits. Both are fixed in a subprocess, which imports numpy alone.
+the order of additions and so the last bits. Both are fixed in a subprocess, which imports numpy alone. On a CPU that
+cannot execute the fixed kernel, OpenBLAS chooses one; :mod:`fruits.model.fingerprint` shows the difference.
 """
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -15,13 +17,11 @@ __all__ = ["eigh"]
 
 Float64 = npt.NDArray[np.float64]
 
-ENVIRONMENT = {
-    "OPENBLAS_CORETYPE": "Haswell",  # needs AVX2; other architectures ignore it
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "MKL_CBWR": "COMPATIBLE",  # the same for a numpy with MKL
+PINNED = {  # other architectures ignore it
+    "OPENBLAS_CORETYPE": "Haswell",  # needs AVX2
+    "MKL_CBWR": "COMPATIBLE",  # for a numpy with MKL
 }
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def eigh(matrix: Float64) -> tuple[Float64, Float64]:
@@ -36,12 +36,15 @@ def eigh(matrix: Float64) -> tuple[Float64, Float64]:
     from fruits.subprocesses import python_environment
 
     size = len(matrix)
-    done = subprocess.run(
-        [sys.executable, "-P", __file__, str(size)],
-        input=np.ascontiguousarray(matrix, np.float64).tobytes(),
-        env=python_environment() | ENVIRONMENT,
-        capture_output=True,
-    )
+    data = np.ascontiguousarray(matrix, np.float64).tobytes()
+
+    def run(settings: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-P", __file__, str(size)]
+        return subprocess.run(command, input=data, env=python_environment() | settings, capture_output=True)
+
+    done = run(ONE_THREAD | PINNED)
+    if done.returncode == -signal.SIGILL:  # a CPU without AVX2
+        done = run(ONE_THREAD)
     if done.returncode != 0 or len(done.stdout) != 8 * size * (size + 1):
         detail = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         raise JobError(

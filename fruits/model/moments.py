@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +74,7 @@ class Moments:
     @property
     def dimension(self) -> int:
         """The number of features, d."""
-        return self.sums.shape[1]
+        return int(self.sums.shape[1])
 
     @classmethod
     def empty(cls, dimension: int) -> Self:
@@ -123,7 +122,7 @@ class Moments:
         if count >= MOST_ROWS:
             raise OverflowError(f"moments of {count:,} rows; allowed: fewer than {MOST_ROWS:,}")
         ordered = {label: classes[label] for label in sorted(classes, key=_order)}
-        return cls(count, sums.result(), products, MappingProxyType(ordered))
+        return cls(count, sums.result(), products, ordered)
 
     @classmethod
     def sum_all(cls, parts: Iterable[Moments]) -> Self:
@@ -191,7 +190,7 @@ class Moments:
         class_sums = words.zeros(len(classes), self.dimension)
         for index, part in enumerate(classes):
             class_sums[: len(part.sums), index] = part.sums
-        arrays = {
+        arrays: dict[str, npt.NDArray[np.generic]] = {
             "count": np.array([self.count], np.int64),
             "sums": self.sums,
             "products": self.products,
@@ -282,7 +281,7 @@ def _checked_labels(arrays: Mapping[str, npt.NDArray[np.generic]]) -> list[Label
         if arrays[name].shape[1:] != shape:
             raise ValueError(f"not moments: {name} of shape {arrays[name].shape} for {dimension} features")
     for name in ("sums", "products", "class_sums"):
-        if not words.is_canonical(arrays[name]):
+        if not words.is_canonical(arrays[name].view(np.int64)):
             raise ValueError(f"not moments: {name} outside its range")
     if (
         not isinstance(labels, list)

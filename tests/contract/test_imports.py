@@ -41,6 +41,7 @@ BENCHMARK_LAYERS = (
     ("benchmarks.scenarios",),
     ("benchmarks.answers",),
     ("benchmarks.measure", "benchmarks.report", "benchmarks.precision"),
+    ("benchmarks.numerics",),
     ("benchmarks.cli",),
     ("benchmarks",),
 )

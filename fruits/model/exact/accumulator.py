@@ -54,9 +54,10 @@ class Accumulator:
         self._products = words.zeros(dimension * (dimension + 1) // 2)
         self._squares: dict[tuple[int, ...], Float64] = {}  # by limbs: the sum of the squares of their sum
         self._rows = 0  # in _squares
+        self._count = 0  # of limbs in _squares
         self._counts: dict[Label, int] = {}
         self._sums: dict[Label, Int64] = {}  # of limbs, (LIMBS, d)
-        self._limbs = np.empty((LIMBS, BLOCK, dimension))
+        self._limbs: list[Float64] = []  # each of shape (BLOCK, d)
         self._scratch = np.empty((SPLIT, dimension))
         self._tile = np.empty(min(TILE, dimension) ** 2)
 
@@ -98,8 +99,10 @@ class Accumulator:
         return sums
 
     def _add_block(self, block: Features, runs: Sequence[tuple[Label, int]]) -> None:
-        if self._rows + len(block) > ROWS:
+        count = _limbs_needed(block)
+        if self._rows + len(block) > ROWS or (self._rows and count > self._count):
             self._flush()
+        self._count = max(count, self._count)
         self._rows += len(block)
         limbs = self._split(block)
         start = 0
@@ -116,23 +119,18 @@ class Accumulator:
             self._add_squares((low, high), limbs[low])
             limbs[low] -= limbs[high]
 
-    def _split(self, block: Features) -> Float64:
-        """Return the limbs of a block, shape (limbs, n, d), with one to three limbs."""
-        largest = max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
-        if not largest < LIMIT:
-            raise DamageError(
-                "features are NaN, infinite, or at least 2^19 in magnitude. Images with such features are rejects, "
-                "so stored features are corrupt. Start the job again with `overwrite`."
-            )
-        count = 1 + (largest > 2.0 ** (19 - GRID_BITS)) + (largest > 2.0 ** (39 - GRID_BITS))
-        limbs = self._limbs[:count, : len(block)]
+    def _split(self, block: Features) -> list[Float64]:
+        """Return the limbs of a block, each of shape (n, d)."""
+        while len(self._limbs) < self._count:
+            self._limbs.append(np.empty((BLOCK, self.dimension)))
+        limbs = [limb[: len(block)] for limb in self._limbs[: self._count]]
         for start in range(0, len(block), SPLIT):
             rows = block[start : start + SPLIT]
-            rest, *higher = limbs[:, start : start + SPLIT]
+            rest, *higher = (limb[start : start + SPLIT] for limb in limbs)
             scratch = self._scratch[: len(rows)]
             np.multiply(rows, 2.0**GRID_BITS, out=rest)
             np.rint(rest, out=rest)
-            for limb in range(count - 1, 0, -1):
+            for limb in range(self._count - 1, 0, -1):
                 unit = 2.0 ** (LIMB_BITS * limb)
                 values = higher[limb - 1]
                 np.rint(np.multiply(rest, 1 / unit, out=values), out=values)
@@ -173,4 +171,21 @@ class Accumulator:
                 place += d - top - row
         words.carry(self._products)
         self._squares.clear()
-        self._rows = 0
+        self._rows = self._count = 0
+
+
+def _limbs_needed(block: Features) -> int:
+    """Return the number of limbs, from one to three, that represent the values of a block.
+
+    Raises
+    ------
+    DamageError
+        A value is not representable.
+    """
+    largest = max(float(block.max(initial=0.0)), -float(block.min(initial=0.0)))
+    if not largest < LIMIT:
+        raise DamageError(
+            "features are NaN, infinite, or at least 2^19 in magnitude. Images with such features are rejects, "
+            "so stored features are corrupt. Start the job again with `overwrite`."
+        )
+    return 1 + (largest > 2.0 ** (19 - GRID_BITS)) + (largest > 2.0 ** (39 - GRID_BITS))

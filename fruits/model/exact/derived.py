@@ -3,12 +3,13 @@
 With n rows, sums s_i and sums of products S_ij of the integers on the grid, the covariance is N_ij / (n(n - 1)), where
 N_ij = n · S_ij - s_i · s_j is computed in integers: digits in base 2^25, in int64. Only then follow a rounding to
 np.longdouble, of 64 bits on x86-64, and one to float64. So each result is within one unit in the last place.
-Where np.longdouble has 53 bits, the results are within four.
+Where np.longdouble is no wider than float64, as on Windows, it is a few units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -66,7 +67,7 @@ def correlation(count: int, sums: Int64, products: Int64) -> Float64:
 
 def _rounded(values: Extended, exponent: int) -> Float64:
     """Return ``values · 2^exponent`` in float64."""
-    return (values * np.longdouble(2.0**exponent)).astype(np.float64)  # type: ignore[no-any-return]
+    return (values * np.longdouble(2.0**exponent)).astype(np.float64)
 
 
 def _diagonal(count: int, sums: Int64, products: Int64) -> Extended:
@@ -127,7 +128,7 @@ def _digits(words: Int64) -> Int64:
 
 def _value(digits: Int64) -> Extended:
     """Return the value of digits of any size, which are carried in place."""
-    for lower, higher in zip(digits[:-1], digits[1:], strict=True):
+    for lower, higher in pairwise(digits):
         carried = (lower + (1 << (DIGIT_BITS - 1))) >> DIGIT_BITS
         lower -= carried << DIGIT_BITS
         higher += carried

@@ -1,9 +1,9 @@
 """Matrix products with the same bits on every CPU and for every block of rows.
 
-A row is divided by a power of two that is at least its largest magnitude, and split into three limbs of w bits. Products of
-limbs are integers whose sums float64 represents in any order of additions, so that BLAS computes them without rounding.
-The limbs are combined in a fixed order, element by element. (The splitting is that of Ozaki, Ogita, Oishi and Rump,
-"Error-free transformations of matrix multiplication by using fast routines of matrix multiplication", 2012.)
+A row is divided by a power of two that is at least its largest magnitude, and split into three limbs of w bits. Sums of
+products of limbs are integers that float64 represents in any order of additions, so that BLAS computes them without
+rounding. They are combined in a fixed order, element by element. The splitting follows Ozaki, Ogita, Oishi and Rump,
+"Error-free transformations of matrix multiplication by using fast routines of matrix multiplication" (2012).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Float64 = npt.NDArray[np.float64]
 
 SUM_BITS = 52  # of a sum of products; two such sums are added without rounding
 LIMBS = 3
-LEAST_EXPONENT = -1000  # float64 holds 2^(20 + 1000)
+LEAST_EXPONENT = -990  # float64 represents 2^(w - 1 + 990)
 BLOCK = 512  # rows computed at a time, so that their limbs stay in the CPU cache
 
 
@@ -35,8 +35,8 @@ def product(left: npt.NDArray[np.floating[Any]], right: npt.NDArray[np.floating[
     -------
     ndarray of shape (n, k), float64
         NaN where one of the rows contains NaN or infinity. Otherwise, the error is at most 2^-53 of the element plus
-        ``d · 2^(4 - 3w)`` of the product of the largest magnitudes of the two rows, where w is 21 bits for
-        d = 1,280 and 20 for d = 8,192, if these magnitudes are at least 2^-1000.
+        ``d · 2^(4 - 3w)`` of the product of the largest magnitudes of the two rows, each at least 2^-990, where
+        w is 21 bits for d = 1,280 and 20 for d = 8,192.
     """
     rows, terms = left.shape
     width = (SUM_BITS - max(terms - 1, 0).bit_length()) // 2 + 1
@@ -62,12 +62,12 @@ def _limbs(rows: npt.NDArray[np.floating[Any]], width: int) -> tuple[Float64, np
     A row is about ``2^exponent · (l0 · 2^(1 - w) + l1 · 2^(1 - 2w) + l2 · 2^(1 - 3w))``; limbs are in ±2^(w - 1).
     """
     largest = np.abs(rows).max(axis=1, initial=0.0).astype(np.float64)
-    exponents = np.maximum(np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1], LEAST_EXPONENT)
+    finite = np.isfinite(largest)
+    exponents = np.maximum(np.frexp(np.where(finite, largest, 1.0))[1], LEAST_EXPONENT)
     limbs = np.empty((LIMBS, *rows.shape))
-    with np.errstate(invalid="ignore"):  # infinity - infinity
-        rest = rows * np.ldexp(1.0, width - 1 - exponents)[:, np.newaxis]
-        for limb in limbs:
-            np.rint(rest, out=limb)
-            rest -= limb
-            rest *= 2.0**width
+    rest = rows * np.where(finite, np.ldexp(1.0, width - 1 - exponents), np.nan)[:, np.newaxis]
+    for limb in limbs:
+        np.rint(rest, out=limb)
+        rest -= limb
+        rest *= 2.0**width
     return limbs, exponents

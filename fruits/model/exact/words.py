@@ -1,10 +1,12 @@
 """Arrays of large integers: int64 words in base 2^50, each in [-2^49, 2^49), so that a value has one representation.
 
-The first axis of an array of shape (words, …) counts the words, the lowest first. All-zero words at the top are left out,
-except the first one. :data:`MOST` words represent any integer below 2^149 in magnitude.
+The first axis of an array of shape (words, …) counts the words, the lowest first. All-zero words at the top, except the
+first word, are left out. :data:`MOST` words represent any integer below 2^149 in magnitude.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +52,7 @@ def carry(words: Int64) -> None:
     flat = words.reshape(len(words), -1)
     for start in range(0, flat.shape[1], CHUNK):
         chunk = flat[:, start : start + CHUNK]
-        for lower, higher in zip(chunk[:-1], chunk[1:], strict=True):
+        for lower, higher in pairwise(chunk):
             carried = (lower + HALF) >> BITS
             higher += carried
             carried <<= BITS

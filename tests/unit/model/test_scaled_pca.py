@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from threadpoolctl import threadpool_limits
 
 from fruits.errors import DamageError, DatasetError, JobError, ModelError, SettingsError
+from fruits.model import eigh as module
 from fruits.model.components import choose_components, fix_signs
 from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
@@ -68,6 +70,22 @@ def test_failed_solver_process_is_an_error(monkeypatch):
     monkeypatch.setattr("fruits.model.eigh.__file__", "/nowhere/eigh.py")
     with pytest.raises(JobError, match=r"exit code 2: .*/nowhere/eigh\.py.*run the same command again"):
         eigh(np.eye(3))
+
+
+def test_a_cpu_that_cannot_execute_the_kernel_chooses_its_own(monkeypatch, tmp_path):
+    script = tmp_path / "eigh.py"
+    script.write_text(
+        "import os, signal\n"
+        "if 'OPENBLAS_CORETYPE' in os.environ:\n"
+        "    os.kill(os.getpid(), signal.SIGILL)\n" + Path(module.__file__).read_text()
+    )
+    matrix = np.cov(np.random.default_rng(3).standard_normal((90, 30)), rowvar=False)
+    expected = np.linalg.eigh(matrix)
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    monkeypatch.setattr(module, "__file__", str(script))
+    values, vectors = eigh(matrix)
+    np.testing.assert_allclose(values, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(np.abs(vectors), np.abs(expected[1]), atol=1e-9)
 
 
 def test_scores_equal_those_of_a_singular_value_decomposition(features, model):

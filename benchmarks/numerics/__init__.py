@@ -1,0 +1,1 @@
+"""Cost and error of the exact numerics of the model: ``python -m benchmarks.numerics``."""
