@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
+    from fruits.recogniser.inputs import features
+    from fruits.recogniser.recogniser import Recogniser, Recognition
 
     __version__: str
 
@@ -37,6 +39,8 @@ __all__ = [
     "InputError",
     "Job",
     "JobError",
+    "Recogniser",
+    "Recognition",
     "Report",
     "ScaledPCA",
     "SliceReport",
@@ -55,6 +59,8 @@ _MODULES = {
     "InputError": "errors",
     "Job": "jobs.job",
     "JobError": "errors",
+    "Recogniser": "recogniser.recogniser",
+    "Recognition": "recogniser.recogniser",
     "Report": "jobs.report",
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",

@@ -14,7 +14,7 @@ import fruits
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("Comparison", "Executor", "FruitsError", "InputError", "Job", "JobError", "Report", "ScaledPCA"),
-    *("SliceReport", "compare", "features", "fit", "run", "transform"),
+    *("Recogniser", "Recognition", "SliceReport", "compare", "features", "fit", "run", "transform"),
 }
 VERSION = {"__version__"}
 MODULES = sorted(
