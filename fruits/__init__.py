@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
-    from fruits.recogniser.inputs import features
     from fruits.recogniser.recogniser import Recogniser, Recognition
 
     __version__: str

@@ -17,8 +17,8 @@ from fruits.images.decode import Decoding
 from fruits.images.listing import ImageEntry
 from fruits.jobs.job import Job
 from fruits.jobs.stored import StoredJob
+from fruits.jobs.tasks.rows import Encoder
 from fruits.model.fingerprint import numeric_fingerprint, solver_fingerprint
-from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 from fruits.plan.changes import describe_changes
@@ -52,20 +52,20 @@ def describe(
     job: Job,
     images: ImageList,
     features: Mapping[str, Any],
-    model: ScaledPCA | None,
+    encoder: Encoder | None,
     source: StoredJob | None = None,
 ) -> dict[str, Any]:
     """Return the identity of a job: everything that determines its output, and thus neither backend nor partitions.
 
     Parameters
     ----------
-    command : {"fit", "run", "transform"}
+    command : {"fit", "run", "transform", "predict"}
     job : Job
     images : ImageList
     features : mapping
         The identity of the features.
-    model : ScaledPCA or None
-        The fitted model of a transform.
+    encoder : Encoder or None
+        The encoder of a transform or of predictions; None for a job that fits.
     source : StoredJob, optional
         The job whose stored features are used.
     """
@@ -81,11 +81,11 @@ def describe(
     else:
         identity |= {"source": without_secrets(source.owned.folder.address)}
     identity |= {"list": asdict(images), "features": dict(features)}
-    if model is None:
-        identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
+    if encoder is not None:
+        identity |= encoder.identity()
     else:
-        identity |= {"model": model.digest()}
-    if command != "fit":
+        identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
+    if command == "run":
         identity |= {"format": job.format, "columns": list(job.columns)}
     identity["versions"] = versions()
     return identity

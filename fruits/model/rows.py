@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,7 @@ from fruits.errors import OutputError
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.parquet import read_table, text_array, vector_array, vectors, write_table
 
-__all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table"]
+__all__ = ["RowEncoder", "decode_rows", "encode_rows", "features_table", "rejects_table"]
 
 VECTORS = ("features", "scaled_features", "pca_features")
 REJECTS = pa.schema(
@@ -84,6 +86,32 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
     values |= {"path": table["path"].to_pylist(), "label": table["label"].to_pylist(), "features": features}
     chosen = {name: values[name] for name in columns}
     return _csv(chosen) if format == "csv" else write_table(_table(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class RowEncoder:
+    """Turns features into rows with a fitted model; see :func:`encode_rows`."""
+
+    model: ScaledPCA
+    format: str
+    columns: tuple[str, ...]
+
+    parameter: ClassVar[str] = "model"
+    crops: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("path", "label", "features")
+
+    @property
+    def network(self) -> Mapping[str, str]:
+        """The network of the features that the model was fitted on."""
+        return self.model.network
+
+    def identity(self) -> dict[str, Any]:
+        """Return the digest of the model, and the form of the rows."""
+        return {"model": self.model.digest(), "format": self.format, "columns": list(self.columns)}
+
+    def encode(self, table: pa.Table) -> bytes:
+        """Return the rows of a table of features as the content of a file."""
+        return encode_rows(table, self.model, self.format, self.columns)
 
 
 def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]:

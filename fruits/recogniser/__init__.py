@@ -3,7 +3,6 @@
 ==============  ==================================================================
 ``products``    products, softmax and k-means with the same bits on every CPU
 ``recogniser``  :class:`~fruits.recogniser.recogniser.Recogniser`, the public class
-``inputs``      pixels and features of images in any form
 ``files``       the files of a recogniser
 ==============  ==================================================================
 """

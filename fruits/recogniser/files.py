@@ -120,7 +120,7 @@ class _Network(_Strict):
     backbone: str
     engine: str
     weights: str
-    decoding: str
+    decoding: Literal["reduced", "full"]
 
 
 class _Source(_Strict):

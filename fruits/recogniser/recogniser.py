@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import ModelError
+from fruits.image_features import ImageInput, image_features
+from fruits.images.decode import DecodeMode, Decoding
 from fruits.network.featurizer import compile_network
 from fruits.recogniser.decision import REASONS, Decision, Reason, Thresholds
 from fruits.recogniser.files import StoredRecogniser, read_recogniser
-from fruits.recogniser.inputs import ImageInput, image_features
 from fruits.recogniser.scoring import Scorer
 from fruits.storage.folder import Folder
 
@@ -107,6 +108,11 @@ class Recogniser:
     def __repr__(self) -> str:
         return f"Recogniser(labels={len(self.labels)}, crops={self.crops}, version={self.version!r})"
 
+    @property
+    def decoding(self) -> Decoding:
+        """The settings of the decoder."""
+        return Decoding(cast(DecodeMode, self.network["decoding"]), self.crops)
+
     @classmethod
     def load(cls, folder: str | Folder) -> Recogniser:
         """Return the recogniser stored in a folder.
@@ -132,18 +138,18 @@ class Recogniser:
             thumbnails=stored.thumbnails,
         )
 
-    def recognise(self, images: ImageInput | Sequence[ImageInput]) -> list[Recognition]:
+    def recognise(self, images: ImageInput | Iterable[ImageInput]) -> list[Recognition]:
         """Return the recognition of each image.
 
         Parameters
         ----------
-        images : path, bytes, PIL.Image, ndarray, or a list of these
+        images : path, bytes, PIL.Image, ndarray, or an iterable of these
             See :func:`fruits.features`.
 
         Raises
         ------
-        fruits.images.decode.ImageError
-            An image cannot be used.
+        DatasetError
+            An image cannot be used; the message names it.
         ModelError
             The network of this installation differs from the one of the recogniser.
         """
@@ -153,7 +159,7 @@ class Recogniser:
                 f"the recogniser belongs to weights {self.network['weights'][:12]}, but this installation has "
                 f"{network.weights_digest[:12]}. Train it again, or install the version of Fruits that trained it."
             )
-        return self.recognise_features(image_features(images, network, self.crops))
+        return self.recognise_features(image_features(images, network, self.decoding))
 
     def recognise_features(self, features: npt.NDArray[np.float32]) -> list[Recognition]:
         """Return the recognition of each image.

@@ -19,7 +19,7 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
     return StoredRecogniser(
         labels=LABELS,
         crops=crops,
-        network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "1"},
+        network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "reduced"},
         temperature=0.05,
         thresholds={"confidence": 0.0, "similarity": -1.0, "atypicality": 1e9},
         calibration_images=12,

@@ -26,7 +26,7 @@ from fruits.storage.folder import Folder
 from tests.cpus import usable_kernels
 
 DIMENSION = 40
-NETWORK = {"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "1"}
+NETWORK = {"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "reduced"}
 
 
 def make_images(labels: int, each: int, *, crops: int = 1, seed: int = 0, dimension: int = DIMENSION, offset: int = 0):
