@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -150,10 +150,13 @@ class _Metadata(_Strict):
     training: _File
 
 
-def write_recogniser(folder: Folder, recogniser: StoredRecogniser) -> str:
-    """Write a recogniser, replacing the one in the folder, and return its version.
+def write_recogniser(
+    folder: Folder, recogniser: StoredRecogniser, *, check: Callable[[], None] = lambda: None
+) -> dict[str, str]:
+    """Write a recogniser, replacing the one in the folder, and return the SHA-256 of its files by name.
 
-    A recogniser that is loaded at the same time is the old one or the new one.
+    A recogniser that is loaded at the same time is the old one or the new one. `check` is called before each file
+    appears or is removed; if it raises, nothing changes any more.
     """
     contents = {
         "scorer": safetensors.numpy.save({name: np.ascontiguousarray(recogniser.arrays[name]) for name in SHAPES}),
@@ -164,7 +167,7 @@ def write_recogniser(folder: Folder, recogniser: StoredRecogniser) -> str:
     for kind, data in contents.items():
         digest = hashlib.sha256(data).hexdigest()
         files[kind] = {"file": f"{kind}-{digest[:12]}.safetensors", "bytes": len(data), "sha256": digest}
-        folder.write(files[kind]["file"], data)  # type: ignore[arg-type]
+        folder.write(f"{kind}-{digest[:12]}.safetensors", data, check=check)
     metadata = {
         "schema": SCHEMA,
         "labels": list(recogniser.labels),
@@ -178,13 +181,14 @@ def write_recogniser(folder: Folder, recogniser: StoredRecogniser) -> str:
         "neighbours": [list(each) for each in recogniser.neighbours],
         **files,
     }
-    version = _digest(metadata)
-    folder.write(JSON, encode_json(metadata | {"sha256": version}))
-    kept = {str(file["file"]) for file in files.values()}
+    encoded = encode_json(metadata | {"sha256": _digest(metadata)})
+    folder.write(JSON, encoded, check=check)
+    written = {str(file["file"]): str(file["sha256"]) for file in files.values()}
     for name in folder.names():
-        if FILE.match(name) and name not in kept:
+        if FILE.match(name) and name not in written:
+            check()
             folder.remove(name)
-    return version[:12]
+    return written | {JSON: hashlib.sha256(encoded).hexdigest()}
 
 
 def read_recogniser(folder: Folder, *, training: bool = False) -> StoredRecogniser:
