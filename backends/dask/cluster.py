@@ -10,6 +10,7 @@ from typing import Any
 
 import dask
 from distributed import Client
+from distributed.comm.addressing import get_address_host_port, normalize_address
 from distributed.security import Security
 from distributed.versions import VersionMismatchWarning
 
@@ -67,6 +68,7 @@ def attach(address: str, security: Security | None = None) -> Client:
             "or in the environment, as DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT=/path/to/cert.pem and so on."
         )
     try:
+        get_address_host_port(normalize_address(address))  # Dask's client leaves a traceback for an invalid one
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VersionMismatchWarning)  # checked below
             client = Client(address, timeout=CONNECT_SECONDS, security=security, set_as_default=False)

@@ -199,8 +199,10 @@ class DaskExecutor(Executor):
         self._wait_for_workers(self._workers)
 
     def close(self) -> None:
-        """Close the client and the cluster that this executor opened."""
+        """Close the client and the cluster that this executor opened; if it is used again, it opens others."""
         self._opened.close()
+        self.__dict__.pop("_client", None)
+        self._launched, self._connection, self._checked = None, None, False
 
     def _threads(self) -> Mapping[str, int]:
         """Return the number of threads of each worker."""

@@ -29,6 +29,7 @@ from fruits.errors import SettingsError
 HOST = "127.0.0.1"
 CLOSE_SECONDS = 10  # before workers are killed; they normally exit in one second
 DEATH_SECONDS = 60  # a worker that has not started by then, such as a stopped one, is abandoned
+SEMAPHORES = 16  # more than a worker creates; one takes a page of memory in /dev/shm
 STARTS = 3  # failed starts for each worker before an error
 LOCAL_CONFIG = {
     "distributed.worker.multiprocessing-method": "forkserver",
@@ -72,6 +73,7 @@ class LocalCluster:
         self.workers = workers
         self.failed_starts = 0
         self.failed = asyncio.Event()  # set after so many failed starts that more attempts are useless
+        self.reason = ""  # of the last failed start
         self.security = Security.temporary()
         self.scheduler = _PrivateScheduler(
             host=HOST,
@@ -121,18 +123,26 @@ class LocalCluster:
             )
             try:
                 await nanny
-            except Exception:  # Dask raises whatever ended the worker
+            except Exception as error:  # Dask raises whatever ended the worker
                 self.failed_starts += 1
+                self.reason = _root_cause(error)
                 if self.failed_starts >= STARTS * self.workers:
                     self.failed.set()
             else:
                 await nanny.finished()
 
 
+def _root_cause(error: BaseException) -> str:
+    """Return the error from which others were raised, as text."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {error}".rstrip(".")
+
+
 def check_semaphores() -> None:
     """Raise if this machine has no POSIX semaphores, which multiprocessing needs."""
     try:
-        multiprocessing.Lock()
+        [multiprocessing.Lock() for _ in range(SEMAPHORES)]
     except OSError as error:
         raise SettingsError(
             f"Dask cannot start workers on this machine: no semaphore can be created in /dev/shm ({error.strerror}). "
@@ -159,8 +169,10 @@ async def serve(output: IO[str], workers: str, memory_limit: str, dashboard_addr
         failing = asyncio.create_task(cluster.failed.wait())
         await asyncio.wait([closing, failing], return_when=asyncio.FIRST_COMPLETED)
         if not closing.done():
-            starts = cluster.failed_starts
-            _send(output, error=f"Dask workers exit as they start, {starts} times so far; see their errors on stderr.")
+            _send(
+                output,
+                error=f"Dask workers exit as they start, {cluster.failed_starts} times so far: {cluster.reason}.",
+            )
         await closing
         failing.cancel()
 

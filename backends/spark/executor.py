@@ -140,8 +140,9 @@ class SparkExecutor(Executor):
         self.map(_nothing, range(self.parallelism))
 
     def close(self) -> None:
-        """Stop the session that this executor started, and its Java process."""
+        """Stop the session that this executor started, and its Java process; if it is used again, it starts another."""
         self._opened.close()
+        self.__dict__.pop("_session", None)
 
     @contextmanager
     def _lost_session_translated(self) -> Iterator[None]:
@@ -149,7 +150,8 @@ class SparkExecutor(Executor):
         try:
             yield
         except Exception as error:
-            if isinstance(error, FruitsError) or not is_lost(self._session):
+            started = self.__dict__.get("_session")  # not started again
+            if isinstance(error, FruitsError) or started is None or not is_lost(started):
                 raise
             raise JobError(
                 "Spark is gone: its Java process was killed or crashed, or its cluster ended the application. "

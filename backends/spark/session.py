@@ -96,9 +96,10 @@ def start_session(
             gateway = launch(SparkConf().setAll(public), output)
             context = SparkContext(gateway=gateway, conf=SparkConf().setAll(list(settings.items())))
         except Py4JJavaError as error:
+            text = without_secrets(str(error.java_exception.toString()))  # asks Java, which is still running
             _end_java()
             raise SettingsError(
-                f"Spark did not start on {settings['spark.master']}: {error.java_exception.toString()} "
+                f"Spark did not start on {settings['spark.master']}: {text.rstrip('.')}. "
                 "Check that the master is running there, and the settings: conf in cluster.yaml, and "
                 "spark-defaults.conf."
             ) from error

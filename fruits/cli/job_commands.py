@@ -85,6 +85,7 @@ def run(
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
     update: options.Update = False,
+    keep_model: options.KeepModel = False,
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Fit a model on the images and write their rows."""
@@ -101,6 +102,7 @@ def run(
         columns=parse_columns(columns),
         overwrite=overwrite,
         update=update,
+        keep_model=keep_model,
     )
     return _run_job("run", job, cluster.resolve(), display.progress())
 

@@ -166,6 +166,14 @@ Format = Annotated[
     ),
 ]
 Columns = Annotated[str, output("--columns", metavar="NAMES", help="The columns of the rows, separated by commas.")]
+KeepModel = Annotated[
+    bool,
+    output(
+        "--keep-model",
+        metavar="",
+        help="With --update: keep the model, and write only the rows of added and changed images.",
+    ),
+]
 Crops = Annotated[
     int,
     computation(

@@ -48,7 +48,7 @@ def parse_components(text: str) -> int | float:
             return number(text)
     raise SettingsError(
         f"--components {text}: not a number. "
-        "Allowed: a count of at least 1, such as 200, or a fraction of variance between 0 and 1, such as 0.95."
+        "Allowed: a count of at least 1, such as 200, or a fraction of variance above 0 and up to 1, such as 0.95."
     )
 
 

@@ -23,6 +23,7 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.plan.partitions import Partition, Plan
 from fruits.storage.checksums import read_part
+from fruits.storage.commits import last_commit, read_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
@@ -49,6 +50,24 @@ def fitted_model(job: Job) -> ScaledPCA:
 
 def _without_links(address: str) -> str:
     return address if "://" in address else os.path.realpath(address)
+
+
+def kept_model(command: str, job: Job) -> ScaledPCA | None:
+    """Return the stored model of an update that keeps it."""
+    if not job.keep_model:
+        return None
+    if command != "run":
+        raise SettingsError(f"`keep_model` for {command}: not allowed. It is for run, which writes rows.")
+    out = Folder.at(job.out)
+    commit = last_commit(out)
+    if commit is None:
+        raise SettingsError(f"`keep_model`: {job.out} contains no model yet. Leave it out for the first command.")
+    try:
+        return ScaledPCA.load(out)
+    except ModelError:
+        if not commit.base:  # of an update that stopped before it copied the model
+            raise
+        return ScaledPCA.load(out, read_commit(out, commit.base).owner)
 
 
 def decode_mode(job: Job, encoder: Encoder | None) -> DecodeMode:

@@ -15,7 +15,7 @@ from typing import Any
 from fruits.errors import FruitsError, OutputError
 from fruits.images.decode import Decoding
 from fruits.images.listing import ImageEntry
-from fruits.jobs.job import Job
+from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stored import StoredJob
 from fruits.jobs.tasks.rows import Encoder
 from fruits.model.fingerprint import numeric_fingerprint, solver_fingerprint
@@ -65,7 +65,7 @@ def describe(
     features : mapping
         The identity of the features.
     encoder : Encoder or None
-        The encoder of a transform or of predictions; None for a job that fits.
+        The encoder of a transform or of predictions, or that of an update that keeps its model.
     source : StoredJob, optional
         The job whose stored features are used.
     """
@@ -81,11 +81,11 @@ def describe(
     else:
         identity |= {"source": without_secrets(source.owned.folder.address)}
     identity |= {"list": asdict(images), "features": dict(features)}
+    if command in FITTING:
+        identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
     if encoder is not None:
         identity |= encoder.identity()
-    else:
-        identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
-    if command == "run":
+    elif command == "run":
         identity |= {"format": job.format, "columns": list(job.columns)}
     identity["versions"] = versions()
     return identity
@@ -109,7 +109,7 @@ def is_extension(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
 
 def is_update(stored: dict[str, Any], requested: dict[str, Any]) -> bool:
     """Return whether the requested job differs from the stored one in the list of images, and as an extension may."""
-    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))} - {"list"}
+    changed = {key.partition(".")[0] for key, _, _ in _differences(stored, utf8(requested))} - {"list", "model"}
     if stored.get("command") == "fit" and requested["command"] == "run":
         changed -= EXTENDED
     return not changed

@@ -29,8 +29,8 @@ MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("images", "out", "weights", "model", "recogniser"), address),
-    **dict.fromkeys(("partition_size", "limit", "sample", "seed"), whole_number),
-    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "keep_plan"), switch),
+    **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
+    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan"), switch),
 }
 
 
@@ -46,7 +46,7 @@ class Job:
     out : str
         The output folder.
     components : int or float, default 0.95
-        The number of components to keep, at least 1, or the fraction of variance to reach, in (0, 1).
+        The number of components to keep, at least 1, or the fraction of variance to reach, in (0, 1].
     backbone : str, optional
         The Keras application that computes the features. Default: ``MobileNetV2``, or that of the model.
     engine : {"openvino", "tensorflow"}, optional
@@ -89,6 +89,9 @@ class Job:
         Bring a fit or a run in `out` to the current images: only added and changed images are featurized, and the
         result is the same as that of a new job. Images without a version, such as those of most web servers, count as
         changed.
+    keep_model : bool, default False
+        With `update`, for a run: keep the stored model, and write the rows of added and changed images with it. By
+        default, the model is fitted to the current images, and all rows are written again.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
     recogniser : str, optional
@@ -126,6 +129,7 @@ class Job:
     max_reject_fraction: float = 0.1
     overwrite: bool = False
     update: bool = False
+    keep_model: bool = False
     model: str | None = None
     recogniser: str | None = None
     shards: str | None = None
@@ -148,11 +152,11 @@ class Job:
             raise SettingsError(f"`columns` = {self.columns!r}: not allowed. Allowed: names, as ({self.columns!r},).")
         if isinstance(self.components, bool) or not (
             (isinstance(self.components, int) and self.components >= 1)
-            or (isinstance(self.components, float) and 0 < self.components < 1)
+            or (isinstance(self.components, float) and 0 < self.components <= 1)
         ):
             raise SettingsError(
                 f"`components` = {self.components}: not allowed. "
-                "Allowed: a count of at least 1, or a fraction of variance between 0 and 1, such as 0.95."
+                "Allowed: a count of at least 1, or a fraction of variance above 0 and up to 1, such as 0.95."
             )
         if self.backbone is not None:
             backbone(self.backbone)
@@ -200,6 +204,8 @@ class Job:
                 )
         if self.update and (other := [name for name in ("overwrite", "keep_plan", "shards") if getattr(self, name)]):
             raise SettingsError(f"`update` with `{other[0]}`: not allowed. Give one of them.")
+        if self.keep_model and not self.update:
+            raise SettingsError("`keep_model` without `update`: not allowed. Give both.")
         if self.keep_plan and self.overwrite:
             raise SettingsError(
                 "`overwrite` with `keep_plan`: not allowed, because `overwrite` removes the stored plan. Give one."

@@ -22,6 +22,7 @@ from fruits.jobs.stages import StageRunner
 from fruits.jobs.stored import StoredJob
 from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
+from fruits.model.rows import RowEncoder
 from fruits.plan.changes import Changes, updated_partitions
 from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
@@ -137,7 +138,7 @@ def open_output(
     features : mapping
         The identity of the features.
     encoder : Encoder or None
-        The encoder of a transform or of predictions.
+        The encoder of a transform or of predictions, or that of an update that keeps its model.
     source : StoredJob or None
         The job whose features are used, if the images are an output.
     runner : StageRunner
@@ -289,6 +290,11 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         base.plan, base.owned.owner, base.images(), spool.images(images), _can_be_kept(base)
     )
     request.runner.progress.note(_describe(changes, partitions))
+    if job.keep_model and base.commit.complete:
+        owner = base.owned.owner
+        partitions = tuple(replace(each, rows_owner=each.owner and (each.rows_owner or owner)) for each in partitions)
+    else:
+        partitions = tuple(replace(each, rows_owner="") for each in partitions)
     return Plan(images, base.plan.partition_size, partitions, spool.checksums)
 
 
@@ -322,7 +328,11 @@ def _start(
     if base is not None:
         adopted = [partition for partition in plan.partitions if partition.owner]
         names = [name for each in adopted for name in (job.features_name(each), job.rejects_name(each))]
+        names += [job.rows_name(each) for each in adopted if each.rows_owner]
         manifest.add({name: known for name in names if (known := base.manifest.get(name)) is not None})
+    if request.job.keep_model and isinstance(request.encoder, RowEncoder):
+        for name, data in request.encoder.model.encode(owned.owner).items():
+            owned.write(f"model/{name}", data)
     output = Output(job, request.source or job, True, base)
     _remove_foreign(output)
     owned.write(owned.name("plan/partitions", "parquet"), plan.encode())
@@ -388,6 +398,8 @@ def _remove_foreign(output: Output) -> None:
     if not output.has_source:
         for each in output.plan.partitions:
             kept |= {output.job.features_name(each), output.job.rejects_name(each)}
+            if each.rows_owner:
+                kept.add(output.job.rows_name(each))
             if each.stored is not None:
                 kept.add(owned.part("features", each.stored.partition, "parquet", each.stored.owner))
     if base is not None:

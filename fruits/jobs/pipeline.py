@@ -36,7 +36,7 @@ from fruits.errors import JobError, SettingsError, StorageError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion, tidy
-from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model
+from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.output import Output, open_output
@@ -133,6 +133,7 @@ def _execute(
         },
         versions=versions() | {"python": platform.python_version()},
     )
+    kept = kept_model(command, job)
     if command in FITTING and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
@@ -147,6 +148,8 @@ def _execute(
             features = source.commit.job["features"]
         if encoder is not None:
             check_features(job, encoder, features)
+        if kept is not None:
+            encoder = RowEncoder(kept, job.format, job.columns)
         output = open_output(command, job, features, encoder, source, runner)
         plan = output.plan
         progress.event(
@@ -242,10 +245,13 @@ class _Pipeline:
     def execute(self, encoder: Encoder | None) -> Report | SliceReport:
         """Run the stages that are not finished, and return the report of the job or of the slice."""
         partitions = self.output.plan.partitions
+        if self.output.fresh and self.output.base is None and not self.output.has_source:
+            self.runner.note_idle_workers(len(partitions))
         selected = _slice(partitions, self.job.shards)
         if self.output.has_source:
             self.parts.use_source()
-        elif encoder is not None:
+        elif self.command not in FITTING:
+            assert encoder is not None
             self._transform(selected, encoder)
         else:
             self._featurize(selected)
@@ -254,11 +260,12 @@ class _Pipeline:
             return self._slice_report(len(partitions))
         self.parts.check_rejects(self.job.max_reject_fraction)
         moments, model = None, encoder.model if isinstance(encoder, RowEncoder) else None
-        if encoder is None:
+        if self.command in FITTING:
             fitting = Fitting(self.job, self.output, self.parts, self.runner)
             moments = fitting.moments()
-            model = fitting.fit(moments)
-        if self.command == "run":
+            if encoder is None:
+                model = fitting.fit(moments)
+        if self.command == "run" and encoder is None:
             assert model is not None
             encoder = RowEncoder(model, self.job.format, self.job.columns)
         if encoder is not None and (self.command == "run" or self.output.has_source):
@@ -303,9 +310,8 @@ class _Pipeline:
     def _write_rows(self, encoder: Encoder) -> None:
         """Write the rows of the partitions from their stored features."""
         settings = self._row_settings(encoder)
-        owned = self.output.owned
         partitions = self.output.plan.partitions
-        names = {partition: owned.part("rows", partition.index, encoder.format) for partition in partitions}
+        names = {partition: self.output.job.rows_name(partition) for partition in partitions}
         unfinished = self.parts.unfinished(list(names.values()))
         items = [
             FeaturizedPartition(partition, *self.parts.feature_parts(partition))

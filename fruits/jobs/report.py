@@ -162,7 +162,7 @@ def row_files(out: Folder, commit: Commit) -> list[str]:
     if commit.job["command"] == "fit":
         return []
     job = StoredJob.load(out, commit)
-    return [job.owned.part("rows", each.index, str(commit.job["format"])) for each in job.plan.partitions]
+    return [job.rows_name(partition) for partition in job.plan.partitions]
 
 
 def finished(out: Folder) -> Commit:

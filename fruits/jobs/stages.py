@@ -107,6 +107,17 @@ class StageRunner:
         workers = self.executor.parallelism
         self.progress.event("engine", text, backend=self.executor.name, workers=workers, dashboard=dashboard)
 
+    def note_idle_workers(self, partitions: int) -> None:
+        """Start the engine, and note that it has more workers than a new job has partitions."""
+        self.start()
+        workers = self.executor.parallelism
+        if partitions < workers:
+            self.progress.note(
+                f"{workers - partitions} of {workers} workers will be idle, because there "
+                f"{'is 1 partition' if partitions == 1 else f'are {partitions} partitions'}. "
+                "A smaller --partition-size gives every worker a partition"
+            )
+
     def run(self, stage: Stage[Item, Result], items: Sequence[Item], receive: Callable[[Result], object]) -> None:
         """Map a stage over items on the executor; start nothing if there are no items.
 

@@ -80,6 +80,11 @@ class StoredJob:
         """Return the name of the rejects of a partition, below the output folder."""
         return self.owned.part("rejects", partition.index, "parquet", partition.owner)
 
+    def rows_name(self, partition: Partition) -> str:
+        """Return the name of the rows of a partition, below the output folder."""
+        suffix = str(self.commit.job["format"])
+        return self.owned.part("rows", partition.index, suffix, partition.rows_owner)
+
     def is_finished(self, partition: Partition) -> bool:
         """Return whether the features of a partition are known to be stored."""
         return all(self.manifest.get(name) for name in (self.features_name(partition), self.rejects_name(partition)))

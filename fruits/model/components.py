@@ -28,7 +28,7 @@ def check_components(components: int | float, rows: int, dimension: int) -> None
     if isinstance(components, int) and components > most:
         raise SettingsError(
             f"`components` = {components}: {rows:,} images of {dimension:,} features have at most {most:,} components. "
-            f"Allowed: 1 to {most:,}, or a fraction of variance between 0 and 1."
+            f"Allowed: 1 to {most:,}, or a fraction of variance above 0 and up to 1."
         )
 
 
@@ -40,7 +40,7 @@ def choose_components(ratio: Float64, components: int | float, rows: int) -> int
     ratio : ndarray of shape (m,), float64
         The explained variance ratio of every component, decreasing.
     components : int or float
-        A count, or a fraction in (0, 1). A fraction never selects components beyond the numerical rank, whose variance
+        A count, or a fraction in (0, 1]. A fraction never selects components beyond the numerical rank, whose variance
         is a rounding error.
     rows : int
         The number of training rows, which bounds the rank by rows - 1.

@@ -73,8 +73,8 @@ def encode_model(
     return {arrays_name: data, json_name: encode_json(metadata | {"sha256": _digest(metadata)})}
 
 
-def read_model(folder: Folder) -> StoredModel:
-    """Return the model in a folder, or that of the job that owns an output folder.
+def read_model(folder: Folder, owner: str | None = None) -> StoredModel:
+    """Return the model in a folder, or that of the job that owns an output folder, or of another `owner`.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def read_model(folder: Folder) -> StoredModel:
         The model is missing or corrupt, its schema is unknown, or its parts contradict each other.
     """
     try:
-        source, owner = _locate(folder)
+        source, owner = _locate(folder) if owner is None else (folder / "model", owner)
         files = _Files(source, *_names(owner))
         metadata = _read_metadata(files)
         data = source.read(files.arrays, limit=_arrays_bytes(metadata) + HEADER_BYTES)

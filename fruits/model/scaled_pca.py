@@ -81,7 +81,7 @@ class ScaledPCA:
         return ratio
 
     def components_reaching(self, fraction: float) -> int:
-        """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1)."""
+        """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1]."""
         return choose_components(self.eigenvalues / self.eigenvalues.sum(), fraction, self.rows)
 
     def transform(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Float64, Float64]:
@@ -130,20 +130,22 @@ class ScaledPCA:
         return encode_model(StoredModel(self._arrays(), self.rows, self.network), self.explained_variance_ratio, owner)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str] | Folder) -> ScaledPCA:
+    def load(cls, folder: str | os.PathLike[str] | Folder, owner: str | None = None) -> ScaledPCA:
         """Return the model stored by :meth:`save`.
 
         Parameters
         ----------
         folder : str, path object or Folder
             The folder of the model, or the output folder of the job that fitted it.
+        owner : str, optional
+            The owner in the names of its files in an output folder; default: that of the last commit.
 
         Raises
         ------
         ModelError
             The model is missing or corrupt, its schema is unknown, or its parts contradict each other.
         """
-        stored = read_model(folder if isinstance(folder, Folder) else Folder.at(folder))
+        stored = read_model(folder if isinstance(folder, Folder) else Folder.at(folder), owner)
         return cls(**stored.arrays, rows=stored.rows, network=stored.network)
 
     def to_sklearn(self) -> sklearn.pipeline.Pipeline:

@@ -23,7 +23,7 @@ def solve(moments: Moments, components: int | float, *, network: Mapping[str, st
     moments : Moments
         Moments of at least two rows.
     components : int or float
-        A count of at most min(n - 1, d), or the fraction of variance to keep, in (0, 1).
+        A count of at most min(n - 1, d), or the fraction of variance to keep, in (0, 1].
     network : mapping, optional
         The network that computed the features.
 

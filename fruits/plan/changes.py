@@ -134,10 +134,10 @@ def updated_partitions(
         source = base.owner or owner
         whole = piece.images == piece.stored_images == base.images and not piece.touched
         if whole and is_finished(base):
-            partitions.append(Partition(index, piece.start, piece.images, source))
+            partitions.append(Partition(index, piece.start, piece.images, source, base.rows_owner))
         elif piece.images or (piece.stored_images and is_finished(base)):
             kept = Stored(base.index, piece.stored_start, piece.stored_images, source) if is_finished(base) else None
-            partitions.append(Partition(index, piece.start, piece.images, "", kept))
+            partitions.append(Partition(index, piece.start, piece.images, stored=kept))
     return tuple(partitions), changes
 
 

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         pa.field("start", pa.int64(), nullable=False),
         pa.field("images", pa.int64(), nullable=False),
         pa.field("owner", pa.string(), nullable=False),
+        pa.field("rows_owner", pa.string(), nullable=False),
         pa.field("stored_index", pa.int64(), nullable=False),
         pa.field("stored_start", pa.int64(), nullable=False),
         pa.field("stored_images", pa.int64(), nullable=False),
@@ -70,6 +71,8 @@ class Partition:
         The position of its first image in the list, and the number of images; 0 if all its images were deleted.
     owner : str
         The owner in the names of its features and rejects, if another job wrote them; empty for those of this job.
+    rows_owner : str
+        The owner in the name of its rows, if another job wrote them.
     stored : Stored, optional
         The slice of an earlier list that it replaces, for a partition in which images were added, changed or deleted.
     """
@@ -78,6 +81,7 @@ class Partition:
     start: int
     images: int
     owner: str = ""
+    rows_owner: str = ""
     stored: Stored | None = None
 
     def __str__(self) -> str:
@@ -120,6 +124,7 @@ class Plan:
         columns = [
             *(_numbers(column) for column in zip(*numbers, strict=True)),
             text_array([each.owner.encode() for each in self.partitions], pa.string()),
+            text_array([each.rows_owner.encode() for each in self.partitions], pa.string()),
             *(_numbers(column) for column in zip(*(each[:3] for each in stored), strict=True)),
             text_array(owners, pa.string()),
         ]
@@ -146,8 +151,8 @@ class Plan:
             metadata = orjson.loads((table.schema.metadata or {})[METADATA])
             columns = (table[name].to_pylist() for name in SCHEMA.names)
             partitions = tuple(
-                Partition(index, start, images, owner, None if stored[3] is None else Stored(*stored))
-                for index, start, images, owner, *stored in zip(*columns, strict=True)
+                Partition(index, start, images, owner, rows_owner, None if stored[3] is None else Stored(*stored))
+                for index, start, images, owner, rows_owner, *stored in zip(*columns, strict=True)
             )
             plan = cls(
                 ImageList(int(metadata["images"]), str(metadata["digest"])),

@@ -1,6 +1,6 @@
-"""Start and close a backend twice, and print observations as JSON; with `wait`, block in a task forever.
+"""Start and close two executors of a backend, the second one twice, and print observations as JSON.
 
-Any other output comes from the engine.
+With `wait`, block in a task forever. Any other output comes from the engine.
 """
 
 import json
@@ -18,8 +18,9 @@ NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]  # set on
 def main(name, folder, wait=None):
     before = {variable: os.environ.get(variable) for variable in NAMES}
     observed = []
-    for workers in (2, 1):
-        with backends.load(name)(workers=workers) as executor:
+    first, second = (backends.load(name)(workers=workers) for workers in (2, 1))
+    for opened in (first, second, second):
+        with opened as executor:
             assert isinstance(executor, Executor)
             executor.start()
             if wait:

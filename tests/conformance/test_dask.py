@@ -5,6 +5,7 @@ import copy
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_workers_that_exited_are_replaced():
 @pytest.mark.timeout(120)
 def test_workers_that_never_start_are_an_error(monkeypatch):
     monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", "a_module_that_does_not_exist")
-    message = "Dask workers exit as they start, 3 times so far; see their errors on stderr"
+    message = "Dask workers exit as they start, 3 times so far: ModuleNotFoundError: No module named 'a_module_that"
     with DaskExecutor(workers=1) as executor, pytest.raises(JobError, match=message):
         executor.start()
 
@@ -446,3 +447,14 @@ def test_real_worker_that_does_not_fit_is_named_in_one_message(tmp_path, differe
                 executor.map(tasks.square, [3])
         finally:
             worker.kill()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1", "missing port number"), ("http://127.0.0.1:8787", "unknown address scheme")]
+)
+def test_invalid_address_is_one_message(address, reason):
+    program = f"import backends; backends.load('dask')(address={address!r}).start()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.search(rf"SettingsError: No Dask scheduler answered at {address}.*{reason}", done.stderr)
+    assert "Exception ignored" not in done.stderr

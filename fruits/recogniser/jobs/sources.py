@@ -65,7 +65,9 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     SettingsError
         Their features are of different networks, or lack crops.
     """
-    given = [(address, weight, False) for address, weight in zip(training.sources, training.source_weights, strict=True)]
+    given = [
+        (address, weight, False) for address, weight in zip(training.sources, training.source_weights, strict=True)
+    ]
     if training.unknown is not None:
         given.append((training.unknown, 1, True))
     found = [feature_source(address) for address, _, _ in given]

@@ -120,9 +120,7 @@ def summarize(
     # The moments of an output are those of the first crop, by label if there are not too many.
     total = job.moments() if crops == 1 and job.plan.labels <= MOST_LABELS else None
     dimension = int(source.features["length"])
-    settings = NodeSettings(
-        job.owned.folder, out, dimension, crops, most, total is not None, not source.is_unknown
-    )
+    settings = NodeSettings(job.owned.folder, out, dimension, crops, most, total is not None, not source.is_unknown)
     partitions = [each for each in job.plan.partitions if each.images]
     inputs: list[Input] = [(name := job.features_name(each), job.manifest.get(name)) for each in partitions]
     for level in levels([each.images for each in partitions]):
@@ -214,7 +212,9 @@ def _from_features(item: NodeItem, settings: NodeSettings) -> Summary:
     )
 
 
-def _rows(features: Float32, labels: list[str | None], chosen: npt.NDArray[np.bool_]) -> tuple[Float32, list[str | None]]:
+def _rows(
+    features: Float32, labels: list[str | None], chosen: npt.NDArray[np.bool_]
+) -> tuple[Float32, list[str | None]]:
     """Return the chosen images, a row for each crop."""
     rows = features[chosen].reshape(-1, features.shape[2])
     return rows, [labels[row] for row in np.flatnonzero(chosen).tolist() for _ in range(features.shape[1])]

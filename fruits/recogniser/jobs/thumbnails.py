@@ -10,6 +10,7 @@ from PIL import Image
 
 from fruits.images.decode import ImageError, decode_image
 from fruits.storage.folder import Folder
+from fruits.storage.prefetch import UNKNOWN_SIZE
 
 __all__ = ["PictureItem", "make_pictures", "thumbnail"]
 
@@ -30,7 +31,7 @@ class PictureItem:
 
 def make_pictures(item: PictureItem, _: None) -> dict[str, bytes]:
     """Return the pictures of images by key, about 3 kB each; images that cannot be read any more are left out."""
-    contents = item.folder.fetch((path, 0, "") for _, path in item.images)
+    contents = item.folder.fetch((path, UNKNOWN_SIZE, "") for _, path in item.images)
     found = {}
     for (key, _), content in zip(item.images, contents, strict=True):
         if isinstance(content, bytes):

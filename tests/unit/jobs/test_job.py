@@ -26,7 +26,7 @@ def test_valid_components_are_accepted(components):
         ("components", 0, "`components` = 0"),
         ("components", -3, "`components` = -3"),
         ("components", 1.5, "`components` = 1.5"),
-        ("components", 1.0, "`components` = 1.0"),
+        ("components", 1.01, "`components` = 1.01"),
         ("components", 0.0, "`components` = 0.0"),
         ("components", float("nan"), "`components` = nan"),
         ("components", True, "`components` = True"),

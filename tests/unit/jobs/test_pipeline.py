@@ -40,6 +40,7 @@ from fruits.plan.partitions import Partition
 from fruits.progress import heartbeat
 from fruits.progress.console import SafeConsole
 from fruits.progress.json_log import JsonLog
+from fruits.progress.lines import Lines
 from fruits.progress.reporter import Silent
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder, part_name
@@ -719,6 +720,24 @@ def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     pipeline.run(job, LocalExecutor())
     repaired = verify(job.out, Silent())
     assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("features/notes.txt",), True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "size", "text"),
+    [
+        (4, 16, "2 of 4 workers will be idle, because there are 2 partitions. A smaller --partition-size"),
+        (2, 32, "1 of 2 workers will be idle, because there is 1 partition. A smaller --partition-size"),
+        (2, 16, None),
+    ],
+)
+def test_idle_workers_of_a_new_job_are_noted(job, workers, size, text):
+    for fresh in (True, False):
+        stream = io.StringIO()
+        pipeline.run(
+            dataclasses.replace(job, partition_size=size), LocalExecutor(workers=workers), progress=Lines(stream)
+        )
+        found = [line for line in stream.getvalue().splitlines() if "idle" in line]
+        assert [line.startswith(text or "") for line in found] == [True] * (fresh and text is not None)
 
 
 def test_verify_names_temporary_files_and_markers_which_the_next_command_removes(job, tmp_path):

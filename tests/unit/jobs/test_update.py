@@ -21,6 +21,7 @@ from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.job import Job
 from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Silent
 from tests.outputs import commit_of
 from tests.unit.jobs.test_pipeline import Counting, MeanColours, images, job, network  # noqa: F401 - fixtures
@@ -274,3 +275,35 @@ def test_a_resumed_job_keeps_its_partitions(job):  # noqa: F811
         pipeline.run(dataclasses.replace(job, partition_size=5), LocalExecutor())
     assert pipeline.run(dataclasses.replace(job, partition_size=None), LocalExecutor(workers=7)).partitions == 8
     assert commit_of(job.out).partition_size == 4
+
+
+def test_keep_model_writes_the_rows_of_changes_with_the_stored_model(job, images, tmp_path):  # noqa: F811
+    pipeline.run(job, LocalExecutor())
+    fitted = ScaledPCA.load(job.out).digest()
+    keep = dataclasses.replace(job, update=True, keep_model=True)
+    for turn in range(2):  # the second update adopts rows of two earlier jobs
+        add(images, f"label 0/00{turn}.png", 100 + turn)
+        (images / "label 1" / f"{(1, 4)[turn]:02d}.png").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(keep, Counting(("write_rows", 0)))
+        executor = Counting()
+        pipeline.run(keep, executor)
+        assert executor.given["write_rows"] <= 2
+        assert ScaledPCA.load(job.out).digest() == fitted
+        expected = dataclasses.replace(job, out=str(tmp_path / f"rows-{turn}"), model=job.out)
+        pipeline.transform(expected, LocalExecutor())
+        assert compare(job.out, expected.out).identical
+        found = verify(job.out, Silent())
+        assert (found.corrupt, found.unexpected) == ((), ())
+    pipeline.run(dataclasses.replace(job, update=True), LocalExecutor())  # fits again
+    assert compare(job.out, fresh(job, tmp_path)).identical
+
+
+def test_keep_model_needs_a_model_and_rows(job):  # noqa: F811
+    keep = dataclasses.replace(job, update=True, keep_model=True)
+    with pytest.raises(SettingsError, match="no model yet"):
+        pipeline.run(keep, LocalExecutor())
+    with pytest.raises(SettingsError, match="for run"):
+        pipeline.fit(keep, LocalExecutor())
+    with pytest.raises(SettingsError, match="`keep_model` without `update`"):
+        dataclasses.replace(job, keep_model=True)

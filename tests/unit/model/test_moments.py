@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fruits.errors import DamageError
-from fruits.model.moments import FAN_IN, Moments, levels, representable
+from fruits.model.moments import Moments, representable
 
 TINY_TO_LARGE = st.one_of(
     st.floats(-1e5, 1e5, width=32),
@@ -273,16 +273,3 @@ def test_moments_of_the_former_format_are_rejected():
     digest = sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).digest()
     with pytest.raises(ValueError, match="not moments: arrays count, mean, scatter_upper"):
         Moments.from_bytes(safetensors.numpy.save(arrays | {"sha256": np.frombuffer(digest, np.uint8)}))
-
-
-@pytest.mark.parametrize("shards", [1, 2, 7, 8, 9, 63, 64, 65, 4097, 100_000])
-def test_every_level_merges_each_lower_node_once(shards):
-    below = shards
-    for number, level in enumerate(levels(shards), start=1):
-        taken = [index for group in level for index in range(group.start, group.stop)]
-        assert taken == list(range(below))
-        assert all(group.stop - group.start <= FAN_IN for group in level)
-        assert [group.index for group in level] == list(range(len(level)))
-        assert {group.level for group in level} == {number}
-        below = len(level)
-    assert below == 1
