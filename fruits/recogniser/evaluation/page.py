@@ -77,7 +77,7 @@ def render_page(
     sections = [
         f"<h1>Recogniser {escape(heading.version)}</h1>"
         f'<p class="soft">{heading.classes:,} classes, trained on {heading.training_images:,} images. '
-        f"Evaluated on {metrics.images:,} images of {escape(heading.source)}.</p>",
+        f"Evaluated on {metrics.images:,} images of {_text(heading.source)}.</p>",
         _tiles(metrics, left_out),
         _left_out(left_out),
         _charts(metrics),
