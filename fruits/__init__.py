@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
+    from fruits.recogniser.jobs.predict import predict
+    from fruits.recogniser.jobs.request import Training
+    from fruits.recogniser.jobs.train import TrainingReport, train
     from fruits.recogniser.recogniser import Recogniser, Recognition
 
     __version__: str
@@ -43,11 +46,15 @@ __all__ = [
     "Report",
     "ScaledPCA",
     "SliceReport",
+    "Training",
+    "TrainingReport",
     "__version__",
     "compare",
     "features",
     "fit",
+    "predict",
     "run",
+    "train",
     "transform",
 ]
 
@@ -63,10 +70,14 @@ _MODULES = {
     "Report": "jobs.report",
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",
+    "Training": "recogniser.jobs.request",
+    "TrainingReport": "recogniser.jobs.train",
     "compare": "jobs.inspect.compare",
     "features": "image_features",
     "fit": "jobs.pipeline",
+    "predict": "recogniser.jobs.predict",
     "run": "jobs.pipeline",
+    "train": "recogniser.jobs.train",
     "transform": "jobs.pipeline",
 }
 

@@ -168,6 +168,8 @@ def feature_source(address: str) -> StoredJob | None:
         return None
     if commit is None:
         return None
+    if commit.job["command"] == "train":
+        raise OutputError(f"{folder.address} is a recogniser. Give a folder of images, or the output of a `fit`.")
     if not commit.complete:
         raise OutputError(f"{folder.address} is the output of a job that has not finished. Finish that job first.")
     stored = StoredJob.load(folder, commit)

@@ -29,7 +29,7 @@ class PictureItem:
         return f"{len(self.images)} pictures, from {self.images[0][1]}"
 
 
-def make_pictures(item: PictureItem, _: None) -> dict[str, bytes]:
+def make_pictures(item: PictureItem, shared: None) -> dict[str, bytes]:
     """Return the pictures of images by key, about 3 kB each; images that cannot be read any more are left out."""
     contents = item.folder.fetch((path, UNKNOWN_SIZE, "") for _, path in item.images)
     found = {}
