@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
+    from fruits.recogniser.jobs.evaluate import Evaluation, evaluate
     from fruits.recogniser.jobs.predict import predict
     from fruits.recogniser.jobs.request import Training
     from fruits.recogniser.jobs.train import TrainingReport, train
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Evaluation",
     "Executor",
     "FruitsError",
     "InputError",
@@ -50,6 +52,7 @@ __all__ = [
     "TrainingReport",
     "__version__",
     "compare",
+    "evaluate",
     "features",
     "fit",
     "predict",
@@ -60,6 +63,7 @@ __all__ = [
 
 _MODULES = {
     "Comparison": "jobs.inspect.compare",
+    "Evaluation": "recogniser.jobs.evaluate",
     "Executor": "executor",
     "FruitsError": "errors",
     "InputError": "errors",
@@ -73,6 +77,7 @@ _MODULES = {
     "Training": "recogniser.jobs.request",
     "TrainingReport": "recogniser.jobs.train",
     "compare": "jobs.inspect.compare",
+    "evaluate": "recogniser.jobs.evaluate",
     "features": "image_features",
     "fit": "jobs.pipeline",
     "predict": "recogniser.jobs.predict",

@@ -10,7 +10,18 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "Bin", "ClassResult", "Confusion", "CoveragePoint", "Metrics", "Outcome", "measure", "wilson"]
+__all__ = [
+    "BINS",
+    "Bin",
+    "ClassResult",
+    "Confusion",
+    "CoveragePoint",
+    "Metrics",
+    "Outcome",
+    "UnknownImages",
+    "measure",
+    "wilson",
+]
 
 BINS = 10
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
@@ -48,6 +59,14 @@ class Outcome:
     def is_right(self) -> bool:
         """Whether the most probable class is the true one."""
         return self.top[0] == self.label
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownImages:
+    """The images whose label the recogniser does not know, and how many of them it rejected."""
+
+    images: int
+    rejected: int
 
 
 @dataclass(frozen=True, slots=True)

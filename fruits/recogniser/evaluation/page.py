@@ -9,7 +9,7 @@ from html import escape
 
 from fruits.recogniser.evaluation.charts import coverage_chart, reliability_chart
 from fruits.recogniser.evaluation.leave_out import LeftOut
-from fruits.recogniser.evaluation.metrics import Metrics
+from fruits.recogniser.evaluation.metrics import Metrics, UnknownImages
 from fruits.text import brief, printable
 
 __all__ = ["Heading", "render_page"]
@@ -41,6 +41,7 @@ th:first-child,td:first-child{text-align:left;min-width:6rem}
 :focus-visible{outline:3px solid var(--mark)}
 """
 
+NONE_UNKNOWN = UnknownImages(0, 0)
 Table = Sequence[Sequence[str]]
 
 
@@ -56,36 +57,43 @@ class Heading:
 
 def render_page(
     heading: Heading,
-    metrics: Metrics,
+    metrics: Metrics | None,
     left_out: Sequence[LeftOut],
     pictures: Mapping[str, bytes],
     examples: Mapping[str, bytes],
+    unknown: UnknownImages = NONE_UNKNOWN,
 ) -> str:
     """Return the page.
 
     Parameters
     ----------
     heading : Heading
-    metrics : Metrics
+    metrics : Metrics or None
+        None if the recogniser knows the label of no image.
     left_out : sequence of LeftOut
         Empty if there were fewer than three labels.
     pictures : mapping of str to bytes
         JPEG pictures of evaluated images, by path; missing ones are left out.
     examples : mapping of str to bytes
         JPEG pictures of a training image of each class.
+    unknown : UnknownImages, optional
     """
+    images = unknown.images + (0 if metrics is None else metrics.images)
     sections = [
         f"<h1>Recogniser {escape(heading.version)}</h1>"
         f'<p class="soft">{heading.classes:,} classes, trained on {heading.training_images:,} images. '
-        f"Evaluated on {metrics.images:,} images of {_text(heading.source)}.</p>",
-        _tiles(metrics, left_out),
+        f"Evaluated on {images:,} images of {_text(heading.source)}.</p>",
+        _tiles(metrics, left_out, unknown),
         _left_out(left_out),
-        _charts(metrics),
-        _rejections(metrics),
-        _confusions(metrics, pictures, examples),
-        _mistakes(metrics, pictures, examples),
-        _classes(metrics),
     ]
+    if metrics is not None:
+        sections += [
+            _charts(metrics),
+            _rejections(metrics),
+            _confusions(metrics, pictures, examples),
+            _mistakes(metrics, pictures, examples),
+            _classes(metrics),
+        ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -96,17 +104,24 @@ def render_page(
     )
 
 
-def _tiles(metrics: Metrics, left_out: Sequence[LeftOut]) -> str:
-    low, high = metrics.interval
-    tiles = [
-        (_percent(metrics.top1), "top-1 accuracy", f"95 % interval {_percent(low)} to {_percent(high)}"),
-        (_percent(metrics.top5), "top-5 accuracy", ""),
-        (_percent(metrics.kept), "answered", f"of these, {_percent(metrics.kept_accuracy)} are right"),
-        (_percent(metrics.ece), "calibration error", "ten bins; 0 % is ideal"),
-    ]
+def _tiles(metrics: Metrics | None, left_out: Sequence[LeftOut], unknown: UnknownImages) -> str:
+    tiles = []
     if left_out:
         good, images = sum(each.rejected + each.placed for each in left_out), sum(each.images for each in left_out)
-        tiles.insert(1, (_percent(good / images), "unseen varieties", "rejected or placed in their class"))
+        tiles.append((_percent(good / images), "unseen varieties", "rejected or placed in their class"))
+    if metrics is not None:
+        low, high = metrics.interval
+        tiles.insert(
+            0, (_percent(metrics.top1), "top-1 accuracy", f"95 % interval {_percent(low)} to {_percent(high)}")
+        )
+        tiles += [
+            (_percent(metrics.top5), "top-5 accuracy", ""),
+            (_percent(metrics.kept), "answered", f"of these, {_percent(metrics.kept_accuracy)} are right"),
+            (_percent(metrics.ece), "calibration error", "ten bins; 0 % is ideal"),
+        ]
+    if unknown.images:
+        note = f"of {unknown.images:,} images of labels that it was not trained on"
+        tiles.append((_percent(unknown.rejected / unknown.images), "unknown images rejected", note))
     items = (f'<li><b>{value}</b>{name}<br><span class="soft">{note}</span></li>' for value, name, note in tiles)
     return f'<ul class="tiles">{"".join(items)}</ul>'
 

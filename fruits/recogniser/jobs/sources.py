@@ -74,10 +74,10 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     for stored, (address, _, _) in zip(found, given, strict=True):
         if stored is not None:
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
-    images = [
-        without_secrets(Folder.at(address).address) if stored is None else str(stored.commit.job["images"])
-        for stored, (address, _, _) in zip(found, given, strict=True)
-    ]
+    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
+    if training.test is not None:
+        test = feature_source(training.test)
+        images.append(_location(training.test, test))
     _check_disjoint(images)
     sources = [
         FeatureSource(stored or _featurized(training, address, executor, progress), weight, is_unknown)
@@ -85,6 +85,11 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     ]
     _check_alike(sources)
     return sources
+
+
+def _location(address: str, stored: StoredJob | None) -> str:
+    """Return the folder of the images of a source, without credentials."""
+    return without_secrets(Folder.at(address).address) if stored is None else str(stored.commit.job["images"])
 
 
 def _check_disjoint(images: Sequence[str]) -> None:

@@ -44,10 +44,11 @@ from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, read_
 from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete, last_commit, remove_earlier
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["TrainingReport", "train"]
+__all__ = ["TEST", "TrainingReport", "train"]
 
 SCHEMA = "fruits.training/1"
 NODES = "moments"
+TEST = "test"  # the evaluation on `Training.test`, below the recogniser
 
 
 @dataclass(frozen=True, slots=True)
