@@ -128,7 +128,7 @@ def test_a_complete_training_is_verified_and_a_damaged_one_is_repaired(training:
     before = files(training.out)
     again = Counting()
     assert fruits.train(training, again).seconds == {}
-    assert again.given == {}
+    assert set(again.given) <= {"survey", "verify_parts"}  # of the source
     (scorer,) = Path(training.out).glob("scorer-*")
     scorer.write_bytes(b"damage")
     with pytest.raises(ModelError, match="corrupt"):
@@ -241,7 +241,7 @@ def test_invalid_settings_are_refused(settings: dict[str, Any], says: str) -> No
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     training = fruits.Training(sources=(str(draw(tmp_path / "one", ("Banana",))),), out=str(tmp_path / "rec"))
-    with pytest.raises(DatasetError, match="1 class in the sources: not allowed. Allowed: at least 2"):
+    with pytest.raises(DatasetError, match=r"1 class in the sources: not allowed\. Allowed: at least 2"):
         fruits.train(training, LocalExecutor())
 
 
@@ -266,7 +266,7 @@ def test_sources_of_different_networks_are_refused(
         lambda backbone, engine, weights: MeanColours(backbone, engine, weights_digest="other", digest="other"),
     )
     two = fitted(draw(tmp_path / "more", seed=1), tmp_path / "two")
-    with pytest.raises(SettingsError, match="differ in their network: .*'none'.* and .*'other'"):
+    with pytest.raises(SettingsError, match=r"differ in their network: .*'none'.* and .*'other'"):
         fruits.train(fruits.Training(sources=(one, two), out=str(tmp_path / "rec")), LocalExecutor())
 
 
@@ -333,7 +333,7 @@ def part(labels: pa.Array, features: np.ndarray) -> bytes:
 
 def test_lists_of_labels_are_refused() -> None:
     data = part(pa.array([["Apple"], ["Pear", "Fig"]]), np.zeros((2, 4), np.float32))
-    with pytest.raises(DatasetError, match="its labels are of type list.* Allowed: one label for each image"):
+    with pytest.raises(DatasetError, match=r"its labels are of type list.* Allowed: one label for each image"):
         summaries.read_features(data, "part", 1)
 
 
@@ -353,13 +353,13 @@ def test_a_folder_with_other_content_is_refused(images: Path, tmp_path: Path, co
     else:
         out.mkdir()
         (out / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="contains the output of a job|contains other files"):
+    with pytest.raises(OutputError, match=r"contains the output of a job|contains other files"):
         fruits.train(fruits.Training(sources=(str(images),), out=str(out), overwrite=True), LocalExecutor())
 
 
 def test_a_recogniser_is_no_source(training: fruits.Training, tmp_path: Path) -> None:
     fruits.train(training, LocalExecutor())
-    with pytest.raises(OutputError, match="is a recogniser. Give a folder of images, or the output of a `fit`"):
+    with pytest.raises(OutputError, match=r"is a recogniser\. Give a folder of images, or the output of a `fit`"):
         fruits.train(fruits.Training(sources=(training.out,), out=str(tmp_path / "other")), LocalExecutor())
 
 
@@ -409,7 +409,7 @@ def test_hostile_labels_survive_csv(images: Path, tmp_path: Path) -> None:
     rec = fruits.train(fruits.Training(sources=(str(images),), out=str(tmp_path / "rec")), LocalExecutor()).out
     job = fruits.Job(images=str(images / label), out=str(tmp_path / "out"), recogniser=rec, format="csv")
     fruits.predict(job, LocalExecutor())
-    (path,) = (tmp_path / "out" / "rows").iterdir()
+    path = next((tmp_path / "out" / "rows").iterdir())
     assert b'"=HYPERLINK' not in path.read_bytes()
     columns = decode_rows(path.read_bytes(), path.name)
     assert label in columns["prediction"]
@@ -420,7 +420,7 @@ def test_another_recogniser_is_another_job(recogniser: str, training: fruits.Tra
     job = fruits.Job(images=training.sources[0], out=str(tmp_path / "out"), recogniser=recogniser)
     fruits.predict(job, LocalExecutor())
     fruits.train(dataclasses.replace(training, weights=(2,), overwrite=True), LocalExecutor())
-    with pytest.raises(OutputError, match="recogniser: .* stored, .* requested"):
+    with pytest.raises(OutputError, match=r"recogniser: .* stored, .* requested"):
         fruits.predict(job, LocalExecutor())
 
 
@@ -444,15 +444,15 @@ def test_a_recogniser_of_another_network_is_refused(
         pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine, weights_digest="x")
     )
     job = fruits.Job(images=str(images), out=str(tmp_path / "out"), recogniser=recogniser)
-    with pytest.raises(ModelError, match="`recogniser` .* was fitted with weights of digest none, .* digest x"):
+    with pytest.raises(ModelError, match=r"`recogniser` .* was fitted with weights of digest none, .* digest x"):
         fruits.predict(job, LocalExecutor())
 
 
 def test_predict_without_a_recogniser_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="predict needs a recogniser"):
         fruits.predict(fruits.Job(images=str(images), out=str(tmp_path)), LocalExecutor())
+    job = fruits.Job(images=str(images), out=str(tmp_path / "out"), recogniser=str(tmp_path))
     with pytest.raises(ModelError, match="no recogniser found"):
-        job = fruits.Job(images=str(images), out=str(tmp_path / "out"), recogniser=str(tmp_path))
         fruits.predict(job, LocalExecutor())
 
 
