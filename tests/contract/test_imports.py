@@ -43,7 +43,7 @@ BENCHMARK_LAYERS = (
     ("benchmarks.scenarios",),
     ("benchmarks.answers",),
     ("benchmarks.measure", "benchmarks.report", "benchmarks.precision"),
-    ("benchmarks.numerics",),
+    ("benchmarks.numerics", "benchmarks.updates"),
     ("benchmarks.cli",),
     ("benchmarks",),
 )

@@ -144,7 +144,7 @@ class Overflowing(MeanColours):
         return featurize
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2.0**19])
 @pytest.mark.parametrize("command", ["run", "transform"])
 def test_images_with_non_finite_features_are_rejects(command, value, job, images, tmp_path, monkeypatch):
     if command == "transform":
@@ -158,7 +158,8 @@ def test_images_with_non_finite_features_are_rejects(command, value, job, images
     out = tmp_path / "out"
     rejects = [row for path in sorted((out / "rejects").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
     assert [(row["path"], row["detail"]) for row in rejects if row["reason"] == "non-finite"] == [
-        (f"label 1/{name} white.png", "its features contain NaN or infinity") for name in ("00", "zz")
+        (f"label 1/{name} white.png", "its features contain NaN, infinity, or a number of 2^19 or more")
+        for name in ("00", "zz")
     ]
     assert [row["path"] for row in rejects] == sorted(row["path"] for row in rejects)
     rows = [row for path in (out / "rows").glob("*.parquet") for row in pq.read_table(path).to_pylist()]

@@ -48,8 +48,8 @@ def test_default_partitions_are_balanced(images, workers):
 def test_a_plan_is_read_back():
     partitions = (
         Partition(4, 0, 3, "0123456789ab"),
-        Partition(1, 3, 2, "", Stored(1, 3, 4, "ba9876543210")),
-        Partition(9, 5, 0, "", Stored(2, 7, 1, "ba9876543210")),
+        Partition(1, 3, 2, "", "0123456789ab", Stored(1, 3, 4, "ba9876543210")),
+        Partition(9, 5, 0, stored=Stored(2, 7, 1, "ba9876543210")),
     )
     plan = Plan(ImageList(5, "digest"), 3, partitions, (b"1" * 32,))
     assert Plan.decode(plan.encode()) == plan
