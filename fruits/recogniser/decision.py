@@ -19,21 +19,21 @@ TOP = 5  # labels of a recognition
 
 
 class Thresholds(NamedTuple):
-    """Limits beyond which an image is rejected.
+    """The smallest values of an image that is not rejected.
 
     Attributes
     ----------
     confidence : float
-        The smallest confidence; below it, an image is ``uncertain``.
+        Of the probability of the best class by similarity; below it, an image is ``uncertain``.
     similarity : float
-        The smallest cosine to a prototype; below it, an image is ``unlike-anything``.
-    atypicality : float
-        The largest relative Mahalanobis distance; above it, an image is ``unlike-anything``.
+        Of the cosine to a prototype; below it, an image is ``unlike-anything``.
+    agreement : float
+        Of the probability of the best class by distance; below it, an image is ``uncertain``.
     """
 
     confidence: float
     similarity: float
-    atypicality: float
+    agreement: float
 
 
 class Decided(NamedTuple):
@@ -55,24 +55,31 @@ class Decided(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The temperature, by which similarities are divided before the softmax, and the thresholds."""
+    """Divisors of similarities and of distances before the softmax, and thresholds.
+
+    Distances are those of k nearest neighbours; similarities ignore the lengths of points. Images of new objects are
+    often between the prototypes of several classes by one of them: the second rejects 3 points more of them.
+    """
 
     temperature: float
+    distance_temperature: float
     thresholds: Thresholds
+
+    def criteria(self, scores: Scores) -> npt.NDArray[np.float64]:
+        """Return the values that are compared with the thresholds, in their order, shape (3, n)."""
+        confidence = softmax(scores.similarity / self.temperature)[:, :-1].max(axis=1)
+        agreement = softmax(-scores.distance / self.distance_temperature)[:, :-1].max(axis=1)
+        return np.stack([confidence, scores.similarity[:, :-1].max(axis=1), agreement])
 
     def decide(self, scores: Scores) -> Decided:
         """Return the decisions on images.
 
-        An image is ``unlike-anything`` if it is nearest to the unknown prototypes, or beyond a threshold of distance.
+        An image is also ``unlike-anything`` if it is nearer to the unknown prototypes than to all others.
         """
         probabilities = softmax(scores.similarity / self.temperature)[:, :-1]
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        top = np.take_along_axis(probabilities, order, axis=1)
-        similarity = scores.similarity[:, :-1].max(axis=1)
-        unlike = (
-            (scores.similarity[:, -1] > similarity)
-            | (similarity < self.thresholds.similarity)
-            | (scores.atypicality > self.thresholds.atypicality)
-        )
-        reasons = np.where(unlike, 2, np.where(top[:, 0] < self.thresholds.confidence, 1, 0))
-        return Decided(order, top, reasons)
+        confidence, similarity, agreement = self.criteria(scores)
+        unlike = (scores.similarity[:, -1] > similarity) | (similarity < self.thresholds.similarity)
+        uncertain = (confidence < self.thresholds.confidence) | (agreement < self.thresholds.agreement)
+        reasons = np.where(unlike, 2, np.where(uncertain, 1, 0))
+        return Decided(order, np.take_along_axis(probabilities, order, axis=1), reasons)

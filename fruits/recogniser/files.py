@@ -38,12 +38,11 @@ FILE = re.compile(r"^(?:scorer|thumbnails|training)-[0-9a-f]{12}\.safetensors$")
 MAX_JSON_BYTES = 64 * 2**20
 MAX_BYTES = 512 * 2**20  # of the scorer, and of the thumbnails
 MAX_CLASSES = 100_000
-SHAPES = {  # by array: its type and its shape, in the sizes d features, r directions, g centres, p prototypes
+SHAPES = {  # by array: its type and its shape, in the sizes d features, r directions, p prototypes
     "mean": ("float64", "d"),
     "projection": ("float64", "dr"),
-    "between": ("float64", "r"),
-    "centres": ("float32", "gr"),
     "prototypes": ("float32", "pr"),
+    "lengths": ("float64", "p"),
     "classes": ("int64", "p"),
 }
 
@@ -63,10 +62,10 @@ class StoredRecogniser:
         Crops of each image.
     network : mapping of str to str
         ``backbone``, ``engine``, ``weights`` and ``decoding``.
-    temperature : float
-        Divisor of the similarities.
+    temperature, distance_temperature : float
+        Divisors of similarities and of distances.
     thresholds : mapping of str to float
-        ``confidence``, ``similarity`` and ``atypicality``.
+        ``confidence``, ``similarity`` and ``agreement``.
     calibration_images : int
         Held-out images that temperature and thresholds were chosen on; if 0, nothing is rejected.
     counts : mapping of str to int
@@ -89,6 +88,7 @@ class StoredRecogniser:
     crops: int
     network: Mapping[str, str]
     temperature: float
+    distance_temperature: float
     thresholds: Mapping[str, float]
     calibration_images: int
     counts: Mapping[str, int]
@@ -113,7 +113,7 @@ class _File(_Strict):
 class _Thresholds(_Strict):
     confidence: float
     similarity: float
-    atypicality: float
+    agreement: float
 
 
 class _Network(_Strict):
@@ -140,6 +140,7 @@ class _Metadata(_Strict):
     crops: Literal[1, 2]
     network: _Network
     temperature: Annotated[float, pydantic.Field(gt=0)]
+    distance_temperature: Annotated[float, pydantic.Field(gt=0)]
     thresholds: _Thresholds
     calibration_images: Count
     counts: dict[str, Count]
@@ -174,6 +175,7 @@ def write_recogniser(
         "crops": recogniser.crops,
         "network": dict(recogniser.network),
         "temperature": recogniser.temperature,
+        "distance_temperature": recogniser.distance_temperature,
         "thresholds": dict(recogniser.thresholds),
         "calibration_images": recogniser.calibration_images,
         "counts": dict(recogniser.counts),
@@ -224,6 +226,7 @@ def _read(folder: Folder, training: bool) -> StoredRecogniser:
         crops=metadata.crops,
         network=metadata.network.model_dump(),
         temperature=metadata.temperature,
+        distance_temperature=metadata.distance_temperature,
         thresholds=metadata.thresholds.model_dump(),
         calibration_images=metadata.calibration_images,
         counts=metadata.counts,
@@ -283,8 +286,8 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
         if not np.isfinite(array).all():
             raise _corrupt(folder, name, f"{key} contains non-finite numbers")
-    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["between"] < 0).any():
-        raise _corrupt(folder, name, "a prototype has not length 1, or a variance is negative")
+    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["lengths"] < 0).any():
+        raise _corrupt(folder, name, "a direction has not length 1, or a length is negative")
     classes, labels = arrays["classes"], len(metadata.labels)
     known = classes[classes >= 0]
     if (

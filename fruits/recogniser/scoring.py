@@ -1,4 +1,4 @@
-"""Scores of images: similarity to each class, and distance from all of them."""
+"""Scores of images: similarity to each class, and distance from it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fruits.recogniser.products import Grid, on_grid, product, to_grid, to_unit
+from fruits.recogniser.products import Grid, lengths, on_grid, product, to_grid, to_unit
 
 __all__ = ["UNKNOWN", "Scorer", "Scores"]
 
 UNKNOWN = -1  # the class of prototypes that belong to no class
+FARTHEST = 4.0  # relative squared distance
+SHORTEST = 1e-100  # length of a point
 BLOCK = 256  # rows at a time, which bounds the memory of the similarities
 
 Float32 = npt.NDArray[np.float32]
@@ -22,22 +24,21 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Scores(NamedTuple):
-    """Scores of n images.
+    """Scores of n images, averaged over the crops; the last column is that of the unknown prototypes.
 
     Attributes
     ----------
     similarity : ndarray of shape (n, classes + 1), float64
-        The largest cosine between an image and the prototypes of each class, averaged over the crops, in [-1, 1]; the
-        last column is that of the unknown prototypes, -1 if there are none.
-    atypicality : ndarray of shape (n,), float64
-        The relative Mahalanobis distance to the nearest class mean: that distance minus the distance to the mean of
-        all rows, averaged over the crops. Larger for images that are unlike every class.
+        The largest cosine between an image and the prototypes of each class, in [-1, 1]; -1 if there are none.
+    distance : ndarray of shape (n, classes + 1), float64
+        The smallest squared distance between an image and the prototypes of each class, divided by the squared length
+        of the image, in [0, 4]; 4 if there are none.
     nearest : ndarray of shape (n, neighbours), int64
         The prototypes with the largest cosine to the whole image, the largest first.
     """
 
     similarity: Float64
-    atypicality: Float64
+    distance: Float64
     nearest: Int64
 
 
@@ -51,21 +52,18 @@ class Scorer:
         The mean of the training rows.
     projection : ndarray of shape (d, r), float64
         Discriminant directions, of within-class variance 1.
-    between : ndarray of shape (r,), float64
-        The between-class variance along each direction.
-    centres : ndarray of shape (groups, r), float32
-        The means of the training labels in the space.
     prototypes : ndarray of shape (p, r), float32
-        Rows of length 1 in multiples of 2^-24, sorted by class.
+        Directions of the prototypes: rows of length 1 in multiples of 2^-24, sorted by class.
+    lengths : ndarray of shape (p,), float64
+        Lengths of the prototypes.
     classes : ndarray of shape (p,), int64
         The class of each prototype; `UNKNOWN` for those of no class, which are last.
     """
 
     mean: Float64
     projection: Float64
-    between: Float64
-    centres: Float32
     prototypes: Float32
+    lengths: Float64
     classes: Int64
 
     def project(self, features: npt.NDArray[np.floating]) -> Float64:
@@ -75,10 +73,6 @@ class Scorer:
     @cached_property
     def _projection(self) -> Grid:
         return to_grid(self.projection.T)
-
-    @cached_property
-    def _centres(self) -> Grid:
-        return to_grid(self.centres)
 
     @cached_property
     def _prototypes(self) -> Float64:
@@ -96,24 +90,16 @@ class Scorer:
         n, crops, d = features.shape
         points = self.project(features.reshape(n * crops, d))
         cosines = on_grid(to_unit(points)) @ self._prototypes.T  # exact, as both are on the grid
+        ratios = self.lengths / np.maximum(lengths(points), SHORTEST)[:, None]
+        distances = (ratios - 2.0 * cosines) * ratios + 1.0
         starts = np.flatnonzero(np.diff(self.classes, prepend=-2))
-        best = np.full((n * crops, classes + 1), -1.0)
-        best[:, self.classes[starts]] = np.maximum.reduceat(cosines, starts, axis=1)  # class -1 is the last column
-        whole = cosines[::crops]
-        order = np.argsort(-whole, axis=1, kind="stable")[:, :neighbours]
-        return Scores(_over_crops(best, crops), _over_crops(self._atypicality(points)[:, None], crops)[:, 0], order)
-
-    def _atypicality(self, points: Float64) -> Float64:
-        """Return the relative Mahalanobis distance of points of shape (m, r), shape (m,).
-
-        The part of the distances outside the space is the same for every mean, and cancels.
-        """
-        squares = np.add.reduce(points * points / (1.0 + self.between), axis=1)
-        norms = np.add.reduce(points * points, axis=1)
-        centre_norms = np.add.reduce(np.square(self.centres, dtype=np.float64), axis=1)
-        distances = norms[:, None] - 2.0 * product(points, self._centres) + centre_norms
-        nearest: Float64 = distances.min(axis=1) - squares
-        return nearest
+        columns = self.classes[starts]  # class -1 is the last column
+        similarity = np.full((n * crops, classes + 1), -1.0)
+        similarity[:, columns] = np.maximum.reduceat(cosines, starts, axis=1)
+        distance = np.full((n * crops, classes + 1), FARTHEST)
+        distance[:, columns] = np.clip(np.minimum.reduceat(distances, starts, axis=1), 0.0, FARTHEST)
+        order = np.argsort(-cosines[::crops], axis=1, kind="stable")[:, :neighbours]
+        return Scores(_over_crops(similarity, crops), _over_crops(distance, crops), order)
 
 
 def _over_crops(values: Float64, crops: int) -> Float64:

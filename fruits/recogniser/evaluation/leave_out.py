@@ -74,7 +74,7 @@ def leave_out(
     classes : int
         The number of classes.
     decision : Decision
-        Temperature and thresholds of the complete recogniser.
+        That of the complete recogniser.
     """
     group = statistics.groups[number]
     samples = [source.sample for source in sources]

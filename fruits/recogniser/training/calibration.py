@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fruits.recogniser.decision import Decision, Thresholds
 from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scores
 
-__all__ = ["DEFAULT", "KEPT", "Calibration", "calibrate"]
+__all__ = ["KEPT", "UNCALIBRATED", "Calibration", "calibrate"]
 
 KEPT = 0.95  # of known images
 COLDEST, HOTTEST = 1e-3, 1.0  # temperatures
@@ -21,22 +22,19 @@ Int64 = npt.NDArray[np.int64]
 
 
 class Calibration(NamedTuple):
-    """The temperature, the thresholds, and the number of held-out images that they were chosen on."""
+    """A decision, and the number of held-out images that it was chosen on; if 0, it rejects nothing."""
 
-    temperature: float
-    confidence: float
-    similarity: float
-    atypicality: float
+    decision: Decision
     images: int
 
 
-DEFAULT = Calibration(0.05, 0.0, -1.0, float(np.finfo(np.float32).max), 0)  # rejects nothing
+UNCALIBRATED = Calibration(Decision(0.05, 0.05, Thresholds(0.0, -1.0, 0.0)), 0)
 
 
 def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
     """Return the calibration on known images.
 
-    The temperature minimises the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
+    The temperatures minimise the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
     similarity under the softmax is that of the true classes (Guo et al., "On calibration of modern neural networks",
     2017). The thresholds reject equal fractions by each of the three criteria, and 5 % together.
 
@@ -50,15 +48,16 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
         The number of images that each stands for.
     """
     temperature = _temperature(scores.similarity, classes, weights)
-    confidence = softmax(scores.similarity / temperature)[:, :-1].max(axis=1)
-    criteria = np.stack([confidence, scores.similarity[:, :-1].max(axis=1), -scores.atypicality])
+    distance_temperature = _temperature(-scores.distance, classes, weights)
+    accepting = Decision(temperature, distance_temperature, UNCALIBRATED.decision.thresholds)
+    criteria = accepting.criteria(scores)
     ranks = np.stack([_ranks(each, weights) for each in criteria])
-    unknown = scores.similarity[:, -1] > scores.similarity[:, :-1].max(axis=1)
-    worst = np.where(unknown, 0.0, ranks.min(axis=0))
+    nearest_unknown = scores.similarity[:, -1] > scores.similarity[:, :-1].max(axis=1)
+    worst = np.where(nearest_unknown, 0.0, ranks.min(axis=0))
     limit = _quantile(worst, weights, 1 - KEPT)
     # A criterion rejects the values below its smallest kept one.
     lowest = [float(each[rank >= limit].min()) for each, rank in zip(criteria, ranks, strict=True)]
-    return Calibration(temperature, lowest[0], lowest[1], -lowest[2], len(classes))
+    return Calibration(accepting._replace(thresholds=Thresholds(*lowest)), len(classes))
 
 
 def _temperature(similarity: Float64, classes: Int64, weights: Float64) -> float:

@@ -34,8 +34,6 @@ class Space(NamedTuple):
 
     mean: Float64
     projection: Float64
-    between: Float64
-    centres: Float64
 
 
 def within_covariance(covariance: Float64, counts: Int64, means: Float64) -> Float64:
@@ -84,10 +82,7 @@ def discriminant(within: Float64, counts: Int64, means: Float64) -> Space:
     whitening = vectors / np.sqrt(np.maximum(values, floor / 2))  # rounding is far smaller than half of the floor
     whitened = product(offsets, whitening.T)
     kept = min(len(counts) - 1, len(mean), MOST_DIRECTIONS)
-    projection = product(whitening, _directions(whitened, kept))
-    centres = product(means - mean, projection.T)
-    between = np.add.reduce(np.square(centres) * (counts / counts.sum())[:, None], axis=0)
-    return Space(mean, projection, between, centres)
+    return Space(mean, product(whitening, _directions(whitened, kept)))
 
 
 def _offsets(counts: Int64, means: Float64) -> tuple[Float64, Float64]:

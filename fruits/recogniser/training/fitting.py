@@ -112,17 +112,15 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen) -> Fi
         No feature varies.
     """
     space = discriminant(statistics.within, statistics.counts, statistics.means)
-    known = np.array([group.class_index != UNKNOWN for group in statistics.groups])
     scorer = Scorer(
         mean=space.mean,
         projection=space.projection,
-        between=space.between,
-        centres=space.centres[known].astype(np.float32),
-        prototypes=np.empty((0, len(space.between)), np.float32),
+        prototypes=np.empty((0, space.projection.shape[1]), np.float32),
+        lengths=np.empty(0),
         classes=np.empty(0, np.int64),
     )
     most = prototypes_per_group(len(statistics.groups))
-    prototypes, classes, representatives = [], [], []
+    prototypes, lengths, classes, representatives = [], [], [], []
     rows = _rows_by_group(samples, chosen)
     for group in statistics.groups:
         members, sample = rows.get((group.source, group.label)), samples[group.source]
@@ -130,11 +128,17 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen) -> Fi
             continue
         crops = sample.features.shape[1]
         points = scorer.project(sample.features[members].reshape(len(members) * crops, -1))
-        found, nearest = find_prototypes(points, most)
-        prototypes.append(found)
-        classes += [group.class_index] * len(found)
-        representatives += [(group.source, group.label, sample.paths[members[row // crops]]) for row in nearest]
-    complete = replace(scorer, prototypes=np.concatenate(prototypes), classes=np.array(classes, np.int64))
+        found = find_prototypes(points, most)
+        prototypes.append(found.directions)
+        lengths.append(found.lengths)
+        classes += [group.class_index] * len(found.lengths)
+        representatives += [(group.source, group.label, sample.paths[members[row // crops]]) for row in found.nearest]
+    complete = replace(
+        scorer,
+        prototypes=np.concatenate(prototypes),
+        lengths=np.concatenate(lengths),
+        classes=np.array(classes, np.int64),
+    )
     return Fit(complete, tuple(representatives))
 
 

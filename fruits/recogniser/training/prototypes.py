@@ -7,12 +7,14 @@ length 1, so that BLAS computes their sums and products exactly.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from fruits.recogniser.products import on_grid, to_unit
+from fruits.recogniser.products import lengths, on_grid, to_unit
 
-__all__ = ["MOST_PROTOTYPES", "find_prototypes", "prototypes_per_group"]
+__all__ = ["MOST_PROTOTYPES", "Prototypes", "find_prototypes", "prototypes_per_group"]
 
 MOST_PROTOTYPES = 8_192  # of all groups together, unless there are more groups
 MOST_PER_GROUP = 64
@@ -26,8 +28,26 @@ def prototypes_per_group(groups: int) -> int:
     return max(1, min(MOST_PER_GROUP, MOST_PROTOTYPES // groups))
 
 
-def find_prototypes(points: Float64, most: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the prototypes of one group.
+class Prototypes(NamedTuple):
+    """The k prototypes of a group.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (k, r), float32
+        Rows of length 1.
+    lengths : ndarray of shape (k,), float64
+        The mean length of the rows of each.
+    nearest : ndarray of shape (k,), int64
+        The row nearest each.
+    """
+
+    directions: npt.NDArray[np.float32]
+    lengths: Float64
+    nearest: npt.NDArray[np.int64]
+
+
+def find_prototypes(points: Float64, most: int) -> Prototypes:
+    """Return the prototypes of one group: `most`, or one for each distinct direction if these are fewer.
 
     Parameters
     ----------
@@ -35,26 +55,27 @@ def find_prototypes(points: Float64, most: int) -> tuple[npt.NDArray[np.float32]
         Rows of the group in the discriminant space, at least one.
     most : int
         The largest number of prototypes.
-
-    Returns
-    -------
-    prototypes : ndarray of shape (k, r), float32
-        Rows of length 1; k is `most`, or the number of distinct rows if that is smaller.
-    nearest : ndarray of shape (k,), int64
-        The row nearest each prototype.
     """
     rows = on_grid(to_unit(points))
     prototypes = rows[_spread(rows, most)]
     for _ in range(ITERATIONS if len(prototypes) < len(rows) else 0):
-        members = np.argmax(rows @ prototypes.T, axis=1)
-        chosen = (members == np.arange(len(prototypes))[:, None]).astype(np.float64)
-        sums = on_grid(to_unit(chosen @ rows))
+        sums = on_grid(to_unit(_members(rows, prototypes) @ rows))
         moved = np.where(sums.any(axis=1, keepdims=True), sums, prototypes)
         if np.array_equal(moved, prototypes):
             break
         prototypes = moved
     nearest = np.argmax(prototypes @ rows.T, axis=1)
-    return prototypes.astype(np.float32), nearest
+    own = _members(rows, prototypes)
+    counts = np.add.reduce(own, axis=1)
+    sizes = lengths(points)
+    means = np.add.reduce(own * sizes, axis=1) / np.maximum(counts, 1.0)
+    return Prototypes(prototypes.astype(np.float32), np.where(counts > 0, means, sizes[nearest]), nearest)
+
+
+def _members(rows: Float64, prototypes: Float64) -> Float64:
+    """Return 1 for the rows nearest each prototype, and 0 for the others, (k, n)."""
+    nearest = np.argmax(rows @ prototypes.T, axis=1)
+    return (nearest == np.arange(len(prototypes))[:, None]).astype(np.float64)
 
 
 def _spread(rows: Float64, most: int) -> list[int]:

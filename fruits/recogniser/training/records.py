@@ -63,7 +63,7 @@ def stored_recogniser(
     pictures : mapping of str to bytes
         JPEG pictures of the representatives, by :func:`picture_key`; those of missing images are missing.
     """
-    calibration, scorer = trained.calibration, trained.scorer
+    decision, scorer = trained.calibration.decision, trained.scorer
     blobs = {}
     for number, source in enumerate(sources):
         for kind, part in (("fit", source.fit), ("held_out", source.held_out), ("sample", source.sample)):
@@ -72,9 +72,10 @@ def stored_recogniser(
         labels=trained.labels,
         crops=sources[0].sample.features.shape[1],
         network=network,
-        temperature=calibration.temperature,
-        thresholds={name: getattr(calibration, name) for name in ("confidence", "similarity", "atypicality")},
-        calibration_images=calibration.images,
+        temperature=decision.temperature,
+        distance_temperature=decision.distance_temperature,
+        thresholds=decision.thresholds._asdict(),
+        calibration_images=trained.calibration.images,
         counts=trained.counts,
         sources=tuple(
             {

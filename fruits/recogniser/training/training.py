@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fruits.errors import DatasetError
 from fruits.recogniser.scoring import UNKNOWN, Scorer
-from fruits.recogniser.training.calibration import DEFAULT, Calibration, calibrate
+from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
 from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics
 from fruits.recogniser.training.holdout import is_held_out
 
@@ -111,7 +111,7 @@ def _calibrate(
             classes.append(index[source.classes[label]])
             weights.append(source.weight * source.held_out.classes[label].count / sampled[label])
     if not features:
-        return DEFAULT
+        return UNCALIBRATED
     step = -(-len(features) * len(labels) // MOST_SCORES)  # 1, unless their scores take too much memory
     scores = preliminary.scorer.scores(np.stack(features[::step]), len(labels))
     return calibrate(scores, np.array(classes[::step], np.int64), np.array(weights[::step]))

@@ -21,7 +21,8 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         crops=crops,
         network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "reduced"},
         temperature=0.05,
-        thresholds={"confidence": 0.0, "similarity": -1.0, "atypicality": 1e9},
+        distance_temperature=0.05,
+        thresholds={"confidence": 0.0, "similarity": -1.0, "agreement": 0.0},
         calibration_images=12,
         counts=dict.fromkeys(LABELS, 10),
         sources=(
@@ -31,8 +32,7 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         arrays={
             "mean": random.random(features),
             "projection": random.normal(size=(features, directions)),
-            "between": random.random(directions),
-            "centres": random.normal(size=(len(LABELS), directions)).astype(np.float32),
+            "lengths": np.ones(len(classes)),
             "prototypes": prototypes.astype(np.float32),
             "classes": classes,
         },

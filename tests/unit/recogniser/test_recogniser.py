@@ -55,7 +55,7 @@ def test_a_prototype_is_recognised_as_its_label(stored: StoredRecogniser, tmp_pa
     [
         ("confidence", 1.0, "uncertain"),
         ("similarity", 1.5, "unlike-anything"),
-        ("atypicality", -9e9, "unlike-anything"),
+        ("agreement", 1.0, "uncertain"),
     ],
 )
 def test_each_threshold_rejects_for_its_reason(

@@ -13,7 +13,6 @@ import pytest
 
 from fruits.errors import DatasetError, ModelError
 from fruits.model.moments import Moments
-from fruits.recogniser.decision import Decision, Thresholds
 from fruits.recogniser.evaluation.leave_out import choose_labels, leave_out
 from fruits.recogniser.files import read_recogniser, write_recogniser
 from fruits.recogniser.recogniser import Recogniser
@@ -81,13 +80,13 @@ def test_new_images_of_the_labels_are_recognised() -> None:
     _, labels, features = make_images(12, 20, seed=1)
     assert accuracy(trained, labels, features) > 0.98
     assert trained.counts == {f"label {number:03}": 30 for number in range(12)}
-    assert 0.001 < trained.calibration.temperature < 1
+    assert 0.001 < trained.calibration.decision.temperature < 1
     assert trained.calibration.images > 30
 
 
 def test_thresholds_keep_95_percent_of_new_images_and_reject_other_labels() -> None:
     trained = train([make_source(*make_images(12, 60))])
-    decision = Decision(trained.calibration.temperature, Thresholds(*trained.calibration[1:4]))
+    decision = trained.calibration.decision
     _, _, known = make_images(12, 60, seed=1)
     _, _, others = make_images(12, 20, seed=2, offset=12)
     kept = decision.decide(trained.scorer.scores(known, 12)).reasons == 0
@@ -124,7 +123,7 @@ images = make_images(20, 60, crops=2, dimension=1280)
 trained = train([make_source(*images), make_source(*make_images(4, 40, crops=2, seed=7, offset=30, dimension=1280),
     weight=3), make_source(*make_images(2, 30, crops=2, seed=8, offset=40, dimension=1280), classes=None)])
 scores = trained.scorer.scores(images[2], len(trained.labels))
-decided = Decision(trained.calibration.temperature, Thresholds(*trained.calibration[1:4])).decide(scores)
+decided = trained.calibration.decision.decide(scores)
 print(digest(trained), hashlib.sha256(b"".join(map(bytes, [*scores, *decided]))).hexdigest())
 rows = images[2][:, 0].astype(float)
 print(hashlib.sha256(bytes(rows @ rows.T) + bytes(np.exp(rows))).hexdigest())
@@ -222,7 +221,7 @@ def test_a_left_out_label_is_rejected_or_placed_in_its_class() -> None:
     source = make_source(paths, labels, features, classes=classes)
     trained = train([source])
     statistics = group_statistics([source], [source.fit + source.held_out], trained.labels)
-    decision = Decision(trained.calibration.temperature, Thresholds(*trained.calibration[1:4]))
+    decision = trained.calibration.decision
     numbers = choose_labels(statistics)
     assert numbers == list(range(8))
     results = [leave_out(statistics, [source], number, len(trained.labels), decision) for number in numbers]
