@@ -410,7 +410,8 @@ def test_hostile_labels_survive_csv(images: Path, tmp_path: Path) -> None:
     job = fruits.Job(images=str(images / label), out=str(tmp_path / "out"), recogniser=rec, format="csv")
     fruits.predict(job, LocalExecutor())
     path = next((tmp_path / "out" / "rows").iterdir())
-    assert b'"=HYPERLINK' not in path.read_bytes()
+    assert b',"=HYPERLINK' not in path.read_bytes()
+    assert b";+1" not in path.read_bytes()
     columns = decode_rows(path.read_bytes(), path.name)
     assert label in columns["prediction"]
     assert columns["top"][0][0].keys() == {"label", "score"}
