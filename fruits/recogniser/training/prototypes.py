@@ -75,7 +75,8 @@ def find_prototypes(points: Float64, most: int) -> Prototypes:
 def _members(rows: Float64, prototypes: Float64) -> Float64:
     """Return 1 for the rows nearest each prototype, and 0 for the others, (k, n)."""
     nearest = np.argmax(rows @ prototypes.T, axis=1)
-    return (nearest == np.arange(len(prototypes))[:, None]).astype(np.float64)
+    members: Float64 = (nearest == np.arange(len(prototypes))[:, None]).astype(np.float64)
+    return members
 
 
 def _spread(rows: Float64, most: int) -> list[int]:
