@@ -145,6 +145,14 @@ def evaluate(
             callback=reject_empty,
         ),
     ],
+    left_out: Annotated[
+        int,
+        options.computation(
+            "--left-out",
+            metavar="COUNT",
+            help="The largest number of labels to leave out of training, a few seconds each; 0 to 200.",
+        ),
+    ] = 200,
     cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
     overwrite: options.Overwrite = False,
@@ -156,7 +164,9 @@ def evaluate(
 
     progress = display.progress()
     with _executor(cluster.resolve(), progress) as executor:
-        evaluation = run_evaluation(source, recogniser, out, executor, overwrite=overwrite, progress=progress)
+        evaluation = run_evaluation(
+            source, recogniser, out, executor, left_out=left_out, overwrite=overwrite, progress=progress
+        )
     return CommandResult(evaluation.to_dict(), lambda console: show_evaluation(console, evaluation, out))
 
 

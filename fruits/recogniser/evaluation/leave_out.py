@@ -47,8 +47,8 @@ class LeftOut:
     placed: int
 
 
-def choose_labels(statistics: Statistics) -> list[int]:
-    """Return the numbers of the groups to leave out: those of a class, at most 200, chosen by SHA-256.
+def choose_labels(statistics: Statistics, most: int = MOST_LABELS) -> list[int]:
+    """Return the numbers of the groups to leave out: those of a class, at most `most`, chosen by SHA-256.
 
     Of two groups, none can be left out.
     """
@@ -56,7 +56,7 @@ def choose_labels(statistics: Statistics) -> list[int]:
         return []
     known = [number for number, group in enumerate(statistics.groups) if group.class_index != UNKNOWN]
     known.sort(key=lambda number: hashlib.sha256(repr(statistics.groups[number][:2]).encode()).digest())
-    return sorted(known[:MOST_LABELS])
+    return sorted(known[:most])
 
 
 def leave_out(

@@ -128,7 +128,7 @@ def _tiles(metrics: Metrics | None, left_out: Sequence[LeftOut], unknown: Unknow
 
 def _left_out(left_out: Sequence[LeftOut]) -> str:
     if not left_out:
-        return "<h2>Labels left out</h2><p>Not measured: that takes three labels or more.</p>"
+        return "<h2>Labels left out</h2><p>Not measured: that takes three labels or more, and was not switched off.</p>"
     images = sum(each.images for each in left_out)
     rejected, placed = sum(each.rejected for each in left_out), sum(each.placed for each in left_out)
     rows = [

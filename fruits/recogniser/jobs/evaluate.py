@@ -14,15 +14,16 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, cast
 
-from fruits.errors import DatasetError, OutputError
+from fruits.errors import DatasetError, OutputError, SettingsError
 from fruits.executor import Executor
 from fruits.jobs.job import Job
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.stored import feature_source
 from fruits.model.rows import decode_rows
+from fruits.parameters import whole_number
 from fruits.progress.reporter import Progress, Silent
-from fruits.recogniser.evaluation.leave_out import LeftOut, choose_labels, leave_out
+from fruits.recogniser.evaluation.leave_out import MOST_LABELS, LeftOut, choose_labels, leave_out
 from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages, measure
 from fruits.recogniser.evaluation.page import Heading, render_page
 from fruits.recogniser.files import read_recogniser
@@ -58,7 +59,8 @@ class Evaluation:
     unknown : UnknownImages
         The images of labels that it does not know, and how many of them it rejected.
     left_out : tuple of LeftOut
-        The recognition of labels that were left out of training, at most 200; empty if there are fewer than three.
+        The recognition of labels that were left out of training, at most 200; empty if there are fewer than three, or
+        if none was asked for.
     """
 
     version: str
@@ -88,6 +90,7 @@ def evaluate(
     out: str,
     executor: Executor,
     *,
+    left_out: int = MOST_LABELS,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -103,6 +106,8 @@ def evaluate(
         The folder of the evaluation.
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
+    left_out : int, default 200
+        The largest number of labels that are left out of training, one at a time, for a few seconds each; 0 to 200.
     overwrite : bool, default False
         Replace another evaluation in `out`.
     progress : fruits.progress.reporter.Progress, optional
@@ -116,6 +121,8 @@ def evaluate(
         The evaluation failed. The same call resumes it.
     """
     listener = progress or Silent()
+    if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
+        raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
     folder = Folder.at(out)
     _check_folder(folder)
     rows = folder / PREDICTIONS
@@ -128,7 +135,7 @@ def evaluate(
     if not outcomes and not unknown.images:
         raise DatasetError(f"{source}: no image can be used. {rows.address}/rejects lists the reasons.")
     runner = StageRunner(executor, listener)
-    left_out = _left_out(Folder.at(recogniser), loaded, stored_sources(stored), runner)
+    found = _left_out(Folder.at(recogniser), loaded, stored_sources(stored), left_out, runner)
     evaluation = Evaluation(
         version=loaded.version,
         source=without_secrets(source),
@@ -136,7 +143,7 @@ def evaluate(
         rejects=sum(report.rejects.values()),
         metrics=measure(outcomes) if outcomes else None,
         unknown=unknown,
-        left_out=tuple(left_out),
+        left_out=tuple(found),
     )
     page = render_page(
         Heading(loaded.version, len(loaded.labels), sum(stored.counts.values()), evaluation.source),
@@ -207,9 +214,11 @@ class LeftOutSettings:
     version: str
 
 
-def _left_out(folder: Folder, recogniser: Recogniser, sources: Sequence[Source], runner: StageRunner) -> list[LeftOut]:
+def _left_out(
+    folder: Folder, recogniser: Recogniser, sources: Sequence[Source], most: int, runner: StageRunner
+) -> list[LeftOut]:
     statistics = _statistics(sources, recogniser.labels)
-    numbers = iter(choose_labels(statistics))
+    numbers = iter(choose_labels(statistics, most))
     items = []
     while some := tuple(islice(numbers, LABELS_AT_ONCE)):
         items.append(LeftOutItem(some))

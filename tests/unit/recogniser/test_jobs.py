@@ -488,6 +488,14 @@ def test_images_of_unknown_labels_alone_are_evaluated(recogniser: str, tmp_path:
     assert "unknown images rejected" in (tmp_path / "evaluation" / "report.html").read_text("utf-8")
 
 
+def test_fewer_labels_can_be_left_out(recogniser: str, images: Path, tmp_path: Path) -> None:
+    found = fruits.evaluate(str(images), recogniser, str(tmp_path / "two"), LocalExecutor(), left_out=2)
+    assert len(found.left_out) == 2
+    assert fruits.evaluate(str(images), recogniser, str(tmp_path / "none"), LocalExecutor(), left_out=0).left_out == ()
+    with pytest.raises(SettingsError, match="`left_out` = 201: not allowed"):
+        fruits.evaluate(str(images), recogniser, str(tmp_path / "many"), LocalExecutor(), left_out=201)
+
+
 def test_labels_are_evaluated_as_their_classes(images: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "classes.csv"
     mapping.write_text("label,class\nApple Red,Apple\nApple Green,Apple\n")
