@@ -22,7 +22,7 @@ from fruits.storage.folder import Folder
 from tests.hostile.conftest import EXAMPLES, Ended, Fruits, watched
 from tests.outputs import stored
 
-JOB: dict[str, object] = {"schema": "fruits.job/1", "command": "fit", "limit": None, "plan": {"images": 6}}
+JOB: dict[str, object] = {"schema": "fruits.job/2", "command": "fit", "limit": None, "list": {"images": 6}}
 texts = st.text(st.characters(codec="utf-8"), max_size=8)
 values = st.recursive(
     st.none()
@@ -39,7 +39,8 @@ values = st.recursive(
 
 def checked(out: Path, data: bytes) -> None:
     """Compare the job of a commit with another one."""
-    content = b'{"schema":"fruits.commit/1","owner":"0123456789ab","complete":true,"files":{},"job":%b}' % data
+    start = b'{"schema":"fruits.commit/2","owner":"0123456789ab","complete":true,"partition_size":1,"base":0,"files":{}'
+    content = b'%b,"job":%b}' % (start, data)
     (out / "commits").mkdir(exist_ok=True)
     (out / "commits" / "00000001.json").write_bytes(content)
     folder = Folder(str(out))
@@ -84,7 +85,7 @@ def test_any_other_content_is_another_job_or_corrupt(tmp_path: Path, data: bytes
         b'{"a":NaN}',
         b'{"limit":1e999}',
         b'"\\ud800"',
-        b'{"plan":[]}',
+        b'{"list":[]}',
         b"{}",
         b"null",
     ],
@@ -142,7 +143,7 @@ def again(fruits: Fruits, images: Path, tmp_path: Path) -> Callable[[], Ended]:
 def test_modified_commit_of_a_completed_job_is_rejected(again: Callable[[], Ended], tmp_path: Path) -> None:
     path = tmp_path / "out" / "commits" / "00000002.json"
     commit = json.loads(path.read_bytes())
-    for change in ({"plan": None}, {"plan": {"digest": 7}}, {"limit": 10**19}, {"images": ["x"]}, {"network": "x"}):
+    for change in ({"list": None}, {"list": {"digest": 7}}, {"limit": 10**19}, {"images": ["x"]}, {"features": "x"}):
         path.write_bytes(orjson.dumps(commit | {"job": commit["job"] | change}))
         ended = again()
         assert ended.refused, ended.err

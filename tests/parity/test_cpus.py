@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fruits.images.sample import generate
-from fruits.jobs.compare import compare
+from fruits.jobs.inspect.compare import compare
 from tests.cpus import environment, usable_kernels
 from tests.outputs import contents
 

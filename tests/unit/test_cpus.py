@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import backends
-from fruits import cpus
 from fruits.clusters.resolve import resolve
+from fruits.machine import cpus
 
 
 @pytest.fixture(autouse=True)
