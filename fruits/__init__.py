@@ -27,41 +27,62 @@ if TYPE_CHECKING:
     from fruits.jobs.pipeline import fit, run, transform
     from fruits.jobs.report import Report, SliceReport
     from fruits.model.scaled_pca import ScaledPCA
+    from fruits.recogniser.jobs.evaluate import Evaluation, evaluate
+    from fruits.recogniser.jobs.predict import predict
+    from fruits.recogniser.jobs.request import Training
+    from fruits.recogniser.jobs.train import TrainingReport, train
+    from fruits.recogniser.recogniser import Recogniser, Recognition
 
     __version__: str
 
 __all__ = [
     "Comparison",
+    "Evaluation",
     "Executor",
     "FruitsError",
     "InputError",
     "Job",
     "JobError",
+    "Recogniser",
+    "Recognition",
     "Report",
     "ScaledPCA",
     "SliceReport",
+    "Training",
+    "TrainingReport",
     "__version__",
     "compare",
+    "evaluate",
     "features",
     "fit",
+    "predict",
     "run",
+    "train",
     "transform",
 ]
 
 _MODULES = {
     "Comparison": "jobs.inspect.compare",
+    "Evaluation": "recogniser.jobs.evaluate",
     "Executor": "executor",
     "FruitsError": "errors",
     "InputError": "errors",
     "Job": "jobs.job",
     "JobError": "errors",
+    "Recogniser": "recogniser.recogniser",
+    "Recognition": "recogniser.recogniser",
     "Report": "jobs.report",
     "ScaledPCA": "model.scaled_pca",
     "SliceReport": "jobs.report",
+    "Training": "recogniser.jobs.request",
+    "TrainingReport": "recogniser.jobs.train",
     "compare": "jobs.inspect.compare",
+    "evaluate": "recogniser.jobs.evaluate",
     "features": "image_features",
     "fit": "jobs.pipeline",
+    "predict": "recogniser.jobs.predict",
     "run": "jobs.pipeline",
+    "train": "recogniser.jobs.train",
     "transform": "jobs.pipeline",
 }
 

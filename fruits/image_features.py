@@ -19,7 +19,7 @@ from fruits.storage.addresses import open_store
 from fruits.storage.prefetch import MAX_BYTES
 from fruits.text import brief, canonical
 
-__all__ = ["ImageInput", "features"]
+__all__ = ["ImageInput", "features", "image_features"]
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 
@@ -60,11 +60,17 @@ def features(
     """
     if decode not in DECODE_MODES:
         raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
-    size = find_backbone(backbone).size
-    network = _network(backbone)
+    return image_features(inputs, _network(backbone), Decoding(decode))[:, 0]
+
+
+def image_features(
+    inputs: ImageInput | Iterable[ImageInput], network: NeuralNetwork, decoding: Decoding
+) -> NDArray[np.float32]:
+    """Return the features of images, shape (n, crops, d); see :func:`features`."""
+    size = find_backbone(network.backbone).size
     featurizer = network.load()
-    rows = [featurizer(_pixels(image, name, size, Decoding(decode)))[0] for name, image in _named(inputs)]
-    return np.stack(rows) if rows else np.empty((0, network.features), np.float32)
+    rows = [featurizer(_pixels(image, name, size, decoding)) for name, image in _named(inputs)]
+    return np.stack(rows) if rows else np.empty((0, decoding.crops, network.features), np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +90,7 @@ def _named(inputs: ImageInput | Iterable[ImageInput]) -> Iterator[tuple[str, Ima
 
 
 def _pixels(image: ImageInput, name: str, size: int, decoding: Decoding) -> NDArray[np.uint8]:
-    """Return the pixels of an image, shape (1, size, size, 3)."""
+    """Return the pixels of an image, shape (crops, size, size, 3)."""
     if isinstance(image, str | os.PathLike):
         address = canonical(os.fspath(image))
         name = f"{name} {brief(address)}".rstrip()

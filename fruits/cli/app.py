@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from fruits.cli import job_commands, output_commands, tool_commands
+from fruits.cli.recogniser import training_commands
 
-JOBS, OUTPUTS, TOOLS = "Jobs", "Outputs", "Tools"
+JOBS, RECOGNISER, OUTPUTS, TOOLS = "Jobs", "Recogniser", "Outputs", "Tools"
 PASSED_ON: dict[str, Any] = {  # of commands with a parser of their own
     "add_help_option": False,
     "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
@@ -56,6 +57,17 @@ _add(
 )
 _add(JOBS, job_commands.fit, "fruits fit s3://bucket/train --out s3://bucket/model --cluster dask-address")
 _add(JOBS, job_commands.transform, "fruits transform new-photos/ --model out/photos --out out/new --format csv")
+_add(
+    RECOGNISER,
+    training_commands.train,
+    "fruits train photos/Training --out recogniser --crops 2 --test photos/Validation",
+)
+_add(
+    RECOGNISER,
+    training_commands.evaluate,
+    "fruits evaluate photos/Validation --recogniser recogniser --out evaluation",
+)
+_add(RECOGNISER, training_commands.predict, "fruits predict photo.jpg --recogniser recogniser")
 _add(
     OUTPUTS,
     output_commands.status,

@@ -33,15 +33,15 @@ LISTED_COMPONENTS = 5
 
 def show_report(console: Console, report: Report | SliceReport, out: str) -> None:
     """Print the report of a job: counts, speed, explained variance, example rows of its output, and the files."""
-    _facts(console, {**_counts(report), **_slowest(report)})
+    show_facts(console, {**_counts(report), **_slowest(report)})
     if isinstance(report, SliceReport):
-        _facts(console, _progress_of_slices(report))
+        show_facts(console, _progress_of_slices(report))
         return
     if report.command != "transform":
         _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(Folder.at(out)), EXAMPLE_ROWS)))
-    _facts(console, _files(report))
+    show_facts(console, _files(report))
 
 
 def show_comparison(console: Console, comparison: Comparison, tolerance: float | None = None) -> None:
@@ -92,7 +92,7 @@ def show_status(console: Console, status: Status) -> None:
     if not status.complete:
         facts["now"] = _activity(status)
     facts["files"] = f"{status.out}/"
-    _facts(console, facts)
+    show_facts(console, facts)
 
 
 def _activity(status: Status) -> str:
@@ -128,7 +128,7 @@ def show_weights(console: Console, weights: Mapping[str, Any]) -> None:
     """Print the source, digest and cached file of the weights."""
     verified = "verified: the ImageNet weights" if weights["verified"] else "not verified: no reference digest"
     facts = {"weights of": weights["backbone"], "from": weights["source"], "digest": weights["digest"], "": verified}
-    _facts(console, facts | {"file": weights["path"]})
+    show_facts(console, facts | {"file": weights["path"]})
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:
@@ -184,7 +184,7 @@ def _variance(console: Console, report: Report) -> None:
         right=range(1, len(shown) + 2),
     )
     reaching = ", ".join(f"{float(share):.0%}: {count:,}" for share, count in report.components_reaching.items())
-    _facts(console, {"components to reach": reaching})
+    show_facts(console, {"components to reach": reaching})
 
 
 def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
@@ -225,7 +225,7 @@ def _files(report: Report) -> Mapping[str, str]:
     return {"files": f"{report.out}/", "": ", ".join(f"{name}/" for name in names)}
 
 
-def _facts(console: Console, facts: Mapping[str, str]) -> None:
+def show_facts(console: Console, facts: Mapping[str, str]) -> None:
     """Print names and values, one pair per line."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)

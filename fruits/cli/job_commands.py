@@ -182,12 +182,12 @@ def _run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Co
     else:
         run_pipeline = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}[command]
         with backends.load(cluster.backend).from_cluster(cluster) as executor:
-            progress.note(_describe(cluster))
+            progress.note(describe_cluster(cluster))
             report = run_pipeline(job, executor, progress=progress)
     return CommandResult(report.to_dict(), lambda console: show_report(console, report, job.out))
 
 
-def _describe(cluster: Cluster) -> str:
+def describe_cluster(cluster: Cluster) -> str:
     """Return the backend and its address or number of workers, for the log."""
     if cluster.address is not None:
         return f"{cluster.backend} at {cluster.address}"

@@ -199,6 +199,14 @@ Update = Annotated[
     ),
 ]
 
+MaxRejectFraction = Annotated[
+    float,
+    computation(
+        "--max-reject-fraction",
+        metavar="FRACTION",
+        help="Fail if more than this fraction of the images is rejected.",
+    ),
+]
 Quiet = Annotated[bool, display("--quiet", metavar="", help="Show only the result, no progress.")]
 Json = Annotated[bool, display("--json", metavar="", help="Write the result to stdout as one JSON object.")]
 Debug = Annotated[bool, display("--debug", metavar="", help="Show the traceback of an error.")]
@@ -269,14 +277,7 @@ class SelectionOptions:
             help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
         ),
     ] = False
-    max_reject_fraction: Annotated[
-        float,
-        computation(
-            "--max-reject-fraction",
-            metavar="FRACTION",
-            help="Fail if more than this fraction of the images is rejected.",
-        ),
-    ] = 0.1
+    max_reject_fraction: MaxRejectFraction = 0.1
 
 
 @dataclass(frozen=True, slots=True)

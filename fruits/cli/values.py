@@ -10,8 +10,10 @@ import typer
 
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
+from fruits.recogniser.jobs.request import Training
 
-OPTIONS = {field.name for field in fields(Job)} | {"backend", "cluster", "s3_endpoint", "workers"}
+OPTIONS = {field.name for field in fields(Job)} | {field.name for field in fields(Training)} - {"sources"}
+OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "workers"}
 
 
 def name_options(message: str) -> str:
@@ -50,6 +52,16 @@ def parse_components(text: str) -> int | float:
         f"--components {text}: not a number. "
         "Allowed: a count of at least 1, such as 200, or a fraction of variance above 0 and up to 1, such as 0.95."
     )
+
+
+def parse_weights(text: str) -> tuple[int, ...]:
+    """Return ``--weights`` of a training as a tuple of integers."""
+    try:
+        return tuple(int(weight) for weight in text.split(","))
+    except ValueError:
+        raise SettingsError(
+            f"--weights {text}: not allowed. Allowed: a whole number for each SOURCE, as 1,5."
+        ) from None
 
 
 def parse_columns(text: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +56,12 @@ __all__ = [
     "ImageError",
     "decode",
     "decode_crops",
+    "decode_image",
     "is_image",
     "resize_crops",
 ]
 
+Result = TypeVar("Result")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DecodeMode = Literal["reduced", "full"]
 
@@ -182,14 +184,33 @@ def decode_crops(data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> 
     ImageError
         The image cannot be used. No other exception is raised, for any `data`.
     """
+    smallest = MARGIN * size if decoding.mode == "reduced" else None
+    return _without_warnings(data, smallest, lambda image, box: _crops(image, box, size, decoding.crops))
+
+
+def decode_image(data: bytes, smallest: int) -> Image.Image:
+    """Return an encoded image as 8-bit RGB, upright, in its aspect ratio; see :func:`decode_crops`.
+
+    A large JPEG is reduced, as far as both sides have at least `smallest` pixels.
+
+    Raises
+    ------
+    ImageError
+        As in :func:`decode_crops`.
+    """
+    return _without_warnings(data, smallest, lambda image, box: image.crop(tuple(map(round, box))))  # type: ignore[arg-type]
+
+
+def _without_warnings(data: bytes, smallest: int | None, finish: Callable[[Image.Image, Box], Result]) -> Result:
+    """Return ``finish(image, box)`` for the upright RGB image and the part of it that the content takes."""
     try:
-        return _decode(data, size, decoding)
+        return _decode(data, smallest, finish)
     except Warning:
         # The caller's filters turn warnings into errors; Pillow's warnings about metadata must not reject an image.
         # Filters are global to the process, hence the lock, and hence only this second attempt changes them.
         with _filters_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _decode(data, size, decoding)
+            return _decode(data, smallest, finish)
 
 
 def resize_crops(image: Image.Image, size: int, crops: int) -> NDArray[np.uint8]:
@@ -203,7 +224,7 @@ def is_image(head: bytes) -> bool:
     return _image_class(head) is not None
 
 
-def _decode(data: bytes, size: int, decoding: Decoding) -> NDArray[np.uint8]:
+def _decode(data: bytes, smallest: int | None, finish: Callable[[Image.Image, Box], Result]) -> Result:
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
     image_class = _image_class(data[:32])
@@ -211,11 +232,10 @@ def _decode(data: bytes, size: int, decoding: Decoding) -> NDArray[np.uint8]:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
     try:
         container = parse(data)
-        smallest = MARGIN * size if decoding.mode == "reduced" else None
         image, extent = _load(image_class, container, smallest)
         orientation = image.orientation if isinstance(image, TiffImage) else container.orientation
         image, box = _upright(_rgb(image), extent, orientation)
-        return _crops(image, box, size, decoding.crops)
+        return finish(image, box)
     except (ImageError, Warning):
         raise
     except LimitError as error:

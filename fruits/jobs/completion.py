@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 
 from fruits.errors import DamageError, OutputError
+from fruits.jobs.job import FITTING
 from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report
@@ -29,7 +31,7 @@ class Completion:
     parts: OutputParts
     runner: StageRunner
 
-    def complete(self, model: ScaledPCA, moments: Moments | None) -> Report:
+    def complete(self, model: ScaledPCA | None, moments: Moments | None) -> Report:
         """Check that every image is accounted for, and write the report and the commit of the complete output."""
         owned, out, images = self.output.owned, self.output.folder, self.output.plan.images
         totals = self.parts.totals(self.command)
@@ -44,9 +46,7 @@ class Completion:
             ignored=None if self.output.skipped is None else sum(self.output.skipped.values()),
             labels=self.output.labels,
             skipped=self.output.skipped,
-            components=len(model.components),
-            explained_variance_ratio=model.explained_variance_ratio.tolist(),
-            components_reaching={f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+            **({} if model is None else _variance(model)),
         )
         written = {owned.name("plan/accounts", "parquet"): encode_accounts(self.parts.reports.values())}
         if moments is not None:
@@ -55,7 +55,8 @@ class Completion:
             owned.write(name, data)
         name, data = owned.name(REPORT, "json"), encode_json(report.to_dict())
         written[name] = data if self.output.commit.complete else self._publish_report(data)
-        if self.command != "transform":
+        if self.command in FITTING:
+            assert model is not None
             written |= {f"model/{name}": data for name, data in model.encode(owned.owner).items()}
         plan = owned.name("plan/partitions", "parquet")
         pages = self.parts.final_manifest()
@@ -106,6 +107,14 @@ class Completion:
             return None
         self.runner.progress.note("the output was complete already; all its parts were verified")
         return report
+
+
+def _variance(model: ScaledPCA) -> dict[str, Any]:
+    return {
+        "components": len(model.components),
+        "explained_variance_ratio": model.explained_variance_ratio.tolist(),
+        "components_reaching": {f"{share:g}": model.components_reaching(share) for share in (0.8, 0.9, 0.95)},
+    }
 
 
 def tidy(output: Output) -> Commit | None:

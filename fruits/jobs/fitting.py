@@ -16,6 +16,7 @@ from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.moments import Input, MergeItem, MergeSettings, levels, merge
+from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
@@ -69,39 +70,54 @@ def kept_model(command: str, job: Job) -> ScaledPCA | None:
         return ScaledPCA.load(out, read_commit(out, commit.base).owner)
 
 
-def decode_mode(job: Job, model: ScaledPCA | None) -> DecodeMode:
-    """Return how to decode, which for a transform is as for the model."""
-    if model is None:
+def decode_mode(job: Job, encoder: Encoder | None) -> DecodeMode:
+    """Return how to decode: as for the model or the recogniser that is applied."""
+    if encoder is None:
         return job.decode or "reduced"
-    fitted_with = model.network.get("decode", "full")  # earlier versions decoded every image at full size
+    fitted_with = encoder.network.get("decode", "full")  # earlier versions decoded every image at full size
     if fitted_with not in DECODE_MODES:
         raise ModelError(
-            f"`model` {job.model} was fitted with `decode` {brief(fitted_with)}, which this version does not know. "
-            f"Known: {', '.join(DECODE_MODES)}."
+            f"{_applied(job, encoder)} was fitted with `decode` {brief(fitted_with)}, which this version does not "
+            f"know. Known: {', '.join(DECODE_MODES)}."
         )
     if job.decode not in (None, fitted_with):
         raise ModelError(
-            f"`model` {job.model} was fitted with `decode` {fitted_with}, which contradicts `decode` {job.decode}. "
-            "Leave `decode` out."
+            f"{_applied(job, encoder)} was fitted with `decode` {fitted_with}, which contradicts `decode` "
+            f"{job.decode}. Leave `decode` out."
         )
     return cast(DecodeMode, fitted_with)
 
 
-def check_features(job: Job, model: ScaledPCA, features: Mapping[str, Any]) -> None:
-    """Raise if a model was fitted on features of another network or decoding."""
+def _applied(job: Job, encoder: Encoder) -> str:
+    return f"`{encoder.parameter}` {getattr(job, encoder.parameter)}"
+
+
+def check_features(job: Job, encoder: Encoder, features: Mapping[str, Any]) -> None:
+    """Raise if a model or a recogniser was fitted on features of another network or decoding, or of more crops."""
+    applied, known_by_name = _applied(job, encoder), encoder.network
     for name, found, default in (
         ("backbone", features["network"]["backbone"], None),
         ("decode", features["decode"], "full"),  # earlier versions decoded every image at full size
     ):
-        if found != (known := model.network.get(name, default)):
+        if found != (known := known_by_name.get(name, default)):
             raise ModelError(
-                f"`model` {job.model} was fitted on features of `{name}` {known}, but those of {job.images} are of "
-                f"`{name}` {found}. Give a model of `{name}` {found}."
+                f"{applied} was fitted on features of `{name}` {known}, but those of {job.images} are of "
+                f"`{name}` {found}. Give a {encoder.parameter} of `{name}` {found}."
             )
-    if (found := features["network"]["weights"]) != (known := model.network.get("weights")):
+    check_crops(job.images, features, encoder.crops, applied)
+    if (found := features["network"]["weights"]) != (known := known_by_name.get("weights")):
         raise ModelError(
-            f"`model` {job.model} was fitted with weights of digest {known}, but the weights found here have the "
+            f"{applied} was fitted with weights of digest {known}, but the weights found here have the "
             f"digest {found}. Give the same weights with `weights`."
+        )
+
+
+def check_crops(address: str, features: Mapping[str, Any], crops: int, user: str) -> None:
+    """Raise if the features of an output lack crops that are needed."""
+    if features["crops"] < crops:
+        raise SettingsError(
+            f"{user} needs the features of {crops} crops of each image, but {address} stores those of "
+            f"{features['crops']}. Make them with: fruits fit IMAGES --out FOLDER --crops {crops}"
         )
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from fruits.errors import FruitsError, OutputError
 from fruits.images.decode import Decoding
 from fruits.images.listing import ImageEntry
-from fruits.jobs.job import Job
+from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stored import StoredJob
+from fruits.jobs.tasks.rows import Encoder
 from fruits.model.fingerprint import numeric_fingerprint, solver_fingerprint
-from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 from fruits.plan.changes import describe_changes
@@ -52,20 +52,20 @@ def describe(
     job: Job,
     images: ImageList,
     features: Mapping[str, Any],
-    model: ScaledPCA | None,
+    encoder: Encoder | None,
     source: StoredJob | None = None,
 ) -> dict[str, Any]:
     """Return the identity of a job: everything that determines its output, and thus neither backend nor partitions.
 
     Parameters
     ----------
-    command : {"fit", "run", "transform"}
+    command : {"fit", "run", "transform", "predict"}
     job : Job
     images : ImageList
     features : mapping
         The identity of the features.
-    model : ScaledPCA or None
-        The fitted model of a transform, or the model that an update keeps.
+    encoder : Encoder or None
+        The encoder of a transform or of predictions, or that of an update that keeps its model.
     source : StoredJob, optional
         The job whose stored features are used.
     """
@@ -81,11 +81,11 @@ def describe(
     else:
         identity |= {"source": without_secrets(source.owned.folder.address)}
     identity |= {"list": asdict(images), "features": dict(features)}
-    if command != "transform":
+    if command in FITTING:
         identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
-    if model is not None:
-        identity |= {"model": model.digest()}
-    if command != "fit":
+    if encoder is not None:
+        identity |= encoder.identity()
+    elif command == "run":
         identity |= {"format": job.format, "columns": list(job.columns)}
     identity["versions"] = versions()
     return identity

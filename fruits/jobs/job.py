@@ -13,9 +13,10 @@ from fruits.network.backbones import backbone
 from fruits.parameters import address, switch, whole_number
 from fruits.text import quoted, without_secrets
 
-__all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FORMATS", "SOLVERS", "Job"]
+__all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FITTING", "FORMATS", "SOLVERS", "Job"]
 
 COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
+FITTING = ("fit", "run")  # commands that fit a model; the others apply one, or a recogniser
 DECODE_MODES = ("reduced", "full")
 ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
@@ -27,7 +28,7 @@ MOST_IN_A_PARTITION = 16_384
 MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
-    **dict.fromkeys(("images", "out", "weights", "model"), address),
+    **dict.fromkeys(("images", "out", "weights", "model", "recogniser"), address),
     **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
     **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan"), switch),
 }
@@ -93,6 +94,8 @@ class Job:
         default, the model is fitted to the current images, and all rows are written again.
     model : str, optional
         For a transform: the folder of the fitted model, or the `out` of the job that fitted it.
+    recogniser : str, optional
+        For predictions: the folder of the recogniser.
     shards : str, optional
         ``"i/n"``: only featurize the i-th of n contiguous slices of the partitions. The same job without it completes
         the missing partitions and finishes the job.
@@ -128,6 +131,7 @@ class Job:
     update: bool = False
     keep_model: bool = False
     model: str | None = None
+    recogniser: str | None = None
     shards: str | None = None
     keep_plan: bool = False
 

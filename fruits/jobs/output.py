@@ -17,11 +17,12 @@ from typing import Any
 from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
-from fruits.jobs.job import Job
+from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stages import StageRunner
 from fruits.jobs.stored import StoredJob
+from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
-from fruits.model.scaled_pca import ScaledPCA
+from fruits.model.rows import RowEncoder
 from fruits.plan.changes import Changes, updated_partitions
 from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
@@ -112,19 +113,19 @@ class _Request:
     command: str
     job: Job
     features: Mapping[str, Any]
-    model: ScaledPCA | None
+    encoder: Encoder | None
     source: StoredJob | None
     runner: StageRunner
 
     def identity(self, images: ImageList) -> dict[str, Any]:
-        return describe(self.command, self.job, images, self.features, self.model, self.source)
+        return describe(self.command, self.job, images, self.features, self.encoder, self.source)
 
 
 def open_output(
     command: str,
     job: Job,
     features: Mapping[str, Any],
-    model: ScaledPCA | None,
+    encoder: Encoder | None,
     source: StoredJob | None,
     runner: StageRunner,
 ) -> Output:
@@ -132,12 +133,12 @@ def open_output(
 
     Parameters
     ----------
-    command : {"fit", "run", "transform"}
+    command : {"fit", "run", "transform", "predict"}
     job : Job
     features : mapping
         The identity of the features.
-    model : ScaledPCA or None
-        The fitted model of a transform, or the model that an update keeps.
+    encoder : Encoder or None
+        The encoder of a transform or of predictions, or that of an update that keeps its model.
     source : StoredJob or None
         The job whose features are used, if the images are an output.
     runner : StageRunner
@@ -153,7 +154,7 @@ def open_output(
         ``keep_plan`` without a stored plan, another partition size than that of the stored plan, or more components
         than the images allow.
     """
-    request = _Request(command, job, features, model, source, runner)
+    request = _Request(command, job, features, encoder, source, runner)
     out = Folder.at(job.out)
     out.check()
     current = _current(out, job)
@@ -329,8 +330,8 @@ def _start(
         names = [name for each in adopted for name in (job.features_name(each), job.rejects_name(each))]
         names += [job.rows_name(each) for each in adopted if each.rows_owner]
         manifest.add({name: known for name in names if (known := base.manifest.get(name)) is not None})
-    if request.job.keep_model and request.model is not None:
-        for name, data in request.model.encode(owned.owner).items():
+    if request.job.keep_model and isinstance(request.encoder, RowEncoder):
+        for name, data in request.encoder.model.encode(owned.owner).items():
             owned.write(f"model/{name}", data)
     output = Output(job, request.source or job, True, base)
     _remove_foreign(output)
@@ -421,7 +422,7 @@ def _check_images(request: _Request, images: int, skipped: str) -> None:
             f"{job.images}: no image found. Give a folder <label>/<file> of JPEG, PNG, WebP, BMP, TIFF or GIF images. "
             f"{'Skipped:' if skipped else 'The folder is empty.'}{skipped}"
         )
-    if request.command != "transform":
+    if request.command in FITTING:
         check_components(job.components, images, int(request.features["length"]))
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fruits.errors import DamageError, RejectsError
+from fruits.jobs.job import FITTING
 from fruits.jobs.output import Output
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.reports import MergeReport, PartitionReport, SurveyReport
@@ -145,7 +146,7 @@ class OutputParts:
         """Return the fields that the reports of a job and of a slice have in common."""
         reports = self.reports.values()
         seconds = self._runner.seconds
-        network_seconds = seconds.get("transform" if command == "transform" else "featurize", 0.0)
+        network_seconds = seconds.get("featurize" if command in FITTING else command, 0.0)
         steps: Counter[str] = Counter()
         for report in reports:
             steps.update(report.seconds)

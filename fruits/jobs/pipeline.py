@@ -1,4 +1,4 @@
-"""The three commands, from the image folder to the report: :func:`fit`, :func:`run` and :func:`transform`.
+"""The commands, from the image folder to the report: :func:`fit`, :func:`run`, :func:`transform`, :func:`apply`.
 
 ::
 
@@ -38,7 +38,7 @@ from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model
 from fruits.jobs.identity import feature_identity, versions
-from fruits.jobs.job import Job
+from fruits.jobs.job import FITTING, Job
 from fruits.jobs.output import Output, open_output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
@@ -46,15 +46,15 @@ from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.stored import StoredJob, feature_source
 from fruits.jobs.tasks import featurize as featurizing
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, StoredFeatures, TransformSettings
-from fruits.jobs.tasks.rows import FeaturizedPartition, RowSettings, write_rows
-from fruits.model.scaled_pca import ScaledPCA
+from fruits.jobs.tasks.rows import Encoder, FeaturizedPartition, RowSettings, write_rows
+from fruits.model.rows import RowEncoder
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress, Silent
 from fruits.storage.folder import Folder, part_name
 from fruits.text import without_secrets
 
-__all__ = ["fit", "run", "transform"]
+__all__ = ["apply", "fit", "run", "transform"]
 
 
 def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
@@ -80,12 +80,12 @@ def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Re
     JobError
         The job failed. Finished parts are kept: the same call resumes it.
     """
-    return _execute("fit", job, executor, progress or Silent())
+    return _execute("fit", job, executor, progress, None)
 
 
 def run(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Fit, and write the rows of the same images. The network runs once on each image. See :func:`fit`."""
-    return _execute("run", job, executor, progress or Silent())
+    return _execute("run", job, executor, progress, None)
 
 
 def transform(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
@@ -97,11 +97,32 @@ def transform(job: Job, executor: Executor, *, progress: Progress | None = None)
             f"`crops` = {job.crops}: not allowed for transform, which stores no features. "
             "Leave it out, or use fit or run."
         )
-    return _execute("transform", job, executor, progress or Silent())
-
-
-def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> Report | SliceReport:
     check_executor(executor)
+    encoder = RowEncoder(fitted_model(job), job.format, job.columns)
+    return apply("transform", job, encoder, executor, progress=progress)
+
+
+def apply(
+    command: str, job: Job, encoder: Encoder, executor: Executor, *, progress: Progress | None = None
+) -> Report | SliceReport:
+    """Write the rows of the images with an encoder, in one pass. See :func:`fit`.
+
+    Parameters
+    ----------
+    command : {"transform", "predict"}
+    job : Job
+    encoder : Encoder
+    executor, progress
+        See :func:`fit`.
+    """
+    return _execute(command, job, executor, progress, encoder)
+
+
+def _execute(
+    command: str, job: Job, executor: Executor, listener: Progress | None, encoder: Encoder | None
+) -> Report | SliceReport:
+    check_executor(executor)
+    progress = listener or Silent()
     progress.event(
         "job_start",
         command=command,
@@ -112,9 +133,8 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         },
         versions=versions() | {"python": platform.python_version()},
     )
-    model = fitted_model(job) if command == "transform" else None
     kept = kept_model(command, job)
-    if command != "transform" and job.solver == "native":
+    if command in FITTING and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
     with _storage_errors(job):
@@ -122,13 +142,15 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
         network = None
         if source is None:
             with runner.timed("network"):
-                network = _network(job, model)
-                features = feature_identity(network, Decoding(decode_mode(job, model), job.crops))
+                network = _network(job, encoder)
+                features = feature_identity(network, _decoding(job, encoder))
         else:
             features = source.commit.job["features"]
-        if model is not None:
-            check_features(job, model, features)
-        output = open_output(command, job, features, model or kept, source, runner)
+        if encoder is not None:
+            check_features(job, encoder, features)
+        if kept is not None:
+            encoder = RowEncoder(kept, job.format, job.columns)
+        output = open_output(command, job, features, encoder, source, runner)
         plan = output.plan
         progress.event(
             "plan",
@@ -139,7 +161,7 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
             fresh=output.fresh,
             network=features["network"],
         )
-        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), model or kept)
+        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), encoder)
     progress.event(
         "job_end",
         images=report.images,
@@ -154,11 +176,11 @@ def _execute(command: str, job: Job, executor: Executor, progress: Progress) -> 
     return report
 
 
-def _run(pipeline: _Pipeline, model: ScaledPCA | None) -> Report | SliceReport:
+def _run(pipeline: _Pipeline, encoder: Encoder | None) -> Report | SliceReport:
     """Run the stages; if they fail because another process completed the same job meanwhile, return its report."""
     output = pipeline.output
     try:
-        return pipeline.execute(model)
+        return pipeline.execute(encoder)
     except JobError:
         output.owned.check_owner()  # the files of a superseded job are missing because another one removed them
         if output.commit.complete or tidy(output) is None:
@@ -183,14 +205,18 @@ def _source(job: Job) -> StoredJob | None:
     return source
 
 
-def _network(job: Job, model: ScaledPCA | None) -> NeuralNetwork:
-    """Return the network of a job, which for a transform is that of the model."""
-    fitted_on = dict(model.network) if model is not None else {}
+def _network(job: Job, encoder: Encoder | None) -> NeuralNetwork:
+    """Return the network of a job: that of the model or the recogniser that is applied."""
+    fitted_on = dict(encoder.network) if encoder is not None else {}
     return compile_network(
         job.backbone or fitted_on.get("backbone", "MobileNetV2"),
         job.engine or fitted_on.get("engine", "openvino"),
         job.weights,
     )
+
+
+def _decoding(job: Job, encoder: Encoder | None) -> Decoding:
+    return Decoding(decode_mode(job, encoder), job.crops if encoder is None else encoder.crops)
 
 
 @contextmanager
@@ -216,7 +242,7 @@ class _Pipeline:
     parts: OutputParts
     runner: StageRunner
 
-    def execute(self, model: ScaledPCA | None) -> Report | SliceReport:
+    def execute(self, encoder: Encoder | None) -> Report | SliceReport:
         """Run the stages that are not finished, and return the report of the job or of the slice."""
         partitions = self.output.plan.partitions
         if self.output.fresh and self.output.base is None and not self.output.has_source:
@@ -224,24 +250,27 @@ class _Pipeline:
         selected = _slice(partitions, self.job.shards)
         if self.output.has_source:
             self.parts.use_source()
-        elif self.command == "transform":
-            assert model is not None
-            self._transform(selected, model)
+        elif self.command not in FITTING:
+            assert encoder is not None
+            self._transform(selected, encoder)
         else:
             self._featurize(selected)
         self.output.owned.check_owner()
         if self.job.shards is not None:
             return self._slice_report(len(partitions))
         self.parts.check_rejects(self.job.max_reject_fraction)
-        moments = None
-        if self.command != "transform":
+        moments, model = None, encoder.model if isinstance(encoder, RowEncoder) else None
+        if self.command in FITTING:
             fitting = Fitting(self.job, self.output, self.parts, self.runner)
             moments = fitting.moments()
-            model = model or fitting.fit(moments)
-        assert model is not None
-        if self.command == "run" or (self.command == "transform" and self.output.has_source):
+            if encoder is None:
+                model = fitting.fit(moments)
+        if self.command == "run" and encoder is None:
+            assert model is not None
+            encoder = RowEncoder(model, self.job.format, self.job.columns)
+        if encoder is not None and (self.command == "run" or self.output.has_source):
             self.output.owned.check_owner()
-            self._write_rows(model)
+            self._write_rows(encoder)
         return Completion(self.command, self.output, self.parts, self.runner).complete(model, moments)
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
@@ -249,10 +278,10 @@ class _Pipeline:
         unfinished = self.parts.unfinished_partitions(partitions, "features", "parquet")
         self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
-    def _transform(self, partitions: Sequence[Partition], model: ScaledPCA) -> None:
-        settings = TransformSettings(self._featurize_settings(), self._row_settings(model))
-        stage = Stage("transform", featurizing.transform, settings, "images", _planned_images)
-        unfinished = self.parts.unfinished_partitions(partitions, "rows", self.job.format)
+    def _transform(self, partitions: Sequence[Partition], encoder: Encoder) -> None:
+        settings = TransformSettings(self._featurize_settings(), self._row_settings(encoder))
+        stage = Stage(self.command, featurizing.transform, settings, "images", _planned_images)
+        unfinished = self.parts.unfinished_partitions(partitions, "rows", encoder.format)
         self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
     def _featurize_settings(self) -> FeaturizeSettings:
@@ -274,13 +303,13 @@ class _Pipeline:
         features = StoredFeatures(stored, base.page_checksums(stored.start, stored.images), (name, known))
         return PlannedPartition(partition, pages, features)
 
-    def _row_settings(self, model: ScaledPCA) -> RowSettings:
+    def _row_settings(self, encoder: Encoder) -> RowSettings:
         source = self.output.features.owned.folder if self.output.has_source else None
-        return RowSettings(self.output.owned, model, self.job.format, self.job.columns, source)
+        return RowSettings(self.output.owned, encoder, source)
 
-    def _write_rows(self, model: ScaledPCA) -> None:
+    def _write_rows(self, encoder: Encoder) -> None:
         """Write the rows of the partitions from their stored features."""
-        settings = self._row_settings(model)
+        settings = self._row_settings(encoder)
         partitions = self.output.plan.partitions
         names = {partition: self.output.job.rows_name(partition) for partition in partitions}
         unfinished = self.parts.unfinished(list(names.values()))
@@ -292,7 +321,7 @@ class _Pipeline:
         self.parts.write(Stage("rows", write_rows, settings, "images", lambda item: item.partition.images), items)
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        folder, suffix = ("rows", self.job.format) if self.command == "transform" else ("features", "parquet")
+        folder, suffix = ("features", "parquet") if self.command in FITTING else ("rows", self.job.format)
         stored = set((self.output.folder / folder).names())
         names = (
             part_name(each.index, suffix, each.owner or self.output.owned.owner) for each in self.output.plan.partitions

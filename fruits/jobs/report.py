@@ -24,7 +24,7 @@ class Report:
     Attributes
     ----------
     command : str
-        ``fit``, ``run`` or ``transform``.
+        ``fit``, ``run``, ``transform`` or ``predict``.
     out : str
         The output folder.
     images, rows : int
@@ -42,7 +42,7 @@ class Report:
     images_per_second : float
         Images that this command featurized, per second of that stage; 0 if none.
     components : int
-        The number of components of the model.
+        The number of components of the model; 0 for predictions, which use none.
     explained_variance_ratio : list of float
         The explained variance ratio of each component.
     components_reaching : dict of str to int
@@ -67,9 +67,9 @@ class Report:
     seconds: dict[str, float]
     worker_seconds: dict[str, float]
     images_per_second: float
-    components: int
-    explained_variance_ratio: list[float]
-    components_reaching: dict[str, int]
+    components: int = 0
+    explained_variance_ratio: list[float] = field(default_factory=list)
+    components_reaching: dict[str, int] = field(default_factory=dict)
     slowest: list[dict[str, Any]] = field(default_factory=list)
     labels: int | None = None
     skipped: dict[str, int] | None = None

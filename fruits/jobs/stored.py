@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from fruits.errors import DamageError, OutputError
 from fruits.images.listing import ImageEntry
+from fruits.jobs.job import FITTING
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.moments import Moments
 from fruits.plan.pages import decode_images, pages_of
@@ -69,7 +70,7 @@ class StoredJob:
     @property
     def has_features(self) -> bool:
         """Whether the job stores features, or did when it was interrupted."""
-        return self.commit.job["command"] != "transform" and "source" not in self.commit.job
+        return self.commit.job["command"] in FITTING and "source" not in self.commit.job
 
     def features_name(self, partition: Partition) -> str:
         """Return the name of the features of a partition, below the output folder."""
@@ -169,6 +170,8 @@ def feature_source(address: str) -> StoredJob | None:
         return None
     if commit is None:
         return None
+    if commit.job["command"] == "train":
+        raise OutputError(f"{folder.address} is a recogniser. Give a folder of images, or the output of a `fit`.")
     if not commit.complete:
         raise OutputError(f"{folder.address} is the output of a job that has not finished. Finish that job first.")
     stored = StoredJob.load(folder, commit)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,9 @@ from fruits.errors import OutputError
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.parquet import read_table, text_array, vector_array, vectors, write_table
 
-__all__ = ["decode_rows", "encode_rows", "features_table", "rejects_table"]
+__all__ = ["RowEncoder", "decode_rows", "encode_rows", "features_table", "join_csv", "rejects_table", "text_cell"]
 
+JSON_COLUMNS = ("confidence", "top")  # of predictions
 VECTORS = ("features", "scaled_features", "pca_features")
 REJECTS = pa.schema(
     [
@@ -86,6 +89,32 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
     return _csv(chosen) if format == "csv" else write_table(_table(chosen))
 
 
+@dataclass(frozen=True, slots=True)
+class RowEncoder:
+    """Turns features into rows with a fitted model; see :func:`encode_rows`."""
+
+    model: ScaledPCA
+    format: str
+    columns: tuple[str, ...]
+
+    parameter: ClassVar[str] = "model"
+    crops: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("path", "label", "features")
+
+    @property
+    def network(self) -> Mapping[str, str]:
+        """The network of the features that the model was fitted on."""
+        return self.model.network
+
+    def identity(self) -> dict[str, Any]:
+        """Return the digest of the model, and the form of the rows."""
+        return {"model": self.model.digest(), "format": self.format, "columns": list(self.columns)}
+
+    def encode(self, table: pa.Table) -> bytes:
+        """Return the rows of a table of features as the content of a file."""
+        return encode_rows(table, self.model, self.format, self.columns)
+
+
 def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]:
     """Return the columns of a file of rows by name; the suffix of `name` selects the format.
 
@@ -120,14 +149,21 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
 
 
 def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:
-    """Return RFC 4180 CSV; Python's csv module would scan every digit of the vectors for quotes."""
-    cells = [
-        _vector_cells(values) if isinstance(values, np.ndarray) else map(_text_cell, values)
-        for values in columns.values()
-    ]
+    cells: dict[str, Iterable[bytes]] = {
+        name: _vector_cells(values) if isinstance(values, np.ndarray) else map(text_cell, values)
+        for name, values in columns.items()
+    }
     if len(cells) == 1:  # CSV readers skip empty lines
-        cells = [(cell or b'""' for cell in cells[0])]
-    lines = [",".join(columns).encode(), *(b",".join(row) for row in zip(*cells, strict=True)), b""]
+        cells = {name: (cell or b'""' for cell in column) for name, column in cells.items()}
+    return join_csv(cells)
+
+
+def join_csv(cells: Mapping[str, Iterable[bytes]]) -> bytes:
+    """Return RFC 4180 CSV of encoded cells by column.
+
+    Python's csv module would scan every digit of the vectors for quotes.
+    """
+    lines = [",".join(cells).encode(), *(b",".join(row) for row in zip(*cells.values(), strict=True)), b""]
     return b"\r\n".join(lines)
 
 
@@ -135,7 +171,8 @@ def _vector_cells(values: Float32) -> Iterator[bytes]:
     return (b'"%b"' % orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in values)
 
 
-def _text_cell(text: str | None) -> bytes:
+def text_cell(text: str | None) -> bytes:
+    """Return a text, or None, as a CSV cell that no spreadsheet runs as a formula."""
     if text is None:
         return b""
     return b'"%b"' % UNESCAPED.sub("'", text).encode().replace(b'"', b'""')
@@ -155,6 +192,8 @@ def _read_csv(text: str) -> dict[str, list[str | None] | Float32]:
     for name, cells in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True):
         if name in VECTORS:
             columns[name] = np.array([orjson.loads(cell) for cell in cells], np.float32)
+        elif name in JSON_COLUMNS:
+            columns[name] = [orjson.loads(ESCAPED.sub("", cell)) for cell in cells]
         else:
             columns[name] = [_text(cell) for cell in cells]
     return columns

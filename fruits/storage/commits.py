@@ -23,6 +23,7 @@ from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
 from fruits.text import brief, utf8
 
 SCHEMA = "fruits.commit/2"
+COMMANDS = ("fit", "run", "transform", "predict", "train")
 COMMITS = "commits"
 NAME = re.compile(r"^([0-9]{8})\.json$")
 LAST_NUMBER = 99_999_999
@@ -253,7 +254,7 @@ def _is_valid(job: Mapping[str, Any], files: Mapping[str, Any]) -> bool:
     """Return whether readers can use the content of a commit, which may come from someone else."""
     names = all(FILE.match(name) and isinstance(value, str) and CHECKSUM.match(value) for name, value in files.items())
     suffix = job.get("format", "parquet")
-    return names and job.get("command") in ("fit", "run", "transform") and isinstance(suffix, str) and suffix.isalnum()
+    return names and job.get("command") in COMMANDS and isinstance(suffix, str) and suffix.isalnum()
 
 
 def claim(

@@ -32,6 +32,7 @@ LAYERS = (  # lowest first
     ("fruits.plan",),
     ("fruits.executor", "fruits.image_features"),
     ("fruits.jobs",),
+    ("fruits.recogniser",),
     ("fruits",),  # the public names alone
     ("backends",),
     COMMAND_LINE,

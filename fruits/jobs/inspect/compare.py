@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import OutputError
+from fruits.jobs.job import FITTING
 from fruits.jobs.report import finished, row_files
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
@@ -86,7 +87,7 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     """
     left, right = Folder.at(a), Folder.at(b)
     commits = finished(left), finished(right)
-    models = [commit.job["command"] != "transform" for commit in commits]
+    models = [commit.job["command"] in FITTING for commit in commits]
     parts = [row_files(side, commit) for side, commit in zip((left, right), commits, strict=True)]
     if models[0] != models[1] and not all(parts):
         raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.errors import OutputError
+from fruits.jobs.job import FITTING
 from fruits.jobs.stored import StoredJob
 from fruits.jobs.tasks.moments import levels
 from fruits.jobs.tasks.rejects import ACCOUNT
@@ -175,7 +176,7 @@ def _parts(job: StoredJob) -> dict[str, tuple[Mapping[int, FileInfo], int, str]]
     owned, identity, partitions = job.owned, job.commit.job, job.plan.partitions
     count, has_source = len(partitions), "source" in identity
     found: dict[str, tuple[Mapping[int, FileInfo], int, str]] = {}
-    if identity["command"] != "transform":
+    if identity["command"] in FITTING:
         if not has_source:
             features = {job.features_name(partition): partition.index for partition in partitions}
             found["featurize"] = _stored(owned.folder, "features", features), count, "partitions"
@@ -185,8 +186,8 @@ def _parts(job: StoredJob) -> dict[str, tuple[Mapping[int, FileInfo], int, str]]
         found["solve" if identity["solver"] == "exact" else "native fit"] = model, 1, "models"
     if identity["command"] != "fit":
         names = {job.rows_name(partition): partition.index for partition in partitions}
-        is_direct = identity["command"] == "transform" and not has_source
-        found["transform" if is_direct else "rows"] = _stored(owned.folder, "rows", names), count, "partitions"
+        is_direct = identity["command"] not in FITTING and not has_source
+        found[identity["command"] if is_direct else "rows"] = _stored(owned.folder, "rows", names), count, "partitions"
     return found
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fruits.errors import DamageError, ModelError
+from fruits.jobs.job import FITTING
 from fruits.jobs.output import FOLDERS
 from fruits.jobs.report import finished
 from fruits.jobs.stored import StoredJob
@@ -83,7 +84,7 @@ def verify(address: str, progress: Progress) -> Verification:
             else:
                 intact, size = intact + 1, size + found
             stage.advance(1)
-    if commit.job["command"] != "transform" and not any(part.name.startswith("model/") for part in corrupt):
+    if commit.job["command"] in FITTING and not any(part.name.startswith("model/") for part in corrupt):
         try:
             ScaledPCA.load(out)
         except ModelError as error:

@@ -22,7 +22,7 @@ from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.model.moments import representable
-from fruits.model.rows import encode_rows, features_table
+from fruits.model.rows import features_table
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import Featurizer, NeuralNetwork
 from fruits.plan.changes import is_unchanged
@@ -163,8 +163,8 @@ def transform(item: PlannedPartition, settings: TransformSettings) -> PartitionR
     with _decoder(partition, rows.out) as decoder:
         features, rejects = _features(entries, settings.featurize, decoder, timer)
     with timer.step("write"):
-        data = encode_rows(features, rows.model, rows.format, rows.columns)
-        name = rows.out.part("rows", partition.index, rows.format)
+        data = rows.encoder.encode(features)
+        name = rows.out.part("rows", partition.index, rows.encoder.format)
         report = write_partition(rows.out, partition, rejects, name, data)
     return replace(report, seconds=timer.seconds)
 

@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import pyarrow as pa
 
 from fruits.jobs.tasks.rejects import read_rejects, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
-from fruits.model.rows import encode_rows
-from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.partitions import Partition
 from fruits.storage.checksums import checksum, read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table
 
-__all__ = ["FeaturizedPartition", "RowSettings", "write_rows"]
+__all__ = ["Encoder", "FeaturizedPartition", "RowSettings", "write_rows"]
+
+
+class Encoder(Protocol):
+    """Turns the features of a partition into its rows."""
+
+    @property
+    def parameter(self) -> str:
+        """The parameter of a job that names what was fitted: ``model`` or ``recogniser``."""
+        ...
+
+    @property
+    def network(self) -> Mapping[str, str]:
+        """The network of the features that it was fitted on: ``backbone``, ``engine``, ``weights`` and ``decode``."""
+        ...
+
+    @property
+    def crops(self) -> int:
+        """The crops of each image that it needs, 1 or 2."""
+        ...
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns of features that it needs."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """The suffix of the files of rows."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that determines the rows of given features."""
+        ...
+
+    def encode(self, table: pa.Table) -> bytes:
+        """Return the rows of a table of features as the content of a file."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +78,13 @@ class FeaturizedPartition:
 
 @dataclass(frozen=True, slots=True)
 class RowSettings:
-    """The output folder, the model, and the format and columns of the rows.
+    """The output folder, and the encoder of the rows.
 
     `source` is the folder that contains the features, if it is another one: the rejects are then copied as well.
     """
 
     out: OwnedFolder
-    model: ScaledPCA
-    format: str
-    columns: tuple[str, ...]
+    encoder: Encoder
     source: Folder | None = None
 
 
@@ -56,10 +93,10 @@ def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionRep
     partition, out = item.partition, settings.out
     folder = settings.source or out.folder
     start = time.perf_counter()
-    features = read_table(read_part(folder, *item.features), ["path", "label", "features"])
+    features = read_table(read_part(folder, *item.features), settings.encoder.reads)
     read = time.perf_counter()
-    data = encode_rows(features, settings.model, settings.format, settings.columns)
-    name = out.part("rows", partition.index, settings.format)
+    data = settings.encoder.encode(features)
+    name = out.part("rows", partition.index, settings.encoder.format)
     if settings.source is not None:
         rejects = read_rejects(read_part(folder, *item.rejects))
         report = write_partition(out, replace(partition, owner=""), rejects, name, data)

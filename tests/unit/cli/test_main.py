@@ -325,7 +325,7 @@ def test_completion_scripts_are_generated(shell: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("fruits tr", {"transform"}),
+        ("fruits tr", {"train", "transform"}),
         ("fruits run --backend ", {"dask", "spark", "local"}),
         ("fruits run --cluster local-", {"local-dask", "local-spark"}),
     ],

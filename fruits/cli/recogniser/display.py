@@ -1,0 +1,72 @@
+"""Results of the commands of a recogniser for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from fruits.cli.display import show_facts
+from fruits.text import brief, duration, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fruits.recogniser.jobs.evaluate import Evaluation
+    from fruits.recogniser.jobs.train import TrainingReport
+    from fruits.recogniser.recogniser import Recognition
+
+SHOWN = 3  # labels of a recognition
+
+
+def show_training(console: Console, report: TrainingReport) -> None:
+    """Print the result of a training: counts, sources, and the files."""
+    facts = {"recogniser": f"{report.version}, {report.classes:,} classes, {report.images:,} images"}
+    for number, source in enumerate(report.sources, 1):
+        facts[f"source {number}"] = (
+            f"{source['images']:,} images, {source['rejects']:,} rejects, weight {source['weight']}: "
+            f"{source['address']}"
+        )
+    if report.unmapped is not None:
+        facts["unmapped"] = f"{report.unmapped:,} label{'s' * (report.unmapped != 1)}, classes of their own"
+    facts["calibrated"] = (
+        f"on {report.calibration_images:,} held-out images"
+        if report.calibration_images
+        else "not at all: no label has a held-out image and others. It rejects nothing; give more images"
+    )
+    facts["prototypes"] = f"{report.prototypes:,}, {report.pictures:,} with a picture"
+    facts["time"] = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items()) or "none"
+    show_facts(console, facts | {"files": f"{report.out}/"})
+
+
+def show_evaluation(console: Console, evaluation: Evaluation, out: str) -> None:
+    """Print the numbers of an evaluation."""
+    facts = {"evaluated": f"{evaluation.images:,} images, {evaluation.rejects:,} rejects"}
+    if (metrics := evaluation.metrics) is not None:
+        low, high = metrics.interval
+        facts["top-1"] = f"{metrics.top1:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 {metrics.top5:.2%}"
+        facts["calibration"] = f"ECE {metrics.ece:.2%}"
+        kept = "" if metrics.kept_accuracy is None else f", {metrics.kept_accuracy:.2%} of them right"
+        facts["answered"] = f"{metrics.kept:.2%}{kept}"
+    if evaluation.unknown.images:
+        images, rejected = evaluation.unknown.images, evaluation.unknown.rejected
+        facts["unknown"] = f"{rejected / images:.2%} of {images:,} images of other labels rejected"
+    if evaluation.left_out:
+        images = sum(each.images for each in evaluation.left_out)
+        rejected = sum(each.rejected for each in evaluation.left_out)
+        placed = sum(each.placed for each in evaluation.left_out)
+        facts["labels left out"] = (
+            f"{len(evaluation.left_out):,}: of {images:,} images {rejected / images:.2%} rejected, "
+            f"{placed / images:.2%} placed in their class"
+        )
+    show_facts(console, facts | {"report": f"{out}/report.html"})
+
+
+def show_recognitions(console: Console, files: Sequence[str], results: Sequence[Recognition]) -> None:
+    """Print the recognition of each file."""
+    for file, result in zip(files, results, strict=True):
+        answer = f"not recognised ({result.reason})" if result.prediction is None else result.prediction
+        others = ", ".join(f"{printable(brief(each.label))} {each.score:.1%}" for each in result.top[:SHOWN])
+        line = Text.assemble(f"{printable(file)}: ", (printable(brief(answer)), "bold"), f" [{others}]")
+        console.print(line, soft_wrap=True)

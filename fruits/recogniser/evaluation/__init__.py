@@ -1,0 +1,1 @@
+"""Evaluation: numbers from predictions, labels left out, and the report as one page."""

@@ -1,0 +1,58 @@
+"""Pictures of images: JPEG, 96 pixels on the longer side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
+
+from fruits.images.decode import ImageError, decode_image
+from fruits.storage.folder import Folder
+from fruits.storage.prefetch import UNKNOWN_SIZE
+
+__all__ = ["PictureItem", "make_pictures", "thumbnail"]
+
+SIDE = 96
+QUALITY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class PictureItem:
+    """Some images: their folder, and their keys and paths in it."""
+
+    folder: Folder
+    images: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.images)} pictures, from {self.images[0][1]}"
+
+
+def make_pictures(item: PictureItem, shared: None) -> dict[str, bytes]:
+    """Return the pictures of images by key, about 3 kB each; images that cannot be read any more are left out."""
+    contents = item.folder.fetch((path, UNKNOWN_SIZE, "") for _, path in item.images)
+    found = {}
+    for (key, _), content in zip(item.images, contents, strict=True):
+        if isinstance(content, bytes):
+            picture = thumbnail(content)
+            if picture is not None:
+                found[key] = picture
+    return found
+
+
+def thumbnail(content: bytes) -> bytes | None:
+    """Return the picture of an encoded image; None if it cannot be decoded."""
+    try:
+        image = decode_image(content, SIDE)
+    except ImageError:
+        return None
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=None)
+    file = BytesIO()
+    image.save(file, "JPEG", quality=QUALITY)
+    return file.getvalue()
+
+
+def batches(folder: Folder, images: Sequence[tuple[str, str]], size: int = 32) -> list[PictureItem]:
+    """Return the items that make the pictures of images."""
+    return [PictureItem(folder, tuple(images[start : start + size])) for start in range(0, len(images), size)]

@@ -1,0 +1,117 @@
+"""Training of a recogniser on the driver, from class moments and samples that workers made.
+
+Memory, for g labels in all sources, d features and c crops: moments of 20 MB for each source if d is 1,280, twice, as
+held-out rows have their own; sums of 16 g d bytes, twice; the sample, 256 MiB or one image a label; its points in the
+discriminant space, 2 KB for each crop of an image. For 10,000 labels that is about 1 GB, for any number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fruits.errors import DatasetError
+from fruits.recogniser.scoring import UNKNOWN, Scorer
+from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
+from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics
+from fruits.recogniser.training.holdout import is_held_out
+
+__all__ = ["Trained", "class_labels", "train"]
+
+MOST_SCORES = 2**24  # similarities of held-out images in memory, 128 MiB
+
+
+class Trained(NamedTuple):
+    """A trained recogniser.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The classes, sorted.
+    scorer : Scorer
+    calibration : Calibration
+    counts : dict of str to int
+        The images of each class.
+    representatives : tuple of (int, str, str)
+        Source, label and path of the sampled image nearest each prototype.
+    """
+
+    labels: tuple[str, ...]
+    scorer: Scorer
+    calibration: Calibration
+    counts: dict[str, int]
+    representatives: tuple[tuple[int, str, str], ...]
+
+
+def class_labels(sources: Sequence[Source]) -> tuple[str, ...]:
+    """Return the classes of the sources, sorted.
+
+    Raises
+    ------
+    DatasetError
+        There are fewer than two.
+    """
+    present = ((source.classes, (source.fit + source.held_out).classes) for source in sources)
+    labels = {classes[label or ""] for classes, own in present if classes is not None for label in own}
+    if len(labels) < 2:
+        raise DatasetError(
+            f"{len(labels)} class in the sources: not allowed. Allowed: at least 2. Give images of another class; "
+            "images that belong to no class can be given as `unknown`."
+        )
+    return tuple(sorted(labels))
+
+
+def train(sources: Sequence[Source]) -> Trained:
+    """Return the recogniser of the sources.
+
+    A preliminary recogniser of the images that are not held out scores the others; temperature and thresholds are
+    those of its scores. The result is then trained on all images.
+
+    Raises
+    ------
+    DatasetError
+        There are fewer than two classes, or no feature varies.
+    """
+    labels = class_labels(sources)
+    samples = [source.sample for source in sources]
+    held = [np.array([is_held_out(path) for path in sample.paths], bool) for sample in samples]
+    preliminary = fit(
+        group_statistics(sources, [each.fit for each in sources], labels), samples, [~each for each in held]
+    )
+    calibration = _calibrate(sources, preliminary, labels, held)
+    statistics = group_statistics(sources, [each.fit + each.held_out for each in sources], labels)
+    final = fit(statistics, samples, [np.ones(len(sample), bool) for sample in samples])
+    counts = dict.fromkeys(labels, 0)
+    for group in statistics.groups:
+        if group.class_index != UNKNOWN:
+            source = sources[group.source]
+            counts[labels[group.class_index]] += group.rows // (source.weight * source.sample.features.shape[1])
+    return Trained(labels, final.scorer, calibration, counts, final.representatives)
+
+
+def _calibrate(
+    sources: Sequence[Source], preliminary: Fit, labels: Sequence[str], held: Sequence[npt.NDArray[np.bool_]]
+) -> Calibration:
+    """Return the calibration on the held-out images, except those of labels that have no other image."""
+    index = {label: number for number, label in enumerate(labels)}
+    features, classes, weights = [], [], []
+    for source, chosen in zip(sources, held, strict=True):
+        if source.classes is None:
+            continue
+        rows = [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes]
+        sampled: dict[str, int] = {}
+        for row in rows:
+            sampled[source.sample.labels[row]] = sampled.get(source.sample.labels[row], 0) + 1
+        for row in rows:
+            label = source.sample.labels[row]
+            features.append(source.sample.features[row])
+            classes.append(index[source.classes[label]])
+            weights.append(source.weight * source.held_out.classes[label].count / sampled[label])
+    if not features:
+        return UNCALIBRATED
+    step = -(-len(features) * len(labels) // MOST_SCORES)  # 1, unless their scores take too much memory
+    scores = preliminary.scorer.scores(np.stack(features[::step]), len(labels))
+    return calibrate(scores, np.array(classes[::step], np.int64), np.array(weights[::step]))

@@ -1,0 +1,79 @@
+"""Recognitions of features, and the files of a recogniser."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fruits
+from fruits.errors import ModelError
+from fruits.recogniser.files import StoredRecogniser, read_recogniser, write_recogniser
+from fruits.recogniser.recogniser import Recogniser
+from fruits.storage.folder import Folder
+
+
+def rows(recogniser: Recogniser, *prototypes: int) -> np.ndarray:
+    """Return features, (n, crops, d), whose points in the space are prototypes."""
+    scorer = recogniser.scorer
+    inverse = np.linalg.pinv(scorer.projection)
+    points = scorer.prototypes[list(prototypes)] @ inverse + scorer.mean
+    return np.repeat(points[:, None].astype(np.float32), recogniser.crops, axis=1)
+
+
+def test_a_recogniser_is_read_as_it_was_written(stored: StoredRecogniser, tmp_path: Path) -> None:
+    files = write_recogniser(Folder.at(str(tmp_path)), stored)
+    read = read_recogniser(Folder.at(str(tmp_path)), training=True)
+    assert {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in files} == files
+    assert len(read.version) == 12
+    for field in dataclasses.fields(stored):
+        if field.name not in ("arrays", "training", "version"):
+            assert getattr(read, field.name) == getattr(stored, field.name), field.name
+    for kind in ("arrays", "training"):
+        expected, actual = getattr(stored, kind), getattr(read, kind)
+        assert {name: (array.dtype, array.tolist()) for name, array in actual.items()} == {
+            name: (array.dtype, array.tolist()) for name, array in expected.items()
+        }
+
+
+def test_a_prototype_is_recognised_as_its_label(stored: StoredRecogniser, tmp_path: Path) -> None:
+    write_recogniser(Folder.at(str(tmp_path)), stored)
+    recogniser = fruits.Recogniser.load(str(tmp_path))
+    results = recogniser.recognise_features(rows(recogniser, 0, 3, 11, 12))
+    assert [each.prediction for each in results] == ["Apple", "Banana", "Fig", None]
+    assert [each.reason for each in results] == [None, None, None, "unlike-anything"]
+    assert [each.nearest[0] for each in results] == [recogniser.neighbours[index] for index in (0, 3, 11, 12)]
+    assert all(len(each.top) == 5 for each in results)
+    assert results[0].top[0] == ("Apple", results[0].confidence)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value", "reason"),
+    [
+        ("confidence", 1.0, "uncertain"),
+        ("similarity", 1.5, "unlike-anything"),
+        ("agreement", 1.0, "uncertain"),
+    ],
+)
+def test_each_threshold_rejects_for_its_reason(
+    stored: StoredRecogniser, threshold: str, value: float, reason: str
+) -> None:
+    recogniser = Recogniser.from_stored(
+        dataclasses.replace(stored, thresholds={**stored.thresholds, threshold: value}, temperature=0.5)
+    )
+    (result,) = recogniser.recognise_features(rows(recogniser, 0))
+    assert (result.prediction, result.reason) == (None, reason)
+    assert result.top[0].label == "Apple"
+    assert result.top[0].score == result.confidence > 0
+
+
+def test_features_of_another_shape_are_refused(stored: StoredRecogniser) -> None:
+    with pytest.raises(ModelError, match=r"shape \(2, 1280\): not allowed. Allowed: \(n, 1, 1280\)"):
+        Recogniser.from_stored(stored).recognise_features(np.zeros((2, 1280), np.float32))
+
+
+def test_no_image_gives_no_recognition(stored: StoredRecogniser) -> None:
+    assert Recogniser.from_stored(stored).recognise_features(np.zeros((0, 1, 1280), np.float32)) == []
