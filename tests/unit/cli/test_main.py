@@ -485,7 +485,7 @@ def test_unknown_command_lists_the_commands_of_its_group(fruits: Fruits) -> None
     assert "Allowed: demo, run, fit," in fruits("ran").err
     ended = fruits("cluster", "list")
     assert ended.code == 2
-    assert "Allowed: init, stage, render," in ended.err
+    assert "Allowed: init, remove, doctor, stage, render," in ended.err
 
 
 def test_sample_writes_files_and_prints_their_folder(fruits: Fruits, tmp_path: Path) -> None:
