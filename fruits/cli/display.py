@@ -18,7 +18,7 @@ from fruits.jobs.report import Report, SliceReport, row_files
 from fruits.model.rows import decode_rows
 from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
-from fruits.text import duration, printable
+from fruits.text import brief, duration, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,7 @@ def show_report(console: Console, report: Report | SliceReport, out: str) -> Non
     if isinstance(report, SliceReport):
         show_facts(console, _progress_of_slices(report))
         return
-    if report.command != "transform":
+    if report.command in ("fit", "run"):
         _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(Folder.at(out)), EXAMPLE_ROWS)))
@@ -216,7 +216,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, np.ndarray):
         numbers = ", ".join(f"{number:.2f}" for number in value[:2])
         return f"[{numbers}{', …' if len(value) > 2 else ''}]"
-    return "(no label)" if value is None else printable(value)
+    return "(no label)" if value is None else printable(brief(value))
 
 
 def _files(report: Report) -> Mapping[str, str]:
