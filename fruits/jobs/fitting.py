@@ -74,7 +74,7 @@ def decode_mode(job: Job, encoder: Encoder | None) -> DecodeMode:
     """Return how to decode: as for the model or the recogniser that is applied."""
     if encoder is None:
         return job.decode or "reduced"
-    fitted_with = encoder.network.get("decode", "full")  # earlier versions decoded every image at full size
+    fitted_with = encoder.network["decode"]
     if fitted_with not in DECODE_MODES:
         raise ModelError(
             f"{_applied(job, encoder)} was fitted with `decode` {brief(fitted_with)}, which this version does not "
@@ -95,11 +95,8 @@ def _applied(job: Job, encoder: Encoder) -> str:
 def check_features(job: Job, encoder: Encoder, features: Mapping[str, Any]) -> None:
     """Raise if a model or a recogniser was fitted on features of another network or decoding, or of more crops."""
     applied, known_by_name = _applied(job, encoder), encoder.network
-    for name, found, default in (
-        ("backbone", features["network"]["backbone"], None),
-        ("decode", features["decode"], "full"),  # earlier versions decoded every image at full size
-    ):
-        if found != (known := known_by_name.get(name, default)):
+    for name, found in (("backbone", features["network"]["backbone"]), ("decode", features["decode"])):
+        if found != (known := known_by_name.get(name)):
             raise ModelError(
                 f"{applied} was fitted on features of `{name}` {known}, but those of {job.images} are of "
                 f"`{name}` {found}. Give a {encoder.parameter} of `{name}` {found}."

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError
+from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError, StorageError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import FITTING, Job
@@ -41,7 +42,7 @@ from fruits.storage.commits import (
 )
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["FOLDERS", "Output", "open_output"]
+__all__ = ["FOLDERS", "Output", "open_output", "storage_errors"]
 
 FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
 LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
@@ -97,7 +98,7 @@ class Output:
 
     @property
     def has_source(self) -> bool:
-        """Whether the features are those of another output."""
+        """True if the features are those of another output."""
         return self.features is not self.job
 
     def subfolders(self) -> list[str]:
@@ -182,6 +183,18 @@ def open_output(
             runner.progress.note(f"skipped {line}")
         output = _claim_or_resume(request, out, current, images, spool, listing.labels, listing)
         return replace(output, labels=listing.labels, skipped=dict(listing.skipped))
+
+
+@contextmanager
+def storage_errors(out: str) -> Iterator[None]:
+    """Translate an OSError of the driver's own reads and writes of an output."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"`out` = {out}: {error.strerror or error}. Stored parts are kept: fix the cause, then start the same "
+            "command again."
+        ) from error
 
 
 def _current(out: Folder, job: Job) -> Commit | None:
@@ -299,7 +312,7 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
 
 
 def _can_be_kept(base: StoredJob) -> Callable[[Partition], bool]:
-    """Return the function that tells which partitions of a job keep their features.
+    """Return the predicate of the partitions of a job that keep their features.
 
     A partition is computed again if an image in it might be readable now: its version does not change with its access
     rights.

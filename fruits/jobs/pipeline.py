@@ -26,20 +26,19 @@ from __future__ import annotations
 
 import dataclasses
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from fruits.errors import JobError, SettingsError, StorageError
+from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import FITTING, Job
-from fruits.jobs.output import Output, open_output
+from fruits.jobs.output import Output, open_output, storage_errors
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.stages import Stage, StageRunner
@@ -51,7 +50,7 @@ from fruits.model.rows import RowEncoder
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress, Silent
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
 __all__ = ["apply", "fit", "run", "transform"]
@@ -137,7 +136,7 @@ def _execute(
     if command in FITTING and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
-    with _storage_errors(job):
+    with storage_errors(job.out):
         source = _source(job)
         network = None
         if source is None:
@@ -219,18 +218,6 @@ def _decoding(job: Job, encoder: Encoder | None) -> Decoding:
     return Decoding(decode_mode(job, encoder), job.crops if encoder is None else encoder.crops)
 
 
-@contextmanager
-def _storage_errors(job: Job) -> Iterator[None]:
-    """Translate an OSError of the driver's own reads and writes of the output."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"`out` = {job.out}: {error.strerror or error}. Stored parts are kept: fix the cause, then start the same "
-            "command again."
-        ) from error
-
-
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
     """The stages of one command on an open output."""
@@ -275,13 +262,13 @@ class _Pipeline:
 
     def _featurize(self, partitions: Sequence[Partition]) -> None:
         stage = Stage("featurize", featurizing.featurize, self._featurize_settings(), "images", _planned_images)
-        unfinished = self.parts.unfinished_partitions(partitions, "features", "parquet")
+        unfinished = self.parts.unfinished_partitions(partitions, "features")
         self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
     def _transform(self, partitions: Sequence[Partition], encoder: Encoder) -> None:
         settings = TransformSettings(self._featurize_settings(), self._row_settings(encoder))
         stage = Stage(self.command, featurizing.transform, settings, "images", _planned_images)
-        unfinished = self.parts.unfinished_partitions(partitions, "rows", encoder.format)
+        unfinished = self.parts.unfinished_partitions(partitions, "rows")
         self.parts.write(stage, [self._planned(partition) for partition in unfinished])
 
     def _featurize_settings(self) -> FeaturizeSettings:
@@ -321,16 +308,12 @@ class _Pipeline:
         self.parts.write(Stage("rows", write_rows, settings, "images", lambda item: item.partition.images), items)
 
     def _slice_report(self, partitions: int) -> SliceReport:
-        folder, suffix = ("features", "parquet") if self.command in FITTING else ("rows", self.job.format)
-        stored = set((self.output.folder / folder).names())
-        names = (
-            part_name(each.index, suffix, each.owner or self.output.owned.owner) for each in self.output.plan.partitions
-        )
+        finished = self.output.job.stored_partitions("features" if self.command in FITTING else "rows")
         return SliceReport(
             **self.parts.totals(self.command),
             shards=str(self.job.shards),
             partitions_of_job=partitions,
-            partitions_left=partitions - sum(name in stored for name in names),
+            partitions_left=partitions - len(finished),
         )
 
 

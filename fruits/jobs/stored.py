@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -69,7 +69,7 @@ class StoredJob:
 
     @property
     def has_features(self) -> bool:
-        """Whether the job stores features, or did when it was interrupted."""
+        """True for a job that stores features, also one that was interrupted."""
         return self.commit.job["command"] in FITTING and "source" not in self.commit.job
 
     def features_name(self, partition: Partition) -> str:
@@ -84,6 +84,15 @@ class StoredJob:
         """Return the name of the rows of a partition, below the output folder."""
         suffix = str(self.commit.job["format"])
         return self.owned.part("rows", partition.index, suffix, partition.rows_owner)
+
+    def part_name(self, folder: Literal["features", "rows"], partition: Partition) -> str:
+        """Return the name of the part of a partition in a folder, below the output folder."""
+        return self.features_name(partition) if folder == "features" else self.rows_name(partition)
+
+    def stored_partitions(self, folder: Literal["features", "rows"]) -> set[int]:
+        """Return the numbers of the partitions whose parts exist in a folder."""
+        names = {f"{folder}/{name}" for name in (self.owned.folder / folder).names()}
+        return {each.index for each in self.plan.partitions if self.part_name(folder, each) in names}
 
     def is_finished(self, partition: Partition) -> bool:
         """Return whether the features of a partition are known to be stored."""

@@ -103,8 +103,8 @@ class RowEncoder:
 
     @property
     def network(self) -> Mapping[str, str]:
-        """The network of the features that the model was fitted on."""
-        return self.model.network
+        """The network of the features that the model was fitted on, and how images were decoded for it."""
+        return {"decode": "full"} | dict(self.model.network)  # earlier versions decoded every image at full size
 
     def identity(self) -> dict[str, Any]:
         """Return the digest of the model, and the form of the rows."""

@@ -45,9 +45,6 @@ class Changes:
     changed: int = 0
     deleted: int = 0
 
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.deleted)
-
 
 def is_unchanged(before: ImageEntry, now: ImageEntry) -> bool:
     """Return whether an image has the same content in two lists; False if its version is unknown."""

@@ -10,8 +10,10 @@ The name of a page contains a digest of its content, so that two commands on one
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -21,6 +23,7 @@ from fruits.storage.folder import Folder, is_temporary
 
 MANIFEST = "manifest"
 PAGE = 512  # parts of one folder: a page of 50 KB
+FLUSH_SECONDS = 10.0  # between two writes of the manifest: a killed driver loses track of no more finished rows
 READERS = 16
 NAME = re.compile(r"^(?P<folder>.+)/part-(?P<index>\d{5,})-[0-9a-f]{12}\.\w+$")
 LINE = re.compile(r"^(?P<checksum>[0-9a-f]{64})  (?P<name>.+)$")
@@ -101,6 +104,7 @@ class Manifest:
         self._out = out
         self._pages: dict[str, dict[str, bytes]] = {}
         self._changed: set[str] = set()
+        self._flushed = time.monotonic()
         self._written: dict[str, set[str]] = {}  # by page, the names of its stored versions
 
     @classmethod
@@ -133,7 +137,7 @@ class Manifest:
         return sorted(name for page in self._pages.values() for name in page)
 
     def add(self, checksums: Mapping[str, bytes]) -> None:
-        """Add the checksums of parts, by name, and write the pages that are full.
+        """Add the checksums of parts, by name, and write the pages that are full, and all changed ones now and then.
 
         Raises
         ------
@@ -155,6 +159,8 @@ class Manifest:
             self._changed.add(key)
             if len(page) == PAGE:
                 self._write(key)
+        if time.monotonic() >= self._flushed + FLUSH_SECONDS:
+            self.flush()
 
     def retain(self, is_final: Callable[[str], bool]) -> None:
         """Keep the checksums of the parts that the complete job consists of, and write the changed pages."""
@@ -169,6 +175,18 @@ class Manifest:
         """Write the changed pages."""
         for key in sorted(self._changed):
             self._write(key)
+        self._flushed = time.monotonic()
+
+    @contextmanager
+    def flushed(self) -> Iterator[None]:
+        """Write the changed pages when the context ends, also when it fails."""
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # report the original error; the next command finds or makes the unlisted parts
+                self.flush()
+            raise
+        self.flush()
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the content of each page, by its name below the output folder."""

@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        """Whether the most probable class is the true one."""
+        """True if the most probable class is the true one."""
         return self.top[0] == self.label
 
 

@@ -11,9 +11,7 @@ about 0.5 TB, are written and read once, as much as the features themselves; thr
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +22,6 @@ import safetensors.numpy
 
 from fruits.errors import DamageError, DatasetError
 from fruits.jobs.fitting import MOST_LABELS
-from fruits.jobs.parts import FLUSH_SECONDS
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.moments import Group, Input, levels
 from fruits.jobs.tasks.reports import MergeReport, SurveyReport
@@ -134,34 +131,14 @@ def summarize(
             for group, name in zip(level, names, strict=True)
             if name not in intact
         ]
-        with _flushed(manifest) as record:
-            runner.run(Stage("summaries", summarize_node, settings, "groups", lambda _: 1), items, record)
+        stage = Stage("summaries", summarize_node, settings, "groups", lambda _: 1)
+        with manifest.flushed():
+            runner.run(stage, items, lambda report: manifest.add(report.checksums))
         inputs = [(name, manifest.get(name)) for name in names]
     (root,) = inputs
     node = _read_node(out.folder, root)
     fit = node.fit if total is None else total - node.held_out
     return Summary(fit, node.held_out, node.sample)
-
-
-@contextmanager
-def _flushed(manifest: Manifest) -> Iterator[Callable[[MergeReport], None]]:
-    """Yield a function that adds nodes to the manifest, which is written every ten seconds and at the end."""
-    flushed = time.monotonic()
-
-    def record(report: MergeReport) -> None:
-        nonlocal flushed
-        manifest.add(report.checksums)
-        if time.monotonic() >= flushed + FLUSH_SECONDS:
-            manifest.flush()
-            flushed = time.monotonic()
-
-    try:
-        yield record
-    except BaseException:
-        with suppress(OSError):  # report the stage's own error; the next command makes unlisted nodes again
-            manifest.flush()
-        raise
-    manifest.flush()
 
 
 def _verified(names: Sequence[str], out: OwnedFolder, manifest: Manifest, runner: StageRunner) -> set[str]:

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from fruits.errors import DamageError, OutputError, StorageError
+from fruits.errors import DamageError, OutputError
 from fruits.executor import Executor, check_executor
 from fruits.jobs.identity import check_same, is_same, versions
+from fruits.jobs.output import storage_errors
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.model.fingerprint import solver_fingerprint
 from fruits.progress.reporter import Progress, Silent
@@ -112,7 +112,7 @@ def train(training: Training, executor: Executor, *, progress: Progress | None =
     check_executor(executor)
     listener = progress or Silent()
     mapping = {} if training.classes is None else read_classes(training.classes)
-    with _storage_errors(training.out):
+    with storage_errors(training.out):
         out = Folder.at(training.out)
         out.check()
         _check_folder(out)
@@ -192,18 +192,6 @@ def _intact(out: Folder, commit: Commit) -> StoredRecogniser | None:
     except CorruptPartError:
         return None
     return read_recogniser(out)
-
-
-@contextmanager
-def _storage_errors(out: str) -> Iterator[None]:
-    """Translate an OSError of the driver's own reads and writes."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"`out` = {out}: {error.strerror or error}. Stored work is kept: fix the cause, then start the same "
-            "command again."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)
