@@ -3,12 +3,18 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
+from backends.dask.executor import DaskExecutor
+from fruits.errors import SettingsError
 from fruits.images.sample import generate
+from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.job import Job
 from tests.cpus import environment, usable_kernels
 from tests.outputs import contents
 
@@ -56,3 +62,53 @@ def test_fingerprints_are_equal_with_avx2_and_avx512_and_differ_without_both():
     other, same = run(["-c", FINGERPRINTS], ONEDNN_MAX_CPU_ISA="SSE41").split()
     assert other != numeric[0]
     assert same == solver[0]
+
+
+@contextmanager
+def dask_workers(folder, *environments):
+    """Start a scheduler and a worker for each environment, and yield the address of the scheduler."""
+    file = folder / "scheduler.json"
+    with ExitStack() as stack:
+
+        def start(*command, **settings):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli." + command[0], "--scheduler-file", str(file), *command[1:]],
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | settings,
+                stderr=subprocess.DEVNULL,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+
+        start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        for number, settings in enumerate(environments):
+            options = ("--nthreads", "1", "--no-nanny", "--no-dashboard", "--name", str(number))
+            start("dask_worker", "--host", "127.0.0.1", *options, **settings)
+        with Client(scheduler_file=str(file), timeout=60) as client:
+            client.wait_for_workers(len(environments), timeout=60)
+            yield client.scheduler.address
+
+
+def test_workers_with_different_cpus_share_a_job(tmp_path):
+    generate(tmp_path / "images", images=60, labels=5)
+    job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "mixed"), components=20, partition_size=5)
+    with (
+        dask_workers(tmp_path, *map(environment, usable_kernels())) as address,
+        DaskExecutor(address=address) as executor,
+    ):
+        pipeline.run(job, executor)
+    alone = ["run", job.images, "--out", str(tmp_path / "alone"), "--components", "20", "--backend", "local"]
+    run(["-m", "fruits", *alone, "--workers", "1"])
+    found = compare(job.out, str(tmp_path / "alone"))
+    assert found.identical, found.differences
+    assert found.rows == 60
+
+
+def test_a_worker_that_computes_other_features_fails_the_job(tmp_path):
+    generate(tmp_path / "images", images=20, labels=2)
+    job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "out"), components=5, partition_size=2)
+    with (
+        dask_workers(tmp_path, {}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}) as address,
+        DaskExecutor(address=address) as executor,
+        pytest.raises(SettingsError, match="computes other features than the one that started the job"),
+    ):
+        pipeline.run(job, executor)

@@ -112,6 +112,30 @@ def test_other_partition_sizes_give_the_same_bits(reference):
     assert found.identical, found.differences
 
 
+@pytest.mark.parametrize("images", ["generated"], indirect=True)
+def test_a_history_of_changes_on_all_backends_gives_the_bits_of_a_new_job(images, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    job = Job(images=str(folder), out=str(tmp_path / "out"), components=20, partition_size=48)
+    update = dataclasses.replace(job, update=True)
+    files = sorted(folder.rglob("0*.jpg"))
+    assert len(files) > 100
+    for turn, name in enumerate(["spark", "dask", "local", "spark"]):
+        if turn:  # images are deleted, replaced by others, and added
+            for deleted, replaced in zip(files[turn::40], files[turn + 10 :: 40], strict=False):
+                shutil.copyfile(deleted, replaced)
+                shutil.copyfile(deleted, deleted.with_name(f"{turn}-{deleted.name}"))
+                deleted.unlink()
+        with backends.load(name)(workers=2) as executor:
+            pipeline.run(update if turn else job, executor)
+    fresh = dataclasses.replace(job, out=str(tmp_path / "fresh"), partition_size=None)
+    with backends.load("local")(workers=1) as executor:
+        report = pipeline.run(fresh, executor)
+    found = compare(job.out, fresh.out)
+    assert found.identical, found.differences
+    assert found.rows == report.rows > 250
+
+
 @pytest.mark.parametrize("name", [name for name in backends.BACKENDS if name != "local"])
 def test_native_estimators_agree_with_the_exact_solver(reference, tmp_path, name):
     import numpy as np
