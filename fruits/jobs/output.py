@@ -244,7 +244,7 @@ def _claim_or_resume(
     """Return the output of the requested job, which this command starts or resumes."""
     job, identity = request.job, request.identity(images)
     while True:
-        if current is not None and is_same(current.job, identity) and not (job.overwrite and current.complete):
+        if current is not None and is_same(current.job, identity) and not _starts_again(job, out, current):
             return _resume(request, out, current, images, spool, labels)
         continues = current is not None and (
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
@@ -271,6 +271,16 @@ def _claim_or_resume(
         if claimed is not None:
             return _start(request, out, claimed, plan, base, spool)
         current = last_commit(out)  # a twin, another slice, or another job was faster
+
+
+def _starts_again(job: Job, out: Folder, current: Commit) -> bool:
+    """Return whether the job of a complete output is done again: by an overwrite, or to try rejects again."""
+    if not current.complete or not job.update:
+        return job.overwrite and current.complete
+    try:
+        return bool(_retried(StoredJob.load(out, current)))
+    except DamageError:  # a resumed job regenerates the damaged file
+        return False
 
 
 def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJob | None:
@@ -300,7 +310,7 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         return Plan(images, size, even_partitions(images.images, size), spool.checksums)
     _check_partition_size(job, base.plan.partition_size)
     partitions, changes = updated_partitions(
-        base.plan, base.owned.owner, base.images(), spool.images(images), _can_be_kept(base)
+        base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, _retried(base)
     )
     request.runner.progress.note(_describe(changes, partitions))
     if job.keep_model and base.commit.complete:
@@ -311,16 +321,12 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
     return Plan(images, base.plan.partition_size, partitions, spool.checksums)
 
 
-def _can_be_kept(base: StoredJob) -> Callable[[Partition], bool]:
-    """Return the predicate of the partitions of a job that keep their features.
+def _retried(base: StoredJob) -> set[int]:
+    """Return the numbers of the partitions with rejects that might be readable now.
 
-    A partition is computed again if an image in it might be readable now: its version does not change with its access
-    rights.
+    The version of an image does not change with its access rights.
     """
-    retried: set[int] = set()
-    if base.commit.complete:
-        retried = {index for index, report in base.accounts().items() if TRANSIENT & report.rejects.keys()}
-    return lambda partition: partition.index not in retried and base.is_finished(partition)
+    return {index for index, report in base.accounts().items() if TRANSIENT & report.rejects.keys()}
 
 
 def _describe(changes: Changes, partitions: Sequence[Partition]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,11 +15,12 @@ import pyarrow as pa
 from fruits.errors import DamageError, OutputError
 from fruits.images.listing import ImageEntry
 from fruits.jobs.job import FITTING
+from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.moments import Moments
 from fruits.plan.pages import decode_images, pages_of
 from fruits.plan.partitions import Partition, Plan
-from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, parse_page, read_part
+from fruits.storage.checksums import MANIFEST, READERS, CorruptPartError, Manifest, parse_page, read_part
 from fruits.storage.commits import Commit, OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
@@ -118,13 +120,18 @@ class StoredJob:
         return files | dict(self.page_checksums(0, self.plan.images))
 
     def accounts(self) -> dict[int, PartitionReport]:
-        """Return the reports of the partitions of a complete job, by index.
+        """Return the reports of the partitions, by index; of an unfinished job, those that are known to be intact.
 
         Raises
         ------
         DamageError
-            They are missing or corrupt.
+            Those of a complete job are missing or corrupt.
         """
+        if not self.commit.complete:
+            finished = [partition for partition in self.plan.partitions if self.is_finished(partition)]
+            with ThreadPoolExecutor(READERS) as pool:
+                reports = [report for report in pool.map(self._account, finished) if report is not None]
+            return {report.index: report for report in reports}
         name = self.owned.name("plan/accounts", "parquet")
         data = read_part(self.owned.folder, name, _listed(self.commit, name))
         try:
@@ -135,6 +142,14 @@ class StoredJob:
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise DamageError(f"{name} is corrupt: {error}. Use `overwrite` to start over.") from error
         return {report.index: report for report in reports}
+
+    def _account(self, partition: Partition) -> PartitionReport | None:
+        """Return the report of a finished partition from its rejects; None if they are missing or corrupt."""
+        name = self.rejects_name(partition)
+        try:
+            return read_account(partition, name, read_part(self.owned.folder, name, self.manifest.get(name)))[0]
+        except CorruptPartError:
+            return None
 
     def moments(self) -> Moments | None:
         """Return the moments of all features of a complete job; None if they are missing or corrupt."""

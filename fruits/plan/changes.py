@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from fruits.images.listing import ImageEntry
@@ -69,6 +69,7 @@ def updated_partitions(
     stored: Iterable[ImageEntry],
     current: Iterable[ImageEntry],
     is_finished: Callable[[Partition], bool],
+    retried: Container[int] = frozenset(),
 ) -> tuple[tuple[Partition, ...], Changes]:
     """Return the partitions of a new list that keep as many stored features as possible.
 
@@ -85,6 +86,8 @@ def updated_partitions(
         The stored and the new list, ordered by path; each is streamed once.
     is_finished : callable
         Returns whether the features of a partition of the stored plan can be used again.
+    retried : container of int
+        The numbers of partitions whose rejects are tried again: only their rows stay.
     """
     pieces: list[_Piece] = []
     changes = Changes()
@@ -129,7 +132,8 @@ def updated_partitions(
         unused += index == unused
         used.add(base.index)
         source = base.owner or owner
-        whole = piece.images == piece.stored_images == base.images and not piece.touched
+        is_touched = piece.touched or base.index in retried
+        whole = piece.images == piece.stored_images == base.images and not is_touched
         if whole and is_finished(base):
             partitions.append(Partition(index, piece.start, piece.images, source, base.rows_owner))
         elif piece.images or (piece.stored_images and is_finished(base)):

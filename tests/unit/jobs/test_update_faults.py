@@ -1,0 +1,92 @@
+"""Updates after faults: images that could not be read for a while, interruptions, damaged files, other commands."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from backends.local import LocalExecutor
+from fruits.jobs import pipeline
+from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
+from fruits.jobs.job import Job
+from fruits.jobs.tasks import moments as merging
+from fruits.model import solver
+from fruits.progress.reporter import Silent
+from fruits.storage import local
+from tests.unit.jobs.test_pipeline import Counting, network  # noqa: F401 - a fixture
+from tests.unit.jobs.test_update import Featurized, add, fresh
+
+
+@pytest.fixture(autouse=True)
+def quick_solver(monkeypatch):
+    monkeypatch.setattr(solver, "eigh", np.linalg.eigh)  # in this process: no kernel is compared here
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number in range(10):
+        add(tmp_path / "images", f"label {number % 2}/{number}.png", number + 1)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def job(images, tmp_path):
+    return Job(images=str(images), out=str(tmp_path / "out"), components=3, partition_size=3)
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Return a set of file names that cannot be read at present."""
+    names = set()
+    read = local._read
+
+    def refuse(path, limit=None):
+        if path.rpartition("/")[2] in names:
+            raise PermissionError(13, "Permission denied", path)
+        return read(path, limit)
+
+    monkeypatch.setattr(local, "_read", refuse)
+    return names
+
+
+def updated(job):
+    return dataclasses.replace(job, update=True)
+
+
+def damage(path):
+    path.write_bytes(b"damaged" + path.read_bytes()[7:])
+
+
+def assert_intact(out):
+    found = verify(out, Silent())
+    assert (found.corrupt, found.unexpected) == ((), ())
+
+
+def assert_as_new(job, tmp_path):
+    compared = compare(job.out, fresh(job, tmp_path))
+    assert compared.identical, compared
+    assert_intact(job.out)
+
+
+@pytest.mark.parametrize("is_changed", [True, False])
+def test_an_update_tries_images_again_that_could_not_be_read(job, images, tmp_path, unreadable, is_changed):
+    unreadable.add("4.png")
+    assert pipeline.run(job, LocalExecutor()).rejects == {"unreadable": 1}
+    unreadable.clear()
+    if is_changed:
+        add(images, "label 1/z.png", 100)
+    executor = Featurized()
+    pipeline.run(updated(job), executor)
+    assert executor.images == 1 + is_changed
+    assert_as_new(job, tmp_path)
+
+
+def test_an_update_of_an_interrupted_job_tries_unreadable_images_again(job, images, tmp_path, unreadable):
+    unreadable.add("4.png")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 2)))
+    unreadable.clear()
+    add(images, "label 1/z.png", 100)
+    pipeline.run(updated(job), LocalExecutor())
+    assert_as_new(job, tmp_path)
