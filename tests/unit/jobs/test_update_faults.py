@@ -90,3 +90,42 @@ def test_an_update_of_an_interrupted_job_tries_unreadable_images_again(job, imag
     add(images, "label 1/z.png", 100)
     pipeline.run(updated(job), LocalExecutor())
     assert_as_new(job, tmp_path)
+
+
+def test_a_resumed_update_merges_the_same_groups(job, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "ROWS", 3)
+    pipeline.run(job, LocalExecutor())
+    for number in (0, 2, 6):  # one row of each changed partition
+        add(images, f"label 0/{number}.png", 100 + number)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(updated(job), Counting(("write_rows", 0)))
+    for path in (tmp_path / "out" / "model").iterdir():
+        path.unlink()
+    pipeline.run(updated(job), LocalExecutor())
+    assert_as_new(job, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["added", "removed"])
+def test_a_resumed_update_regenerates_damaged_changes(job, images, tmp_path, kind):
+    pipeline.run(job, LocalExecutor())
+    add(images, "label 0/0.png", 100)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(updated(job), Counting(("merge", 0)))
+    (part,) = (tmp_path / "out" / kind).iterdir()
+    damage(part)
+    pipeline.run(updated(job), LocalExecutor())
+    assert_as_new(job, tmp_path)
+
+
+@pytest.mark.parametrize("when", ["before the update", "during the update"])
+@pytest.mark.parametrize("page", ["features", "removed"])
+def test_a_damaged_page_of_the_manifest_loses_no_change(job, images, tmp_path, when, page):
+    pipeline.run(job, LocalExecutor())
+    add(images, "label 0/0.png", 100)
+    if when == "during the update":
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(updated(job), Counting(("merge", 0)))
+    for path in (tmp_path / "out" / "manifest").glob(f"{page}-*"):
+        damage(path)
+    pipeline.run(updated(job), LocalExecutor())
+    assert_as_new(job, tmp_path)
