@@ -62,12 +62,13 @@ def kept_model(command: str, job: Job) -> ScaledPCA | None:
     commit = last_commit(out)
     if commit is None:
         raise SettingsError(f"`keep_model`: {job.out} contains no model yet. Leave it out for the first command.")
-    try:
-        return ScaledPCA.load(out)
-    except ModelError:
-        if not commit.base:  # of an update that stopped before it copied the model
-            raise
-        return ScaledPCA.load(out, read_commit(out, commit.base).owner)
+    while True:
+        try:
+            return ScaledPCA.load(out, commit.owner)
+        except ModelError:
+            if not commit.base:  # of an update that stopped before it copied the model
+                raise
+            commit = read_commit(out, commit.base)
 
 
 def decode_mode(job: Job, encoder: Encoder | None) -> DecodeMode:

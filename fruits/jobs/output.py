@@ -245,7 +245,11 @@ def _claim_or_resume(
     job, identity = request.job, request.identity(images)
     while True:
         if current is not None and is_same(current.job, identity) and not _starts_again(job, out, current):
-            return _resume(request, out, current, images, spool, labels)
+            try:
+                return _resume(request, out, current, images, spool, labels)
+            except DamageError:
+                if _untouched_base(out, current) is None:
+                    raise
         continues = current is not None and (
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
         )
@@ -289,10 +293,21 @@ def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJo
     if not same or not current.owner:
         return None
     try:
-        stored = StoredJob.load(out, current)
+        stored: StoredJob | None = StoredJob.load(out, current)
     except DamageError:
+        stored = _untouched_base(out, current)
+    return stored if stored is not None and stored.has_features else None
+
+
+def _untouched_base(out: Folder, current: Commit) -> StoredJob | None:
+    """Return the predecessor of a job that was killed before it stored its plan; None if it has removed any file."""
+    base = _stored_base(out, current)
+    if base is None:
         return None
-    return stored if stored.has_features else None
+    names = {f"{folder}/{name}" for folder in ("features", "rejects") for name in (out / folder).names()}
+    finished = [each for each in base.plan.partitions if base.is_finished(each)]
+    is_untouched = all({base.features_name(each), base.rejects_name(each)} <= names for each in finished)
+    return base if is_untouched else None
 
 
 def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
@@ -313,12 +328,20 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, _retried(base)
     )
     request.runner.progress.note(_describe(changes, partitions))
-    if job.keep_model and base.commit.complete:
+    if _has_rows_of(request.encoder, base):
         owner = base.owned.owner
         partitions = tuple(replace(each, rows_owner=each.owner and (each.rows_owner or owner)) for each in partitions)
     else:
         partitions = tuple(replace(each, rows_owner="") for each in partitions)
     return Plan(images, base.plan.partition_size, partitions, spool.checksums)
+
+
+def _has_rows_of(encoder: Encoder | None, base: StoredJob) -> bool:
+    """Return whether the rows of a job are those that an encoder writes: it is a complete run with the same model."""
+    if not isinstance(encoder, RowEncoder) or not base.commit.complete or base.commit.job["command"] != "run":
+        return False
+    model, stored = encoder.model.encode(base.owned.owner), base.commit.files
+    return all(stored.get(f"model/{name}") == checksum(data).hex() for name, data in model.items())
 
 
 def _retried(base: StoredJob) -> set[int]:
@@ -344,18 +367,26 @@ def _start(
     owned = OwnedFolder(out, commit.owner, commit.number)
     manifest = Manifest(owned)
     job = StoredJob(owned, commit, plan, manifest)
+    output = Output(job, request.source or job, True, base)
+    plan_name = owned.name("plan/partitions", "parquet")
+    if base is None:
+        _remove_foreign(output)
+        owned.write(plan_name, plan.encode())
+    spool.store(owned)
     if base is not None:
         adopted = [partition for partition in plan.partitions if partition.owner]
         names = [name for each in adopted for name in (job.features_name(each), job.rejects_name(each))]
         names += [job.rows_name(each) for each in adopted if each.rows_owner]
         manifest.add({name: known for name in names if (known := base.manifest.get(name)) is not None})
+        manifest.flush()
     if request.job.keep_model and isinstance(request.encoder, RowEncoder):
         for name, data in request.encoder.model.encode(owned.owner).items():
             owned.write(f"model/{name}", data)
-    output = Output(job, request.source or job, True, base)
-    _remove_foreign(output)
-    owned.write(owned.name("plan/partitions", "parquet"), plan.encode())
-    spool.store(owned)
+    if base is not None:
+        # The plan marks that all of this is stored. Until then, the next command uses the base, of which nothing is
+        # removed.
+        owned.write(plan_name, plan.encode())
+        _remove_foreign(output)
     return output
 
 

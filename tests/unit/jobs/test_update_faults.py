@@ -14,6 +14,7 @@ from fruits.jobs.tasks import moments as merging
 from fruits.model import solver
 from fruits.progress.reporter import Silent
 from fruits.storage import local
+from fruits.storage.commits import OwnedFolder
 from tests.unit.jobs.test_pipeline import Counting, network  # noqa: F401 - a fixture
 from tests.unit.jobs.test_update import Featurized, add, fresh
 
@@ -129,3 +130,71 @@ def test_a_damaged_page_of_the_manifest_loses_no_change(job, images, tmp_path, w
         damage(path)
     pipeline.run(updated(job), LocalExecutor())
     assert_as_new(job, tmp_path)
+
+
+@pytest.fixture
+def kept(job):
+    return dataclasses.replace(job, update=True, keep_model=True)
+
+
+def assert_rows_of_the_model(job, tmp_path):
+    assert_intact(job.out)
+    expected = dataclasses.replace(job, out=str(tmp_path / "rows"), model=job.out)
+    pipeline.transform(expected, LocalExecutor())
+    assert compare(job.out, expected.out).identical
+
+
+def test_a_kept_model_writes_all_rows_of_a_fit(job, kept, images, tmp_path):
+    pipeline.fit(job, LocalExecutor())
+    add(images, "label 1/z.png", 100)
+    pipeline.run(kept, LocalExecutor())
+    assert_rows_of_the_model(job, tmp_path)
+
+
+def test_rows_of_an_earlier_job_are_regenerated_under_their_name(job, kept, images, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    add(images, "label 1/z.png", 100)
+    pipeline.run(kept, LocalExecutor())
+    damage(min((tmp_path / "out" / "rows").iterdir()))
+    pipeline.run(kept, LocalExecutor())
+    assert_rows_of_the_model(job, tmp_path)
+
+
+@pytest.mark.parametrize("after", [0, 2, 6])
+def test_an_update_that_is_killed_at_its_start_loses_nothing(job, kept, images, tmp_path, monkeypatch, after):
+    pipeline.run(job, LocalExecutor())
+    write, written = OwnedFolder.write, []
+
+    def stop(folder, name, data):
+        if len(written) == after:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(folder, name, data)
+
+    for added in ("z.png", None, "zz.png"):
+        if added is not None:
+            add(images, f"label 1/{added}", 100 + len(added))
+        written.clear()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(OwnedFolder, "write", stop)
+            pipeline.run(kept, LocalExecutor())
+    executor = Featurized()
+    pipeline.run(kept, executor)
+    assert executor.images == 2
+    assert_rows_of_the_model(job, tmp_path)
+
+
+def test_rows_of_two_models_do_not_mix(job, kept, images, tmp_path, monkeypatch):
+    pipeline.run(job, LocalExecutor())
+    open_output = pipeline.open_output
+
+    def fit_meanwhile(*given):
+        monkeypatch.setattr(pipeline, "open_output", open_output)
+        add(images, "label 1/y.png", 100)
+        pipeline.run(updated(job), LocalExecutor())
+        add(images, "label 1/z.png", 101)
+        return open_output(*given)
+
+    monkeypatch.setattr(pipeline, "open_output", fit_meanwhile)
+    pipeline.run(kept, LocalExecutor())
+    assert_rows_of_the_model(job, tmp_path)
