@@ -32,7 +32,7 @@ MOST_LABELS = 10_000  # whose moments are kept: 200 MB
 
 def fitted_model(job: Job) -> ScaledPCA:
     """Return the model of a transform."""
-    out, given = (_without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
+    out, given = (without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
     if f"{given}/".startswith(f"{out}/"):
         raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
     try:
@@ -48,7 +48,8 @@ def fitted_model(job: Job) -> ScaledPCA:
     return model
 
 
-def _without_links(address: str) -> str:
+def without_links(address: str) -> str:
+    """Return an address in which the links of this machine are resolved."""
     return address if "://" in address else os.path.realpath(address)
 
 

@@ -79,7 +79,7 @@ def describe(
             **({"include_hidden": True} if job.include_hidden else {}),
         }
     else:
-        identity |= {"source": without_secrets(source.owned.folder.address)}
+        identity |= {"source": without_secrets(source.owned.folder.address), "moments": source.moments_digest}
     identity |= {"list": asdict(images), "features": dict(features)}
     if command in FITTING:
         identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}

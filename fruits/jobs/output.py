@@ -244,7 +244,7 @@ def _claim_or_resume(
     """Return the output of the requested job, which this command starts or resumes."""
     job, identity = request.job, request.identity(images)
     while True:
-        if current is not None and is_same(current.job, identity) and not _starts_again(job, out, current):
+        if current is not None and is_same(current.job, identity) and not _starts_again(request, out, current, spool):
             try:
                 return _resume(request, out, current, images, spool, labels)
             except DamageError:
@@ -277,8 +277,18 @@ def _claim_or_resume(
         current = last_commit(out)  # a twin, another slice, or another job was faster
 
 
-def _starts_again(job: Job, out: Folder, current: Commit) -> bool:
-    """Return whether the job of a complete output is done again: by an overwrite, or to try rejects again."""
+def _starts_again(request: _Request, out: Folder, current: Commit, spool: PageSpool) -> bool:
+    """Return whether the job in an output starts again instead of being resumed.
+
+    A job on stored features does if they are in other parts since. Another one does if its output is complete, by an
+    overwrite, or by an update that tries rejects again.
+    """
+    job, source = request.job, request.source
+    if source is not None:
+        plan = replace(_new_plan(request, source.plan.list, None, spool), labels=source.plan.labels)
+        name = OwnedFolder(out, current.owner).name("plan/partitions", "parquet")
+        if current.files.get(name) != checksum(plan.encode()).hex():
+            return True
     if not current.complete or not job.update:
         return job.overwrite and current.complete
     try:

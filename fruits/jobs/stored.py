@@ -74,6 +74,19 @@ class StoredJob:
         """True for a job that stores features, also one that was interrupted."""
         return self.commit.job["command"] in FITTING and "source" not in self.commit.job
 
+    @property
+    def moments_digest(self) -> str:
+        """The SHA-256 of the moments of a complete job: it changes with its rows, and not with their partitions.
+
+        Jobs with one list of images have other rows if some of them could not be read by one job.
+        """
+        return _listed(self.commit, self.owned.name("moments/total", "safetensors")).hex()
+
+    @property
+    def plan_digest(self) -> str:
+        """The SHA-256 of the partitions, and of the names of their features."""
+        return _listed(self.commit, self.owned.name("plan/partitions", "parquet")).hex()
+
     def features_name(self, partition: Partition) -> str:
         """Return the name of the features of a partition, below the output folder."""
         return self.owned.part("features", partition.index, "parquet", partition.owner)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backends.local import LocalExecutor
+from fruits.errors import OutputError, SettingsError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
@@ -198,3 +199,44 @@ def test_rows_of_two_models_do_not_mix(job, kept, images, tmp_path, monkeypatch)
     monkeypatch.setattr(pipeline, "open_output", fit_meanwhile)
     pipeline.run(kept, LocalExecutor())
     assert_rows_of_the_model(job, tmp_path)
+
+
+@pytest.fixture
+def derived(job, tmp_path):
+    return dataclasses.replace(job, images=job.out, out=str(tmp_path / "derived"))
+
+
+def test_other_rows_of_the_same_images_are_another_source(job, derived, unreadable):
+    unreadable.add("4.png")
+    pipeline.run(job, LocalExecutor())
+    pipeline.run(derived, LocalExecutor())
+    unreadable.clear()
+    pipeline.run(updated(job), LocalExecutor())
+    with pytest.raises(OutputError, match="moments: "):
+        pipeline.run(derived, LocalExecutor())
+    pipeline.run(dataclasses.replace(derived, overwrite=True), LocalExecutor())
+    assert compare(job.out, derived.out).identical
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_job_on_features_that_moved_to_other_parts_starts_again(job, derived, images, is_complete):
+    pipeline.run(job, LocalExecutor())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(derived, Counting(("write_rows", 1)))
+    if is_complete:
+        pipeline.run(derived, LocalExecutor())
+    add(images, "label 0/00.png", 100)
+    pipeline.run(updated(job), LocalExecutor())
+    (images / "label 0" / "00.png").unlink()
+    pipeline.run(updated(job), LocalExecutor())  # the first list again, in other parts
+    pipeline.run(derived, LocalExecutor())
+    assert compare(job.out, derived.out).identical
+    assert_intact(derived.out)
+
+
+def test_a_link_to_the_source_is_no_output(job, derived, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    (tmp_path / "derived").symlink_to(job.out)
+    with pytest.raises(SettingsError, match="is also `images`"):
+        pipeline.fit(dataclasses.replace(derived, overwrite=True), LocalExecutor())
+    assert_intact(job.out)
