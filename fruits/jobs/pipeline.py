@@ -114,6 +114,10 @@ def apply(
     executor, progress
         See :func:`fit`.
     """
+    if job.update:
+        raise SettingsError(
+            f"`update` for {command}: not allowed, because it stores no features. Use `overwrite`, or run or fit."
+        )
     return _execute(command, job, executor, progress, encoder)
 
 

@@ -240,3 +240,14 @@ def test_a_link_to_the_source_is_no_output(job, derived, tmp_path):
     with pytest.raises(SettingsError, match="is also `images`"):
         pipeline.fit(dataclasses.replace(derived, overwrite=True), LocalExecutor())
     assert_intact(job.out)
+
+
+def test_an_update_of_rows_without_features_is_neither_done_nor_advised(job, images, tmp_path):
+    pipeline.fit(job, LocalExecutor())
+    rows = dataclasses.replace(job, out=str(tmp_path / "rows"), model=job.out)
+    pipeline.transform(rows, LocalExecutor())
+    with pytest.raises(SettingsError, match="`update` for transform"):
+        pipeline.transform(updated(rows), LocalExecutor())
+    add(images, "label 1/z.png", 100)
+    with pytest.raises(OutputError, match="to replace that job\\.$"):
+        pipeline.transform(rows, LocalExecutor())

@@ -22,6 +22,7 @@ from fruits.cli import main as cli
 from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.status import status
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.tasks import moments as tree
 from fruits.model.rows import decode_rows
@@ -398,6 +399,8 @@ def test_a_recogniser_is_no_source(training: fruits.Training, tmp_path: Path) ->
     fruits.train(training, LocalExecutor())
     with pytest.raises(OutputError, match=r"is a recogniser\. Give a folder of images, or the output of a `fit`"):
         fruits.train(fruits.Training(sources=(training.out,), out=str(tmp_path / "other")), LocalExecutor())
+    with pytest.raises(OutputError, match=r"is a recogniser\. Give the `out` of a job"):
+        status(training.out)
 
 
 # -- predictions
