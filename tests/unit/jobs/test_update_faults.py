@@ -176,9 +176,10 @@ def test_an_update_that_is_killed_at_its_start_loses_nothing(job, kept, images, 
         if added is not None:
             add(images, f"label 1/{added}", 100 + len(added))
         written.clear()
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr(OwnedFolder, "write", stop)
-            pipeline.run(kept, LocalExecutor())
+            with pytest.raises(KeyboardInterrupt):
+                pipeline.run(kept, LocalExecutor())
     executor = Featurized()
     pipeline.run(kept, executor)
     assert executor.images == 2
@@ -249,5 +250,5 @@ def test_an_update_of_rows_without_features_is_neither_done_nor_advised(job, ima
     with pytest.raises(SettingsError, match="`update` for transform"):
         pipeline.transform(updated(rows), LocalExecutor())
     add(images, "label 1/z.png", 100)
-    with pytest.raises(OutputError, match="to replace that job\\.$"):
+    with pytest.raises(OutputError, match=r"to replace that job\.$"):
         pipeline.transform(rows, LocalExecutor())
