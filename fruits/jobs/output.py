@@ -8,23 +8,23 @@ used again: the plan of the new job names the partitions that keep their parts, 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError, StorageError
+from fruits.errors import DamageError, DatasetError, OutputError, SettingsError, StorageError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stages import StageRunner
-from fruits.jobs.stored import StoredJob
+from fruits.jobs.stored import StoredJob, stored_base, untouched_base
 from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
 from fruits.model.rows import RowEncoder
-from fruits.plan.changes import Changes, updated_partitions
+from fruits.plan.changes import updated_partitions
 from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
 from fruits.plan.spool import PageSpool
@@ -38,7 +38,6 @@ from fruits.storage.commits import (
     last_commit,
     last_number,
     owner_in,
-    read_commit,
 )
 from fruits.storage.folder import Folder, is_temporary
 
@@ -46,7 +45,6 @@ __all__ = ["FOLDERS", "Output", "open_output", "storage_errors"]
 
 FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
 LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
-TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +246,7 @@ def _claim_or_resume(
             try:
                 return _resume(request, out, current, images, spool, labels)
             except DamageError:
-                if _untouched_base(out, current) is None:
+                if untouched_base(out, current) is None:
                     raise
         continues = current is not None and (
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
@@ -292,7 +290,7 @@ def _starts_again(request: _Request, out: Folder, current: Commit, spool: PageSp
     if not current.complete or not job.update:
         return job.overwrite and current.complete
     try:
-        return bool(_retried(StoredJob.load(out, current)))
+        return bool(StoredJob.load(out, current).retried())
     except DamageError:  # a resumed job regenerates the damaged file
         return False
 
@@ -305,19 +303,8 @@ def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJo
     try:
         stored: StoredJob | None = StoredJob.load(out, current)
     except DamageError:
-        stored = _untouched_base(out, current)
+        stored = untouched_base(out, current)
     return stored if stored is not None and stored.has_features else None
-
-
-def _untouched_base(out: Folder, current: Commit) -> StoredJob | None:
-    """Return the predecessor of a job that was killed before it stored its plan; None if it has removed any file."""
-    base = _stored_base(out, current)
-    if base is None:
-        return None
-    names = {f"{folder}/{name}" for folder in ("features", "rejects") for name in (out / folder).names()}
-    finished = [each for each in base.plan.partitions if base.is_finished(each)]
-    is_untouched = all({base.features_name(each), base.rejects_name(each)} <= names for each in finished)
-    return base if is_untouched else None
 
 
 def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
@@ -335,39 +322,15 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         return Plan(images, size, even_partitions(images.images, size), spool.checksums)
     _check_partition_size(job, base.plan.partition_size)
     partitions, changes = updated_partitions(
-        base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, _retried(base)
+        base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, base.retried()
     )
-    request.runner.progress.note(_describe(changes, partitions))
-    if _has_rows_of(request.encoder, base):
+    request.runner.progress.note(changes.describe(partitions))
+    if isinstance(request.encoder, RowEncoder) and base.has_rows_of(request.encoder.model):
         owner = base.owned.owner
         partitions = tuple(replace(each, rows_owner=each.owner and (each.rows_owner or owner)) for each in partitions)
     else:
         partitions = tuple(replace(each, rows_owner="") for each in partitions)
     return Plan(images, base.plan.partition_size, partitions, spool.checksums)
-
-
-def _has_rows_of(encoder: Encoder | None, base: StoredJob) -> bool:
-    """Return whether the rows of a job are those that an encoder writes: it is a complete run with the same model."""
-    if not isinstance(encoder, RowEncoder) or not base.commit.complete or base.commit.job["command"] != "run":
-        return False
-    model, stored = encoder.model.encode(base.owned.owner), base.commit.files
-    return all(stored.get(f"model/{name}") == checksum(data).hex() for name, data in model.items())
-
-
-def _retried(base: StoredJob) -> set[int]:
-    """Return the numbers of the partitions with rejects that might be readable now.
-
-    The version of an image does not change with its access rights.
-    """
-    return {index for index, report in base.accounts().items() if TRANSIENT & report.rejects.keys()}
-
-
-def _describe(changes: Changes, partitions: Sequence[Partition]) -> str:
-    kept = sum(bool(partition.owner) for partition in partitions)
-    return (
-        f"{changes.added:,} images added, {changes.changed:,} changed, {changes.deleted:,} deleted since the stored "
-        f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
-    )
 
 
 def _start(
@@ -416,19 +379,11 @@ def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, s
             raise
         owned.write(name, plan.encode())
         job = StoredJob.load(out, commit)
-    output = Output(job, request.source or job, False, _stored_base(out, commit))
+    output = Output(job, request.source or job, False, stored_base(out, commit))
     _remove_foreign(output)
     for part in spool.restore(owned):
         progress.event("damage", f"corrupt: {part}; regenerating", parts=[str(part)])
     return output
-
-
-def _stored_base(out: Folder, commit: Commit) -> StoredJob | None:
-    """Return the predecessor of an unfinished job; None if it has none, or its files are damaged."""
-    try:
-        return StoredJob.load(out, read_commit(out, commit.base)) if commit.base else None
-    except (JobError, OutputError, FileNotFoundError):
-        return None
 
 
 def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) -> Output:
@@ -438,7 +393,7 @@ def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) ->
     stored = StoredJob.load(out, current)
     check_same(out, current, request.identity(stored.plan.list), ())
     _check_partition_size(request.job, current.partition_size)
-    output = Output(stored, request.source or stored, False, _stored_base(out, current))
+    output = Output(stored, request.source or stored, False, stored_base(out, current))
     _remove_foreign(output)
     return output
 

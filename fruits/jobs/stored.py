@@ -12,21 +12,23 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from fruits.errors import DamageError, OutputError
+from fruits.errors import DamageError, JobError, OutputError
 from fruits.images.listing import ImageEntry
 from fruits.jobs.job import FITTING
 from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.pages import decode_images, pages_of
 from fruits.plan.partitions import Partition, Plan
-from fruits.storage.checksums import MANIFEST, READERS, CorruptPartError, Manifest, parse_page, read_part
-from fruits.storage.commits import Commit, OwnedFolder, last_commit
+from fruits.storage.checksums import MANIFEST, READERS, CorruptPartError, Manifest, checksum, parse_page, read_part
+from fruits.storage.commits import Commit, OwnedFolder, last_commit, read_commit
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
-__all__ = ["StoredJob", "encode_accounts", "feature_source"]
+__all__ = ["StoredJob", "encode_accounts", "feature_source", "stored_base", "untouched_base"]
 
+TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 ACCOUNTS = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
@@ -156,6 +158,20 @@ class StoredJob:
             raise DamageError(f"{name} is corrupt: {error}. Use `overwrite` to start over.") from error
         return {report.index: report for report in reports}
 
+    def retried(self) -> set[int]:
+        """Return the numbers of the partitions with rejects that might be readable now.
+
+        The version of an image does not change with its access rights.
+        """
+        return {index for index, report in self.accounts().items() if TRANSIENT & report.rejects.keys()}
+
+    def has_rows_of(self, model: ScaledPCA) -> bool:
+        """Return whether the rows of the job are those of a model: it is a complete run, and stores this model."""
+        files = {f"model/{name}": checksum(data).hex() for name, data in model.encode(self.owned.owner).items()}
+        return (
+            self.commit.complete and self.commit.job["command"] == "run" and files.items() <= self.commit.files.items()
+        )
+
     def _account(self, partition: Partition) -> PartitionReport | None:
         """Return the report of a finished partition from its rejects; None if they are missing or corrupt."""
         name = self.rejects_name(partition)
@@ -188,6 +204,25 @@ def encode_accounts(reports: Iterable[PartitionReport]) -> bytes:
     *numbers, rejects = zip(*rows, strict=True)
     columns = [number_array(np.array(column, np.int64)) for column in numbers]
     return write_table(pa.table([*columns, text_array(rejects, pa.string())], schema=ACCOUNTS))
+
+
+def stored_base(out: Folder, commit: Commit) -> StoredJob | None:
+    """Return the predecessor of an unfinished job; None if it has none, or its files are damaged."""
+    try:
+        return StoredJob.load(out, read_commit(out, commit.base)) if commit.base else None
+    except (JobError, OutputError, FileNotFoundError):
+        return None
+
+
+def untouched_base(out: Folder, commit: Commit) -> StoredJob | None:
+    """Return the predecessor of a job that was killed before it stored its plan; None if it has removed any file."""
+    base = stored_base(out, commit)
+    if base is None:
+        return None
+    names = {f"{folder}/{name}" for folder in ("features", "rejects") for name in (out / folder).names()}
+    finished = [each for each in base.plan.partitions if base.is_finished(each)]
+    is_untouched = all({base.features_name(each), base.rejects_name(each)} <= names for each in finished)
+    return base if is_untouched else None
 
 
 def feature_source(address: str) -> StoredJob | None:

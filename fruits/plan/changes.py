@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fruits.images.listing import ImageEntry
@@ -44,6 +44,14 @@ class Changes:
     added: int = 0
     changed: int = 0
     deleted: int = 0
+
+    def describe(self, partitions: Sequence[Partition]) -> str:
+        """Return the numbers, and that of the partitions that stay, as text."""
+        kept = sum(bool(partition.owner) for partition in partitions)
+        return (
+            f"{self.added:,} images added, {self.changed:,} changed, {self.deleted:,} deleted since the stored "
+            f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
+        )
 
 
 def is_unchanged(before: ImageEntry, now: ImageEntry) -> bool:
