@@ -1,6 +1,7 @@
 """Updates after faults: images that could not be read for a while, interruptions, damaged files, other commands."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -21,8 +22,9 @@ from tests.unit.jobs.test_update import Featurized, add, fresh
 
 
 @pytest.fixture(autouse=True)
-def quick_solver(monkeypatch):
+def quick_jobs(monkeypatch):
     monkeypatch.setattr(solver, "eigh", np.linalg.eigh)  # in this process: no kernel is compared here
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # no power fails here
 
 
 @pytest.fixture
