@@ -32,7 +32,7 @@ MOST_LABELS = 10_000  # whose moments are kept: 200 MB
 
 def fitted_model(job: Job) -> ScaledPCA:
     """Return the model of a transform."""
-    out, given = (_without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
+    out, given = (without_links(Folder.at(str(address)).address) for address in (job.out, job.model))
     if f"{given}/".startswith(f"{out}/"):
         raise SettingsError(f"`out` {job.out} contains the model of `model` {job.model}. Give the rows another `out`.")
     try:
@@ -48,7 +48,8 @@ def fitted_model(job: Job) -> ScaledPCA:
     return model
 
 
-def _without_links(address: str) -> str:
+def without_links(address: str) -> str:
+    """Return an address in which the links of this machine are resolved."""
     return address if "://" in address else os.path.realpath(address)
 
 
@@ -62,12 +63,13 @@ def kept_model(command: str, job: Job) -> ScaledPCA | None:
     commit = last_commit(out)
     if commit is None:
         raise SettingsError(f"`keep_model`: {job.out} contains no model yet. Leave it out for the first command.")
-    try:
-        return ScaledPCA.load(out)
-    except ModelError:
-        if not commit.base:  # of an update that stopped before it copied the model
-            raise
-        return ScaledPCA.load(out, read_commit(out, commit.base).owner)
+    while True:
+        try:
+            return ScaledPCA.load(out, commit.owner)
+        except ModelError:
+            if not commit.base:  # of an update that stopped before it copied the model
+                raise
+            commit = read_commit(out, commit.base)
 
 
 def decode_mode(job: Job, encoder: Encoder | None) -> DecodeMode:
@@ -133,11 +135,10 @@ class Fitting:
         rows = sum(report.rows for report in self.parts.reports.values())
         check_components(self.job.components, rows, self._length())
         stored = self.output.features.moments()
-        if base is not None and self._by_label(base.plan) != self._by_label(self.output.plan):
-            base = None
-        if stored is None and base is not None and (before := base.moments()) is not None:
+        if stored is None and base is not None and self._has_all_changes(base.plan):
             changed = [partition for partition in partitions if partition.stored is not None]
-            stored = before + self._merged("added", changed) - self._merged("removed", changed)
+            if (before := base.moments()) is not None:
+                stored = before + self._merged("added", changed) - self._merged("removed", changed)
         if stored is None:
             stored = self._merged("features", partitions)
         if stored.count != rows:
@@ -146,6 +147,22 @@ class Fitting:
                 "Remove that folder, and start the same command again."
             )
         return stored
+
+    def _has_all_changes(self, base: Plan) -> bool:
+        """Return whether ``added/`` and ``removed/`` contain every row in which the features differ from a base.
+
+        They do not if stored features could not be used again.
+        """
+        plan, reports = self.output.plan, self.parts.reports
+        changed = [each for each in plan.partitions if each.stored is not None]
+        covered = sum(each.images for each in plan.partitions if each.owner)
+        covered += sum(each.stored.images for each in changed if each.stored is not None)
+        return (
+            covered == base.images
+            and all(each.owner or each.stored is not None for each in plan.partitions)
+            and all(reports[each.index].added is not None for each in changed)
+            and self._by_label(base) == self._by_label(plan)
+        )
 
     def _by_label(self, plan: Plan) -> bool:
         """Return whether moments are also summed by label, which takes 20 kB a label."""
@@ -182,13 +199,13 @@ class Fitting:
         return name, self.parts.checksum(name)
 
     def _most_rows(self, kind: str, partition: Partition) -> int:
-        """Return the number of rows of a part, or a bound for a partition that an earlier command finished."""
+        """Return a bound of the number of rows of a part: the same in every command, as the merge tree must be."""
         if kind == "features":
             return partition.images
         report = self.parts.reports[partition.index]
-        known = report.added if kind == "added" else report.removed
-        bound = partition.images if kind == "added" or partition.stored is None else partition.stored.images
-        return bound if known is None else known
+        rows = report.added if kind == "added" else report.removed
+        assert rows is not None, partition
+        return rows
 
     def fit(self, moments: Moments) -> ScaledPCA:
         """Return the fitted model: the stored one, or one that is solved from the moments."""

@@ -79,7 +79,7 @@ def describe(
             **({"include_hidden": True} if job.include_hidden else {}),
         }
     else:
-        identity |= {"source": without_secrets(source.owned.folder.address)}
+        identity |= {"source": without_secrets(source.owned.folder.address), "moments": source.moments_digest}
     identity |= {"list": asdict(images), "features": dict(features)}
     if command in FITTING:
         identity |= {"components": job.components, "solver": job.solver, "eigenvectors": solver_fingerprint()}
@@ -140,7 +140,8 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
         )
         if len(differences) > SHOWN:
             lines += f"\n  and {len(differences) - SHOWN} more"
-        update = ", or `update` to bring it to the current images" if keys <= UPDATED else ""
+        has_features = requested["command"] in FITTING and "source" not in requested
+        update = ", or `update` to bring it to the current images" if keys <= UPDATED and has_features else ""
         raise OutputError(
             f"{out.address} contains another job:{lines}{changed}\n"
             f"Give another `out`, or `overwrite` to replace that job{update}."

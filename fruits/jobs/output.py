@@ -8,23 +8,23 @@ used again: the plan of the new job names the partitions that keep their parts, 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fruits.errors import DamageError, DatasetError, JobError, OutputError, SettingsError, StorageError
+from fruits.errors import DamageError, DatasetError, OutputError, SettingsError, StorageError
 from fruits.images.listing import ImageEntry, Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stages import StageRunner
-from fruits.jobs.stored import StoredJob
+from fruits.jobs.stored import StoredJob, stored_base, untouched_base
 from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
 from fruits.model.rows import RowEncoder
-from fruits.plan.changes import Changes, updated_partitions
+from fruits.plan.changes import updated_partitions
 from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
 from fruits.plan.spool import PageSpool
@@ -38,7 +38,6 @@ from fruits.storage.commits import (
     last_commit,
     last_number,
     owner_in,
-    read_commit,
 )
 from fruits.storage.folder import Folder, is_temporary
 
@@ -46,7 +45,6 @@ __all__ = ["FOLDERS", "Output", "open_output", "storage_errors"]
 
 FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
 LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
-TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +242,12 @@ def _claim_or_resume(
     """Return the output of the requested job, which this command starts or resumes."""
     job, identity = request.job, request.identity(images)
     while True:
-        if current is not None and is_same(current.job, identity) and not (job.overwrite and current.complete):
-            return _resume(request, out, current, images, spool, labels)
+        if current is not None and is_same(current.job, identity) and not _starts_again(request, out, current, spool):
+            try:
+                return _resume(request, out, current, images, spool, labels)
+            except DamageError:
+                if untouched_base(out, current) is None:
+                    raise
         continues = current is not None and (
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
         )
@@ -273,16 +275,36 @@ def _claim_or_resume(
         current = last_commit(out)  # a twin, another slice, or another job was faster
 
 
+def _starts_again(request: _Request, out: Folder, current: Commit, spool: PageSpool) -> bool:
+    """Return whether the job in an output starts again instead of being resumed.
+
+    A job on stored features does if they are in other parts since. Another one does if its output is complete, by an
+    overwrite, or by an update that tries rejects again.
+    """
+    job, source = request.job, request.source
+    if source is not None:
+        plan = replace(_new_plan(request, source.plan.list, None, spool), labels=source.plan.labels)
+        name = OwnedFolder(out, current.owner).name("plan/partitions", "parquet")
+        if current.files.get(name) != checksum(plan.encode()).hex():
+            return True
+    if not current.complete or not job.update:
+        return job.overwrite and current.complete
+    try:
+        return bool(StoredJob.load(out, current).retried())
+    except DamageError:  # a resumed job regenerates the damaged file
+        return False
+
+
 def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJob | None:
     """Return the current job of a folder if its features can be used again."""
     same = all(current.job.get(key) == identity.get(key) for key in ("images", "source", "features"))
     if not same or not current.owner:
         return None
     try:
-        stored = StoredJob.load(out, current)
+        stored: StoredJob | None = StoredJob.load(out, current)
     except DamageError:
-        return None
-    return stored if stored.has_features else None
+        stored = untouched_base(out, current)
+    return stored if stored is not None and stored.has_features else None
 
 
 def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
@@ -300,35 +322,15 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         return Plan(images, size, even_partitions(images.images, size), spool.checksums)
     _check_partition_size(job, base.plan.partition_size)
     partitions, changes = updated_partitions(
-        base.plan, base.owned.owner, base.images(), spool.images(images), _can_be_kept(base)
+        base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, base.retried()
     )
-    request.runner.progress.note(_describe(changes, partitions))
-    if job.keep_model and base.commit.complete:
+    request.runner.progress.note(changes.describe(partitions))
+    if isinstance(request.encoder, RowEncoder) and base.has_rows_of(request.encoder.model):
         owner = base.owned.owner
         partitions = tuple(replace(each, rows_owner=each.owner and (each.rows_owner or owner)) for each in partitions)
     else:
         partitions = tuple(replace(each, rows_owner="") for each in partitions)
     return Plan(images, base.plan.partition_size, partitions, spool.checksums)
-
-
-def _can_be_kept(base: StoredJob) -> Callable[[Partition], bool]:
-    """Return the predicate of the partitions of a job that keep their features.
-
-    A partition is computed again if an image in it might be readable now: its version does not change with its access
-    rights.
-    """
-    retried: set[int] = set()
-    if base.commit.complete:
-        retried = {index for index, report in base.accounts().items() if TRANSIENT & report.rejects.keys()}
-    return lambda partition: partition.index not in retried and base.is_finished(partition)
-
-
-def _describe(changes: Changes, partitions: Sequence[Partition]) -> str:
-    kept = sum(bool(partition.owner) for partition in partitions)
-    return (
-        f"{changes.added:,} images added, {changes.changed:,} changed, {changes.deleted:,} deleted since the stored "
-        f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
-    )
 
 
 def _start(
@@ -338,18 +340,26 @@ def _start(
     owned = OwnedFolder(out, commit.owner, commit.number)
     manifest = Manifest(owned)
     job = StoredJob(owned, commit, plan, manifest)
+    output = Output(job, request.source or job, True, base)
+    plan_name = owned.name("plan/partitions", "parquet")
+    if base is None:
+        _remove_foreign(output)
+        owned.write(plan_name, plan.encode())
+    spool.store(owned)
     if base is not None:
         adopted = [partition for partition in plan.partitions if partition.owner]
         names = [name for each in adopted for name in (job.features_name(each), job.rejects_name(each))]
         names += [job.rows_name(each) for each in adopted if each.rows_owner]
         manifest.add({name: known for name in names if (known := base.manifest.get(name)) is not None})
+        manifest.flush()
     if request.job.keep_model and isinstance(request.encoder, RowEncoder):
         for name, data in request.encoder.model.encode(owned.owner).items():
             owned.write(f"model/{name}", data)
-    output = Output(job, request.source or job, True, base)
-    _remove_foreign(output)
-    owned.write(owned.name("plan/partitions", "parquet"), plan.encode())
-    spool.store(owned)
+    if base is not None:
+        # The plan marks that all of this is stored. Until then, the next command uses the base, of which nothing is
+        # removed.
+        owned.write(plan_name, plan.encode())
+        _remove_foreign(output)
     return output
 
 
@@ -369,19 +379,11 @@ def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, s
             raise
         owned.write(name, plan.encode())
         job = StoredJob.load(out, commit)
-    output = Output(job, request.source or job, False, _stored_base(out, commit))
+    output = Output(job, request.source or job, False, stored_base(out, commit))
     _remove_foreign(output)
     for part in spool.restore(owned):
         progress.event("damage", f"corrupt: {part}; regenerating", parts=[str(part)])
     return output
-
-
-def _stored_base(out: Folder, commit: Commit) -> StoredJob | None:
-    """Return the predecessor of an unfinished job; None if it has none, or its files are damaged."""
-    try:
-        return StoredJob.load(out, read_commit(out, commit.base)) if commit.base else None
-    except (JobError, OutputError, FileNotFoundError):
-        return None
 
 
 def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) -> Output:
@@ -391,7 +393,7 @@ def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) ->
     stored = StoredJob.load(out, current)
     check_same(out, current, request.identity(stored.plan.list), ())
     _check_partition_size(request.job, current.partition_size)
-    output = Output(stored, request.source or stored, False, _stored_base(out, current))
+    output = Output(stored, request.source or stored, False, stored_base(out, current))
     _remove_foreign(output)
     return output
 

@@ -96,14 +96,19 @@ class OutputParts:
         stored = job.stored_partitions(folder)
         finished = []
         for partition in partitions:
+            if partition.index not in stored or partition.index in self.reports:
+                continue
             rejects = job.rejects_name(partition)
             last = job.part_name(folder, partition)
             known = FinishedPartition(partition, rejects, self._manifest.get(rejects), last, self._manifest.get(last))
-            # The parts added/ and removed/, which only the manifest lists, exist as well
-            is_listed = known.rejects_checksum is not None and known.last_checksum is not None
-            if partition.index in stored and partition.index not in self.reports:
-                if partition.stored is None or base is None or is_listed:
-                    finished.append(known)
+            if partition.stored is not None and base is not None:
+                # No account states the SHA-256 of added/ and removed/: without the manifest, all are written again.
+                names = [job.owned.part(kind, partition.index, "parquet") for kind in ("added", "removed")]
+                changes = [(name, listed) for name in names if (listed := self._manifest.get(name)) is not None]
+                if len(changes) < len(names) or known.rejects_checksum is None or known.last_checksum is None:
+                    continue
+                known = replace(known, changes=tuple(changes))
+            finished.append(known)
         batches = [PartitionBatch(tuple(some)) for some in _batches(finished)]
         self._verify(Stage("survey", survey, job.owned, "partitions", len), batches)
         self.resumed = len(self.reports)

@@ -35,7 +35,7 @@ from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
 from fruits.jobs.completion import Completion, tidy
-from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model
+from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model, without_links
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.output import Output, open_output, storage_errors
@@ -114,6 +114,10 @@ def apply(
     executor, progress
         See :func:`fit`.
     """
+    if job.update:
+        raise SettingsError(
+            f"`update` for {command}: not allowed, because it stores no features. Use `overwrite`, or run or fit."
+        )
     return _execute(command, job, executor, progress, encoder)
 
 
@@ -193,7 +197,7 @@ def _source(job: Job) -> StoredJob | None:
     source = feature_source(job.images)
     if source is None:
         return None
-    if Folder.at(job.images).address == Folder.at(job.out).address:
+    if without_links(Folder.at(job.images).address) == without_links(Folder.at(job.out).address):
         raise SettingsError(f"`out` {job.out} is also `images`. Give another `out` for what is made from its features.")
     given = {"limit": job.limit, "sample": job.sample, "shards": job.shards, "update": job.update or None}
     if unused := [name for name, value in given.items() if value is not None]:

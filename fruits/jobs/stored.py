@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,20 +12,23 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from fruits.errors import DamageError, OutputError
+from fruits.errors import DamageError, JobError, OutputError
 from fruits.images.listing import ImageEntry
 from fruits.jobs.job import FITTING
+from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.model.moments import Moments
+from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.pages import decode_images, pages_of
 from fruits.plan.partitions import Partition, Plan
-from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, parse_page, read_part
-from fruits.storage.commits import Commit, OwnedFolder, last_commit
+from fruits.storage.checksums import MANIFEST, READERS, CorruptPartError, Manifest, checksum, parse_page, read_part
+from fruits.storage.commits import Commit, OwnedFolder, last_commit, read_commit
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
-__all__ = ["StoredJob", "encode_accounts", "feature_source"]
+__all__ = ["StoredJob", "encode_accounts", "feature_source", "stored_base", "untouched_base"]
 
+TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 ACCOUNTS = pa.schema(
     [
         pa.field("index", pa.int64(), nullable=False),
@@ -72,6 +76,19 @@ class StoredJob:
         """True for a job that stores features, also one that was interrupted."""
         return self.commit.job["command"] in FITTING and "source" not in self.commit.job
 
+    @property
+    def moments_digest(self) -> str:
+        """The SHA-256 of the moments of a complete job: it changes with its rows, and not with their partitions.
+
+        Jobs with one list of images have other rows if some of them could not be read by one job.
+        """
+        return _listed(self.commit, self.owned.name("moments/total", "safetensors")).hex()
+
+    @property
+    def plan_digest(self) -> str:
+        """The SHA-256 of the partitions, and of the names of their features."""
+        return _listed(self.commit, self.owned.name("plan/partitions", "parquet")).hex()
+
     def features_name(self, partition: Partition) -> str:
         """Return the name of the features of a partition, below the output folder."""
         return self.owned.part("features", partition.index, "parquet", partition.owner)
@@ -118,13 +135,18 @@ class StoredJob:
         return files | dict(self.page_checksums(0, self.plan.images))
 
     def accounts(self) -> dict[int, PartitionReport]:
-        """Return the reports of the partitions of a complete job, by index.
+        """Return the reports of the partitions, by index; of an unfinished job, those that are known to be intact.
 
         Raises
         ------
         DamageError
-            They are missing or corrupt.
+            Those of a complete job are missing or corrupt.
         """
+        if not self.commit.complete:
+            finished = [partition for partition in self.plan.partitions if self.is_finished(partition)]
+            with ThreadPoolExecutor(READERS) as pool:
+                reports = [report for report in pool.map(self._account, finished) if report is not None]
+            return {report.index: report for report in reports}
         name = self.owned.name("plan/accounts", "parquet")
         data = read_part(self.owned.folder, name, _listed(self.commit, name))
         try:
@@ -135,6 +157,28 @@ class StoredJob:
         except (pa.ArrowException, OSError, ValueError, KeyError) as error:
             raise DamageError(f"{name} is corrupt: {error}. Use `overwrite` to start over.") from error
         return {report.index: report for report in reports}
+
+    def retried(self) -> set[int]:
+        """Return the numbers of the partitions with rejects that might be readable now.
+
+        The version of an image does not change with its access rights.
+        """
+        return {index for index, report in self.accounts().items() if TRANSIENT & report.rejects.keys()}
+
+    def has_rows_of(self, model: ScaledPCA) -> bool:
+        """Return whether the rows of the job are those of a model: it is a complete run, and stores this model."""
+        files = {f"model/{name}": checksum(data).hex() for name, data in model.encode(self.owned.owner).items()}
+        return (
+            self.commit.complete and self.commit.job["command"] == "run" and files.items() <= self.commit.files.items()
+        )
+
+    def _account(self, partition: Partition) -> PartitionReport | None:
+        """Return the report of a finished partition from its rejects; None if they are missing or corrupt."""
+        name = self.rejects_name(partition)
+        try:
+            return read_account(partition, name, read_part(self.owned.folder, name, self.manifest.get(name)))[0]
+        except CorruptPartError:
+            return None
 
     def moments(self) -> Moments | None:
         """Return the moments of all features of a complete job; None if they are missing or corrupt."""
@@ -160,6 +204,25 @@ def encode_accounts(reports: Iterable[PartitionReport]) -> bytes:
     *numbers, rejects = zip(*rows, strict=True)
     columns = [number_array(np.array(column, np.int64)) for column in numbers]
     return write_table(pa.table([*columns, text_array(rejects, pa.string())], schema=ACCOUNTS))
+
+
+def stored_base(out: Folder, commit: Commit) -> StoredJob | None:
+    """Return the predecessor of an unfinished job; None if it has none, or its files are damaged."""
+    try:
+        return StoredJob.load(out, read_commit(out, commit.base)) if commit.base else None
+    except (JobError, OutputError, FileNotFoundError):
+        return None
+
+
+def untouched_base(out: Folder, commit: Commit) -> StoredJob | None:
+    """Return the predecessor of a job that was killed before it stored its plan; None if it has removed any file."""
+    base = stored_base(out, commit)
+    if base is None:
+        return None
+    names = {f"{folder}/{name}" for folder in ("features", "rejects") for name in (out / folder).names()}
+    finished = [each for each in base.plan.partitions if base.is_finished(each)]
+    is_untouched = all({base.features_name(each), base.rejects_name(each)} <= names for each in finished)
+    return base if is_untouched else None
 
 
 def feature_source(address: str) -> StoredJob | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fruits.images.listing import ImageEntry
@@ -11,7 +11,7 @@ from fruits.plan.partitions import Partition, Plan, Stored
 __all__ = ["Changes", "describe_changes", "updated_partitions"]
 
 EXAMPLES = 3  # images named for each kind of change
-FULL = 1.5  # times the partition size: a partition that grew to this is split
+FULL = 1.5  # times the partition size: a partition that exceeds this is split
 
 Pair = tuple[ImageEntry | None, ImageEntry | None]
 
@@ -45,6 +45,14 @@ class Changes:
     changed: int = 0
     deleted: int = 0
 
+    def describe(self, partitions: Sequence[Partition]) -> str:
+        """Return the numbers, and that of the partitions that stay, as text."""
+        kept = sum(bool(partition.owner) for partition in partitions)
+        return (
+            f"{self.added:,} images added, {self.changed:,} changed, {self.deleted:,} deleted since the stored "
+            f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
+        )
+
 
 def is_unchanged(before: ImageEntry, now: ImageEntry) -> bool:
     """Return whether an image has the same content in two lists; False if its version is unknown."""
@@ -62,6 +70,11 @@ class _Piece:
     stored_images: int = 0
     touched: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """True if it consists of the images of its partition, and no other, and none of them has changed."""
+        return self.images == self.stored_images == self.partition.images and not self.touched
+
 
 def updated_partitions(
     plan: Plan,
@@ -69,11 +82,12 @@ def updated_partitions(
     stored: Iterable[ImageEntry],
     current: Iterable[ImageEntry],
     is_finished: Callable[[Partition], bool],
+    retried: Collection[int] = frozenset(),
 ) -> tuple[tuple[Partition, ...], Changes]:
     """Return the partitions of a new list that keep as many stored features as possible.
 
     A partition without changes keeps its stored parts. Another one keeps its number and its place in the order of the
-    paths, takes in the images added there, and is split when it grows to one and a half times the partition size.
+    paths, takes in the images added there, and is split where it exceeds one and a half times the partition size.
 
     Parameters
     ----------
@@ -85,6 +99,8 @@ def updated_partitions(
         The stored and the new list, ordered by path; each is streamed once.
     is_finished : callable
         Returns whether the features of a partition of the stored plan can be used again.
+    retried : collection of int
+        The numbers of partitions whose rejects are tried again: only their rows stay.
     """
     pieces: list[_Piece] = []
     changes = Changes()
@@ -103,11 +119,12 @@ def updated_partitions(
                 partition = next(remaining)
                 piece = close(partition)
                 end += partition.images
+        if now is not None and piece.images >= FULL * plan.partition_size:
+            piece = close(piece.partition)
+        if before is not None:
             stored_place += 1
             piece.stored_images += 1
         if now is not None:
-            if before is None and piece.images >= FULL * plan.partition_size:
-                piece = close(piece.partition)
             place += 1
             piece.images += 1
         if before is None:
@@ -121,18 +138,23 @@ def updated_partitions(
         piece.touched = True
     pieces.append(piece)
     unused = max(each.index for each in plan.partitions) + 1
-    used: set[int] = set()
+    adopted = {
+        piece.partition.index
+        for piece in pieces
+        if piece.is_whole and piece.partition.index not in retried and is_finished(piece.partition)
+    }
+    used = set(adopted)
     partitions = []
     for piece in pieces:
         base = piece.partition
+        source = base.owner or owner
+        if piece.is_whole and base.index in adopted:
+            partitions.append(Partition(base.index, piece.start, piece.images, source, base.rows_owner))
+            continue
         index = base.index if base.index not in used else unused
         unused += index == unused
-        used.add(base.index)
-        source = base.owner or owner
-        whole = piece.images == piece.stored_images == base.images and not piece.touched
-        if whole and is_finished(base):
-            partitions.append(Partition(index, piece.start, piece.images, source, base.rows_owner))
-        elif piece.images or (piece.stored_images and is_finished(base)):
+        used.add(index)
+        if piece.images or (piece.stored_images and is_finished(base)):
             kept = Stored(base.index, piece.stored_start, piece.stored_images, source) if is_finished(base) else None
             partitions.append(Partition(index, piece.start, piece.images, stored=kept))
     return tuple(partitions), changes

@@ -215,7 +215,14 @@ def last_commit(folder: Folder) -> Commit | None:
         The commit is corrupt.
     """
     number = last_number(folder)
-    return read_commit(folder, number) if number else None
+    while number:
+        try:
+            return read_commit(folder, number)
+        except FileNotFoundError:  # its job was completed since, and has removed it
+            earlier, number = number, last_number(folder)
+            if number == earlier:
+                raise
+    return None
 
 
 def read_commit(folder: Folder, number: int) -> Commit:
@@ -282,7 +289,8 @@ def claim(
     """
     if number >= LAST_NUMBER:
         raise OutputError(f"{folder.address}/{COMMITS} contains the highest number. Give another `out`.")
-    identity = orjson.dumps([number, utf8(dict(job))], option=orjson.OPT_SORT_KEYS)
+    # With the plan: after the folder was removed, the same job in other partitions is another owner.
+    identity = orjson.dumps([number, utf8(dict(job)), dict(files), partition_size], option=orjson.OPT_SORT_KEYS)
     owner = hashlib.sha256(identity).hexdigest()[:OWNER_DIGITS]
     named = {name.format(owner=owner): value for name, value in files.items()}
     commit = Commit(number, owner, utf8(dict(job)), named, False, partition_size, base)

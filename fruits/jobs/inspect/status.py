@@ -130,6 +130,8 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
     commit = last_commit(out)
     if commit is None:
         raise OutputError(f"{out.address}: no job here, or its images are still being listed. Give the `out` of a job.")
+    if commit.job["command"] == "train":
+        raise OutputError(f"{out.address} is a recogniser. Give the `out` of a job.")
     job = StoredJob.load(out, commit)
     plan = job.plan
     parts = _parts(job)

@@ -29,7 +29,7 @@ class PartitionReport:
         The SHA-256 of each written part, by name below the output folder.
     added, removed : int or None
         For a partition that replaces stored features: the number of rows whose features were computed, and of stored
-        rows that were dropped; None if unknown, for a partition that an earlier command finished.
+        rows that were dropped; None for other partitions.
     """
 
     index: int

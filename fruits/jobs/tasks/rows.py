@@ -96,7 +96,7 @@ def write_rows(item: FeaturizedPartition, settings: RowSettings) -> PartitionRep
     features = read_table(read_part(folder, *item.features), settings.encoder.reads)
     read = time.perf_counter()
     data = settings.encoder.encode(features)
-    name = out.part("rows", partition.index, settings.encoder.format)
+    name = out.part("rows", partition.index, settings.encoder.format, partition.rows_owner)
     if settings.source is not None:
         rejects = read_rejects(read_part(folder, *item.rejects))
         report = write_partition(out, replace(partition, owner=""), rejects, name, data)

@@ -9,19 +9,32 @@ from fruits.jobs.tasks.reports import PartitionReport, SurveyReport
 from fruits.plan.partitions import Partition
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
 from fruits.storage.commits import OwnedFolder
+from fruits.storage.parquet import read_table
 
 __all__ = ["FinishedPartition", "PartBatch", "PartitionBatch", "survey", "verify_parts"]
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedPartition:
-    """A finished partition: the names of its rejects and of its last part, with their SHA-256 if they are listed."""
+    """A finished partition.
+
+    Attributes
+    ----------
+    partition : Partition
+    rejects, last : str
+        The names of its rejects and of its last part.
+    rejects_checksum, last_checksum : bytes or None
+        Their SHA-256; None if the manifest does not list them.
+    changes : tuple of (str, bytes)
+        The names and the SHA-256 of its rows in ``added/`` and ``removed/``, if it replaces stored features.
+    """
 
     partition: Partition
     rejects: str
     rejects_checksum: bytes | None
     last: str
     last_checksum: bytes | None
+    changes: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +74,13 @@ def survey(batch: PartitionBatch, out: OwnedFolder) -> SurveyReport:
             report, stated = read_account(finished.partition, finished.rejects, data)
             last_checksum = finished.last_checksum or stated
             read_part(out.folder, finished.last, last_checksum)
+            changes = [read_table(read_part(out.folder, *part), ["path"]).num_rows for part in finished.changes]
         except CorruptPartError as error:
             corrupt.append(error.part)
         else:
             checksums = {finished.rejects: checksum(data), finished.last: last_checksum}
-            reports.append(replace(report, checksums=checksums))
+            added, removed = changes or (None, None)
+            reports.append(replace(report, checksums=checksums, added=added, removed=removed))
     return SurveyReport(tuple(reports), tuple(corrupt))
 
 

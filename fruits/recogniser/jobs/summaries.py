@@ -121,10 +121,13 @@ def summarize(
     total = job.moments() if crops == 1 and job.plan.labels <= MOST_LABELS else None
     dimension = int(source.features["length"])
     settings = NodeSettings(job.owned.folder, out, dimension, crops, most, total is not None, not source.is_unknown)
+    # A node is that of some partitions: after an update, or another job on the same images, those are others.
+    inputs_digest = checksum(f"{job.plan_digest} {settings.has_total}".encode()).hex()[:8]
     partitions = [each for each in job.plan.partitions if each.images]
     inputs: list[Input] = [(name := job.features_name(each), job.manifest.get(name)) for each in partitions]
     for level in levels([each.images for each in partitions]):
-        names = [out.part(f"moments/source{number}-{group.level}", group.index, "safetensors") for group in level]
+        kind = f"moments/source{number}_{inputs_digest}-{level[0].level}"
+        names = [out.part(kind, group.index, "safetensors") for group in level]
         intact = _verified(names, out, manifest, runner)
         items = [
             NodeItem(group, name, tuple(inputs[group.start : group.stop]))

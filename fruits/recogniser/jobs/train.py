@@ -151,6 +151,7 @@ def _identity(training: Training, sources: Sequence[FeatureSource], mapping: Map
         str(number): {
             "images": source.images,
             "list": dataclasses.asdict(source.job.plan.list),
+            "moments": source.job.moments_digest,
             "weight": source.weight,
             "unknown": source.is_unknown,
         }

@@ -7,6 +7,7 @@ publication, or after it. Meanwhile the successor runs to completion; then the j
 import dataclasses
 import itertools
 import os
+import shutil
 import threading
 from contextlib import suppress
 
@@ -20,10 +21,12 @@ from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
-from fruits.storage.commits import last_commit, owner_in
+from fruits.storage import commits
+from fruits.storage.commits import OwnedFolder, last_commit, owner_in
 from fruits.storage.folder import Folder
 from fruits.storage.local import LocalStore
-from tests.unit.jobs.test_pipeline import images, job, network  # noqa: F401 - the fixtures of a small job
+from tests.outputs import owner
+from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
 
 COMMANDS = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}
 
@@ -203,6 +206,23 @@ def test_a_suspended_takeover_leaves_its_successor_intact(jobs, tmp_path, monkey
         else:
             assert where.startswith("before create") or "plan" not in where
     assert removals > 3
+
+
+def test_a_removed_folder_in_other_partitions_is_another_owner(job, tmp_path):  # noqa: F811
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 2)))
+    suspended = OwnedFolder(Folder.at(job.out), owner(job.out), 1)
+    shutil.rmtree(job.out)
+    pipeline.run(dataclasses.replace(job, partition_size=5), LocalExecutor())
+    with pytest.raises(OutputError, match="claimed by another job"):
+        suspended.write(suspended.part("features", 0, "parquet"), b"of other images")
+
+
+def test_a_reader_follows_a_commit_that_is_replaced_meanwhile(job, monkeypatch):  # noqa: F811
+    pipeline.run(job, LocalExecutor())
+    numbers = iter([1, 2])  # the first commit is removed between the listing and the reading
+    monkeypatch.setattr(commits, "last_number", lambda folder: next(numbers))
+    assert last_commit(Folder.at(job.out)).complete
 
 
 def test_twins_both_finish_wherever_one_is_suspended(jobs, tmp_path, monkeypatch):

@@ -86,7 +86,9 @@ def test_an_updated_plan_keeps_what_has_not_changed(before, after, size, data):
     old, new = listing(before), listing(after)
     plan = plan_of(old, size)
     finished = data.draw(st.sets(st.sampled_from(plan.partitions)))
-    partitions, changes = updated_partitions(plan, "first", old, new, finished.__contains__)
+    retried = {each.index for each in data.draw(st.sets(st.sampled_from(plan.partitions)))}
+    partitions, changes = updated_partitions(plan, "first", old, new, finished.__contains__, retried)
+    assert all(each.images <= max(1.5 * size + 0.5, size) for each in partitions)
     updated = dataclasses.replace(plan, list=write_list(new), partitions=partitions)
     assert Plan.decode(updated.encode()) == updated  # contiguous, and with different numbers
     same = {path for path in before.keys() & after.keys() if before[path] == after[path] != ""}
@@ -98,6 +100,7 @@ def test_an_updated_plan_keeps_what_has_not_changed(before, after, size, data):
         if each.owner:  # a partition that stays
             (base,) = [other for other in plan.partitions if other.index == each.index]
             assert base in finished
+            assert base.index not in retried
             entries = new[each.start : each.start + each.images]
             assert entries == old[base.start : base.start + base.images]
             assert all(entry.version for entry in entries)
@@ -114,8 +117,15 @@ def test_a_partition_that_grows_is_split():
     old = [ImageEntry(f"b/{number}.jpg", 1, "1") for number in range(4)]
     new = [ImageEntry(f"a/{number:02d}.jpg", 1, "1") for number in range(10)] + old
     partitions, _ = updated_partitions(plan_of(old, 4), "first", old, new, lambda partition: True)
-    assert [(each.index, each.images) for each in partitions] == [(0, 6), (1, 8)]
+    assert [(each.index, each.images) for each in partitions] == [(0, 6), (1, 6), (2, 2)]
     assert sum(each.images for each in partitions) == 14
+
+
+def test_a_partition_stays_when_another_one_fills_up_before_it():
+    old = [ImageEntry(f"b/{number}.jpg", 1, "1") for number in range(4)]
+    new = [ImageEntry(f"a/{number}.jpg", 1, "1") for number in range(6)] + old
+    partitions, _ = updated_partitions(plan_of(old, 4), "first", old, new, lambda partition: True)
+    assert partitions == (Partition(1, 0, 6, stored=Stored(0, 0, 0, "first")), Partition(0, 6, 4, "first"))
 
 
 def test_changes_are_described_with_examples():

@@ -22,12 +22,14 @@ from fruits.cli import main as cli
 from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.status import status
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.tasks import moments as tree
 from fruits.model.rows import decode_rows
 from fruits.progress.reporter import Silent
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs import summaries
+from fruits.storage import local
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
 from tests.unit.jobs.test_pipeline import Counting, MeanColours, network  # noqa: F401 - a fixture
@@ -146,7 +148,7 @@ def test_a_stopped_training_resumes_with_what_is_stored(
     with pytest.raises(KeyboardInterrupt):
         fruits.train(training, Counting(stop_after=("summarize_node", 4)))
     assert not (tmp_path / "rec" / "recogniser.json").exists()
-    nodes = sorted((tmp_path / "rec" / "moments" / "source0-1").iterdir())
+    nodes = sorted((tmp_path / "rec" / "moments").glob("source0_*-1/*"))
     assert len(nodes) == 4
     nodes[2].write_bytes(nodes[2].read_bytes()[:-1] + b"\0")
     resumed = Counting()
@@ -156,6 +158,42 @@ def test_a_stopped_training_resumes_with_what_is_stored(
     fruits.train(other, whole)
     assert resumed.given["summarize_node"] == whole.given["summarize_node"] - 3
     assert files(training.out) == files(other.out)
+
+
+def test_a_resumed_training_uses_no_summaries_of_other_parts(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "ROWS", 10)
+    source = fitted(images, tmp_path / "features", partition_size=5)
+    training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
+    with pytest.raises(KeyboardInterrupt):
+        fruits.train(training, Counting(stop_after=("summarize_node", 4)))
+    shutil.rmtree(source)
+    fitted(images, tmp_path / "features", partition_size=7)  # the same features
+    fruits.train(training, LocalExecutor())
+    whole = dataclasses.replace(training, out=str(tmp_path / "whole"))
+    fruits.train(whole, LocalExecutor())
+    assert files(training.out) == files(whole.out)
+
+
+def test_a_recogniser_is_stale_when_an_image_of_its_source_can_be_read_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "_read", lambda path, limit=None, read=local._read: refuse_cherries(read, path, limit))
+        source = fitted(images, tmp_path / "features", max_reject_fraction=0.5)
+    training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
+    assert fruits.train(training, LocalExecutor()).classes == 3
+    fitted(images, tmp_path / "features", update=True)
+    with pytest.raises(OutputError, match=r"sources\.1\.moments"):
+        fruits.train(training, LocalExecutor())
+    assert fruits.train(dataclasses.replace(training, overwrite=True), LocalExecutor()).classes == 4
+
+
+def refuse_cherries(read: Callable[..., tuple[bytes, str]], path: str, limit: int | None) -> tuple[bytes, str]:
+    if "/Cherry/" in path:
+        raise PermissionError(13, "Permission denied", path)
+    return read(path, limit)
 
 
 def test_another_training_in_the_same_folder_needs_overwrite(training: fruits.Training) -> None:
@@ -361,6 +399,8 @@ def test_a_recogniser_is_no_source(training: fruits.Training, tmp_path: Path) ->
     fruits.train(training, LocalExecutor())
     with pytest.raises(OutputError, match=r"is a recogniser\. Give a folder of images, or the output of a `fit`"):
         fruits.train(fruits.Training(sources=(training.out,), out=str(tmp_path / "other")), LocalExecutor())
+    with pytest.raises(OutputError, match=r"is a recogniser\. Give the `out` of a job"):
+        status(training.out)
 
 
 # -- predictions
