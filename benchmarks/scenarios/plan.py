@@ -8,7 +8,8 @@ import fsspec
 
 from benchmarks.inputs.keys import GeneratedFileSystem
 from benchmarks.scenarios.task import Task, Timings
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.plan.pages import write_list
 from fruits.storage.folder import Folder
 
@@ -18,7 +19,7 @@ def run(task: Task) -> Timings:
     fsspec.register_implementation("generated", GeneratedFileSystem, clobber=True)
     begin = time.perf_counter()
     out = Folder(task.out)
-    images = write_list(Listing(f"generated://{task.case.images}"), out / "plan")
+    images = write_list(Listing(open_source(f"generated://{task.case.images}")).tables(), out / "plan")
     seconds = {"listing": time.perf_counter() - begin}
     out.write_json("plan.json", {"images": images.images, "digest": images.digest})
     return Timings(seconds=seconds)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
 
+source = partial(typer.Option, rich_help_panel="Images")
 computation = partial(typer.Option, rich_help_panel="Computation")
 execution = partial(typer.Option, rich_help_panel="Execution")
 output = partial(typer.Option, rich_help_panel="Output")
@@ -236,6 +237,21 @@ class NetworkOptions:
             parser=str,
             help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), which is slower.",
             autocompletion=_one_of("reduced", "full"),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The options of a source; the fields are those of :class:`fruits.Job`."""
+
+    label_regex: Annotated[
+        str | None,
+        source(
+            "--label-regex",
+            metavar="REGEX",
+            help="Find the label in the path of an image: the first group, or the one named label.",
+            callback=reject_empty,
         ),
     ] = None
 

@@ -24,6 +24,14 @@ def text_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
+def text_lists(values: Sequence[Sequence[bytes]], kind: pa.DataType) -> pa.Array:
+    """Return lists of texts or bytes as an array of a list type, ``list<string>`` or ``list<binary>``."""
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    items = text_array([item for value in values for item in value], kind.value_type)
+    return pa.ListArray.from_arrays(number_array(offsets), items, type=kind)
+
+
 def number_array(values: npt.NDArray[np.generic]) -> pa.Array:
     """Return numbers, shape (n,), as an array of the same type."""
     kind = pa.from_numpy_dtype(values.dtype)

@@ -16,10 +16,11 @@ from typing import Any, cast
 
 from fruits.errors import DatasetError, OutputError, SettingsError
 from fruits.executor import Executor
+from fruits.images.sources.kinds import stored_source
 from fruits.jobs.job import Job
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
-from fruits.jobs.stored import feature_source
+from fruits.jobs.stored import StoredJob, feature_source
 from fruits.model.rows import decode_rows
 from fruits.parameters import whole_number
 from fruits.progress.reporter import Progress, Silent
@@ -90,6 +91,7 @@ def evaluate(
     out: str,
     executor: Executor,
     *,
+    label_regex: str | None = None,
     left_out: int = MOST_LABELS,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -106,6 +108,8 @@ def evaluate(
         The folder of the evaluation.
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
+    label_regex : str, optional
+        How the images are labelled; as in :class:`fruits.Job`.
     left_out : int, default 200
         The largest number of labels that are left out of training, one at a time, for a few seconds each; 0 to 200.
     overwrite : bool, default False
@@ -126,7 +130,14 @@ def evaluate(
     folder = Folder.at(out)
     _check_folder(folder)
     rows = folder / PREDICTIONS
-    job = Job(images=source, out=rows.address, recogniser=recogniser, max_reject_fraction=1.0, overwrite=overwrite)
+    job = Job(
+        images=source,
+        out=rows.address,
+        recogniser=recogniser,
+        label_regex=label_regex,
+        max_reject_fraction=1.0,
+        overwrite=overwrite,
+    )
     report = predict(job, executor, progress=listener)
     stored = read_recogniser(Folder.at(recogniser), training=True)
     loaded = Recogniser.from_stored(stored)
@@ -149,7 +160,7 @@ def evaluate(
         Heading(loaded.version, len(loaded.labels), sum(stored.counts.values()), evaluation.source),
         evaluation.metrics,
         evaluation.left_out,
-        _pictures(source, evaluation.metrics),
+        _pictures(source, rows, evaluation.metrics),
         _examples(loaded),
         unknown,
     )
@@ -252,14 +263,14 @@ def _statistics(sources: Sequence[Source], labels: Sequence[str]) -> Statistics:
     return group_statistics(sources, [each.fit + each.held_out for each in sources], labels)
 
 
-def _pictures(source: str, metrics: Metrics | None) -> dict[str, bytes]:
+def _pictures(source: str, rows: Folder, metrics: Metrics | None) -> dict[str, bytes]:
     """Return the pictures of the evaluated images that the page shows, by path."""
     if metrics is None:
         return {}
-    stored = feature_source(source)
-    images = Folder.at(source if stored is None else str(stored.commit.job["images"]))
+    predictions = StoredJob.load(rows, finished(rows))
+    images = stored_source((feature_source(source) or predictions).commit.job)
     paths = {each.example for each in metrics.confusions} | {each.path for each in metrics.mistakes}
-    return make_pictures(PictureItem(images, tuple((path, path) for path in sorted(paths))), None)
+    return make_pictures(PictureItem(images, tuple(sorted(predictions.entries(paths).items()))), None)
 
 
 def _examples(recogniser: Recogniser) -> dict[str, bytes]:

@@ -71,13 +71,18 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     if training.unknown is not None:
         given.append((training.unknown, 1, True))
     found = [feature_source(address) for address, _, _ in given]
+    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
+    tested = [] if training.test is None else [(training.test, feature_source(training.test))]
+    images += [_location(address, stored) for address, stored in tested]
+    options = training.source_options().given()
+    if options and None not in [*found, *(stored for _, stored in tested)]:
+        raise SettingsError(
+            f"`{next(iter(options))}` with outputs as `sources`: not allowed, because their images are labelled. "
+            "Leave it out."
+        )
     for stored, (address, _, _) in zip(found, given, strict=True):
         if stored is not None:
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
-    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
-    if training.test is not None:
-        test = feature_source(training.test)
-        images.append(_location(training.test, test))
     _check_disjoint(images)
     sources = [
         FeatureSource(stored or _featurized(training, address, executor, progress), weight, is_unknown)
@@ -112,6 +117,7 @@ def _featurized(training: Training, address: str, executor: Executor, progress: 
     job = Job(
         images=address,
         out=out.address,
+        **training.source_options().given(),
         crops=training.crops,
         max_reject_fraction=training.max_reject_fraction,
         overwrite=training.overwrite,

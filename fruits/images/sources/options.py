@@ -1,0 +1,46 @@
+"""The options of sources as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fruits.errors import SettingsError
+from fruits.images.sources.labels import label_pattern
+from fruits.text import quoted
+
+__all__ = ["SourceOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """How the images at an address are found. Validated on construction; a kind of source refuses those of others.
+
+    Attributes
+    ----------
+    label_regex : str, optional
+        Label images by their paths; see :class:`fruits.images.sources.labels.PathLabels`.
+    follow_links, include_hidden : bool, default False
+        Of a folder; see :class:`fruits.images.sources.folder.FolderSource`.
+
+    Raises
+    ------
+    SettingsError
+        A value is not allowed.
+    """
+
+    label_regex: str | None = None
+    follow_links: bool = False
+    include_hidden: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            if name not in ("follow_links", "include_hidden") and (not isinstance(value, str) or not value):
+                raise SettingsError(f"`{name}` = {quoted(value)}: not allowed. Allowed: a text that is not empty.")
+        if self.label_regex is not None:
+            label_pattern(self.label_regex)
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {field.name: value for field, value in values if value != field.default}
