@@ -245,12 +245,45 @@ class NetworkOptions:
 class SourceOptions:
     """The options of a source; the fields are those of :class:`fruits.Job`."""
 
+    path_column: Annotated[
+        str | None,
+        source(
+            "--path-column",
+            metavar="NAME",
+            help="The column of paths in a manifest: .parquet, .csv or .jsonl.",
+            callback=reject_empty,
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        source(
+            "--label-column",
+            metavar="NAME",
+            help="The column of labels; default: the label is the folder in the path.",
+            callback=reject_empty,
+        ),
+    ] = None
     label_regex: Annotated[
         str | None,
         source(
             "--label-regex",
             metavar="REGEX",
             help="Find the label in the path of an image: the first group, or the one named label.",
+            callback=reject_empty,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedSourceOptions(SourceOptions):
+    """The options of a source whose images may change between jobs; the fields are those of :class:`fruits.Job`."""
+
+    version_column: Annotated[
+        str | None,
+        source(
+            "--version-column",
+            metavar="NAME",
+            help="The column of a value that changes with the image, such as an ETag, for --update.",
             callback=reject_empty,
         ),
     ] = None

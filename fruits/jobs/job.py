@@ -42,8 +42,8 @@ class Job:
     Attributes
     ----------
     images : str
-        The folder of the images, ``<label>/<file>``: a local path or any fsspec URL. Or the output of a fit or a run,
-        whose stored features are used.
+        The source of the images, at a local path or any fsspec URL: a folder, ``<label>/<file>``, or a manifest,
+        ``.parquet``, ``.csv`` or ``.jsonl``. Or the output of a fit or a run, whose stored features are used.
     out : str
         The output folder.
     components : int or float, default 0.95
@@ -77,6 +77,12 @@ class Job:
         by a hash of the paths, so that the same images give the same sample. Excludes `limit`.
     seed : int, default 0
         Another seed gives another sample.
+    path_column : str, optional
+        For a manifest: the column of the paths, relative to the manifest or absolute.
+    label_column : str, optional
+        For a manifest: the column of the labels. Default: the label is the folder in the path.
+    version_column : str, optional
+        For a manifest: the column of a value that changes when the image is rewritten. Default: versions are unknown.
     label_regex : str, optional
         A regular expression that is searched in the path of each image, such as ``([a-z]+)_\d+\.jpg$``. The label is
         its group ``label``, or else its first group. A path without a match is an error. Default: the label is the
@@ -129,6 +135,9 @@ class Job:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    path_column: str | None = None
+    label_column: str | None = None
+    version_column: str | None = None
     label_regex: str | None = None
     follow_links: bool = False
     include_hidden: bool = False

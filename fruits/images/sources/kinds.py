@@ -15,7 +15,10 @@ from fruits.images.sources.folder import FolderSource
 from fruits.images.sources.labels import PathLabels
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import Source
+from fruits.images.sources.tables.files import TableFiles, last_name
+from fruits.images.sources.tables.manifest import ManifestSource
 from fruits.storage.folder import Folder
+from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["open_source", "stored_source"]
 
@@ -42,11 +45,32 @@ class Kind:
     open: Callable[[str, SourceOptions], Source]
 
 
+MANIFESTS = (".parquet", ".csv", ".jsonl")
+
+
 def _open_folder(address: str, options: SourceOptions) -> FolderSource:
     return FolderSource(address, Folder.at(address), options.follow_links, options.include_hidden)
 
 
+def _is_manifest(address: str, options: SourceOptions) -> bool:
+    return options.path_column is not None or last_name(address).lower().endswith(MANIFESTS)
+
+
+def _open_manifest(address: str, options: SourceOptions) -> ManifestSource:
+    if options.path_column is None:
+        raise SettingsError(
+            f"{address} is a manifest: name its column of paths with `path_column`. For a folder of images with such a "
+            "name, end its address with a slash."
+        )
+    name = last_name(address).lower()
+    suffix = next((suffix for suffix in MANIFESTS if name.endswith(suffix)), MANIFESTS[0])
+    files = TableFiles(address, Folder.at(address), suffix)
+    columns = options.path_column, options.label_column, options.version_column
+    return ManifestSource(files, S3Settings.from_environment(), *columns)
+
+
 KINDS = (  # the first that an address belongs to
+    Kind("a manifest", _is_manifest, frozenset({"path_column", "label_column", "version_column"}), _open_manifest),
     Kind("a folder", lambda address, options: True, frozenset({"follow_links", "include_hidden"}), _open_folder),
 )
 

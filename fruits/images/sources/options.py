@@ -20,6 +20,8 @@ class SourceOptions:
     ----------
     label_regex : str, optional
         Label images by their paths; see :class:`fruits.images.sources.labels.PathLabels`.
+    path_column, label_column, version_column : str, optional
+        Columns of a manifest; see :class:`fruits.images.sources.tables.manifest.ManifestSource`.
     follow_links, include_hidden : bool, default False
         Of a folder; see :class:`fruits.images.sources.folder.FolderSource`.
 
@@ -30,6 +32,9 @@ class SourceOptions:
     """
 
     label_regex: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    version_column: str | None = None
     follow_links: bool = False
     include_hidden: bool = False
 
@@ -39,6 +44,8 @@ class SourceOptions:
                 raise SettingsError(f"`{name}` = {quoted(value)}: not allowed. Allowed: a text that is not empty.")
         if self.label_regex is not None:
             label_pattern(self.label_regex)
+            if self.label_column is not None:
+                raise SettingsError("`label_regex` with `label_column`: not allowed. Give one of them.")
 
     def given(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""

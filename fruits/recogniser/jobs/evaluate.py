@@ -91,6 +91,8 @@ def evaluate(
     out: str,
     executor: Executor,
     *,
+    path_column: str | None = None,
+    label_column: str | None = None,
     label_regex: str | None = None,
     left_out: int = MOST_LABELS,
     overwrite: bool = False,
@@ -108,8 +110,8 @@ def evaluate(
         The folder of the evaluation.
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
-    label_regex : str, optional
-        How the images are labelled; as in :class:`fruits.Job`.
+    path_column, label_column, label_regex : str, optional
+        Where the paths and the labels of the source are; as in :class:`fruits.Job`.
     left_out : int, default 200
         The largest number of labels that are left out of training, one at a time, for a few seconds each; 0 to 200.
     overwrite : bool, default False
@@ -134,6 +136,8 @@ def evaluate(
         images=source,
         out=rows.address,
         recogniser=recogniser,
+        path_column=path_column,
+        label_column=label_column,
         label_regex=label_regex,
         max_reject_fraction=1.0,
         overwrite=overwrite,
