@@ -245,6 +245,15 @@ class NetworkOptions:
 class SourceOptions:
     """The options of a source; the fields are those of :class:`fruits.Job`."""
 
+    image_column: Annotated[
+        str | None,
+        source(
+            "--image-column",
+            metavar="NAME",
+            help="The column of images in Parquet files that contain them, such as image.bytes.",
+            callback=reject_empty,
+        ),
+    ] = None
     path_column: Annotated[
         str | None,
         source(

@@ -42,8 +42,9 @@ class Job:
     Attributes
     ----------
     images : str
-        The source of the images, at a local path or any fsspec URL: a folder, ``<label>/<file>``, or a manifest,
-        ``.parquet``, ``.csv`` or ``.jsonl``. Or the output of a fit or a run, whose stored features are used.
+        The source of the images, at a local path or any fsspec URL: a folder, ``<label>/<file>``; a manifest,
+        ``.parquet``, ``.csv`` or ``.jsonl``; or Parquet files that contain the images. Or the output of a fit or a
+        run, whose stored features are used.
     out : str
         The output folder.
     components : int or float, default 0.95
@@ -77,10 +78,12 @@ class Job:
         by a hash of the paths, so that the same images give the same sample. Excludes `limit`.
     seed : int, default 0
         Another seed gives another sample.
+    image_column : str, optional
+        For Parquet files that contain the images: the column of the images, such as ``image.bytes``.
     path_column : str, optional
         For a manifest: the column of the paths, relative to the manifest or absolute.
     label_column : str, optional
-        For a manifest: the column of the labels. Default: the label is the folder in the path.
+        For both of them: the column of the labels. Default: the label is the folder in the path.
     version_column : str, optional
         For a manifest: the column of a value that changes when the image is rewritten. Default: versions are unknown.
     label_regex : str, optional
@@ -135,6 +138,7 @@ class Job:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    image_column: str | None = None
     path_column: str | None = None
     label_column: str | None = None
     version_column: str | None = None

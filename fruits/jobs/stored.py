@@ -115,7 +115,7 @@ class StoredJob:
 
         The time is that of reading the list.
         """
-        wanted = pa.array([path.encode() for path in paths], pa.binary())
+        wanted = text_array([path.encode() for path in paths], pa.binary())
         found: dict[str, ImageEntry] = {}
         for name, known in self.page_checksums(0, self.plan.images):
             table = read_table(read_part(self.owned.folder, name, known))

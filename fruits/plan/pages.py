@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from fruits.errors import DamageError
 from fruits.images.sources.entries import PATHS, ImageEntry, table_entries
 from fruits.storage.folder import part_name
+from fruits.storage.parquet import text_scalar
 
 __all__ = ["ImageList", "PageWriter", "decode_images", "pages_of", "write_list"]
 
 GROUP = 1024  # images of a row group
+NUL, EMPTY = (text_scalar(text, pa.binary()) for text in (b"\0", b""))
 PAGE = 64 * GROUP  # images of a page: 1 to 2 MB, one request on S3
 
 
@@ -116,15 +118,15 @@ def _lines(page: pa.Table) -> memoryview:
         labels = page["label"]
         if pa.types.is_list(labels.type):
             texts = labels.cast(pa.list_(pa.binary()))  # binary_join takes no other lists
-            values += [_digits(pc.list_value_length(labels)), pc.binary_join(texts, b"\0")]
+            values += [_digits(pc.list_value_length(labels)), pc.binary_join(texts, NUL)]
         else:
-            values += [_digits(labels.is_valid().cast(pa.int64())), labels.fill_null(b"")]
+            values += [_digits(labels.is_valid().cast(pa.int64())), labels.fill_null(EMPTY)]
     if "file" in page.column_names:
         values += [page["file"], _digits(page["position"])]
-    joined = pc.binary_join_element_wise(*values, b"", b"\0").combine_chunks()
+    joined = pc.binary_join_element_wise(*values, EMPTY, NUL).combine_chunks()
     array = joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
-    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
-    return memoryview(array.buffers()[2])[offsets[0] : offsets[-1]]
+    offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :][[0, len(array)]]
+    return memoryview(array.buffers()[2])[slice(*offsets)]
 
 
 def _digits(numbers: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ from fruits.images.sources.labels import PathLabels
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import Source
 from fruits.images.sources.tables.files import TableFiles, last_name
+from fruits.images.sources.tables.image_table import ImageTableSource
 from fruits.images.sources.tables.manifest import ManifestSource
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
@@ -59,8 +60,9 @@ def _is_manifest(address: str, options: SourceOptions) -> bool:
 def _open_manifest(address: str, options: SourceOptions) -> ManifestSource:
     if options.path_column is None:
         raise SettingsError(
-            f"{address} is a manifest: name its column of paths with `path_column`. For a folder of images with such a "
-            "name, end its address with a slash."
+            f"{address} is a table: name its column of paths with `path_column`, or, if it is Parquet and contains the "
+            "images, that of the images with `image_column`. If it is a folder of image files, end its address with a "
+            "slash."
         )
     name = last_name(address).lower()
     suffix = next((suffix for suffix in MANIFESTS if name.endswith(suffix)), MANIFESTS[0])
@@ -69,7 +71,19 @@ def _open_manifest(address: str, options: SourceOptions) -> ManifestSource:
     return ManifestSource(files, S3Settings.from_environment(), *columns)
 
 
+def _open_image_table(address: str, options: SourceOptions) -> ImageTableSource:
+    assert options.image_column is not None
+    files = TableFiles(address, Folder.at(address), ".parquet")
+    return ImageTableSource(files, options.image_column, options.path_column, options.label_column)
+
+
 KINDS = (  # the first that an address belongs to
+    Kind(
+        "a Parquet file with images",
+        lambda address, options: options.image_column is not None,
+        frozenset({"image_column", "path_column", "label_column"}),
+        _open_image_table,
+    ),
     Kind("a manifest", _is_manifest, frozenset({"path_column", "label_column", "version_column"}), _open_manifest),
     Kind("a folder", lambda address, options: True, frozenset({"follow_links", "include_hidden"}), _open_folder),
 )

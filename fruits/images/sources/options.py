@@ -20,8 +20,12 @@ class SourceOptions:
     ----------
     label_regex : str, optional
         Label images by their paths; see :class:`fruits.images.sources.labels.PathLabels`.
+    image_column : str, optional
+        The column of Parquet files that contains the images; see
+        :class:`fruits.images.sources.tables.image_table.ImageTableSource`.
     path_column, label_column, version_column : str, optional
-        Columns of a manifest; see :class:`fruits.images.sources.tables.manifest.ManifestSource`.
+        Columns of a manifest, see :class:`fruits.images.sources.tables.manifest.ManifestSource`; the first two also of
+        Parquet files that contain the images.
     follow_links, include_hidden : bool, default False
         Of a folder; see :class:`fruits.images.sources.folder.FolderSource`.
 
@@ -32,6 +36,7 @@ class SourceOptions:
     """
 
     label_regex: str | None = None
+    image_column: str | None = None
     path_column: str | None = None
     label_column: str | None = None
     version_column: str | None = None

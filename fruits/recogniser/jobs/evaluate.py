@@ -91,6 +91,7 @@ def evaluate(
     out: str,
     executor: Executor,
     *,
+    image_column: str | None = None,
     path_column: str | None = None,
     label_column: str | None = None,
     label_regex: str | None = None,
@@ -110,8 +111,8 @@ def evaluate(
         The folder of the evaluation.
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
-    path_column, label_column, label_regex : str, optional
-        Where the paths and the labels of the source are; as in :class:`fruits.Job`.
+    image_column, path_column, label_column, label_regex : str, optional
+        Where the images, the paths and the labels of the source are; as in :class:`fruits.Job`.
     left_out : int, default 200
         The largest number of labels that are left out of training, one at a time, for a few seconds each; 0 to 200.
     overwrite : bool, default False
@@ -136,6 +137,7 @@ def evaluate(
         images=source,
         out=rows.address,
         recogniser=recogniser,
+        image_column=image_column,
         path_column=path_column,
         label_column=label_column,
         label_regex=label_regex,

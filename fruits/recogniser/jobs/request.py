@@ -35,8 +35,8 @@ class Training:
         A source whose images belong to no class.
     test : str, optional
         A source to evaluate the recogniser on, into ``test/`` below `out`.
-    path_column, label_column, label_regex : str, optional
-        Where paths and labels are, in the sources that are no outputs; as in :class:`fruits.Job`.
+    image_column, path_column, label_column, label_regex : str, optional
+        Where images, paths and labels are, in the sources that are no outputs; as in :class:`fruits.Job`.
     max_reject_fraction : float, default 0.1
         The training fails if a larger fraction of the images of a folder cannot be used.
     overwrite : bool, default False
@@ -55,6 +55,7 @@ class Training:
     crops: int = 1
     unknown: str | None = None
     test: str | None = None
+    image_column: str | None = None
     path_column: str | None = None
     label_column: str | None = None
     label_regex: str | None = None
@@ -90,7 +91,8 @@ class Training:
 
     def source_options(self) -> SourceOptions:
         """Return the options of the sources that are no outputs, as one value."""
-        return SourceOptions(path_column=self.path_column, label_column=self.label_column, label_regex=self.label_regex)
+        names = ("image_column", "path_column", "label_column", "label_regex")
+        return SourceOptions(**{name: getattr(self, name) for name in names})
 
     @property
     def source_weights(self) -> tuple[int, ...]:

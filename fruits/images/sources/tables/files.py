@@ -44,8 +44,9 @@ class TableFile:
     Attributes
     ----------
     folder : Folder
+        The root of the table.
     name : str
-        Path below the folder.
+        Path below the root.
     size : int
     version : str
     """
@@ -117,22 +118,24 @@ class TableFiles:
             There is none, or they cannot be listed.
         """
         store, path = self.place.open()
+        root, prefix = self.root, ""
         try:
             if store.is_file(path):
-                folder = Folder(parent(self.place.address), self.place.s3)
-                found = store.info(path)
-                return [TableFile(folder, last_name(self.place.address), found.size, found.version)]
-            if is_pattern(self.place.address):
-                folder, files = self.root, self._matching(store, path)
+                if root == self.place:
+                    raise DatasetError(f"{self.given}: no {self.suffix} file. Give one, or a folder of them.")
+                files = [store.info(path)._replace(path=last_name(self.place.address))]
+            elif is_pattern(self.place.address):
+                files = self._matching(store, path)
             else:
-                folder, files = self.place, self._below(store, path)
+                files = self._below(store, path)
+                prefix = "" if root == self.place else f"{last_name(self.place.address)}/"
         except FileNotFoundError as error:
             raise DatasetError(f"{self.given}: no such file. Give an existing {self.suffix} file.") from error
         except OSError as error:
             raise DatasetError(f"{self.given}: {error}.") from error
         if not files:
             raise DatasetError(f"{self.given}: no {self.suffix} file found. Give a file, or a folder of such files.")
-        return [TableFile(folder, file.path, file.size, file.version) for file in files]
+        return [TableFile(root, prefix + file.path, file.size, file.version) for file in files]
 
     def _below(self, store: Store, path: str) -> list[FileInfo]:
         """Return the files below a folder; hidden files and markers of Spark, such as _SUCCESS, are no parts."""

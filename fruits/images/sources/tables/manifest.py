@@ -16,7 +16,7 @@ from fruits.images.sources.tables.files import TableFile, TableFiles
 from fruits.images.sources.tables.ordering import ordered_list, with_places
 from fruits.images.sources.tables.rows import Batch, Column, read_batches
 from fruits.images.sources.tables.values import checked_labels, checked_paths, checked_versions, class_names
-from fruits.storage.parquet import number_array
+from fruits.storage.parquet import number_array, text_array
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
 
@@ -75,7 +75,7 @@ class ManifestSource:
         if self.version_column is not None:
             versions = checked_versions(batch, "version_column")
         else:
-            versions = pa.array([""], pa.string()).take(pa.array(np.zeros(rows, np.int64)))
+            versions = text_array([b""] * rows, pa.string())
         columns = [paths, number_array(np.full(rows, UNKNOWN_SIZE)), versions]
         fields = [*PATHS]
         if self.label_column is not None:

@@ -11,11 +11,11 @@ import pyarrow as pa
 from fruits.errors import DatasetError
 from fruits.images.sources.tables.files import TableFile
 from fruits.images.sources.tables.rows import Batch
-from fruits.images.sources.tables.sorting import RepeatedPathError, sorted_by_path
+from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
 from fruits.storage.parquet import number_array
 from fruits.text import brief, printable
 
-__all__ = ["ordered_list", "with_places"]
+__all__ = ["ordered_list", "place_of", "with_places"]
 
 NUMBER_BITS = 40  # of a place: the number of a row; the others are the number of its file
 PLACE = pa.field("place", pa.int64(), nullable=False)
@@ -24,6 +24,11 @@ PLACE = pa.field("place", pa.int64(), nullable=False)
 def with_places(table: pa.Table, batch: Batch, file: int) -> pa.Table:
     """Return the table of a batch with a column ``place``: the numbers of the file and of each row."""
     return table.append_column(PLACE, number_array(batch.numbers + (file << NUMBER_BITS)))
+
+
+def place_of(file: TableFile, row: int) -> bytes:
+    """Return the path of an image without a name: its file and row, in the order of the rows."""
+    return f"{file.name}/{row:09d}".encode("utf-8", "surrogateescape")
 
 
 def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFile]) -> Iterator[pa.Table]:
@@ -46,13 +51,14 @@ def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFi
     with tempfile.TemporaryDirectory(prefix="fruits-sort-") as folder:
         is_empty = True
         try:
-            for table in sorted_by_path(_alike(tables, given), Path(folder)):
+            for table in SortedTables(_alike(tables, given), Path(folder)):
                 is_empty = False
                 yield table.drop_columns(["place"])
         except RepeatedPathError as error:
             one, other = (_describe(place, files) for place in error.places)
+            path = error.path.decode("utf-8", "surrogateescape")
             raise DatasetError(
-                f"{given}: the path {printable(brief(error.path.decode()))} is there twice: {one}, and {other}. "
+                f"{given}: the path {printable(brief(path))} is there twice: {one}, and {other}. "
                 "Remove one of these rows."
             ) from error
     if is_empty:

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from fruits.errors import DatasetError
 from fruits.images.sources.tables.files import TableFile
-from fruits.storage.parquet import text_array
+from fruits.storage.parquet import text_array, text_lists
 from fruits.text import brief, printable
 
-__all__ = ["READERS", "Batch", "Column", "read_batches"]
+__all__ = ["READERS", "Batch", "Column", "csv_batches", "field_types", "is_bytes", "is_text", "nested", "read_batches"]
 
 BATCH = 16_384  # rows
 LINE_BYTES = 2**24  # of a line of JSON
@@ -88,12 +88,12 @@ def _check(file: TableFile, existing: Sequence[str], columns: Sequence[Column]) 
 def _parquet(file: TableFile, stream: BinaryIO, columns: Sequence[Column]) -> Iterator[Batch]:
     try:
         parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20)
-        _check(file, _fields(parquet.schema_arrow), columns)
+        _check(file, list(field_types(parquet.schema_arrow)), columns)
         row = 0
         # One column is requested once, also if two parameters name it.
         names = list(dict.fromkeys(column.name for column in columns))
         for batch in parquet.iter_batches(BATCH, columns=names, use_threads=False):
-            values = {column.parameter: _nested(batch, column.name) for column in columns}
+            values = {column.parameter: nested(batch, column.name) for column in columns}
             numbers = np.arange(row, row + batch.num_rows)
             yield Batch(file, "row", numbers, values, parquet.schema_arrow.metadata)
             row += batch.num_rows
@@ -101,17 +101,28 @@ def _parquet(file: TableFile, stream: BinaryIO, columns: Sequence[Column]) -> It
         raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
 
 
-def _fields(schema: pa.Schema) -> list[str]:
-    """Return the names of the columns, and of the fields of structs with a dot before them."""
-    names = []
+def field_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """Return the types of the columns and of the fields of structs, which are named with a dot."""
+    types = {}
     for field in schema:
-        names.append(field.name)
+        types[field.name] = field.type
         if pa.types.is_struct(field.type):
-            names += [f"{field.name}.{each.name}" for each in field.type]
-    return names
+            types |= {f"{field.name}.{each.name}": each.type for each in field.type}
+    return types
 
 
-def _nested(batch: pa.RecordBatch, name: str) -> pa.Array:
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type is one of texts."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Return whether a type is one of bytes."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def nested(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column of a batch, or a field of a struct by its name with a dot."""
     if name in batch.schema.names:
         return batch[name]
     column, _, field = name.partition(".")
@@ -237,12 +248,15 @@ def _json_array(batch: Batch, column: Column, values: Sequence[Any]) -> pa.Array
     kinds = {type(value) for value in values if value is not None}
     try:
         if kinds == {list}:
-            return pa.array(values, pa.list_(pa.string()))
+            items = [[None if item is None else item.encode() for item in value or ()] for value in values]
+            return text_lists(items, pa.list_(pa.string()))
         if kinds <= {str}:
             return _texts(batch, values)
         if kinds == {int}:
-            return pa.array(values, pa.int64())
-    except (pa.ArrowException, OverflowError, TypeError):
+            known = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
+            data = pa.py_buffer(np.array([value or 0 for value in values], np.int64))
+            return pa.Array.from_buffers(pa.int64(), len(values), [known, data])
+    except (AttributeError, OverflowError):  # an item that is no text, a number beyond 64 bits
         pass
     first = next(value for value in values if value is not None)
     row = next((row for row, value in enumerate(values) if value is not None and type(value) is not type(first)), 0)

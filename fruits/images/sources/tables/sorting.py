@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["RepeatedPathError", "sorted_by_path"]
+__all__ = ["RepeatedPathError", "SortedTables"]
 
-RUN_BYTES = 32 * 2**20  # of a run in memory; sorting needs about three times as much
+RUN_BYTES = 16 * 2**20  # of a run in memory; sorting needs about three times as much
 BLOCK = 4096  # rows of a run that are in memory while it is merged: 0.4 MB, and 90 MB for 100,000,000 rows
 
 
@@ -31,10 +31,10 @@ class RepeatedPathError(Exception):
         self.places = places
 
 
-def sorted_by_path(tables: Iterable[pa.Table], folder: Path) -> Iterator[pa.Table]:
-    """Yield the rows of tables, sorted by the bytes of their paths, which for UTF-8 is the order of code points.
+class SortedTables:
+    """The rows of tables, sorted by the bytes of their paths, which for UTF-8 is the order of code points.
 
-    Rows that are sorted already are copied and not sorted again.
+    Each iteration yields them, as tables of one piece. Rows that are sorted already are copied and not sorted again.
 
     Parameters
     ----------
@@ -42,17 +42,24 @@ def sorted_by_path(tables: Iterable[pa.Table], folder: Path) -> Iterator[pa.Tabl
         Of one schema: ``path`` as binary, ``place`` as int64, and any other columns.
     folder : Path
         An empty folder for temporary files, about as large as the tables.
-
-    Raises
-    ------
-    RepeatedPathError
-        Two rows have the same path.
     """
-    last: tuple[bytes, int] | None = None
-    for table in _merged([_Run(path) for path in _write_runs(tables, folder)]):
-        _check_unique(table, last)
-        last = _at(table, table.num_rows - 1)
-        yield table
+
+    def __init__(self, tables: Iterable[pa.Table], folder: Path) -> None:
+        self._runs = _write_runs(tables, folder)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield the rows.
+
+        Raises
+        ------
+        RepeatedPathError
+            Two rows have the same path.
+        """
+        last: tuple[bytes, int] | None = None
+        for table in _merged([_Run(path) for path in self._runs]):
+            _check_unique(table, last)
+            last = _at(table, table.num_rows - 1)
+            yield table
 
 
 def _write_runs(tables: Iterable[pa.Table], folder: Path) -> list[Path]:
@@ -162,8 +169,9 @@ def _check_unique(table: pa.Table, last: tuple[bytes, int] | None) -> None:
         raise RepeatedPathError(first[0], _ordered(last[1], first[1]))
     paths = table["path"].chunk(0)
     if len(paths) > 1:
-        row = pc.index(pc.equal(paths[:-1], paths[1:]), True).as_py()
-        if row >= 0:
+        repeated = pc.indices_nonzero(pc.equal(paths[:-1], paths[1:]))
+        if len(repeated):
+            row = repeated[0].as_py()
             raise RepeatedPathError(paths[row].as_py(), _ordered(_at(table, row)[1], _at(table, row + 1)[1]))
 
 

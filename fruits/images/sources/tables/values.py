@@ -12,14 +12,19 @@ import pyarrow.compute as pc
 
 from fruits.errors import DatasetError
 from fruits.images.sources.entries import LABEL, LABELS
-from fruits.images.sources.tables.rows import Batch
-from fruits.storage.parquet import text_array
+from fruits.images.sources.tables.rows import Batch, is_text
+from fruits.storage.parquet import number_array, number_scalar, numbers, text_array, text_scalar
 from fruits.text import brief, printable, quoted, without_secrets
 
-__all__ = ["checked_labels", "checked_paths", "checked_versions", "class_names"]
+__all__ = ["UnusablePathError", "checked_labels", "checked_paths", "checked_versions", "class_names"]
 
 TEXTS = "Allowed: texts."
 NUL = "\0"
+EMPTY, NULL = (text_scalar(text, pa.string()) for text in (b"", None))
+
+
+class UnusablePathError(DatasetError):
+    """A path is null, empty, or contains a NUL."""
 
 
 def checked_paths(batch: Batch, parameter: str) -> pa.Array:
@@ -27,22 +32,25 @@ def checked_paths(batch: Batch, parameter: str) -> pa.Array:
 
     Raises
     ------
+    UnusablePathError
+        A path is null, empty, or contains a NUL.
     DatasetError
-        The column contains no texts, or a path is null, empty, has a NUL or credentials, or is not UTF-8.
+        The column contains no texts, or a path contains credentials, or is not UTF-8.
     """
     paths = _decoded(batch.columns[parameter])
-    if not _is_text(paths.type):
+    if not is_text(paths.type):
         raise DatasetError(f"{batch.file}: `{parameter}` is a column of type {paths.type}. {TEXTS}")
     paths = _texts(batch, paths)
     for mask, problem in (
         (paths.is_null(), "no path. Give each row a path, or remove the row."),
-        (pc.equal(paths, ""), "the path is empty. Give each row a path, or remove the row."),
-        (pc.match_substring(paths, NUL), "the path contains a NUL character, which no file name can."),
+        (pc.equal(paths, EMPTY), "the path is empty. Give each row a path, or remove the row."),
+        (_with(paths, NUL), "the path contains a NUL character, which no file name can."),
     ):
         if (row := _first(mask)) is not None:
-            raise batch.error(row, problem)
-    # Only addresses with these characters can contain credentials; finding them takes a microsecond an address.
-    for row in np.flatnonzero(np.asarray(pc.match_substring_regex(paths, "://.*[@?]"))).tolist():
+            raise UnusablePathError(*batch.error(row, problem).args)
+    # Only addresses with these characters can contain credentials, and a check takes microseconds.
+    suspects = [mask.to_pylist() for character in "@?" if (mask := _with(paths, character)) is not None]
+    for row in [row for row, masks in enumerate(zip(*suspects, strict=True)) if any(masks)]:
         path = paths[row].as_py()
         if without_secrets(path) != path:
             raise batch.error(
@@ -63,14 +71,14 @@ def checked_versions(batch: Batch, parameter: str) -> pa.Array:
     """
     column = _decoded(batch.columns[parameter])
     try:
-        versions = _texts(batch, column.cast(pa.string()) if not _is_text(column.type) else column)
+        versions = _texts(batch, column.cast(pa.string()) if not is_text(column.type) else column)
     except pa.ArrowException as error:
         raise DatasetError(
             f"{batch.file}: `{parameter}` is a column of type {column.type}. Allowed: texts, numbers or times."
         ) from error
-    if (row := _first(pc.match_substring(versions, NUL))) is not None:
+    if (row := _first(_with(versions, NUL))) is not None:
         raise batch.error(row, "the version contains a NUL character.")
-    return versions.fill_null("")
+    return versions.fill_null(EMPTY)
 
 
 def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) -> pa.Array:
@@ -92,36 +100,36 @@ def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) ->
     """
     column = _decoded(batch.columns[parameter])
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = column.fill_null([])
-        owners = np.repeat(np.arange(len(column)), np.asarray(column.value_lengths()))
+        lengths = numbers(pc.list_value_length(column).cast(pa.int64()).fill_null(number_scalar(0)))
+        owners = np.repeat(np.arange(len(column)), lengths)
         texts = _label_texts(batch, parameter, column.flatten(), names, owners)
         if (item := _first(texts.is_null())) is not None:
             raise batch.error(int(owners[item]), "a label in the list is null. Remove it.")
-        offsets = np.concatenate([[0], np.cumsum(np.asarray(column.value_lengths()))]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), texts.cast(pa.binary()), type=LABELS.type)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(number_array(offsets), texts.cast(pa.binary()), type=LABELS.type)
     texts = _label_texts(batch, parameter, column, names, np.arange(len(column)))
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts).cast(LABEL.type)
+    return pc.if_else(pc.equal(texts, EMPTY), NULL, texts).cast(LABEL.type)
 
 
 def _label_texts(batch: Batch, parameter: str, column: pa.Array, names: Sequence[str] | None, rows: Any) -> pa.Array:
     if pa.types.is_integer(column.type) and names is not None:
-        numbers = column.cast(pa.int64())
-        none = pc.equal(numbers, -1)  # the value of `datasets` for no label
-        numbers = pc.if_else(none, pa.scalar(None, pa.int64()), numbers)
-        if (item := _first(pc.or_(pc.less(numbers, 0), pc.greater_equal(numbers, len(names))))) is not None:
-            raise batch.error(int(rows[item]), f"class {numbers[item]} of {len(names):,} named classes.")
-        return text_array([name.encode() for name in names], pa.string()).take(numbers)
+        classes = column.cast(pa.int64())
+        classes = pc.if_else(pc.equal(classes, number_scalar(-1)), pa.nulls(1, pa.int64())[0], classes)  # no label
+        is_class = pc.and_(pc.greater_equal(classes, number_scalar(0)), pc.less(classes, number_scalar(len(names))))
+        if (item := _first(pc.invert(is_class))) is not None:
+            raise batch.error(int(rows[item]), f"class {classes[item]} of {len(names):,} named classes.")
+        return text_array([name.encode() for name in names], pa.string()).take(classes)
     if pa.types.is_integer(column.type):
         return column.cast(pa.string())
     if pa.types.is_null(column.type):
         return column.cast(pa.string())
-    if not _is_text(column.type):
+    if not is_text(column.type):
         raise DatasetError(
             f"{batch.file}: `{parameter}` is a column of type {column.type}. Allowed: texts, whole numbers, or lists "
             "of them."
         )
     texts = _texts(batch, column, rows)
-    if (item := _first(pc.match_substring(texts, NUL))) is not None:
+    if (item := _first(_with(texts, NUL))) is not None:
         raise batch.error(int(rows[item]), "the label contains a NUL character.")
     return texts
 
@@ -148,10 +156,6 @@ def _decoded(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
 def _texts(batch: Batch, column: pa.Array, rows: Any = None) -> pa.Array:
     """Return texts as ``string``, after a check that they are UTF-8, which Parquet files do not guarantee."""
     texts = column.cast(pa.string())
@@ -168,7 +172,20 @@ def _texts(batch: Batch, column: pa.Array, rows: Any = None) -> pa.Array:
     return texts
 
 
-def _first(mask: pa.Array) -> int | None:
+def _with(texts: pa.Array, character: str) -> pa.Array | None:
+    """Return which texts contain an ASCII character, or None if none does, as one search in their data finds."""
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return None
+    bounds = np.frombuffer(offsets, np.int32)[texts.offset :][[0, len(texts)]].tolist()
+    if character.encode() not in data.slice(bounds[0], bounds[-1] - bounds[0]).to_pybytes():
+        return None
+    return pc.match_substring(texts, character)
+
+
+def _first(mask: pa.Array | None) -> int | None:
     """Return the position of the first true value."""
-    position: int = pc.index(mask, pa.scalar(True)).as_py()
-    return position if position >= 0 else None
+    if mask is None:
+        return None
+    positions = pc.indices_nonzero(mask)
+    return positions[0].as_py() if len(positions) else None

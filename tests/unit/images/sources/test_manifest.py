@@ -302,7 +302,7 @@ def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
 
 def test_options_of_another_kind_are_refused(tmp_path: Path) -> None:
     for address, options, message in (
-        ("m.csv", {}, "m.csv is a manifest: name its column of paths with `path_column`"),
+        ("m.csv", {}, "m.csv is a table: name its column of paths with `path_column`"),
         ("m.csv", {"path_column": "uri", "follow_links": True}, "`follow_links` with m.csv: .*it is a manifest"),
         ("images", {"label_column": "kind"}, "`label_column` with images: not allowed, because it is a folder"),
     ):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.images.sources.tables import sorting
-from fruits.images.sources.tables.sorting import RepeatedPathError, sorted_by_path
+from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
 
 
 def table(paths: list[bytes], start: int = 0) -> pa.Table:
@@ -42,25 +42,25 @@ def test_rows_come_in_order_with_their_places(
     with mock.patch.multiple(sorting, RUN_BYTES=run_bytes, BLOCK=block):
         if repeated:
             with pytest.raises(RepeatedPathError) as caught:
-                list(sorted_by_path(tables(parts), folder))
+                list(SortedTables(tables(parts), folder))
             assert caught.value.path == repeated[0]
             one, other = caught.value.places
             assert one < other
             assert flat[one] == flat[other] == repeated[0]
         else:
-            found = [row for each in sorted_by_path(tables(parts), folder) for row in each.to_pylist()]
+            found = [row for each in SortedTables(tables(parts), folder) for row in each.to_pylist()]
             assert [row["path"] for row in found] == sorted(flat)
             assert all(flat[row["place"]] == row["path"] for row in found)
 
 
 def test_utf_8_is_sorted_by_code_points(tmp_path: Path) -> None:
     names = ["\U0001f351", "\uffff", "\ud7ff", "z", "é", "ab", "a"]
-    found = sorted_by_path(tables([[name.encode()] for name in names]), tmp_path)
+    found = SortedTables(tables([[name.encode()] for name in names]), tmp_path)
     assert [row["path"].decode() for each in found for row in each.to_pylist()] == sorted(names)
 
 
 def test_sorted_tables_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "RUN_BYTES", 100)
     parts = [[b"%06d" % number for number in range(start, start + 50)] for start in range(0, 1000, 50)]
-    list(sorted_by_path(tables(parts), tmp_path))
+    list(SortedTables(tables(parts), tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["0.arrow"]
