@@ -23,6 +23,7 @@ SKIPPED_FOLDER = re.compile(
     rf"(?:^|/)(?:(?P<hidden>\.(?!\.?/))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))[^/]*"
 )
 NOT_IMAGE, LINK, LOOP, SPECIAL = "not-image", "link", "loop", "special"
+OLD_VERSION = "old-version"
 # The kinds of skipped files: their description, and the option that includes them.
 KINDS = {
     NOT_IMAGE: ("files that are not images", ""),
@@ -31,6 +32,7 @@ KINDS = {
     LINK: ("links to folders, and to files outside", "--follow-links"),
     LOOP: ("links to a folder that contains them", ""),
     SPECIAL: ("FIFOs, sockets and devices", ""),
+    OLD_VERSION: ("old versions and delete markers", ""),
 }
 
 

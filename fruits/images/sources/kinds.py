@@ -17,6 +17,7 @@ from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import Source
 from fruits.images.sources.tables.files import TableFiles, last_name
 from fruits.images.sources.tables.image_table import ImageTableSource
+from fruits.images.sources.tables.inventory import InventorySource
 from fruits.images.sources.tables.manifest import ManifestSource
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
@@ -83,6 +84,12 @@ KINDS = (  # the first that an address belongs to
         lambda address, options: options.image_column is not None,
         frozenset({"image_column", "path_column", "label_column"}),
         _open_image_table,
+    ),
+    Kind(
+        "an S3 Inventory",
+        lambda address, options: last_name(address).lower().endswith(".json"),
+        frozenset({"include_hidden"}),
+        lambda address, options: InventorySource(address, Folder.at(address), options.include_hidden),
     ),
     Kind("a manifest", _is_manifest, frozenset({"path_column", "label_column", "version_column"}), _open_manifest),
     Kind("a folder", lambda address, options: True, frozenset({"follow_links", "include_hidden"}), _open_folder),
