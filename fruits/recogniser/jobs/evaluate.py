@@ -17,6 +17,7 @@ from typing import Any, cast
 from fruits.errors import DatasetError, OutputError, SettingsError
 from fruits.executor import Executor
 from fruits.images.sources.kinds import stored_source
+from fruits.images.sources.options import SourceOptions
 from fruits.jobs.job import Job
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
@@ -29,6 +30,7 @@ from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages
 from fruits.recogniser.evaluation.page import Heading, render_page
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs.predict import predict
+from fruits.recogniser.jobs.sources import check_labels
 from fruits.recogniser.jobs.thumbnails import PictureItem, make_pictures
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
@@ -130,6 +132,10 @@ def evaluate(
     listener = progress or Silent()
     if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
         raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
+    stored_features = feature_source(source)
+    if stored_features is not None or label_column is not None:
+        options = SourceOptions(image_column=image_column, path_column=path_column, label_column=label_column)
+        check_labels(source, stored_features, options)
     folder = Folder.at(out)
     _check_folder(folder)
     rows = folder / PREDICTIONS

@@ -11,6 +11,9 @@ from typing import Any
 
 from fruits.errors import DatasetError, SettingsError
 from fruits.executor import Executor
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 from fruits.jobs import pipeline
 from fruits.jobs.fitting import check_crops
 from fruits.jobs.job import Job
@@ -20,7 +23,7 @@ from fruits.recogniser.jobs.request import Training
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["SOURCES", "FeatureSource", "open_sources"]
+__all__ = ["SOURCES", "FeatureSource", "check_labels", "open_sources"]
 
 SOURCES = "sources"  # below the recogniser
 
@@ -61,7 +64,7 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     Raises
     ------
     DatasetError
-        Two sources have the same images.
+        Two sources have the same images, or images have lists of labels.
     SettingsError
         Their features are of different networks, or lack crops.
     """
@@ -80,6 +83,9 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
             f"`{next(iter(options))}` with outputs as `sources`: not allowed, because their images are labelled. "
             "Leave it out."
         )
+    if training.label_column is not None:  # before hours of work
+        for stored, (address, _, _) in zip(found, given, strict=True):
+            check_labels(address, stored, training.source_options())
     for stored, (address, _, _) in zip(found, given, strict=True):
         if stored is not None:
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
@@ -88,8 +94,21 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
         FeatureSource(stored or _featurized(training, address, executor, progress), weight, is_unknown)
         for stored, (address, weight, is_unknown) in zip(found, given, strict=True)
     ]
+    for source, (address, _, _) in zip(sources, given, strict=True):
+        check_labels(address, source.job, training.source_options())
     _check_alike(sources)
     return sources
+
+
+def check_labels(address: str, stored: StoredJob | None, options: SourceOptions) -> None:
+    """Raise a ``DatasetError`` if the images of a source, or of an output, have lists of labels."""
+    images = stored.images() if stored is not None else iter(Listing(open_source(address, options), limit=1))
+    first = next(images, None)
+    if first is not None and isinstance(first.label, tuple):
+        raise DatasetError(
+            f"{address}: its images have lists of labels. A recogniser has one label for each image: give a column of "
+            "texts as `label_column`, or make one."
+        )
 
 
 def _location(address: str, stored: StoredJob | None) -> str:
