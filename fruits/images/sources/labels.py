@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
-from fruits.errors import DatasetError, SettingsError
+from fruits.errors import DatasetError
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import LABEL, ImageEntry
+from fruits.images.sources.options import label_pattern
 from fruits.images.sources.source import Content, Source
 from fruits.storage.parquet import text_array
-from fruits.text import brief, printable, quoted
+from fruits.text import brief, printable
 
-__all__ = ["PathLabels", "label_pattern"]
-
-
-def label_pattern(expression: str) -> re.Pattern[str]:
-    """Return a compiled ``label_regex``: its label is the group ``label``, or else the first group.
-
-    Raises
-    ------
-    SettingsError
-        It is no regular expression of Python, or has no group.
-    """
-    try:
-        pattern = re.compile(expression)
-    except re.error as error:
-        raise SettingsError(
-            f"`label_regex` = {quoted(expression)}: {error}. Allowed: a regular expression of Python with a group for "
-            r"the label, such as ([a-z]+)_\d+\.jpg$."
-        ) from error
-    if not pattern.groups:
-        raise SettingsError(
-            f"`label_regex` = {quoted(expression)}: it has no group. Put parentheses around the part of the path that "
-            r"is the label, such as ([a-z]+)_\d+\.jpg$."
-        )
-    return pattern
+__all__ = ["PathLabels"]
 
 
 @dataclass(frozen=True, slots=True)

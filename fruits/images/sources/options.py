@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
 from fruits.errors import SettingsError
-from fruits.images.sources.labels import label_pattern
 from fruits.text import quoted
 
-__all__ = ["SourceOptions"]
+__all__ = ["SourceOptions", "label_pattern"]
+
+
+def label_pattern(expression: str) -> re.Pattern[str]:
+    """Return a compiled ``label_regex``: its label is the group ``label``, or else the first group.
+
+    Raises
+    ------
+    SettingsError
+        It is no regular expression of Python, or has no group.
+    """
+    try:
+        pattern = re.compile(expression)
+    except re.error as error:
+        raise SettingsError(
+            f"`label_regex` = {quoted(expression)}: {error}. Allowed: a regular expression of Python with a group for "
+            r"the label, such as ([a-z]+)_\d+\.jpg$."
+        ) from error
+    if not pattern.groups:
+        raise SettingsError(
+            f"`label_regex` = {quoted(expression)}: it has no group. Put parentheses around the part of the path that "
+            r"is the label, such as ([a-z]+)_\d+\.jpg$."
+        )
+    return pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
