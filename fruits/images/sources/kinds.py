@@ -67,14 +67,14 @@ def _open_manifest(address: str, options: SourceOptions) -> ManifestSource:
         )
     name = last_name(address).lower()
     suffix = next((suffix for suffix in MANIFESTS if name.endswith(suffix)), MANIFESTS[0])
-    files = TableFiles(address, Folder.at(address), suffix)
+    files = TableFiles.at(address, suffix)
     columns = options.path_column, options.label_column, options.version_column
     return ManifestSource(files, S3Settings.from_environment(), *columns)
 
 
 def _open_image_table(address: str, options: SourceOptions) -> ImageTableSource:
     assert options.image_column is not None
-    files = TableFiles(address, Folder.at(address), ".parquet")
+    files = TableFiles.at(address, ".parquet")
     return ImageTableSource(files, options.image_column, options.path_column, options.label_column)
 
 

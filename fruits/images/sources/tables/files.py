@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from fruits.images.skipped import skipped_by_name
 from fruits.storage.addresses import split_chain
 from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo, Store
+from fruits.text import native
 
-__all__ = ["TableFile", "TableFiles", "is_pattern", "last_name", "parent"]
+__all__ = ["TableFile", "TableFiles", "last_name", "parent"]
 
 BUFFER = 2**20
 
@@ -32,8 +34,7 @@ def last_name(address: str) -> str:
     return split_chain(address)[0].rpartition("/")[2]
 
 
-def is_pattern(address: str) -> bool:
-    """Return whether an address contains wildcards."""
+def _has_wildcard(address: str) -> bool:
     return any(character in split_chain(address)[0] for character in "*?[")
 
 
@@ -85,15 +86,23 @@ class TableFiles:
     given : str
         The address as it was given, for messages.
     place : Folder
-        The same address, absolute: that of a file, of a folder, or of a pattern with ``*``, ``?`` or ``[…]``. A local
-        file whose name contains these characters is found by its name.
+        The same address, absolute: that of a file, of a folder, or a pattern with ``*``, ``?`` or ``[…]``.
     suffix : str
         The end of the names of the files in a folder.
+    is_pattern : bool
     """
 
     given: str
     place: Folder
     suffix: str
+    is_pattern: bool
+
+    @classmethod
+    def at(cls, address: str, suffix: str) -> TableFiles:
+        """Return the files at an address. It is no pattern if a local file or folder has this name."""
+        place = Folder.at(address)
+        is_literal = "://" not in place.address and os.path.exists(native(place.address))
+        return cls(address, place, suffix, _has_wildcard(place.address) and not is_literal)
 
     @property
     def root(self) -> Folder:
@@ -102,8 +111,8 @@ class TableFiles:
         For a pattern, it is the folder above its first wildcard; for a folder without the suffix, the folder itself.
         """
         address = self.place.address
-        if is_pattern(address):
-            while is_pattern(address):
+        if self.is_pattern:
+            while _has_wildcard(address):
                 address = parent(address)
         elif last_name(address).lower().endswith(self.suffix):
             address = parent(address)
@@ -124,7 +133,7 @@ class TableFiles:
                 if root == self.place:
                     raise DatasetError(f"{self.given}: no {self.suffix} file. Give one, or a folder of them.")
                 files = [store.info(path)._replace(path=last_name(self.place.address))]
-            elif is_pattern(self.place.address):
+            elif self.is_pattern:
                 files = self._matching(store, path)
             else:
                 files = self._below(store, path)

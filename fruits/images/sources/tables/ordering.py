@@ -61,6 +61,11 @@ def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFi
                 f"{given}: the path {printable(brief(path))} is there twice: {one}, and {other}. "
                 "Remove one of these rows."
             ) from error
+        except OSError as error:  # those of reading are DatasetErrors
+            raise DatasetError(
+                f"{given} cannot be sorted in {folder}: {error.strerror or error}. Free space there, or name a larger "
+                "folder in the environment variable TMPDIR."
+            ) from error
     if is_empty:
         raise DatasetError(f"{given} lists no image. Give a table with at least one row.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from fruits.images.sources.kinds import open_source, stored_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.tables import rows
+from tests.unit.storage import servers
 
 Rows = Sequence[dict[str, Any]]
 
@@ -116,6 +118,25 @@ def test_several_files_are_one_manifest(tmp_path: Path, address: str) -> None:
         (folder / "_common.parquet").unlink()
         found = entries(tmp_path / address)
     assert [entry.path for entry in found] == ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"]
+
+
+def test_a_local_manifest_is_found_by_its_name_whatever_characters_it_has(tmp_path: Path) -> None:
+    folder = tmp_path / "[old] *"
+    folder.mkdir()
+    (folder / "m?.csv").write_text("uri\n1.jpg\n")
+    (folder / "1.jpg").write_bytes(b"one")
+    assert [entry.path for entry in entries(folder / "m?.csv")] == ["1.jpg"]
+    assert read(folder / "m?.csv", ["1.jpg"]) == [b"one"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_parquet(tmp_path / "m.parquet", [{"uri": "a"}])
+    monkeypatch.setattr(pa.ipc, "new_file", full)
+    with pytest.raises(DatasetError, match=r"m\.parquet cannot be sorted in \S+: No space left.*TMPDIR"):
+        entries(tmp_path / "m.parquet")
 
 
 # -- reading
@@ -326,3 +347,17 @@ def test_large_manifests_are_read_in_batches(tmp_path: Path, monkeypatch: pytest
     for kind, write in WRITERS.items():
         write(tmp_path / f"m.{kind}", [{"uri": name} for name in names])
         assert [entry.path for entry in entries(tmp_path / f"m.{kind}")] == sorted(names)
+
+
+def test_a_manifest_on_a_web_server_lists_images_beside_it_and_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "www" / "lists").mkdir(parents=True)
+    (tmp_path / "www" / "lists" / "a b.jpg").write_bytes(b"one")
+    (tmp_path / "www" / "2.jpg").write_bytes(b"two")
+    (tmp_path / "3.jpg").write_bytes(b"three")
+    with servers.http(tmp_path / "www") as address:
+        paths = ["a b.jpg", "../2.jpg", str(tmp_path / "3.jpg"), f"{address}/2.jpg", f"{address}/missing.jpg"]
+        write_parquet(tmp_path / "www" / "lists" / "m.parquet", [{"uri": path} for path in paths])
+        assert [entry.path for entry in entries(f"{address}/lists/m.parquet")] == sorted(paths)
+        assert read(f"{address}/lists/m.parquet", paths) == [b"one", b"two", b"three", b"two", "FileNotFoundError"]
+        with pytest.raises(DatasetError, match=r"n\.parquet: no such file"):
+            entries(f"{address}/lists/n.parquet")
