@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Protocol
 
 import numpy as np
@@ -65,64 +66,61 @@ def write_list(tables: Iterable[pa.Table], out: PageWriter | None = None) -> Ima
     """
     digest = hashlib.sha256()
     images = 0
-    for number, page in enumerate(_pages(tables)):
-        if number == 0 and (added := page.column_names[len(PATHS) :]):
+    groups = _groups(tables)
+    for number, first in enumerate(groups):
+        if number == 0 and (added := first.column_names[len(PATHS) :]):
             # No list without these columns has this digest, because no path is empty.
-            digest.update(f"\0{','.join(added)}:{page.schema.field(added[0]).type}\0".encode())
-        digest.update(_lines(page))
-        images += page.num_rows
+            digest.update(f"\0{','.join(added)}:{first.schema.field(added[0]).type}\0".encode())
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(
+            sink,
+            first.schema,
+            compression="zstd",
+            use_dictionary=["file"] if "file" in first.column_names else False,
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as writer:
+            for group in chain([first], islice(groups, PAGE // GROUP - 1)):
+                digest.update(_lines(group))
+                images += group.num_rows
+                writer.write_table(group)
         if out is not None:
-            out.write(part_name(number, "parquet"), _encoded(page))
+            out.write(part_name(number, "parquet"), sink.getvalue().to_pybytes())
     return ImageList(images, digest.hexdigest())
 
 
-def _pages(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield tables of :data:`PAGE` images, and a last one of fewer, each in one piece."""
+def _groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables of :data:`GROUP` images, and a last one of fewer, each in one piece."""
     slices: list[pa.Table] = []
     rows = 0
     for table in tables:
-        while table.num_rows:
-            slices.append(table.slice(0, PAGE - rows))
+        start = 0
+        while start < table.num_rows:
+            slices.append(table.slice(start, GROUP - rows))
             rows += slices[-1].num_rows
-            table = table.slice(slices[-1].num_rows)
-            if rows == PAGE:
+            start += slices[-1].num_rows
+            if rows == GROUP:
                 yield pa.concat_tables(slices).combine_chunks()
                 slices, rows = [], 0
     if slices:
         yield pa.concat_tables(slices).combine_chunks()
 
 
-def _encoded(page: pa.Table) -> bytes:
-    """Return a page as the content of a file."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        page,
-        sink,
-        row_group_size=GROUP,
-        compression="zstd",
-        use_dictionary=["file"] if "file" in page.column_names else False,
-        write_statistics=False,
-        write_page_checksum=True,
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def _lines(page: pa.Table) -> memoryview:
-    """Return the values of a page as bytes, for the digest, which no other values give.
+def _lines(group: pa.Table) -> memoryview:
+    """Return the values of a group as bytes, for the digest, which no other values give.
 
     Texts contain no NUL, which ends each value. A label follows the number of labels.
     """
-    values = [page["path"], _digits(page["size"]), page["version"].cast(pa.binary())]
-    if "label" in page.column_names:
-        labels = page["label"]
+    values = [group["path"], _digits(group["size"]), group["version"].cast(pa.binary())]
+    if "label" in group.column_names:
+        labels = group["label"]
         if pa.types.is_list(labels.type):
             texts = labels.cast(pa.list_(pa.binary()))  # binary_join takes no other lists
             values += [_digits(pc.list_value_length(labels)), pc.binary_join(texts, NUL)]
         else:
             values += [_digits(labels.is_valid().cast(pa.int64())), labels.fill_null(EMPTY)]
-    if "file" in page.column_names:
-        values += [page["file"], _digits(page["position"])]
+    if "file" in group.column_names:
+        values += [group["file"], _digits(group["position"])]
     joined = pc.binary_join_element_wise(*values, EMPTY, NUL).combine_chunks()
     array = joined.chunk(0) if isinstance(joined, pa.ChunkedArray) else joined
     offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset :][[0, len(array)]]
