@@ -35,7 +35,7 @@ RecogniserFolder = Annotated[
         callback=reject_empty,
     ),
 ]
-SourceHelp = "The output of a fit or a run, or a folder of images, <label>/<file>."
+SourceHelp = "The output of a fit or a run, a folder of images, <label>/<file>, or another source of images."
 
 
 @options.option_groups
