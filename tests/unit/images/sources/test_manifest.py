@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -361,3 +363,26 @@ def test_a_manifest_on_a_web_server_lists_images_beside_it_and_elsewhere(tmp_pat
         assert read(f"{address}/lists/m.parquet", paths) == [b"one", b"two", b"three", b"two", "FileNotFoundError"]
         with pytest.raises(DatasetError, match=r"n\.parquet: no such file"):
             entries(f"{address}/lists/n.parquet")
+
+
+def test_planning_and_reading_do_not_import_pandas(tmp_path: Path) -> None:
+    """pyarrow imports it for many conversions of single values: 50 MB and half a second in every process."""
+    rows = [{"uri": f"{name}.jpg", "kind": ["a", None][name == "b"], "etag": 1} for name in "ba"]
+    for kind, write in WRITERS.items():
+        write(tmp_path / f"m.{kind}", rows)
+    table = pa.table({"uri": ["1.jpg"], "kind": [["a"]], "etag": ["x"], "content": [b"x"]})
+    pq.write_table(table, tmp_path / "lists.parquet")
+    program = """
+import sys
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
+from fruits.plan.pages import write_list
+given = {"path_column": "uri", "label_column": "kind"}
+for name in ("m.parquet", "m.csv", "m.jsonl", "lists.parquet"):
+    write_list(Listing(open_source(f"{sys.argv[1]}/{name}", SourceOptions(**given, version_column="etag"))).tables())
+source = open_source(f"{sys.argv[1]}/lists.parquet", SourceOptions(**given, image_column="content"))
+assert list(source.read(Listing(source))) == [b"x"]
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
