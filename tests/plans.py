@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.jobs.tasks.featurize import PlannedPartition
 from fruits.plan.pages import ImageList, decode_images, pages_of, write_list
 from fruits.plan.partitions import Partition, Plan, even_partitions
@@ -21,7 +21,7 @@ def stored_list(folder: Folder, start: int, images: int) -> list[ImageEntry]:
 
 def through_storage(entries: Iterable[ImageEntry], folder: Folder) -> list[ImageEntry]:
     """Write a list to a folder of pages, and return it as it is read back."""
-    return stored_list(folder, 0, write_list(entries, folder).images)
+    return stored_list(folder, 0, write_list(entry_tables(entries), folder).images)
 
 
 def planned(partition: Partition, owner: str = "") -> PlannedPartition:

@@ -6,7 +6,8 @@ import os
 import unicodedata
 from pathlib import Path
 
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 
 PICTURE = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
 
@@ -103,7 +104,7 @@ def expected(excluded: str = "") -> Planned:
 
 def planned(address: str) -> Planned:
     """Return the same of a listing."""
-    listing = Listing(address)
+    listing = Listing(open_source(address))
     return [(entry.path, entry.label) for entry in listing], listing.labels, dict(listing.skipped)
 
 

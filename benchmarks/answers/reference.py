@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.inputs.images import original
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
@@ -38,7 +39,7 @@ class Reference:
 
     def features(self, images: Path) -> tuple[list[str], Float32]:
         """Return the sorted paths of an image set, without rejects, and their features."""
-        names = [image.path for image in Listing(str(images)) if original(image.path) in self._row]
+        names = [image.path for image in Listing(open_source(str(images))) if original(image.path) in self._row]
         return names, self._values[[self._row[original(name)] for name in names]]
 
     @lru_cache(maxsize=4)  # noqa: B019 - a reference lives as long as the process

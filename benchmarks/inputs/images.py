@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from fruits.errors import DatasetError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 
 __all__ = ["Originals", "drop_from_cache", "original", "read_once"]
 
@@ -43,7 +44,7 @@ class Originals:
         DatasetError
             The folder is missing or has no ``*.jpg``.
         """
-        listed = [image for image in Listing(folder) if image.path.endswith(".jpg")]
+        listed = [image for image in Listing(open_source(folder)) if image.path.endswith(".jpg")]
         if not listed:
             raise DatasetError(f"{folder}: no file *.jpg below it. Give a folder <label>/<file>.jpg on this machine.")
         count = min(most, len(listed))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import fsspec
 
-__all__ = ["GeneratedFileSystem", "expected_digest"]
+__all__ = ["GeneratedFileSystem", "Key", "expected_digest", "expected_manifest_digest", "key"]
 
 LABELS = 131  # as in Fruits-360
 ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835  # an odd multiplier, so that ETags look as random as an MD5
@@ -35,6 +36,29 @@ class GeneratedFileSystem(fsspec.AbstractFileSystem):  # type: ignore[misc]
         return {"name": self._strip_protocol(path), "type": "directory", "size": 0}
 
 
+class Key(NamedTuple):
+    """A key: its path, label and ETag."""
+
+    path: str
+    label: str
+    etag: str
+
+
+def key(number: int, count: int) -> Key:
+    """Return a key of `count`, by its number."""
+    label = _labels(count)[number % LABELS]
+    return Key(f"{label}/{_name(number)}", label, _etag(number))
+
+
+def expected_manifest_digest(count: int) -> str:
+    """Return the digest that a plan of a manifest of `count` keys must have, computed without a manifest."""
+    digest = hashlib.sha256(b"\0label:binary\0")
+    for index, label in enumerate(_labels(count)):
+        numbers = range(index, count, LABELS)
+        digest.update("".join(f"{label}/{_name(n)}\0-1\0{_etag(n)}\0001\0{label}\0" for n in numbers).encode())
+    return digest.hexdigest()
+
+
 def expected_digest(count: int) -> str:
     """Return the digest that a plan of `count` keys must have, computed without a listing."""
     digest = hashlib.sha256()
@@ -44,6 +68,7 @@ def expected_digest(count: int) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=1)
 def _labels(count: int) -> list[str]:
     return [f"label {index:03d}" for index in range(min(LABELS, count))]
 

@@ -50,7 +50,7 @@ __all__ = ["SETS", "named_groups", "set_groups"]
 OURS = ("dask", "spark")
 SOLVERS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
 PLAIN = ("bare-loop", "ceiling")
-DEFAULT_IMAGES = {"plan": 1_000_000, "moments": 20_000, "csv": 5_000, "first-image": 1}
+DEFAULT_IMAGES = {"plan": 1_000_000, "plan-manifest": 1_000_000, "moments": 20_000, "csv": 5_000, "first-image": 1}
 
 
 def _both(scenario: str, workers: int, images: int) -> tuple[Case, ...]:

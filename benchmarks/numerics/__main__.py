@@ -15,7 +15,8 @@ from benchmarks.inputs.features import generated_features
 from benchmarks.measure.machine import commit, machine, versions
 from benchmarks.numerics.measure import accuracy, costs, peak_memory, table
 from fruits.images.decode import ImageError, decode
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.network.featurizer import compile_network
 from fruits.storage.parquet import read_table, vectors
 
@@ -44,7 +45,7 @@ def _generated() -> npt.NDArray[np.float32]:
 def _computed(images: str, limit: int) -> npt.NDArray[np.float32]:
     """Return the features of the readable images of a folder."""
     featurizer = compile_network("MobileNetV2").load()
-    listed = list(Listing(images))
+    listed = list(Listing(open_source(images)))
     features = []
     for image in listed[:: max(1, len(listed) // limit)]:
         try:

@@ -21,7 +21,8 @@ import openvino
 from benchmarks.answers.reference import fit_parts
 from benchmarks.precision.forms import FORMS, alone, convolutions, plain
 from fruits.images.decode import decode
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 
@@ -140,7 +141,7 @@ def measure(
 
     The sensitivities are empty on a CPU without bfloat16.
     """
-    folders = [(images, list(Listing(images))), (test, list(Listing(test)))]
+    folders = [(images, list(Listing(open_source(images)))), (test, list(Listing(open_source(test))))]
     files = [(Path(folder, image.path), image.label) for folder, listed in folders for image in listed]
     labels = np.array([label for _, label in files])
     fitted = len(folders[0][1])

@@ -31,6 +31,7 @@ TITLES = {
     "transform": "Images to rows with a fitted model",
     "moments": "Features to a model",
     "plan": "Listing and planning",
+    "plan-manifest": "Planning from a Parquet manifest",
     "csv": "Rows as CSV",
 }
 

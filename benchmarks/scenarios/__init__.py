@@ -60,6 +60,7 @@ SCENARIOS = {
     "ceiling": Scenario("plain_loops", PROCESSES, "images", "features"),
     "bare-loop": Scenario("plain_loops", PROCESSES, "images", "features"),
     "plan": Scenario("plan", ("driver",), "keys", "plan"),
+    "plan-manifest": Scenario("plan", ("driver",), "keys", "plan"),
     "moments": Scenario("moments", SOLVERS, "features", "model"),
     "csv": Scenario("csv_rows", ("local",), "features", "csv"),
     **{name: Scenario("peers", (peer,), "images", "features") for name, peer in PEERS.items()},

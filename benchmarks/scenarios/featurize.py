@@ -7,7 +7,8 @@ from collections import Counter
 
 import backends
 from benchmarks.scenarios.task import Task, Timings
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, featurize
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.network.featurizer import compile_network
@@ -26,10 +27,10 @@ def run(task: Task) -> Timings:
     with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]
         executor.start()
         started = time.perf_counter()
-        images = write_list(Listing(task.data), out / "plan").images
+        images = write_list(Listing(open_source(task.data)).tables(), out / "plan").images
         listed = time.perf_counter()
         fingerprint = numeric_fingerprint(network.load())
-        settings = FeaturizeSettings(Folder.at(task.data), OwnedFolder(out), network, fingerprint)
+        settings = FeaturizeSettings(open_source(task.data), OwnedFolder(out), network, fingerprint)
         items = [_planned(partition) for partition in even_partitions(images, case.partition_size)]
         reports = executor.map(featurize, items, shared=settings)
         ended = time.perf_counter()

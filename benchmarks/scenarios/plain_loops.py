@@ -16,7 +16,8 @@ import numpy as np
 
 from benchmarks.scenarios.task import Task, Timings
 from fruits.images.decode import decode
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.jobs.tasks.featurize import IMAGES_PER_GROUP
 from fruits.model.rows import features_table
 from fruits.network.featurizer import NeuralNetwork, compile_network
@@ -42,7 +43,7 @@ def run(task: Task) -> Timings:
         processes.append(process)
     _wait(pipes)
     started = time.perf_counter()
-    paths = [image.path for image in Listing(task.data)]
+    paths = [image.path for image in Listing(open_source(task.data))]
     listed = time.perf_counter()
     for index, pipe in enumerate(pipes):
         pipe.send((index, paths[index :: len(pipes)]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
 
+source = partial(typer.Option, rich_help_panel="Images")
 computation = partial(typer.Option, rich_help_panel="Computation")
 execution = partial(typer.Option, rich_help_panel="Execution")
 output = partial(typer.Option, rich_help_panel="Output")
@@ -78,7 +79,8 @@ Images = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
-        help="The folder of images, <label>/<file>: a local path or a URL such as s3://bucket/folder.",
+        help="The folder of images, <label>/<file>, or a manifest or Parquet files: a local path or a URL such as "
+        "s3://bucket/folder.",
         show_default=False,
         callback=reject_empty,
     ),
@@ -236,6 +238,63 @@ class NetworkOptions:
             parser=str,
             help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), which is slower.",
             autocompletion=_one_of("reduced", "full"),
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """The options of a source; the fields are those of :class:`fruits.Job`."""
+
+    image_column: Annotated[
+        str | None,
+        source(
+            "--image-column",
+            metavar="NAME",
+            help="The column of images in Parquet files that contain them, such as image.bytes.",
+            callback=reject_empty,
+        ),
+    ] = None
+    path_column: Annotated[
+        str | None,
+        source(
+            "--path-column",
+            metavar="NAME",
+            help="The column of paths in a manifest: .parquet, .csv or .jsonl.",
+            callback=reject_empty,
+        ),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        source(
+            "--label-column",
+            metavar="NAME",
+            help="The column of labels; default: the label is the folder in the path.",
+            callback=reject_empty,
+        ),
+    ] = None
+    label_regex: Annotated[
+        str | None,
+        source(
+            "--label-regex",
+            metavar="REGEX",
+            help="Find the label in the path of an image: the first group, or the one named label.",
+            callback=reject_empty,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedSourceOptions(SourceOptions):
+    """The options of a source whose images may change between jobs; the fields are those of :class:`fruits.Job`."""
+
+    version_column: Annotated[
+        str | None,
+        source(
+            "--version-column",
+            metavar="NAME",
+            help="The column of a value that changes with the image, such as an ETag, for --update.",
+            callback=reject_empty,
         ),
     ] = None
 

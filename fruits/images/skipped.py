@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -22,6 +23,7 @@ SKIPPED_FOLDER = re.compile(
     rf"(?:^|/)(?:(?P<hidden>\.(?!\.?/))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))[^/]*"
 )
 NOT_IMAGE, LINK, LOOP, SPECIAL = "not-image", "link", "loop", "special"
+OLD_VERSION = "old-version"
 # The kinds of skipped files: their description, and the option that includes them.
 KINDS = {
     NOT_IMAGE: ("files that are not images", ""),
@@ -30,6 +32,7 @@ KINDS = {
     LINK: ("links to folders, and to files outside", "--follow-links"),
     LOOP: ("links to a folder that contains them", ""),
     SPECIAL: ("FIFOs, sockets and devices", ""),
+    OLD_VERSION: ("old versions and delete markers", ""),
 }
 
 
@@ -45,6 +48,32 @@ def skipped_by_name(path: str) -> tuple[str, str] | None:
 def _skipped_folder(folder: str) -> tuple[str, str] | None:
     match = SKIPPED_FOLDER.search(f"{folder}/")
     return None if match is None else (str(match.lastgroup), folder[: match.end()])
+
+
+class SkippedFiles:
+    """The files that a listing has skipped so far.
+
+    Attributes
+    ----------
+    counts : Counter of str
+        The number of files by kind; see :data:`KINDS`. A folder that is skipped as a whole counts once.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+        self._last = ""
+
+    def add(self, kind: str, path: str) -> None:
+        """Count a file, or the folder that contains it."""
+        if path != self._last:  # the files of a skipped folder follow each other
+            self.counts[kind] += 1
+            self._examples.setdefault(kind, path)
+            self._last = path
+
+    def describe(self) -> list[str]:
+        """Return a line for each kind, with an example and the option that includes its files."""
+        return describe_skipped(self.counts, self._examples)
 
 
 def describe_skipped(skipped: Mapping[str, int], examples: Mapping[str, str] | None = None) -> list[str]:

@@ -15,7 +15,7 @@ class _Labelled(Protocol):
     def path(self) -> str: ...
 
     @property
-    def label(self) -> str | None: ...
+    def label(self) -> str | tuple[str, ...] | None: ...
 
 
 Image = TypeVar("Image", bound=_Labelled)
@@ -37,12 +37,13 @@ def stratified(images: Callable[[], Iterable[Image]], count: int, seed: int) -> 
     seed : int
         Another seed gives another sample.
     """
-    shares = _shares(Counter(image.label or "" for image in images()), count, seed)
+    shares = _shares(Counter(_stratum(image) for image in images()), count, seed)
     chosen: dict[str, list[tuple[int, Image]]] = {label: [] for label in shares}
     for image in images():
-        heap = chosen.get(image.label or "", [])  # a label that is new since the first iteration has no share
+        label = _stratum(image)
+        heap = chosen.get(label, [])  # a label that is new since the first iteration has no share
         item = (-_hash(image.path, seed), image)
-        if len(heap) < shares.get(image.label or "", 0):
+        if len(heap) < shares.get(label, 0):
             heappush(heap, item)
         elif heap:
             heappushpop(heap, item)
@@ -62,6 +63,11 @@ def _shares(images: Mapping[str, int], count: int, seed: int) -> dict[str, int]:
         else:
             heappop(queue)
     return shares
+
+
+def _stratum(image: _Labelled) -> str:
+    """Return the label of an image, empty for none; images with the same list of labels count as of one label."""
+    return "\0".join(image.label) if isinstance(image.label, tuple) else image.label or ""
 
 
 def _hash(text: str, seed: int) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from fruits.errors import FruitsError, OutputError
 from fruits.images.decode import Decoding
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry
+from fruits.images.sources.options import SourceOptions
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stored import StoredJob
 from fruits.jobs.tasks.rows import Encoder
@@ -32,6 +33,7 @@ __all__ = ["check_same", "describe", "feature_identity", "is_extension", "is_sam
 SCHEMA = "fruits.job/2"
 EXTENDED = {"command", "format", "columns"}  # settings in which a run differs from the fit that it continues
 UPDATED = {"list.digest", "list.images"}
+SOURCE_OPTIONS = {field.name for field in fields(SourceOptions)}
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
@@ -76,7 +78,7 @@ def describe(
             "limit": job.limit,
             "follow_links": job.follow_links,
             **({"sample": job.sample, "seed": job.seed} if job.sample is not None else {}),
-            **({"include_hidden": True} if job.include_hidden else {}),
+            **job.source_options().given(),
         }
     else:
         identity |= {"source": without_secrets(source.owned.folder.address), "moments": source.moments_digest}
@@ -126,12 +128,12 @@ def check_same(out: Folder, current: Commit, requested: dict[str, object], image
     requested : dict
         The identity of the requested job.
     images : iterable of ImageEntry
-        The listing; iterated again to name changed images.
+        The current list, to name changed images.
     """
     if differences := list(_differences(current.job, utf8(requested))):
         keys = {key for key, _, _ in differences}
         changed = ""
-        if keys & {"images", "limit", "sample", "seed", "follow_links", "include_hidden"}:  # these imply another plan
+        if keys & {"images", "limit", "sample", "seed", *SOURCE_OPTIONS}:  # these imply another plan
             differences = [each for each in differences if each[0] not in ("list.images", "list.digest")]
         elif "list.digest" in keys:
             changed = _changes(out, current, images)

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from fruits.errors import SettingsError
+from fruits.images.sources.options import SourceOptions
 from fruits.network.backbones import backbone
 from fruits.parameters import address, switch, whole_number
 from fruits.text import quoted, without_secrets
@@ -36,13 +37,14 @@ CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Job:
-    """The images, settings and output of one job. Validated on construction; paths may be path objects.
+    r"""The images, settings and output of one job. Validated on construction; paths may be path objects.
 
     Attributes
     ----------
     images : str
-        The folder of the images, ``<label>/<file>``: a local path or any fsspec URL. Or the output of a fit or a run,
-        whose stored features are used.
+        The source of the images, at a local path or any fsspec URL: a folder, ``<label>/<file>``; a manifest,
+        ``.parquet``, ``.csv`` or ``.jsonl``; or Parquet files that contain the images. Or the output of a fit or a
+        run, whose stored features are used.
     out : str
         The output folder.
     components : int or float, default 0.95
@@ -76,6 +78,18 @@ class Job:
         by a hash of the paths, so that the same images give the same sample. Excludes `limit`.
     seed : int, default 0
         Another seed gives another sample.
+    image_column : str, optional
+        For Parquet files that contain the images: the column of the images, such as ``image.bytes``.
+    path_column : str, optional
+        For a manifest: the column of the paths, relative to the manifest or absolute.
+    label_column : str, optional
+        For both of them: the column of the labels. Default: the label is the folder in the path.
+    version_column : str, optional
+        For a manifest: the column of a value that changes when the image is rewritten. Default: versions are unknown.
+    label_regex : str, optional
+        A regular expression that is searched in the path of each image, such as ``([a-z]+)_\d+\.jpg$``. The label is
+        its group ``label``, or else its first group. A path without a match is an error. Default: the label is the
+        folder in the path.
     follow_links : bool, default False
         Follow links to folders, and to files outside the image folder. Links to files inside it are always followed.
     include_hidden : bool, default False
@@ -124,6 +138,11 @@ class Job:
     limit: int | None = None
     sample: int | None = None
     seed: int = 0
+    image_column: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    version_column: str | None = None
+    label_regex: str | None = None
     follow_links: bool = False
     include_hidden: bool = False
     max_reject_fraction: float = 0.1
@@ -141,10 +160,15 @@ class Job:
         given = (f"{field.name}={quoted(value)}" for field, value in values if value != field.default)
         return without_secrets(f"Job({', '.join(given)})")
 
+    def source_options(self) -> SourceOptions:
+        """Return the options of the source as one value."""
+        return SourceOptions(**{field.name: getattr(self, field.name) for field in fields(SourceOptions)})
+
     def __post_init__(self) -> None:
         for name, convert in CONVERSIONS.items():
             if (value := getattr(self, name)) is not None or name in ("images", "out"):
                 object.__setattr__(self, name, convert(name, value))
+        self.source_options()  # raises if one is not allowed
         for name in ("components", "max_reject_fraction"):
             if isinstance(value := getattr(self, name), Real) and not isinstance(value, bool):  # also of NumPy
                 object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))

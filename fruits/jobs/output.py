@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from fruits.errors import DamageError, DatasetError, OutputError, SettingsError, StorageError
-from fruits.images.listing import ImageEntry, Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import FITTING, Job
 from fruits.jobs.stages import StageRunner
@@ -44,7 +46,6 @@ from fruits.storage.folder import Folder, is_temporary
 __all__ = ["FOLDERS", "Output", "open_output", "storage_errors"]
 
 FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
-LISTED_AT_ONCE = 1000  # images between two progress counts: counting each of 100,000,000 takes minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,21 +166,16 @@ def open_output(
             _check_images(request, source.plan.images, "")
             for name, known in source.page_checksums(0, source.plan.images):
                 spool.write(name, read_part(source.owned.folder, name, known))
-            return _claim_or_resume(request, out, current, source.plan.list, spool, source.plan.labels, ())
+            return _claim_or_resume(request, out, current, source.plan.list, spool, source.plan.labels)
         listing = Listing(
-            job.images,
-            limit=job.limit,
-            sample=job.sample,
-            seed=job.seed,
-            follow_links=job.follow_links,
-            include_hidden=job.include_hidden,
+            open_source(job.images, job.source_options()), limit=job.limit, sample=job.sample, seed=job.seed
         )
         with runner.timed("listing") as advance:
-            images = write_list(_counted(listing, advance), spool)
+            images = write_list(_counted(listing.tables(), advance), spool)
         _check_images(request, images.images, "".join(f"\n  {line}" for line in listing.describe_skipped()))
         for line in listing.describe_skipped():
             runner.progress.note(f"skipped {line}")
-        output = _claim_or_resume(request, out, current, images, spool, listing.labels, listing)
+        output = _claim_or_resume(request, out, current, images, spool, listing.labels)
         return replace(output, labels=listing.labels, skipped=dict(listing.skipped))
 
 
@@ -237,7 +233,6 @@ def _claim_or_resume(
     images: ImageList,
     spool: PageSpool,
     labels: int,
-    listing: Iterable[ImageEntry],
 ) -> Output:
     """Return the output of the requested job, which this command starts or resumes."""
     job, identity = request.job, request.identity(images)
@@ -252,7 +247,7 @@ def _claim_or_resume(
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
         )
         if current is not None and not job.overwrite and not continues:
-            check_same(out, current, identity, listing)
+            check_same(out, current, identity, spool.images(images))
         base = _base(out, current, identity) if current is not None else None
         try:
             plan = _new_plan(request, images, base, spool)
@@ -441,8 +436,7 @@ def _check_images(request: _Request, images: int, skipped: str) -> None:
         check_components(job.components, images, int(request.features["length"]))
 
 
-def _counted(listing: Listing, advance: Callable[[int], None]) -> Iterator[ImageEntry]:
-    entries = iter(listing)
-    while batch := list(islice(entries, LISTED_AT_ONCE)):
-        yield from batch
-        advance(len(batch))
+def _counted(tables: Iterable[pa.Table], advance: Callable[[int], None]) -> Iterator[pa.Table]:
+    for table in tables:
+        yield table
+        advance(table.num_rows)

@@ -34,6 +34,7 @@ import orjson
 from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
+from fruits.images.sources.kinds import open_source
 from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model, without_links
 from fruits.jobs.identity import feature_identity, versions
@@ -200,6 +201,7 @@ def _source(job: Job) -> StoredJob | None:
     if without_links(Folder.at(job.images).address) == without_links(Folder.at(job.out).address):
         raise SettingsError(f"`out` {job.out} is also `images`. Give another `out` for what is made from its features.")
     given = {"limit": job.limit, "sample": job.sample, "shards": job.shards, "update": job.update or None}
+    given |= job.source_options().given()
     if unused := [name for name, value in given.items() if value is not None]:
         raise SettingsError(
             f"`{unused[0]}` with the output {job.images} as `images`: not allowed, because all its features are used. "
@@ -279,8 +281,8 @@ class _Pipeline:
         assert self.network is not None
         features = self.output.commit.job["features"]
         decoding = Decoding(features["decode"], features["crops"])
-        images = Folder.at(self.job.images)
-        return FeaturizeSettings(images, self.output.owned, self.network, features["fingerprint"], decoding)
+        source = open_source(self.job.images, self.job.source_options())
+        return FeaturizeSettings(source, self.output.owned, self.network, features["fingerprint"], decoding)
 
     def _planned(self, partition: Partition) -> PlannedPartition:
         pages = self.output.job.page_checksums(partition.start, partition.images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fruits.errors import DamageError, JobError, OutputError
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, table_entries
 from fruits.jobs.job import FITTING
 from fruits.jobs.tasks.rejects import read_account
 from fruits.jobs.tasks.reports import PartitionReport
@@ -125,6 +126,18 @@ class StoredJob:
         pages = self.page_checksums(0, self.plan.images)
         contents = (read_part(self.owned.folder, name, known) for name, known in pages)
         return decode_images(contents, 0, self.plan.images)
+
+    def entries(self, paths: Collection[str]) -> dict[str, ImageEntry]:
+        """Return the entries of the images of some paths, as rows contain them, by path; others are left out.
+
+        The time is that of reading the list.
+        """
+        wanted = text_array([path.encode() for path in paths], pa.binary())
+        found: dict[str, ImageEntry] = {}
+        for name, known in self.page_checksums(0, self.plan.images):
+            table = read_table(read_part(self.owned.folder, name, known))
+            found |= {entry.path: entry for entry in table_entries(table.filter(pc.is_in(table["path"], wanted)))}
+        return found
 
     def final_files(self) -> dict[str, bytes]:
         """Return the SHA-256 of every file of a complete output, by name; without those on a corrupt page."""

@@ -16,11 +16,28 @@ import pyarrow as pa
 
 from fruits.errors import OutputError
 from fruits.model.scaled_pca import ScaledPCA
-from fruits.storage.parquet import read_table, text_array, vector_array, vectors, write_table
+from fruits.storage.parquet import read_table, text_array, text_lists, vector_array, vectors, write_table
 
-__all__ = ["RowEncoder", "decode_rows", "encode_rows", "features_table", "join_csv", "rejects_table", "text_cell"]
+__all__ = [
+    "LABEL",
+    "LABELS",
+    "Label",
+    "RowEncoder",
+    "decode_rows",
+    "encode_rows",
+    "features_table",
+    "join_csv",
+    "label_array",
+    "label_cell",
+    "label_text",
+    "rejects_table",
+    "text_cell",
+]
 
 JSON_COLUMNS = ("confidence", "top")  # of predictions
+LABEL = pa.string()
+# Of some sources. Parquet's name for list items, so that a table equals the one read back.
+LABELS = pa.list_(pa.field("element", pa.string(), nullable=False))
 VECTORS = ("features", "scaled_features", "pca_features")
 REJECTS = pa.schema(
     [
@@ -41,20 +58,38 @@ UNESCAPED = re.compile(CELL_START + FORMULA)
 ESCAPED = re.compile(CELL_START + "'" + FORMULA)
 
 Float32 = npt.NDArray[np.float32]
+Label = str | Sequence[str] | None
+Column = Sequence[Label] | Float32
 
 
 def features_table(
-    paths: Sequence[str], labels: Sequence[str | None], features: Float32, crop_features: Float32 | None = None
+    paths: Sequence[str],
+    labels: Sequence[Label],
+    features: Float32,
+    crop_features: Float32 | None = None,
+    *,
+    labelled: pa.DataType = LABEL,
 ) -> pa.Table:
-    """Return the table ``path, label, features[, crop_features]`` of n images; features have shape (n, d)."""
-    columns: dict[str, Sequence[str | None] | Float32] = {
-        "path": list(paths),
-        "label": list(labels),
-        "features": features,
-    }
+    """Return the table ``path, label, features[, crop_features]`` of n images; features have shape (n, d).
+
+    `labelled` is the type of the labels, :data:`LABEL` or :data:`LABELS`.
+    """
+    columns: dict[str, Column] = {"path": list(paths), "label": list(labels), "features": features}
     if crop_features is not None:
         columns["crop_features"] = crop_features
-    return _table(columns)
+    return _table(columns, labelled)
+
+
+def label_array(labels: Sequence[Label], kind: pa.DataType) -> pa.Array:
+    """Return labels as an array of the type :data:`LABEL` or :data:`LABELS`."""
+    if pa.types.is_list(kind):
+        return text_lists([[each.encode() for each in label or ()] for label in labels], kind)
+    return _texts(labels)
+
+
+def label_text(label: Label) -> str | None:
+    """Return a label as text: that of a list is JSON."""
+    return label if label is None or isinstance(label, str) else orjson.dumps(list(label)).decode()
 
 
 def rejects_table(rejects: Sequence[tuple[str, str | None, str, str]], metadata: dict[bytes, bytes]) -> pa.Table:
@@ -74,19 +109,22 @@ def encode_rows(table: pa.Table, model: ScaledPCA, format: str, columns: Sequenc
     model : ScaledPCA
         The model; applied in float64, and the result rounded to float32.
     format : {"parquet", "csv"}
-        In CSV a vector is one JSON cell, ``[a,b,…]``, with the fewest digits that give each float32 back. Apostrophes,
+        In CSV a vector is one JSON cell, ``[a,b,…]``, with the fewest digits that give each float32 back, and a list
+        of labels is one, too. Apostrophes,
         which :func:`decode_rows` removes, keep a spreadsheet from running a text as a formula.
     columns : sequence of str
         The columns, in this order.
     """
     features = vectors(table["features"])
-    values: dict[str, Sequence[str | None] | Float32] = {}
+    values: dict[str, Column] = {}
     if "scaled_features" in columns or "pca_features" in columns:
         scaled, scores = model.transform(features)
         values = {"scaled_features": scaled.astype(np.float32), "pca_features": scores.astype(np.float32)}
     values |= {"path": table["path"].to_pylist(), "label": table["label"].to_pylist(), "features": features}
     chosen = {name: values[name] for name in columns}
-    return _csv(chosen) if format == "csv" else write_table(_table(chosen))
+    if format == "csv":
+        return _csv(chosen)
+    return write_table(_table(chosen, table.schema.field("label").type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +156,8 @@ class RowEncoder:
 def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]:
     """Return the columns of a file of rows by name; the suffix of `name` selects the format.
 
+    Lists of labels are returned as JSON, as CSV contains them.
+
     Raises
     ------
     OutputError
@@ -127,10 +167,15 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
         if name.endswith(".csv"):
             return _read_csv(data.decode())
         table = read_table(data)
-        return {
-            column: vectors(table[column]) if column in VECTORS else table[column].to_pylist()
-            for column in table.column_names
-        }
+        columns: dict[str, list[str | None] | Float32] = {}
+        for column in table.column_names:
+            if column in VECTORS:
+                columns[column] = vectors(table[column])
+            elif column == "label":
+                columns[column] = list(map(label_text, table[column].to_pylist()))
+            else:
+                columns[column] = table[column].to_pylist()
+        return columns
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise OutputError(
             f"{name} is corrupt: {error}. Check the other parts with `fruits verify`, and run the command of the job "
@@ -138,19 +183,24 @@ def decode_rows(data: bytes, name: str) -> dict[str, list[str | None] | Float32]
         ) from error
 
 
-def _table(columns: dict[str, Sequence[str | None] | Float32]) -> pa.Table:
-    arrays = [vector_array(values) if isinstance(values, np.ndarray) else _texts(values) for values in columns.values()]
+def _table(columns: dict[str, Column], labelled: pa.DataType) -> pa.Table:
+    arrays = [
+        vector_array(values)
+        if isinstance(values, np.ndarray)
+        else label_array(values, labelled if name == "label" else LABEL)
+        for name, values in columns.items()
+    ]
     fields = [pa.field(name, array.type, nullable=name == "label") for name, array in zip(columns, arrays, strict=True)]
     return pa.table(arrays, schema=pa.schema(fields))
 
 
-def _texts(values: Sequence[str | None]) -> pa.Array:
+def _texts(values: Sequence[Any]) -> pa.Array:
     return text_array([None if value is None else value.encode() for value in values], pa.string())
 
 
-def _csv(columns: dict[str, Sequence[str | None] | Float32]) -> bytes:
+def _csv(columns: dict[str, Column]) -> bytes:
     cells: dict[str, Iterable[bytes]] = {
-        name: _vector_cells(values) if isinstance(values, np.ndarray) else map(text_cell, values)
+        name: _vector_cells(values) if isinstance(values, np.ndarray) else map(label_cell, values)
         for name, values in columns.items()
     }
     if len(cells) == 1:  # CSV readers skip empty lines
@@ -176,6 +226,11 @@ def text_cell(text: str | None) -> bytes:
     if text is None:
         return b""
     return b'"%b"' % UNESCAPED.sub("'", text).encode().replace(b'"', b'""')
+
+
+def label_cell(label: Label) -> bytes:
+    """Return a label as a CSV cell; see :func:`text_cell` and :func:`label_text`."""
+    return text_cell(label_text(label))
 
 
 def _text(cell: str) -> str | None:

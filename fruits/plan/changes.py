@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry
 from fruits.plan.partitions import Partition, Plan, Stored
 
 __all__ = ["Changes", "describe_changes", "updated_partitions"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry
 from fruits.plan.pages import ImageList, decode_images
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
 from fruits.storage.commits import OwnedFolder

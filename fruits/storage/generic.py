@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
 
+BLOCK_BYTES = 2**20  # of the reads of an open file
 UTF_8_FLAG = 0x800  # of the general purpose flags of an entry; APPNOTE.TXT 4.4.4
 UNIX_SYSTEMS = (3, 19)  # Unix and macOS; APPNOTE.TXT 4.4.2
 
@@ -41,6 +42,19 @@ class FsspecStore:
         """Return the first `count` bytes of each file, or the error of reading it."""
         heads: list[bytes | Exception] = self.file_system.cat_ranges(list(paths), 0, count, on_error="return")
         return heads
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read at any place."""
+        file: BinaryIO = self.file_system.open(path, "rb", block_size=BLOCK_BYTES)
+        return file
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size and the version of a file."""
+        self.file_system.invalidate_cache()
+        entry = self.file_system.info(path)
+        if entry["type"] != "file":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        return FileInfo(path, UNKNOWN_SIZE if entry["size"] is None else entry["size"], _version(entry))
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, prefetching if the file system is asynchronous."""
@@ -202,6 +216,14 @@ class ZipStore(FsspecStore):
             except (OSError, EOFError) as error:
                 heads.append(error)
         return heads
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read at any place, by unpacking it from its start."""
+        return cast(BinaryIO, self.file_system.zip.open(self._file(path)))
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size of a file; archives contain no versions."""
+        return FileInfo(path, self._file(path).file_size)
 
     def is_file(self, path: str) -> bool:
         """Return whether a path is that of a file."""

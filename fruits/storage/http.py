@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from http import HTTPStatus
+from io import SEEK_END, BytesIO
+from typing import BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from aiohttp import ClientError, ClientResponseError
 from fsspec.asyn import sync
 
-from fruits.storage.generic import FsspecStore
+from fruits.storage.generic import BLOCK_BYTES, FsspecStore
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, read_ahead, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
@@ -59,6 +61,22 @@ class HttpStore(FsspecStore):
 
         heads: list[bytes | Exception] = sync(self.file_system.loop, read_all)
         return heads
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read at any place; from a server without ranges, all of it is read first."""
+        try:
+            file: BinaryIO = self.file_system.open(_encoded(path), "rb", block_size=BLOCK_BYTES)
+        except ClientError as error:
+            raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
+        if file.seekable():
+            return file
+        file.close()
+        return BytesIO(self.read(path, limit=MAX_BYTES))
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size of a file; versions are unknown, as in a walk."""
+        with self.open(path) as file:
+            return FileInfo(path, file.seek(0, SEEK_END))
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
@@ -35,6 +36,16 @@ class LocalStore:
     def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
         """Return the first `count` bytes of each file, or the error of reading it."""
         return [_read_head(path, count) for path in paths]
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a regular file."""
+        with _regular(path) as file:
+            return os.fdopen(os.dup(file), "rb")
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size and the version of a regular file."""
+        with _regular(path) as file:
+            return _file(path, os.fstat(file))
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, without prefetching: a local disk is fast enough."""

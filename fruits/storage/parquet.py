@@ -1,7 +1,7 @@
 """Conversions between Parquet files, Arrow columns, and NumPy arrays.
 
-pyarrow's own conversions import pandas where it is installed: 0.5 s and 50 MB in every process. These use Arrow's
-buffers, which NumPy shares.
+pyarrow's own conversions, also of arguments of ``pyarrow.compute``, import pandas where it is installed: 0.5 s and
+50 MB in every process. These use Arrow's buffers, which NumPy shares.
 """
 
 from __future__ import annotations
@@ -14,6 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
+def text_scalar(value: bytes | None, kind: pa.DataType) -> pa.Scalar:
+    """Return a text, bytes or null as an argument of a function of ``pyarrow.compute``."""
+    return text_array([value], kind)[0]
+
+
+def number_scalar(value: int) -> pa.Scalar:
+    """Return an int64 as an argument of a function of ``pyarrow.compute``."""
+    return number_array(np.array([value], np.int64))[0]
+
+
 def text_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     """Return UTF-8 texts or bytes as an array of type `kind`, ``string`` or ``binary``; None becomes null."""
     offsets = np.zeros(len(values) + 1, np.int32)
@@ -22,6 +32,19 @@ def text_array(values: Sequence[bytes | None], kind: pa.DataType) -> pa.Array:
     validity = None if present.all() else pa.py_buffer(np.packbits(present, bitorder="little"))
     data = b"".join(value or b"" for value in values)
     return pa.Array.from_buffers(kind, len(values), [validity, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def text_lists(values: Sequence[Sequence[bytes | None]], kind: pa.DataType) -> pa.Array:
+    """Return lists of texts or bytes as an array of a list type, ``list<string>`` or ``list<binary>``."""
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    items = text_array([item for value in values for item in value], kind.value_type)
+    return pa.ListArray.from_arrays(number_array(offsets), items, type=kind)
+
+
+def numbers(array: pa.Array) -> npt.NDArray[np.int64]:
+    """Return an array of int64 without nulls as an array of NumPy."""
+    return np.frombuffer(array.buffers()[1] or b"", np.int64)[array.offset : array.offset + len(array)]
 
 
 def number_array(values: npt.NDArray[np.generic]) -> pa.Array:

@@ -7,7 +7,7 @@ fsspec. Paths are those of the store: absolute on a local disk, ``bucket/key`` o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from fruits.storage.prefetch import File
 
@@ -50,6 +50,12 @@ class Store(Protocol):
 
     def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
         """Return the first `count` bytes of each file, or the error of reading it."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read at any place, by requests of ranges where the store supports them."""
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size and the version of a file; raise a ``FileNotFoundError`` if it does not exist."""
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`."""

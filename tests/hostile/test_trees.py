@@ -12,7 +12,9 @@ import pytest
 
 from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
-from fruits.images.listing import ImageEntry, Listing
+from fruits.images.sources.entries import ImageEntry, entry_tables
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize, image_bytes
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.plan.pages import write_list
@@ -40,12 +42,12 @@ def images(tmp_path: Path) -> Path:
 
 
 def listed(folder: Path) -> list[str]:
-    return [entry.path for entry in Listing(str(folder))]
+    return [entry.path for entry in Listing(open_source(str(folder)))]
 
 
 def contents(folder: Path) -> dict[str, bytes | OSError]:
-    entries = list(Listing(str(folder)))
-    found = Folder.at(str(folder)).fetch(entries)
+    entries = list(Listing(open_source(str(folder))))
+    found = open_source(str(folder)).read(entries)
     return {entry.path: data for entry, data in zip(entries, found, strict=True)}
 
 
@@ -136,11 +138,11 @@ def test_link_to_a_fifo_does_not_hang(images: Path, tmp_path: Path, name: str) -
 def test_fifo_in_place_of_a_listed_file_does_not_hang(images: Path) -> None:
     path = images / "label" / "late.jpg"
     path.write_bytes(PICTURE)
-    entries = list(Listing(str(images)))
+    entries = list(Listing(open_source(str(images))))
     path.unlink()
     os.mkfifo(path)
     with watched(path) as hung:
-        list(Folder.at(str(images)).fetch(entries))
+        list(open_source(str(images)).read(entries))
     assert hung == []
 
 
@@ -151,12 +153,12 @@ def test_link_to_an_endless_device_is_not_an_image(images: Path) -> None:
 
 
 def test_socket_in_place_of_a_listed_file_is_a_reject(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = list(Listing(str(images)))
+    entries = list(Listing(open_source(str(images))))
     monkeypatch.chdir(images / "label")  # a socket's path has at most 107 bytes
     os.unlink("whole.png")
     with socket.socket(socket.AF_UNIX) as place:
         place.bind("whole.png")
-        (data,) = Folder.at(str(images)).fetch(entries)
+        (data,) = open_source(str(images)).read(entries)
     with pytest.raises(ImageError, match="unreadable"):
         image_bytes(data)
 
@@ -196,7 +198,7 @@ def test_file_of_terabytes_is_a_reject(images: Path) -> None:
 def test_any_name_is_listed_planned_and_read(images: Path, tmp_path: Path, name: bytes) -> None:
     with open(os.fsencode(images / "label") + b"/" + name, "wb") as file:
         file.write(PICTURE)
-    entries = list(Listing(str(images)))
+    entries = list(Listing(open_source(str(images))))
     again = through_storage(entries, Folder(str(tmp_path / "plan")))
     assert again == entries
     assert os.fsdecode(b"label/" + name) in [entry.path for entry in again]
@@ -218,9 +220,11 @@ def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path,
     path = str(secret) if path.startswith("/") else path
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
-    (partition,) = even_partitions(write_list(entries, out / "plan").images, 2)
+    (partition,) = even_partitions(write_list(entry_tables(entries), out / "plan").images, 2)
     network = CornerNetwork()
-    settings = FeaturizeSettings(Folder(str(images)), OwnedFolder(out), network, numeric_fingerprint(network.load()))
+    settings = FeaturizeSettings(
+        open_source(str(images)), OwnedFolder(out), network, numeric_fingerprint(network.load())
+    )
     report = featurize(planned(partition), settings)
     assert (report.rows, report.rejects) == (1, {"unreadable": 1})
     assert out.read_table("rejects/part-00000.parquet")["path"].to_pylist() == [path]

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from fruits.errors import DatasetError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.storage.folder import Folder
 from tests import trees
 from tests.plans import through_storage
@@ -35,13 +36,13 @@ def test_bucket_lists_like_a_local_folder_and_every_name_is_readable(bucket, fol
     for root in (folder_of(bucket) / "images", tmp_path / "images"):
         write(root, *NAMES)
         write(root, "README.md", "a/.DS_Store", data=b"words")
-    listing = Listing(f"{bucket}/images")
+    listing = Listing(open_source(f"{bucket}/images"))
     entries = list(listing)
-    assert [entry[:2] for entry in entries] == [entry[:2] for entry in Listing(str(tmp_path / "images"))]
+    assert [entry[:2] for entry in entries] == [entry[:2] for entry in Listing(open_source(str(tmp_path / "images")))]
     assert listing.skipped == {"not-image": 1, "hidden": 1}
     stored = through_storage(entries, Folder.at(f"{bucket}/plan"))
     assert stored == entries
-    assert list(Folder.at(f"{bucket}/images").fetch(entries)) == [JPEG] * len(entries)
+    assert list(open_source(f"{bucket}/images").read(entries)) == [JPEG] * len(entries)
 
 
 def test_same_tree_gives_the_same_plan_as_on_a_local_disk(bucket, folder_of, tmp_path):
@@ -55,7 +56,7 @@ def test_same_tree_gives_the_same_plan_as_on_a_local_disk(bucket, folder_of, tmp
 def test_empty_objects_of_tools_are_not_images(bucket, folder_of):
     write(folder_of(bucket), "label/1.jpg")
     write(folder_of(bucket), "_SUCCESS", "label_$folder$", "label/.gitkeep", "label/empty.jpg", data=b"")
-    listing = Listing(bucket)
+    listing = Listing(open_source(bucket))
     assert [(entry.path, entry.size) for entry in listing] == [("label/1.jpg", len(JPEG)), ("label/empty.jpg", 0)]
     assert listing.skipped == {"not-image": 2, "hidden": 1}
 
@@ -63,9 +64,9 @@ def test_empty_objects_of_tools_are_not_images(bucket, folder_of):
 def test_listing_requests_only_the_pages_needed(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number:04d}.jpg" for number in range(2500)))
     between = proxy()
-    assert len(list(Listing(bucket, limit=10))) == 10
+    assert len(list(Listing(open_source(bucket), limit=10))) == 10
     assert len([line for line in between.seen if "list-type=2" in line]) == 1
-    entries = list(Listing(bucket))
+    entries = list(Listing(open_source(bucket)))
     assert [entry.path for entry in entries] == [f"label/{number:04d}.jpg" for number in range(2500)]
     assert len([line for line in between.seen if "list-type=2" in line]) == 1 + 3
 
@@ -78,7 +79,7 @@ def test_listing_error_names_its_cause_at_once(bucket, folder_of, monkeypatch):
         ("s3://nowhere/images", r"the bucket nowhere does not exist at http://127"),
     ):
         with pytest.raises(DatasetError, match=text):
-            list(Listing(address))
+            list(Listing(open_source(address)))
     for name, value, text in (
         ("AWS_SECRET_ACCESS_KEY", "wrong", "were refused: SignatureDoesNotMatch"),
         ("AWS_ACCESS_KEY_ID", "AKIANOBODY", "were refused: InvalidAccessKeyId"),
@@ -89,25 +90,25 @@ def test_listing_error_names_its_cause_at_once(bucket, folder_of, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             with pytest.raises(DatasetError, match=text):
-                list(Listing(f"{bucket}/images"))
+                list(Listing(open_source(f"{bucket}/images")))
     close_clients()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(DatasetError, match=r"no credentials .*FSSPEC_S3_ANON"):
-        list(Listing(f"{bucket}/images"))
+        list(Listing(open_source(f"{bucket}/images")))
 
 
 def test_images_that_may_be_listed_but_not_read_are_rejected_at_once(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
     proxy(answers={".jpg": refusal("AccessDenied")})
     with pytest.raises(DatasetError, match=r"get_object is forbidden for s3://.*/label/0\.jpg.*policy"):
-        list(Listing(bucket))
+        list(Listing(open_source(bucket)))
 
 
 def test_single_forbidden_image_does_not_end_the_listing(bucket, folder_of, proxy):
     write(folder_of(bucket), *(f"label/{number}.jpg" for number in range(20)))
     proxy(answers={"/0.jpg": refusal("AccessDenied")})
-    assert len(list(Listing(bucket))) == 20
+    assert len(list(Listing(open_source(bucket)))) == 20
     forbidden, other = Folder.at(bucket).fetch([("label/0.jpg", len(JPEG), ""), ("label/1.jpg", len(JPEG), "")])
     assert isinstance(forbidden, PermissionError)
     assert other == JPEG
@@ -117,4 +118,4 @@ def test_single_forbidden_image_does_not_end_the_listing(bucket, folder_of, prox
 def test_bucket_in_another_region_is_named_in_the_error(bucket, proxy, code):
     proxy(answers={"list-type=2": refusal(code, "the region 'eu-west-3' is wrong; expecting 'us-west-2'")})
     with pytest.raises(DatasetError, match=rf"another region.*{code}.*us-west-2.*AWS_DEFAULT_REGION"):
-        list(Listing(bucket))
+        list(Listing(open_source(bucket)))

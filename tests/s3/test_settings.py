@@ -4,7 +4,8 @@ import pytest
 
 from fruits.clusters.resolve import resolve
 from fruits.errors import SettingsError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.storage.folder import Folder
 from tests.s3.server import close_clients, served
 
@@ -35,8 +36,8 @@ def test_public_bucket_is_read_without_credentials(s3, tmp_path, monkeypatch, co
     configure(anon=True)
     with served(tmp_path / "public", public=True) as public:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", public.endpoint)
-        entries = list(Listing("s3://images"))
-        assert list(Folder.at("s3://images").fetch(entries, ahead=1)) == [JPEG] * 3
+        entries = list(Listing(open_source("s3://images")))
+        assert list(Folder.at("s3://images").fetch([entry[:3] for entry in entries], ahead=1)) == [JPEG] * 3
         close_clients()
 
 

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from fruits.errors import OutputError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.prefetch import ChangedFileError
@@ -169,12 +170,12 @@ def test_error_of_an_unreachable_folder_names_its_cause(bucket, monkeypatch):
 def test_file_changed_since_the_listing_is_an_error_without_another_request(bucket, folder_of, proxy):
     for index in range(9):
         (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG)
-    entries = list(Listing(bucket))
+    entries = list(Listing(open_source(bucket)))
     assert all(entry.version for entry in entries)
     for index in (0, 7):  # the first is read through botocore, the other through obstore
         (folder_of(bucket) / f"{index}.jpg").write_bytes(JPEG[:-1] + b"\1")
     between = proxy()
-    found = list(Folder.at(bucket).fetch(entries, ahead=1))
+    found = list(Folder.at(bucket).fetch([entry[:3] for entry in entries], ahead=1))
     assert [index for index, data in enumerate(found) if isinstance(data, ChangedFileError)] == [0, 7]
     assert [data for data in found if isinstance(data, bytes)] == [JPEG] * 7
     assert len([line for line in between.seen if line.startswith("GET")]) == 9 + 2  # a changed one is requested twice

@@ -62,7 +62,7 @@ def simulate(backend, *, partitions, partition_size, workers, out, stop_at=None)
     before = standins.counted("featurize", out)
     timer = StageTimer()
     with (
-        mock.patch.object(output, "Listing", standins.Listing),
+        mock.patch.object(output, "open_source", standins.Source),
         mock.patch.object(pipeline, "compile_network", return_value=standins.NeuralNetwork()),
         backends.load(backend)(workers=workers) as inner,
     ):

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from fruits.executor import Executor
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.jobs.tasks import moments as merging
 from fruits.jobs.tasks.rejects import ACCOUNT, write_partition
 from fruits.jobs.tasks.reports import MergeReport
@@ -24,22 +24,19 @@ FEATURES = 4
 LABEL_IMAGES = 1000
 
 
-class Listing:
-    """A listing of `limit` images that are not stored."""
+class Source:
+    """Images that are not stored."""
 
-    def __init__(self, address, *, limit, **options):
+    def __init__(self, address, options):
         self.address = address
-        self.limit = limit
-        self.labels = 0
-        self.skipped = {}
 
-    def describe_skipped(self):
-        return []
+    def tables(self, skipped, limit):
+        return entry_tables(self.entries(limit))
 
-    def __iter__(self):
-        for start in range(0, self.limit, LABEL_IMAGES):
+    def entries(self, limit):
+        for start in range(0, limit, LABEL_IMAGES):
             label = f"label {start:09d}/"
-            for number in range(start, min(start + LABEL_IMAGES, self.limit)):
+            for number in range(start, min(start + LABEL_IMAGES, limit)):
                 yield ImageEntry(f"{label}{number:09d}.jpg", 4000 + number % 3000, f"{number:032x}")
 
 

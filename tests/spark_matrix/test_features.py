@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from backends.spark.executor import SparkExecutor
+from fruits.images.sources.kinds import open_source
 from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
 from fruits.plan.partitions import even_partitions
 from fruits.storage.commits import OwnedFolder, last_commit
@@ -36,7 +37,7 @@ def test_features_equal_those_of_another_python(reference, tmp_path):
     commit = last_commit(Folder(str(reference / "out")))
     out = OwnedFolder(Folder(str(tmp_path)), commit.owner, commit.number)
     fingerprint = commit.job["features"]["fingerprint"]
-    source = FeaturizeSettings(Folder(str(reference / "images")), out, network, fingerprint)
+    source = FeaturizeSettings(open_source(str(reference / "images")), out, network, fingerprint)
     partitions = even_partitions(IMAGES, PARTITION_SIZE)
     with SparkExecutor() as executor:  # reuses a running session of the suite
         reports = executor.map(featurize, [planned(partition, commit.owner) for partition in partitions], shared=source)

@@ -15,7 +15,8 @@ from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster, EmrServerlessCluster
 from fruits.clusters.cluster import Cluster
 from fruits.errors import DatasetError, SettingsError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport, report_from_dict
 from fruits.model.scaled_pca import ScaledPCA
@@ -99,7 +100,7 @@ def prepare(
     account = Account.for_cluster(settings, bucket)
     account.identity()
     Folder.at(job.out).check()
-    if next(iter(Listing(job.images, limit=1)), None) is None:
+    if next(iter(Listing(open_source(job.images, job.source_options()), limit=1)), None) is None:
         raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
     backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])
     backbone = backbone or PACKAGED

@@ -35,7 +35,7 @@ RecogniserFolder = Annotated[
         callback=reject_empty,
     ),
 ]
-SourceHelp = "The output of a fit or a run, or a folder of images, <label>/<file>."
+SourceHelp = "The output of a fit or a run, a folder of images, <label>/<file>, or another source of images."
 
 
 @options.option_groups
@@ -52,6 +52,7 @@ def train(
             callback=reject_empty,
         ),
     ],
+    source: options.SourceOptions,
     classes: Annotated[
         str | None,
         options.computation(
@@ -96,6 +97,7 @@ def train(
     Folders of images are featurized into REC/sources first; outputs with features are used as they are.
     """
     from fruits.cli.recogniser.display import show_evaluation, show_training
+    from fruits.jobs.stored import feature_source
     from fruits.recogniser.jobs.evaluate import evaluate as run_evaluation
     from fruits.recogniser.jobs.request import Training
     from fruits.recogniser.jobs.train import TEST
@@ -105,6 +107,7 @@ def train(
     training = Training(
         sources=tuple(sources),
         out=out,
+        **asdict(source),
         classes=classes,
         weights=None if weights is None else parse_weights(weights),
         crops=crops,
@@ -119,7 +122,8 @@ def train(
         if test is None:
             return CommandResult(report.to_dict(), lambda console: show_training(console, report))
         folder = (Folder.at(out) / TEST).address
-        evaluation = run_evaluation(test, out, folder, executor, overwrite=overwrite, progress=progress)
+        given = asdict(source) if feature_source(test) is None else {}
+        evaluation = run_evaluation(test, out, folder, executor, **given, overwrite=overwrite, progress=progress)
 
     def show(console: Any) -> None:
         show_training(console, report)
@@ -145,6 +149,7 @@ def evaluate(
             callback=reject_empty,
         ),
     ],
+    images: options.SourceOptions,
     left_out: Annotated[
         int,
         options.computation(
@@ -165,7 +170,14 @@ def evaluate(
     progress = display.progress()
     with _executor(cluster.resolve(), progress) as executor:
         evaluation = run_evaluation(
-            source, recogniser, out, executor, left_out=left_out, overwrite=overwrite, progress=progress
+            source,
+            recogniser,
+            out,
+            executor,
+            **asdict(images),
+            left_out=left_out,
+            overwrite=overwrite,
+            progress=progress,
         )
     return CommandResult(evaluation.to_dict(), lambda console: show_evaluation(console, evaluation, out))
 
@@ -192,6 +204,7 @@ def predict(
             callback=reject_empty,
         ),
     ] = None,
+    source: options.SourceOptions,
     selection: options.SelectionOptions,
     cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
@@ -215,6 +228,7 @@ def predict(
         images=images[0],
         out=out,
         recogniser=recogniser,
+        **asdict(source),
         **asdict(selection),
         **asdict(partitions),
         format=format,

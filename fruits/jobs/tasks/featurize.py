@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from fruits.errors import DamageError, SettingsError
 from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
 from fruits.images.isolation import IsolatedDecoder
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, Label
+from fruits.images.sources.source import Content, Source
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.model.moments import representable
-from fruits.model.rows import features_table
+from fruits.model.rows import LABEL, LABELS, features_table, label_text
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import Featurizer, NeuralNetwork
 from fruits.plan.changes import is_unchanged
@@ -30,7 +31,6 @@ from fruits.plan.pages import decode_images
 from fruits.plan.partitions import Partition, Stored
 from fruits.storage.checksums import CorruptPartError, read_part
 from fruits.storage.commits import OwnedFolder
-from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, write_table
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 from fruits.text import name_text, without_secrets
@@ -110,9 +110,9 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class FeaturizeSettings:
-    """The inputs that all partitions share: the images, the output, the network, its fingerprint, and how to decode."""
+    """The inputs that all partitions share: the source, the output, the network, its fingerprint, and how to decode."""
 
-    images: Folder
+    source: Source
     out: OwnedFolder
     network: NeuralNetwork
     fingerprint: str
@@ -213,7 +213,12 @@ def _merged(entries: Sequence[ImageEntry], added: pa.Table, stored: _StoredRows)
     computed = {path: row for row, path in enumerate(added["path"].to_pylist())}
     rows = computed | {name_text(path): len(computed) + row for path, row in stored.reused.items()}
     order = [rows[name] for entry in entries if (name := name_text(entry.path)) in rows]
-    both = pa.concat_tables([added, stored.table.cast(added.schema)])
+    known = stored.table if stored.reused else stored.table.slice(0, 0)
+    if not added.num_rows:  # whose labels have no type
+        added = known.slice(0, 0)
+    elif not known.num_rows:
+        known = added.slice(0, 0)
+    both = pa.concat_tables([added, known.cast(added.schema)])
     return both.take(pa.array(order, pa.int64())).combine_chunks()
 
 
@@ -254,7 +259,7 @@ def _features(
     with timer.step("load"):
         size = backbone(settings.network.backbone).size
         featurizer = _featurizer(settings, size)
-        contents = settings.images.fetch(entry for entry in entries if not entry.leads_out)
+        contents = settings.source.read(entries)
     pixels = np.empty((IMAGES_PER_GROUP, decoding.crops, size, size, 3), np.uint8)
     used: list[ImageEntry] = []
     rejects: dict[int, Reject] = {}
@@ -262,8 +267,6 @@ def _features(
         decoded: list[int] = []
         for index, entry in enumerate(entries[start : start + IMAGES_PER_GROUP], start):
             try:
-                if entry.leads_out:
-                    raise ImageError("unreadable", "its path leads out of the image folder")
                 with timer.step("read"):
                     data = image_bytes(next(contents))
                 with timer.step("decode"):
@@ -283,7 +286,8 @@ def _features(
             else:
                 rejects[index] = _reject(entries[index], NON_FINITE)
     paths = [name_text(entry.path) for entry in used]
-    table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1))
+    labelled = LABELS if isinstance(entries[0].own_label, tuple) else LABEL
+    table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1), labelled=labelled)
     return table, [rejects[index] for index in sorted(rejects)]
 
 
@@ -305,11 +309,12 @@ def _featurizer(settings: FeaturizeSettings, size: int) -> Featurizer:
 
 
 def _reject(entry: ImageEntry, error: ImageError) -> Reject:
-    return name_text(entry.path), _label(entry), error.reason, without_secrets(error.detail)
+    return name_text(entry.path), label_text(_label(entry)), error.reason, without_secrets(error.detail)
 
 
-def _label(entry: ImageEntry) -> str | None:
-    return None if entry.label is None else name_text(entry.label)
+def _label(entry: ImageEntry) -> Label:
+    label = entry.label
+    return tuple(map(name_text, label)) if isinstance(label, tuple) else label and name_text(label)
 
 
 def _entries(pages: Sequence[tuple[str, bytes | None]], start: int, images: int, out: OwnedFolder) -> list[ImageEntry]:
@@ -323,8 +328,8 @@ def _entries(pages: Sequence[tuple[str, bytes | None]], start: int, images: int,
         raise CorruptPartError(pages[0][0], str(error)) from error
 
 
-def image_bytes(content: bytes | OSError) -> bytes:
-    """Return the content of an image file, or raise the reason why it is a reject.
+def image_bytes(content: Content) -> bytes:
+    """Return the content of an image, or raise the reason why it is a reject.
 
     Raises
     ------
@@ -333,6 +338,8 @@ def image_bytes(content: bytes | OSError) -> bytes:
     OSError
         The storage failed; the task is retried.
     """
+    if isinstance(content, ImageError):
+        raise content
     if isinstance(content, ChangedFileError):
         raise ImageError("changed", str(content)) from content
     if isinstance(content, OSError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fruits.jobs.tasks.reports import MergeReport
@@ -111,7 +112,8 @@ def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
 def _features(item: MergeItem, folder: Folder) -> Iterator[tuple[NDArray[np.float32], list[str | None] | None]]:
     for name, expected in item.inputs:
         table = read_table(read_part(folder, name, expected), ["label", "features"])
-        yield vectors(table["features"]), table["label"].to_pylist()
+        labels = None if pa.types.is_list(table.schema.field("label").type) else table["label"].to_pylist()
+        yield vectors(table["features"]), labels  # an image with a list of labels is of no class
 
 
 def _nodes(item: MergeItem, folder: Folder) -> Iterator[Moments]:

@@ -16,10 +16,12 @@ from typing import Any, cast
 
 from fruits.errors import DatasetError, OutputError, SettingsError
 from fruits.executor import Executor
+from fruits.images.sources.kinds import stored_source
+from fruits.images.sources.options import SourceOptions
 from fruits.jobs.job import Job
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
-from fruits.jobs.stored import feature_source
+from fruits.jobs.stored import StoredJob, feature_source
 from fruits.model.rows import decode_rows
 from fruits.parameters import whole_number
 from fruits.progress.reporter import Progress, Silent
@@ -28,6 +30,7 @@ from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages
 from fruits.recogniser.evaluation.page import Heading, render_page
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs.predict import predict
+from fruits.recogniser.jobs.sources import check_labels
 from fruits.recogniser.jobs.thumbnails import PictureItem, make_pictures
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
@@ -90,6 +93,10 @@ def evaluate(
     out: str,
     executor: Executor,
     *,
+    image_column: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    label_regex: str | None = None,
     left_out: int = MOST_LABELS,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -106,6 +113,8 @@ def evaluate(
         The folder of the evaluation.
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
+    image_column, path_column, label_column, label_regex : str, optional
+        Where the images, the paths and the labels of the source are; as in :class:`fruits.Job`.
     left_out : int, default 200
         The largest number of labels that are left out of training, one at a time, for a few seconds each; 0 to 200.
     overwrite : bool, default False
@@ -123,10 +132,24 @@ def evaluate(
     listener = progress or Silent()
     if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
         raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
+    stored_features = feature_source(source)
+    if stored_features is not None or label_column is not None:
+        options = SourceOptions(image_column=image_column, path_column=path_column, label_column=label_column)
+        check_labels(source, stored_features, options)
     folder = Folder.at(out)
     _check_folder(folder)
     rows = folder / PREDICTIONS
-    job = Job(images=source, out=rows.address, recogniser=recogniser, max_reject_fraction=1.0, overwrite=overwrite)
+    job = Job(
+        images=source,
+        out=rows.address,
+        recogniser=recogniser,
+        image_column=image_column,
+        path_column=path_column,
+        label_column=label_column,
+        label_regex=label_regex,
+        max_reject_fraction=1.0,
+        overwrite=overwrite,
+    )
     report = predict(job, executor, progress=listener)
     stored = read_recogniser(Folder.at(recogniser), training=True)
     loaded = Recogniser.from_stored(stored)
@@ -149,7 +172,7 @@ def evaluate(
         Heading(loaded.version, len(loaded.labels), sum(stored.counts.values()), evaluation.source),
         evaluation.metrics,
         evaluation.left_out,
-        _pictures(source, evaluation.metrics),
+        _pictures(source, rows, evaluation.metrics),
         _examples(loaded),
         unknown,
     )
@@ -252,14 +275,14 @@ def _statistics(sources: Sequence[Source], labels: Sequence[str]) -> Statistics:
     return group_statistics(sources, [each.fit + each.held_out for each in sources], labels)
 
 
-def _pictures(source: str, metrics: Metrics | None) -> dict[str, bytes]:
+def _pictures(source: str, rows: Folder, metrics: Metrics | None) -> dict[str, bytes]:
     """Return the pictures of the evaluated images that the page shows, by path."""
     if metrics is None:
         return {}
-    stored = feature_source(source)
-    images = Folder.at(source if stored is None else str(stored.commit.job["images"]))
+    predictions = StoredJob.load(rows, finished(rows))
+    images = stored_source((feature_source(source) or predictions).commit.job)
     paths = {each.example for each in metrics.confusions} | {each.path for each in metrics.mistakes}
-    return make_pictures(PictureItem(images, tuple((path, path) for path in sorted(paths))), None)
+    return make_pictures(PictureItem(images, tuple(sorted(predictions.entries(paths).items()))), None)
 
 
 def _examples(recogniser: Recogniser) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from fruits.executor import Executor, check_executor
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport
-from fruits.model.rows import join_csv, text_cell
+from fruits.model.rows import Label, join_csv, label_array, label_cell, text_cell
 from fruits.progress.reporter import Progress
 from fruits.recogniser.recogniser import Recogniser, Recognition
 from fruits.storage.parquet import number_array, text_array, vectors, write_table
@@ -60,11 +60,12 @@ class RecognitionEncoder:
         features = np.stack([vectors(table[name]) for name in self.reads[2:]], axis=1)
         results = self.recogniser.recognise_features(features)
         paths, labels = table["path"].to_pylist(), table["label"].to_pylist()
-        encode = _csv if self.format == "csv" else _parquet
-        return encode(paths, labels, results)
+        if self.format == "csv":
+            return _csv(paths, labels, results)
+        return _parquet(paths, label_array(labels, table.schema.field("label").type), results)
 
 
-def _parquet(paths: Sequence[str], labels: Sequence[str | None], results: Sequence[Recognition]) -> bytes:
+def _parquet(paths: Sequence[str], labels: pa.Array, results: Sequence[Recognition]) -> bytes:
     scores = [each for result in results for each in result.top]
     fields = [pa.field("label", pa.string(), nullable=False), pa.field("score", pa.float64(), nullable=False)]
     structs = pa.StructArray.from_arrays(
@@ -77,7 +78,7 @@ def _parquet(paths: Sequence[str], labels: Sequence[str | None], results: Sequen
     kind = pa.list_(pa.field("element", pa.struct(fields), nullable=False))
     arrays = [
         _texts(paths),
-        _texts(labels),
+        labels,
         _texts([result.prediction for result in results]),
         number_array(np.array([result.confidence for result in results], np.float64)),
         pa.ListArray.from_arrays(number_array(offsets), structs, type=kind),
@@ -94,12 +95,12 @@ def _texts(values: Sequence[str | None]) -> pa.Array:
     return text_array([None if value is None else value.encode() for value in values], pa.string())
 
 
-def _csv(paths: Sequence[str], labels: Sequence[str | None], results: Sequence[Recognition]) -> bytes:
+def _csv(paths: Sequence[str], labels: Sequence[Label], results: Sequence[Recognition]) -> bytes:
     """Return CSV in which `top` is a JSON cell, ``[{"label":…,"score":…},…]``."""
     tops = (orjson.dumps([each._asdict() for each in result.top]).decode() for result in results)
     cells = {
         "path": map(text_cell, paths),
-        "label": map(text_cell, labels),
+        "label": map(label_cell, labels),
         "prediction": (text_cell(result.prediction) for result in results),
         "confidence": (orjson.dumps(result.confidence) for result in results),
         "top": map(text_cell, tops),

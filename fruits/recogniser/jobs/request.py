@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from fruits.errors import SettingsError
+from fruits.images.sources.options import SourceOptions
 from fruits.parameters import address, switch, whole_number
 from fruits.text import brief
 
@@ -34,6 +35,8 @@ class Training:
         A source whose images belong to no class.
     test : str, optional
         A source to evaluate the recogniser on, into ``test/`` below `out`.
+    image_column, path_column, label_column, label_regex : str, optional
+        Where images, paths and labels are, in the sources that are no outputs; as in :class:`fruits.Job`.
     max_reject_fraction : float, default 0.1
         The training fails if a larger fraction of the images of a folder cannot be used.
     overwrite : bool, default False
@@ -52,6 +55,10 @@ class Training:
     crops: int = 1
     unknown: str | None = None
     test: str | None = None
+    image_column: str | None = None
+    path_column: str | None = None
+    label_column: str | None = None
+    label_regex: str | None = None
     max_reject_fraction: float = 0.1
     overwrite: bool = False
 
@@ -72,6 +79,7 @@ class Training:
             values["weights"] = tuple(whole_number("weights", weight) for weight in self.weights)
         for name, value in values.items():
             object.__setattr__(self, name, value)
+        self.source_options()  # raises if one is not allowed
         if self.crops not in (1, 2):
             raise SettingsError(f"`crops` = {self.crops}: not allowed. Allowed: 1, or 2.")
         if len(self.source_weights) != len(self.sources):
@@ -80,6 +88,11 @@ class Training:
             )
         if wrong := [weight for weight in self.source_weights if not 1 <= weight <= MOST_WEIGHT]:
             raise SettingsError(f"`weights` = {brief(wrong[0])}: not allowed. Allowed: 1 to {MOST_WEIGHT:,}.")
+
+    def source_options(self) -> SourceOptions:
+        """Return the options of the sources that are no outputs, as one value."""
+        names = ("image_column", "path_column", "label_column", "label_regex")
+        return SourceOptions(**{name: getattr(self, name) for name in names})
 
     @property
     def source_weights(self) -> tuple[int, ...]:

@@ -11,6 +11,9 @@ from typing import Any
 
 from fruits.errors import DatasetError, SettingsError
 from fruits.executor import Executor
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 from fruits.jobs import pipeline
 from fruits.jobs.fitting import check_crops
 from fruits.jobs.job import Job
@@ -20,7 +23,7 @@ from fruits.recogniser.jobs.request import Training
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["SOURCES", "FeatureSource", "open_sources"]
+__all__ = ["SOURCES", "FeatureSource", "check_labels", "open_sources"]
 
 SOURCES = "sources"  # below the recogniser
 
@@ -61,7 +64,7 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     Raises
     ------
     DatasetError
-        Two sources have the same images.
+        Two sources have the same images, or images have lists of labels.
     SettingsError
         Their features are of different networks, or lack crops.
     """
@@ -71,20 +74,41 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     if training.unknown is not None:
         given.append((training.unknown, 1, True))
     found = [feature_source(address) for address, _, _ in given]
+    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
+    tested = [] if training.test is None else [(training.test, feature_source(training.test))]
+    images += [_location(address, stored) for address, stored in tested]
+    options = training.source_options().given()
+    if options and None not in [*found, *(stored for _, stored in tested)]:
+        raise SettingsError(
+            f"`{next(iter(options))}` with outputs as `sources`: not allowed, because their images are labelled. "
+            "Leave it out."
+        )
+    if training.label_column is not None:  # before hours of work
+        for stored, (address, _, _) in zip(found, given, strict=True):
+            check_labels(address, stored, training.source_options())
     for stored, (address, _, _) in zip(found, given, strict=True):
         if stored is not None:
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
-    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
-    if training.test is not None:
-        test = feature_source(training.test)
-        images.append(_location(training.test, test))
     _check_disjoint(images)
     sources = [
         FeatureSource(stored or _featurized(training, address, executor, progress), weight, is_unknown)
         for stored, (address, weight, is_unknown) in zip(found, given, strict=True)
     ]
+    for source, (address, _, _) in zip(sources, given, strict=True):
+        check_labels(address, source.job, training.source_options())
     _check_alike(sources)
     return sources
+
+
+def check_labels(address: str, stored: StoredJob | None, options: SourceOptions) -> None:
+    """Raise a ``DatasetError`` if the images of a source, or of an output, have lists of labels."""
+    images = stored.images() if stored is not None else iter(Listing(open_source(address, options), limit=1))
+    first = next(images, None)
+    if first is not None and isinstance(first.label, tuple):
+        raise DatasetError(
+            f"{address}: its images have lists of labels. A recogniser has one label for each image: give a column of "
+            "texts as `label_column`, or make one."
+        )
 
 
 def _location(address: str, stored: StoredJob | None) -> str:
@@ -112,6 +136,7 @@ def _featurized(training: Training, address: str, executor: Executor, progress: 
     job = Job(
         images=address,
         out=out.address,
+        **training.source_options().given(),
         crops=training.crops,
         max_reject_fraction=training.max_reject_fraction,
         overwrite=training.overwrite,

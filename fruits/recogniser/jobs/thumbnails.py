@@ -9,8 +9,8 @@ from io import BytesIO
 from PIL import Image
 
 from fruits.images.decode import ImageError, decode_image
-from fruits.storage.folder import Folder
-from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.images.sources.entries import ImageEntry
+from fruits.images.sources.source import Source
 
 __all__ = ["PictureItem", "make_pictures", "thumbnail"]
 
@@ -20,18 +20,18 @@ QUALITY = 80
 
 @dataclass(frozen=True, slots=True)
 class PictureItem:
-    """Some images: their folder, and their keys and paths in it."""
+    """Some images: their source, and their keys and entries in it."""
 
-    folder: Folder
-    images: tuple[tuple[str, str], ...]
+    source: Source
+    images: tuple[tuple[str, ImageEntry], ...]
 
     def __str__(self) -> str:
-        return f"{len(self.images)} pictures, from {self.images[0][1]}"
+        return f"{len(self.images)} pictures, from {self.images[0][1].path}"
 
 
 def make_pictures(item: PictureItem, shared: None) -> dict[str, bytes]:
     """Return the pictures of images by key, about 3 kB each; images that cannot be read any more are left out."""
-    contents = item.folder.fetch((path, UNKNOWN_SIZE, "") for _, path in item.images)
+    contents = item.source.read(entry for _, entry in item.images)
     found = {}
     for (key, _), content in zip(item.images, contents, strict=True):
         if isinstance(content, bytes):
@@ -53,6 +53,6 @@ def thumbnail(content: bytes) -> bytes | None:
     return file.getvalue()
 
 
-def batches(folder: Folder, images: Sequence[tuple[str, str]], size: int = 32) -> list[PictureItem]:
+def batches(source: Source, images: Sequence[tuple[str, ImageEntry]], size: int = 32) -> list[PictureItem]:
     """Return the items that make the pictures of images."""
-    return [PictureItem(folder, tuple(images[start : start + size])) for start in range(0, len(images), size)]
+    return [PictureItem(source, tuple(images[start : start + size])) for start in range(0, len(images), size)]

@@ -25,6 +25,7 @@ import orjson
 
 from fruits.errors import DamageError, OutputError
 from fruits.executor import Executor, check_executor
+from fruits.images.sources.kinds import stored_source
 from fruits.jobs.identity import check_same, is_same, versions
 from fruits.jobs.output import storage_errors
 from fruits.jobs.stages import Stage, StageRunner
@@ -246,14 +247,16 @@ class _Run:
 
     def _pictures(self, trained: training_core.Trained) -> dict[str, bytes]:
         """Return the pictures of the training images nearest the prototypes."""
-        wanted: dict[int, dict[str, str]] = {}
+        wanted: dict[int, set[str]] = {}
         for number, _, path in trained.representatives:
-            wanted.setdefault(number, {})[picture_key(number, path)] = path
-        items = [
-            item
-            for number, images in wanted.items()
-            for item in batches(Folder.at(self.sources[number].images), list(images.items()))
-        ]
+            wanted.setdefault(number, set()).add(path)
+        items = []
+        for number, paths in wanted.items():
+            job = self.sources[number].job
+            entries = sorted(job.entries(paths).items())
+            items += batches(
+                stored_source(job.commit.job), [(picture_key(number, path), entry) for path, entry in entries]
+            )
         found: dict[str, bytes] = {}
         stage = Stage("pictures", make_pictures, None, "pictures", lambda item: len(item.images))
         self.runner.run(stage, items, found.update)

@@ -14,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import DatasetError
-from fruits.images.listing import ImageEntry, Listing
 from fruits.images.skipped import skipped_by_name
+from fruits.images.sources.entries import ImageEntry
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 from fruits.images.stratified import stratified
 from tests import trees
 
 
 def paths(address: Path, **options: bool) -> list[str]:
-    return [entry.path for entry in Listing(str(address), **options)]  # type: ignore[arg-type]
+    return [entry.path for entry in Listing(open_source(str(address), SourceOptions(**options)))]  # type: ignore
 
 
 # -- skipped files
@@ -55,7 +58,7 @@ def test_hidden_and_system_folders_can_be_included(tmp_path: Path) -> None:
     everything = [
         path for path, data in trees.tree().items() if data == trees.PICTURE or path.endswith((".jpg", ".png"))
     ]
-    listing = Listing(str(tmp_path), include_hidden=True)
+    listing = Listing(open_source(str(tmp_path), SourceOptions(include_hidden=True)))
     assert [entry.path for entry in listing] == sorted(everything)
     assert set(listing.skipped) == {"not-image"}
 
@@ -102,7 +105,7 @@ def linked(tmp_path: Path) -> Path:
 
 
 def test_links_to_folders_are_skipped_counted_and_reported(linked: Path) -> None:
-    listing = Listing(str(linked))
+    listing = Listing(open_source(str(linked)))
     assert [entry.path for entry in listing] == ["Apple/1.jpg", "Apple/inside.jpg"]
     assert (listing.labels, listing.skipped) == (1, {"link": 5})
     (line,) = listing.describe_skipped()
@@ -110,7 +113,7 @@ def test_links_to_folders_are_skipped_counted_and_reported(linked: Path) -> None
 
 
 def test_links_to_folders_are_followed_on_request(linked: Path, tmp_path: Path) -> None:
-    listing = Listing(str(linked), follow_links=True)
+    listing = Listing(open_source(str(linked), SourceOptions(follow_links=True)))
     followed = ["Apple/1.jpg", "Apple/inside.jpg", "Apple/outside.jpg", "Banana/1.jpg", "Copy/1.jpg"]
     followed += ["Copy/inside.jpg", "Copy/outside.jpg"]
     assert [entry.path for entry in listing] == followed
@@ -118,7 +121,7 @@ def test_links_to_folders_are_followed_on_request(linked: Path, tmp_path: Path) 
     for link in ("again", "above"):
         (linked / "Apple" / link).unlink()
     subprocess.run(["cp", "-rL", linked, tmp_path / "copy"], check=True)
-    assert [entry[:2] for entry in listing] == [entry[:2] for entry in Listing(str(tmp_path / "copy"))]
+    assert [entry[:2] for entry in listing] == [entry[:2] for entry in Listing(open_source(str(tmp_path / "copy")))]
 
 
 def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
@@ -190,8 +193,9 @@ def test_sample_is_the_same_in_every_process_and_differs_by_seed(tmp_path: Path)
     samples = []
     for hash_seed, seed in (("1", 0), ("2", 0), ("1", 5)):
         code = (
-            "import json, sys; from fruits.images.listing import Listing; "
-            "print(json.dumps([each.path for each in Listing(sys.argv[1], sample=9, seed=int(sys.argv[2]))]))"
+            "import json, sys; from fruits.images.sources.kinds import open_source; "
+            "from fruits.images.sources.listing import Listing; source = open_source(sys.argv[1]); "
+            "print(json.dumps([each.path for each in Listing(source, sample=9, seed=int(sys.argv[2]))]))"
         )
         environ = {**os.environ, "PYTHONHASHSEED": hash_seed}
         samples.append(
@@ -200,11 +204,11 @@ def test_sample_is_the_same_in_every_process_and_differs_by_seed(tmp_path: Path)
             ).stdout
         )
     assert samples[0] == samples[1] != samples[2]
-    listing = Listing(str(tmp_path), sample=9)
+    listing = Listing(open_source(str(tmp_path)), sample=9)
     sample = list(listing)
     assert [image.path for image in sample] == json.loads(samples[0])
     assert "c.jpg" in [image.path for image in sample]
     assert labels(sample) == {"a": 6, "b": 2, "None": 1}
     assert listing.labels == 2
-    unlike_the_first = [image.path for image in Listing(str(tmp_path), limit=9)]
+    unlike_the_first = [image.path for image in Listing(open_source(str(tmp_path)), limit=9)]
     assert {path.partition("/")[0] for path in unlike_the_first} == {"a"}

@@ -18,7 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.utils import infer_storage_options
 
 from fruits.errors import DatasetError, OutputError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.storage.addresses import absolute
 from fruits.storage.folder import Folder
 from tests import trees
@@ -70,8 +71,8 @@ def test_same_tree_gives_the_same_plan(address: str, request: pytest.FixtureRequ
 @pytest.mark.parametrize("address", STORES, indirect=True)
 def test_listed_images_are_read_without_being_changed(address: str) -> None:
     files = trees.tree()
-    entries = list(Listing(address))
-    contents = list(Folder.at(address).fetch(entries))
+    entries = list(Listing(open_source(address)))
+    contents = list(open_source(address).read(entries))
     assert contents == [files[entry.path] for entry in entries]
 
 
@@ -82,8 +83,8 @@ def test_folder_that_an_ftp_server_cannot_open_is_an_error(tmp_path: Path, monke
         with pytest.raises(
             DatasetError, match=r"Pear\? cannot be listed: error_perm 550 No such file or directory\. Make it"
         ):
-            list(Listing(url))
-        assert [entry.path for entry in Listing(f"{url}/Apple")] == ["1.jpg"]
+            list(Listing(open_source(url)))
+        assert [entry.path for entry in Listing(open_source(f"{url}/Apple"))] == ["1.jpg"]
 
 
 def _read(folder: Folder, name: str) -> bytes:
@@ -129,7 +130,7 @@ def test_address_of_hdfs_keeps_its_host_and_port(monkeypatch: pytest.MonkeyPatch
         address = f"hdfs://node:{port}/images"
         folder = pickle.loads(pickle.dumps(Folder.at(f"{address}/")))
         assert folder.address == address
-        (content,) = folder.fetch(Listing(address))
+        (content,) = open_source(address).read(Listing(open_source(address)))
         assert content == b"\xff\xd8\xff%d" % port
 
 

@@ -27,6 +27,7 @@ from fruits.errors import (
     TaskError,
     WeightsError,
 )
+from fruits.images.sources.kinds import open_source
 from fruits.jobs import completion, identity, output, pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
@@ -223,7 +224,7 @@ def test_keep_plan_resumes_without_listing(job, tmp_path, monkeypatch):
         pipeline.run(kept, LocalExecutor())
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
-    monkeypatch.setattr(output.Listing, "__iter__", lambda listing: pytest.fail("it was listed"))
+    monkeypatch.setattr(output.Listing, "tables", lambda listing: pytest.fail("it was listed"))
     with pytest.raises(OutputError, match=r"`partition_size` = 2: .* stored in partitions of 4"):
         pipeline.run(dataclasses.replace(kept, partition_size=2), LocalExecutor())
     second = Counting()
@@ -253,7 +254,7 @@ def test_sample_and_seed_are_part_of_the_identity_only_if_given(job, tmp_path):
 def test_with_keep_plan_a_removed_image_is_a_reject(job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 3)))
-    victim = Path(job.images, list(output.Listing(job.images))[-1].path)
+    victim = Path(job.images, list(output.Listing(open_source(job.images)))[-1].path)
     before = pipeline.run(dataclasses.replace(job, out=str(tmp_path / "whole")), LocalExecutor())
     victim.unlink()
     report = pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())

@@ -3,7 +3,7 @@
 import pytest
 
 from fruits.errors import DamageError
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.plan import pages
 from fruits.plan.pages import decode_images, pages_of, write_list
 from fruits.storage.folder import Folder
@@ -20,7 +20,7 @@ def entries(monkeypatch):
 
 def test_any_slice_is_read_from_its_pages_alone(entries, tmp_path):
     folder = Folder(str(tmp_path))
-    assert write_list(iter(entries), folder).images == 23
+    assert write_list(entry_tables(entries), folder).images == 23
     assert folder.names() == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     for start in range(24):
         for images in range(24 - start):
@@ -31,7 +31,7 @@ def test_any_slice_is_read_from_its_pages_alone(entries, tmp_path):
 
 def test_a_list_that_ends_early_is_damage(entries, tmp_path):
     folder = Folder(str(tmp_path))
-    write_list(entries, folder)
+    write_list(entry_tables(entries), folder)
     with pytest.raises(DamageError, match=r"ends 1 images early|cannot be read"):
         stored_list(folder, 20, 4)
 
@@ -44,6 +44,6 @@ def test_a_corrupt_page_is_damage(data):
 
 def test_pages_depend_on_the_list_alone(entries, tmp_path):
     for name in ("one", "two"):
-        write_list(entries, Folder(str(tmp_path / name)))
+        write_list(entry_tables(entries), Folder(str(tmp_path / name)))
     contents = [[path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("one", "two")]
     assert contents[0] == contents[1]

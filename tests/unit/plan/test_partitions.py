@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.errors import DamageError
-from fruits.images.listing import ImageEntry
+from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.plan.changes import describe_changes, updated_partitions
 from fruits.plan.pages import ImageList, write_list
 from fruits.plan.partitions import Partition, Plan, Stored, default_size, even_partitions
@@ -21,7 +21,7 @@ def listing(versions):
 
 
 def plan_of(entries, size):
-    return Plan(write_list(entries), size, even_partitions(len(entries), size), (b"0" * 32,))
+    return Plan(write_list(entry_tables(entries)), size, even_partitions(len(entries), size), (b"0" * 32,))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_updated_plan_keeps_what_has_not_changed(before, after, size, data):
     retried = {each.index for each in data.draw(st.sets(st.sampled_from(plan.partitions)))}
     partitions, changes = updated_partitions(plan, "first", old, new, finished.__contains__, retried)
     assert all(each.images <= max(1.5 * size + 0.5, size) for each in partitions)
-    updated = dataclasses.replace(plan, list=write_list(new), partitions=partitions)
+    updated = dataclasses.replace(plan, list=write_list(entry_tables(new)), partitions=partitions)
     assert Plan.decode(updated.encode()) == updated  # contiguous, and with different numbers
     same = {path for path in before.keys() & after.keys() if before[path] == after[path] != ""}
     assert changes.added == len(after.keys() - before.keys())

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fruits.errors import DatasetError
-from fruits.images.listing import Listing
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from fruits.storage.folder import Folder
 
 UNIX, DOS = 3, 0
@@ -37,8 +38,8 @@ def write(path: Path, files: Mapping[str, bytes], *, names: Mapping[bytes, bytes
 
 
 def contents(address: str) -> dict[str, object]:
-    entries = list(Listing(address))
-    return {entry.path: data for entry, data in zip(entries, Folder.at(address).fetch(entries), strict=True)}
+    entries = list(Listing(open_source(address)))
+    return {entry.path: data for entry, data in zip(entries, open_source(address).read(entries), strict=True)}
 
 
 def test_entry_that_no_file_system_could_contain_is_listed_and_read(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_last_of_several_entries_with_one_name_counts(tmp_path: Path) -> None:
 def test_name_without_the_flag_for_utf_8(tmp_path: Path, system: int, stored: bytes, name: str) -> None:
     address = write(tmp_path / "images.zip", {"Apfel!/1.jpg": b"1"}, names={b"Apfel!": stored}, system=system)
     assert contents(address) == {f"{name}/1.jpg": b"1"}
-    assert [entry.label for entry in Listing(address)] == [name]
+    assert [entry.label for entry in Listing(open_source(address))] == [name]
 
 
 def test_folder_with_brackets_is_an_address(tmp_path: Path) -> None:
@@ -82,12 +83,12 @@ def test_unreadable_entry_is_an_error_of_its_own(tmp_path: Path) -> None:
 def test_missing_folder_and_file(tmp_path: Path) -> None:
     address = write(tmp_path / "images.zip", {"Apple/1.jpg": b"1"})
     with pytest.raises(DatasetError, match="no such folder"):
-        list(Listing(address.replace("zip://", "zip://Pear")))
+        list(Listing(open_source(address.replace("zip://", "zip://Pear"))))
     with pytest.raises(DatasetError, match="not a folder"):
-        list(Listing(address.replace("zip://", "zip://Apple/1.jpg")))
+        list(Listing(open_source(address.replace("zip://", "zip://Apple/1.jpg"))))
     with pytest.raises(FileNotFoundError):
         Folder.at(address).read("Apple/2.jpg")
     assert Folder.at(address).read("Apple/1.jpg", limit=1) == b"1"
     with pytest.raises(OSError, match="more than 0 bytes"):
         Folder.at(address).read("Apple/1.jpg", limit=0)
-    assert list(Listing(write(tmp_path / "empty.zip", {}))) == []
+    assert list(Listing(open_source(write(tmp_path / "empty.zip", {})))) == []

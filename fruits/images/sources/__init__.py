@@ -1,0 +1,1 @@
+"""Sources: where images are, and how they are listed and read."""

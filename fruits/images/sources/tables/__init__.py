@@ -1,0 +1,1 @@
+"""Sources that are tables: manifests of images, inventories of S3, and Parquet files that contain images."""

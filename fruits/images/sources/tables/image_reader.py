@@ -1,0 +1,146 @@
+"""Reading images from the rows of Parquet files, with bounded memory whatever the size of a row group is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruits.images.decode import ImageError
+from fruits.images.sources.entries import ImageEntry
+from fruits.images.sources.source import Content
+from fruits.images.sources.tables.rows import nested
+from fruits.storage.folder import Folder
+from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, too_large
+
+__all__ = ["read_rows"]
+
+WINDOW_BYTES = 64 * 2**20  # of images that are collected before the first is returned
+WINDOW = 1024  # images of a window, at most
+BATCH_BYTES = 8 * 2**20  # of a batch of rows, and of a request
+
+
+def read_rows(root: Folder, column: str, entries: Iterable[ImageEntry]) -> Iterator[Content]:
+    """Yield the images of rows, in the order of the entries.
+
+    Entries are taken in windows, and the rows of a window are read in the order of the files. Each row group is read
+    once if the order of the entries is that of the rows.
+
+    Parameters
+    ----------
+    root : Folder
+        The folder of the files.
+    column : str
+        The column of the images.
+    entries : iterable of ImageEntry
+    """
+    entries = iter(entries)
+    with ExitStack() as stack:
+        reader = _Reader(root, column, stack)
+        for first in entries:
+            rows = reader.window(first)
+            window = [first, *islice(entries, rows - 1)]
+            yield from reader.read(window)
+
+
+class _Reader:
+    """The open file, and the place in the row group that is being read."""
+
+    def __init__(self, root: Folder, column: str, stack: ExitStack) -> None:
+        self._root = root
+        self._column = column
+        self._stack = stack
+        self._name = ""
+        self._problem: OSError | ImageError | None = None
+        self._file: pq.ParquetFile | None = None
+        self._starts: list[int] = []
+        self._row_group = -1
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._images: pa.Array = pa.nulls(0, pa.binary())  # the batch that was read last
+        self._first = 0  # the row of its first image
+
+    def window(self, entry: ImageEntry) -> int:
+        """Return the number of images to collect, from the mean size of those in the file of an entry."""
+        self._open(entry)
+        return max(1, min(WINDOW, WINDOW_BYTES // self._mean_bytes()))
+
+    def read(self, window: Sequence[ImageEntry]) -> list[Content]:
+        """Return the images of a window, in its order."""
+        contents: dict[int, Content] = {}
+        for index in sorted(range(len(window)), key=lambda index: (window[index].file, window[index].position)):
+            self._open(window[index])
+            contents[index] = self._problem or self._image(window[index].position)
+        return [contents[index] for index in range(len(window))]
+
+    def _open(self, entry: ImageEntry) -> None:
+        """Open the file of an entry, unless it is open."""
+        if entry.file == self._name:
+            return
+        self._stack.close()
+        self._name, self._file, self._row_group, self._problem = entry.file, None, -1, None
+        self._images, self._first = self._images.slice(0, 0), 0
+        try:
+            store, root = self._root.open()
+            found = store.info(f"{root}/{entry.file}")
+            if entry.version and found.version != entry.version:
+                raise ChangedFileError(
+                    f"{entry.file} was written again: version {found.version}; {entry.version} when it was listed"
+                )
+            stream = self._stack.enter_context(store.open(f"{root}/{entry.file}"))
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BATCH_BYTES)
+            counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            self._starts = [0, *np.cumsum(counts).tolist()]
+            self._file = file
+        except OSError as error:
+            self._problem = error
+        except pa.ArrowException as error:
+            self._problem = ImageError("unreadable", f"{entry.file}: {error}")
+
+    def _mean_bytes(self) -> int:
+        """Return the mean size of an image of the file."""
+        if self._file is None:
+            return 1
+        metadata = self._file.metadata
+        size = 0
+        for group in range(metadata.num_row_groups):
+            columns = metadata.row_group(group)
+            chunks = (columns.column(index) for index in range(columns.num_columns))
+            size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == self._column)
+        return int(max(1, size // max(1, metadata.num_rows)))
+
+    def _image(self, row: int) -> Content:
+        """Return the image of a row."""
+        try:
+            self._seek(row)
+        except OSError as error:
+            self._row_group = -1
+            return error
+        except pa.ArrowException as error:
+            self._row_group = -1
+            return ImageError("unreadable", f"{self._name}, row {row:,}: {error}")
+        image = self._images[row - self._first]
+        if not image.is_valid:
+            return ImageError("unreadable", f"{self._name}, row {row:,}: `image_column` {self._column} is null")
+        data = image.as_buffer()
+        return data.to_pybytes() if data.size <= MAX_BYTES else too_large(self._name, MAX_BYTES)
+
+    def _seek(self, row: int) -> None:
+        """Read on until the batch of a row; start the row group again if the row was passed."""
+        assert self._file is not None
+        if not 0 <= row < self._starts[-1]:
+            raise ChangedFileError(f"{self._name} has {self._starts[-1]:,} rows, and no row {row:,}")
+        group = int(np.searchsorted(self._starts, row, "right")) - 1
+        if group != self._row_group or row < self._first:
+            rows = max(1, min(WINDOW, BATCH_BYTES // self._mean_bytes()))
+            self._batches = self._file.iter_batches(rows, row_groups=[group], columns=[self._column], use_threads=False)
+            self._row_group, self._first, self._images = group, self._starts[group], self._images.slice(0, 0)
+        while row >= self._first + len(self._images):
+            self._first += len(self._images)
+            batch = next(self._batches, None)
+            if batch is None:
+                raise ChangedFileError(f"{self._name} ends before row {row:,}")
+            self._images = nested(batch, self._column)

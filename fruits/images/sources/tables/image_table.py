@@ -1,0 +1,139 @@
+"""Parquet files that contain the images themselves, as `datasets` and pandas write them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruits.errors import DatasetError
+from fruits.images.skipped import SkippedFiles
+from fruits.images.sources.entries import LABEL, LABELS, PATHS, PLACES, ImageEntry
+from fruits.images.sources.source import Content
+from fruits.images.sources.tables.files import TableFile, TableFiles
+from fruits.images.sources.tables.image_reader import read_rows
+from fruits.images.sources.tables.ordering import ordered_list, place_of, with_places
+from fruits.images.sources.tables.rows import Batch, Column, field_types, is_bytes, is_text, read_batches
+from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
+from fruits.images.sources.tables.values import UnusablePathError, checked_labels, checked_paths, class_names
+from fruits.storage.parquet import number_array, text_array
+from fruits.storage.prefetch import UNKNOWN_SIZE
+
+__all__ = ["ImageTableSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTableSource:
+    """The images in a column of Parquet files: one file, those of a folder, or those that a pattern matches.
+
+    The version of an image is that of its file.
+
+    Attributes
+    ----------
+    files : TableFiles
+    image_column : str
+        The column of the contents of image files; ``image.bytes`` names a field of a struct.
+    path_column : str, optional
+        The column of the names of the images. Default: the field ``path`` beside ``image.bytes``, if each image has one
+        and no two the same. Else an image is named by its file and row.
+    label_column : str, optional
+        The column of the labels: texts, whole numbers, or lists of them. Numbers that `datasets` has named are replaced
+        by their names. Default: the folder in the path.
+    """
+
+    files: TableFiles
+    image_column: str
+    path_column: str | None = None
+    label_column: str | None = None
+
+    @property
+    def address(self) -> str:
+        """The address of the files."""
+        return self.files.place.address
+
+    def tables(self, skipped: SkippedFiles, limit: int | None = None) -> Iterator[pa.Table]:
+        """Yield the images as tables; see :class:`fruits.images.sources.source.Source`."""
+        found = self.files.find()
+        path_column = self.path_column or self._field_of_paths(found)
+        if path_column is not None and (self.path_column is not None or self._is_unique(found, path_column)):
+            return ordered_list(self._tables(found, path_column), self.files.given, found)
+        return ordered_list(self._tables(found, None), self.files.given, found)
+
+    def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
+        """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""
+        return read_rows(self.files.root, self.image_column, entries)
+
+    def _field_of_paths(self, found: list[TableFile]) -> str | None:
+        """Return the field ``path`` beside that of the images, if all files have it; check the column of the images.
+
+        Raises
+        ------
+        DatasetError
+            A file lacks the column, or it contains no bytes.
+        """
+        column, _, field = self.image_column.rpartition(".")
+        name = f"{column}.path" if column and field else ""
+        has_paths = True
+        for file in found:
+            with file.open() as stream:
+                try:
+                    types = field_types(pq.read_schema(stream))
+                except pa.ArrowException as error:
+                    raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
+            kind = types.get(self.image_column)
+            if kind is None or not is_bytes(kind):
+                usable = ", ".join(each for each, type_ in types.items() if is_bytes(type_))
+                problem = "has no such column" if kind is None else f"has it as {kind}"
+                raise DatasetError(
+                    f"`image_column` {self.image_column}: {file} {problem}. Its columns of bytes: {usable or 'none'}."
+                )
+            has_paths &= name in types and is_text(types[name])
+        return name if has_paths else None
+
+    def _is_unique(self, found: list[TableFile], path_column: str) -> bool:
+        """Return whether every image has a path, and no two have the same."""
+        with tempfile.TemporaryDirectory(prefix="fruits-sort-") as folder:
+            try:
+                for _ in SortedTables(self._tables(found, path_column, labelled=False), Path(folder)):
+                    pass
+            except (RepeatedPathError, UnusablePathError):
+                return False
+        return True
+
+    def _tables(self, found: list[TableFile], path_column: str | None, *, labelled: bool = True) -> Iterator[pa.Table]:
+        label_column = self.label_column if labelled else None
+        given = {"path_column": path_column, "label_column": label_column}
+        columns = [Column(parameter, name) for parameter, name in given.items() if name is not None]
+        for number, file in enumerate(found):
+            for batch in read_batches(file, columns):
+                yield with_places(self._table(batch, path_column, label_column), batch, number)
+
+    def _table(self, batch: Batch, path_column: str | None, label_column: str | None) -> pa.Table:
+        rows, file = len(batch.numbers), batch.file
+        if path_column is not None:
+            paths = checked_paths(batch, "path_column")
+        else:
+            paths = text_array([place_of(file, row) for row in batch.numbers.tolist()], pa.binary())
+        columns = [
+            paths,
+            number_array(np.full(rows, UNKNOWN_SIZE)),
+            text_array([file.version.encode()] * rows, pa.string()),
+        ]
+        fields = [*PATHS]
+        if label_column is not None:
+            labels = checked_labels(batch, "label_column", class_names(batch.metadata, label_column))
+            columns.append(labels)
+            fields.append(LABELS if pa.types.is_list(labels.type) else LABEL)
+        elif path_column is None:  # the folder in such a path is the file
+            columns.append(pa.nulls(rows, LABEL.type))
+            fields.append(LABEL)
+        columns += [
+            text_array([file.name.encode("utf-8", "surrogateescape")] * rows, pa.binary()),
+            number_array(batch.numbers),
+        ]
+        return pa.table(columns, schema=pa.schema([*fields, *PLACES]))

@@ -1,0 +1,125 @@
+"""The same images from a folder, manifests and Parquet files: the same model, rows and rejects to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import backends
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
+from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
+from fruits.jobs.job import Job
+from fruits.progress.reporter import Silent
+
+Images = list[tuple[str, str, bytes]]  # path, label and content
+Writer = Callable[[Images, Path], tuple[Path, dict[str, Any]]]
+MANIFEST = {"path_column": "uri", "label_column": "kind"}
+
+
+def parquet_manifest(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    table = pa.table({"uri": [path for path, _, _ in images], "kind": [label for _, label, _ in images]})
+    pq.write_table(table, folder / "m.parquet", row_group_size=5)
+    return folder / "m.parquet", MANIFEST
+
+
+def csv_manifest(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    with (folder / "m.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("kind", "uri"), *((label, path) for path, label, _ in images)])
+    return folder / "m.csv", MANIFEST
+
+
+def jsonl_manifest(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    lines = [json.dumps({"uri": path, "kind": label}) for path, label, _ in images]
+    (folder / "m.jsonl").write_text("\n".join(lines))
+    return folder / "m.jsonl", MANIFEST
+
+
+def unlabelled_manifest(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    (folder / "paths.csv").write_text("\n".join(["uri", *(path for path, _, _ in images)]))
+    return folder / "paths.csv", {"path_column": "uri"}
+
+
+def datasets_parquet(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Write the layout of `datasets`: struct<bytes, path>, and class numbers, whose names are in the metadata."""
+    names = sorted({label for _, label, _ in images}, reverse=True)
+    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([("image", kind), ("label", pa.int64())], metadata=metadata)
+    (folder / "data").mkdir(exist_ok=True)
+    for number in range(3):
+        some = images[number::3]
+        values = pa.array([{"bytes": data, "path": path} for path, _, data in some], kind)
+        labels = pa.array([names.index(label) for _, label, _ in some], pa.int64())
+        table = pa.table([values, labels], schema=schema)
+        pq.write_table(table, folder / "data" / f"train-{number:05d}-of-00003.parquet", row_group_size=4)
+    return folder / "data", {"image_column": "image.bytes", "label_column": "label"}
+
+
+def pandas_parquet(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
+    pd = pytest.importorskip("pandas")
+    pd.DataFrame(images, columns=["name", "fruit", "content"]).to_parquet(folder / "p.parquet")
+    return folder / "p.parquet", {"image_column": "content", "path_column": "name", "label_column": "fruit"}
+
+
+WRITERS: list[tuple[str, Writer]] = [
+    ("local", parquet_manifest),
+    ("dask", csv_manifest),
+    ("local", jsonl_manifest),
+    ("local", unlabelled_manifest),
+    ("spark", parquet_manifest),
+    ("dask", datasets_parquet),
+    ("spark", datasets_parquet),
+    ("local", pandas_parquet),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write 40 images of 4 labels, and 3 rejects."""
+    folder = tmp_path_factory.mktemp("sources") / "images"
+    generate(folder, images=40, labels=4, broken=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    job = Job(images=str(folder), out=str(tmp_path_factory.mktemp("reference") / "out"), components=8, partition_size=7)
+    with backends.load("local")(workers=1) as executor:
+        pipeline.run(job, executor)
+    return job
+
+
+def rejects(out: str) -> list[dict[str, Any]]:
+    parts = sorted(Path(out, "rejects").glob("*.parquet"))
+    return sorted((row for part in parts for row in pq.read_table(part).to_pylist()), key=lambda row: str(row["path"]))
+
+
+@pytest.mark.parametrize(("backend", "writer"), WRITERS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_source_gives_the_bits_of_the_folder(
+    folder: Path, reference: Job, tmp_path: Path, backend: str, writer: Writer
+) -> None:
+    paths = sorted(
+        (path for path in folder.rglob("*.*") if path.suffix not in (".csv", ".jsonl", ".parquet")), key=hash
+    )
+    images = [(path.relative_to(folder).as_posix(), path.parent.name, path.read_bytes()) for path in paths]
+    address, options = writer(images, folder if "manifest" in writer.__name__ else tmp_path)
+    job = dataclasses.replace(reference, images=str(address), out=str(tmp_path / "out"), partition_size=9, **options)
+    with backends.load(backend)(workers=2) as executor:
+        report = pipeline.run(job, executor)
+        assert (report.images, report.labels, sum(report.rejects.values())) == (43, 4, 3)
+        assert pipeline.run(job, executor).rows == report.rows  # the finished output is the same job
+    found = compare(reference.out, job.out)
+    assert (found.rows, found.differences) == (40, ())
+    assert rejects(job.out) == rejects(reference.out)
+    assert verify(job.out, Silent()).is_intact
