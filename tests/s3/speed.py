@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fruits.images.sources.kinds import open_source
+from fruits.images.sources.listing import Listing
 from tests.s3.server import served
 
 FRUITS = Path(sys.executable).with_name("fruits")
@@ -61,10 +63,32 @@ def main() -> None:
                     os.sched_setaffinity(0, {others[0]})
                     packing = ["pack", "s3://images", "--out", "s3://tars", "--shard-size", arguments.shard_size]
                     packed = _fruits(packing, environ)
+                    os.environ.update(environ)
+                    reading = [_reading(root, arguments.partition_size) for _ in range(arguments.rounds)]
                     rounds = [_round(root, number, arguments, environ) for number in range(arguments.rounds)]
                 finally:
                     proxy.terminate()
-    print(json.dumps({"pack": packed, **_summary(rounds)}, indent=2))
+    print(json.dumps({"pack": packed, "without a job": reading, **_summary(rounds)}, indent=2))
+
+
+def _reading(root: Path, partition_size: int) -> dict[str, Any]:
+    """Return the seconds and the CPU seconds of listing the images of every source, and of reading all of them."""
+    found: dict[str, Any] = {}
+    for name, address in SOURCES.items():
+        source = open_source(address or str(root / "s3" / "images"))
+        times = [(time.perf_counter(), time.process_time())]
+        entries = list(Listing(source))
+        times.append((time.perf_counter(), time.process_time()))
+        for start in range(0, len(entries), partition_size):
+            for content in source.read(entries[start : start + partition_size]):
+                assert isinstance(content, bytes)
+        times.append((time.perf_counter(), time.process_time()))
+        steps = zip(("list", "read"), times, times[1:], strict=False)
+        found[name] = {
+            step: {"seconds": round(after[0] - before[0], 3), "CPU seconds": round(after[1] - before[1], 3)}
+            for step, before, after in steps
+        }
+    return found
 
 
 def _round(root: Path, number: int, arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
