@@ -79,8 +79,8 @@ Images = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
-        help="The folder of images, <label>/<file>, or a manifest or Parquet files: a local path or a URL such as "
-        "s3://bucket/folder.",
+        help="The folder of images, <label>/<file>, or a manifest, Parquet files or tar archives: a local path or a "
+        "URL such as s3://bucket/folder.",
         show_default=False,
         callback=reject_empty,
     ),
