@@ -75,6 +75,7 @@ _add(
 )
 _add(OUTPUTS, output_commands.verify, "fruits verify out/photos")
 _add(OUTPUTS, output_commands.compare, "fruits compare out/dask out/spark")
+_add(TOOLS, tool_commands.pack, "fruits pack s3://bucket/photos --out s3://bucket/shards")
 _add(TOOLS, tool_commands.sample, "fruits sample photos/ --images 1000 --labels 5")
 _add(TOOLS, tool_commands.weights, "fruits weights --backbone ResNet50 --weights s3://bucket/resnet50.h5")
 _add(TOOLS, tool_commands.bench, "fruits bench photos/ --set quick --out bench/", **PASSED_ON)

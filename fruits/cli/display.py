@@ -23,6 +23,7 @@ from fruits.text import brief, duration, printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fruits.images.tar.pack import PackReport
     from fruits.jobs.inspect.compare import Comparison, Difference
     from fruits.jobs.inspect.status import Status
     from fruits.jobs.inspect.verify import Verification
@@ -129,6 +130,19 @@ def show_weights(console: Console, weights: Mapping[str, Any]) -> None:
     verified = "verified: the ImageNet weights" if weights["verified"] else "not verified: no reference digest"
     facts = {"weights of": weights["backbone"], "from": weights["source"], "digest": weights["digest"], "": verified}
     show_facts(console, facts | {"file": weights["path"]})
+
+
+def show_pack(console: Console, report: PackReport, out: str) -> None:
+    """Print the counts of a pack, and how its archives are used."""
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.unpacked.items())
+    facts = {
+        "images": f"{report.images:,}",
+        "left out": f"{reasons}; each is named in {printable(out)}/unpacked.jsonl" if reasons else "",
+        "skipped": "\n".join(describe_skipped(report.skipped)),
+        "archives": f"{len(report.shards):,}, {report.bytes / 1e6:,.1f} MB",
+        "use": f"fruits run '{printable(out).rstrip('/')}/*.tar' --out RESULT",
+    }
+    show_facts(console, {name: value for name, value in facts.items() if value})
 
 
 def _counts(report: Report | SliceReport) -> Mapping[str, str]:

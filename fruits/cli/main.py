@@ -64,6 +64,8 @@ def _run(argv: list[str], debug: bool) -> CommandResult | None:
         return returned
     if returned in STOPPED:
         message = "Stopped. Completed work is kept: run the same command again to resume."
+        if argv[:1] == ["pack"]:
+            message = "Stopped. The archives are incomplete: run the command again with --overwrite."
         return CommandResult(_error("Stopped", message, returned), lambda console: console.print(message), returned)
     return None
 
@@ -91,6 +93,8 @@ def _usage(error: typer.TyperException) -> str:
     if message.startswith("No such command"):
         group: Any = context.command if context is not None else typer.main.get_command(app)
         message += f" Allowed: {', '.join(group.commands)}."
+    if message.startswith("Got unexpected extra argument") and ".tar" in message:
+        message += " Quote the pattern of archives, so that the shell does not expand it: 'shards/*.tar'."
     return message if context is None else f"{message}\nSee {context.command_path} --help."
 
 

@@ -79,8 +79,8 @@ Images = Annotated[
     str,
     typer.Argument(
         metavar="IMAGES",
-        help="The folder of images, <label>/<file>, or a manifest or Parquet files: a local path or a URL such as "
-        "s3://bucket/folder.",
+        help="The folder of images, <label>/<file>, or a manifest, Parquet files or tar archives: a local path or a "
+        "URL such as s3://bucket/folder.",
         show_default=False,
         callback=reject_empty,
     ),
@@ -201,6 +201,22 @@ Update = Annotated[
     ),
 ]
 
+FollowLinks = Annotated[
+    bool,
+    computation(
+        "--follow-links",
+        metavar="",
+        help="Follow links to folders, and to files outside of IMAGES; by default they are skipped and counted.",
+    ),
+]
+IncludeHidden = Annotated[
+    bool,
+    computation(
+        "--include-hidden",
+        metavar="",
+        help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
+    ),
+]
 MaxRejectFraction = Annotated[
     float,
     computation(
@@ -320,22 +336,8 @@ class SelectionOptions:
         ),
     ] = None
     seed: Annotated[int, computation("--seed", metavar="NUMBER", help="Choose another sample.")] = 0
-    follow_links: Annotated[
-        bool,
-        computation(
-            "--follow-links",
-            metavar="",
-            help="Follow links to folders, and to files outside of IMAGES; by default they are skipped and counted.",
-        ),
-    ] = False
-    include_hidden: Annotated[
-        bool,
-        computation(
-            "--include-hidden",
-            metavar="",
-            help="Include hidden files and folders (.*), and folders such as __MACOSX; by default they are skipped.",
-        ),
-    ] = False
+    follow_links: FollowLinks = False
+    include_hidden: IncludeHidden = False
     max_reject_fraction: MaxRejectFraction = 0.1
 
 

@@ -1,8 +1,9 @@
-"""Commands around the jobs: ``sample``, ``weights``, ``bench`` and ``cluster``."""
+"""Commands around the jobs: ``pack``, ``sample``, ``weights``, ``bench`` and ``cluster``."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Annotated, Any
@@ -11,9 +12,60 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.cli.values import local_path, reject_empty
+from fruits.cli.values import local_path, parse_size, reject_empty
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
+
+
+@options.option_groups
+def pack(
+    *,
+    images: options.Images,
+    out: Annotated[
+        str,
+        options.output(
+            "--out",
+            metavar="FOLDER",
+            help="A new or empty folder for the archives.",
+            show_default=False,
+            callback=reject_empty,
+        ),
+    ],
+    shard_size: Annotated[
+        str, options.output("--shard-size", metavar="SIZE", help="The largest size of an archive, such as 1GB.")
+    ] = "256MB",
+    source: options.SourceOptions,
+    follow_links: options.FollowLinks = False,
+    include_hidden: options.IncludeHidden = False,
+    max_reject_fraction: options.MaxRejectFraction = 0.1,
+    s3_endpoint: options.S3Endpoint = None,
+    overwrite: Annotated[
+        bool, options.output("--overwrite", metavar="", help="Replace the archives of an earlier pack in --out.")
+    ] = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Pack images into tar archives, which are read faster from S3 and give the same model and rows.
+
+    Paths and labels are kept. Use them as images: fruits run 'OUT/*.tar' --out RESULT
+    """
+    from fruits.cli.display import show_pack
+    from fruits.images.sources.kinds import open_source
+    from fruits.images.sources.options import SourceOptions
+    from fruits.images.tar.pack import pack as pack_images
+    from fruits.storage.folder import Folder
+
+    chosen = SourceOptions(**asdict(source), follow_links=follow_links, include_hidden=include_hidden)
+    report = pack_images(
+        open_source(images, chosen),
+        Folder.at(out),
+        shard_size=parse_size(shard_size),
+        max_reject_fraction=max_reject_fraction,
+        overwrite=overwrite,
+        progress=to_stderr(quiet=quiet),
+    )
+    return CommandResult(asdict(report), lambda console: show_pack(console, report, out))
 
 
 def sample(

@@ -13,7 +13,7 @@ from fruits.jobs.job import Job
 from fruits.recogniser.jobs.request import Training
 
 OPTIONS = {field.name for field in fields(Job)} | {field.name for field in fields(Training)} - {"sources"}
-OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "workers"}
+OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "shard_size", "workers"}
 
 
 def name_options(message: str) -> str:
@@ -62,6 +62,17 @@ def parse_weights(text: str) -> tuple[int, ...]:
         raise SettingsError(
             f"--weights {text}: not allowed. Allowed: a whole number for each SOURCE, as 1,5."
         ) from None
+
+
+def parse_size(text: str) -> int:
+    """Return ``--shard-size`` as a number of bytes: ``256MB``, ``1.5GB``, ``512MiB`` or ``1000000``."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B?", text)
+    if match is None:
+        raise SettingsError(
+            f"--shard-size {text}: not a size. Allowed: a number of bytes, such as 256MB, 1GB or 512MiB."
+        )
+    unit = match[2] or ""
+    return int(float(match[1]) * (1024 if unit.endswith("i") else 1000) ** " kMGT".index(unit[:1] or " "))
 
 
 def parse_columns(text: str) -> tuple[str, ...]:

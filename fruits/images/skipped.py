@@ -22,11 +22,12 @@ SYSTEM_FOLDERS = (
 SKIPPED_FOLDER = re.compile(
     rf"(?:^|/)(?:(?P<hidden>\.(?!\.?/))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))[^/]*"
 )
-NOT_IMAGE, LINK, LOOP, SPECIAL = "not-image", "link", "loop", "special"
+NOT_IMAGE, LABEL, LINK, LOOP, SPECIAL = "not-image", "label", "link", "loop", "special"
 OLD_VERSION = "old-version"
 # The kinds of skipped files: their description, and the option that includes them.
 KINDS = {
     NOT_IMAGE: ("files that are not images", ""),
+    LABEL: ("labels (.cls, .json, .txt) without an image next to them", ""),
     "hidden": ("hidden files and folders (.*)", "--include-hidden"),
     "system": ("folders of systems and tools", "--include-hidden"),
     LINK: ("links to folders, and to files outside", "--follow-links"),
@@ -70,6 +71,11 @@ class SkippedFiles:
             self.counts[kind] += 1
             self._examples.setdefault(kind, path)
             self._last = path
+
+    def include(self, others: SkippedFiles) -> None:
+        """Add the counts of another listing."""
+        self.counts += others.counts
+        self._examples = others._examples | self._examples
 
     def describe(self) -> list[str]:
         """Return a line for each kind, with an example and the option that includes its files."""

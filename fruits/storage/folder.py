@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import orjson
 import pyarrow as pa
@@ -19,7 +20,7 @@ from fruits.errors import OutputError
 from fruits.parameters import address as checked_address
 from fruits.storage.addresses import absolute, is_s3, open_store, split_chain
 from fruits.storage.parquet import read_table
-from fruits.storage.prefetch import AHEAD, File
+from fruits.storage.prefetch import AHEAD, File, Range
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import utf8, without_secrets
@@ -96,6 +97,21 @@ class Folder:
         """
         store, root = self.open()
         return store.fetch(((f"{root}/{path}", size, version) for path, size, version in files), ahead=ahead)
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
+        """Yield the bytes of ranges of files in this folder, as :meth:`fetch` does for whole files."""
+        store, root = self.open()
+        return store.fetch_ranges((place._replace(path=f"{root}/{place.path}") for place in ranges), ahead=ahead)
+
+    def info(self, name: str) -> FileInfo:
+        """Return the size and version of a file in this folder."""
+        store, path = (self / name).open()
+        return store.info(path)._replace(path=name)
+
+    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Create or replace a file of any size; see :meth:`fruits.storage.stores.Store.writing`."""
+        store, path = (self / name).open()
+        return store.writing(path)
 
     def read(self, name: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
-from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead, read_one_by_one, too_large
+from fruits.storage.prefetch import UNKNOWN_SIZE, File, Range, places, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
 
 BLOCK_BYTES = 2**20  # of the reads of an open file
@@ -65,6 +66,32 @@ class FsspecStore:
             return await self.file_system._cat_file(path), ""
 
         return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the bytes of each range or its error, prefetching if the file system is asynchronous."""
+        if not self.file_system.async_impl:
+
+            def read(place: Range) -> tuple[bytes, str]:
+                return self.file_system.cat_file(place.path, place.start, place.start + place.size), ""
+
+            return read_one_by_one(read, places(ranges))
+
+        async def read_async(place: Range) -> tuple[bytes, str]:
+            return await self.file_system._cat_file(place.path, place.start, place.start + place.size), ""
+
+        return read_ahead(read_async, places(ranges), loop=self.file_system.loop, ahead=ahead)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """Write a temporary file on this machine, and upload it."""
+        with tempfile.TemporaryDirectory(prefix="fruits-") as folder:
+            name = os.path.join(folder, "file")
+            with open(name, "xb") as file:
+                yield file
+            self._upload(name, path)
+
+    def _upload(self, file: str, path: str) -> None:
+        self.file_system.put_file(file, path)
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Create or replace a file; atomic on object stores."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from http import HTTPStatus
-from io import SEEK_END, BytesIO
-from typing import BinaryIO
+from io import BytesIO
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
-from aiohttp import ClientError, ClientResponseError
+from aiohttp import ClientError, ClientResponse, ClientResponseError
 from fsspec.asyn import sync
 
 from fruits.storage.generic import BLOCK_BYTES, FsspecStore
-from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, read_ahead, too_large
+from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
 FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
@@ -73,11 +74,6 @@ class HttpStore(FsspecStore):
         file.close()
         return BytesIO(self.read(path, limit=MAX_BYTES))
 
-    def info(self, path: str) -> FileInfo:
-        """Return the size of a file; versions are unknown, as in a walk."""
-        with self.open(path) as file:
-            return FileInfo(path, file.seek(0, SEEK_END))
-
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""
 
@@ -85,6 +81,22 @@ class HttpStore(FsspecStore):
             return await self._get(path, MAX_BYTES), ""
 
         return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the bytes of each range or its error, with `ahead` requests at once.
+
+        A server that ignores ranges sends the file from its start up to the end of each range.
+        """
+
+        async def read(place: Range) -> tuple[bytes, str]:
+            return await self._get(place.path, head=place.size, start=place.start), ""
+
+        return read_ahead(read, places(ranges), loop=self.file_system.loop, ahead=ahead)
+
+    def info(self, path: str) -> FileInfo:
+        """Return the size of a file as the server states it, and its ETag."""
+        found: FileInfo = sync(self.file_system.loop, self._headers, path)
+        return found
 
     def is_file(self, path: str) -> bool:
         """Return whether a path can be read."""
@@ -127,24 +139,39 @@ class HttpStore(FsspecStore):
                 found[path] = None if is_folder else FileInfo(path, UNKNOWN_SIZE)
         return found
 
-    async def _get(self, path: str, limit: int | None = None, head: int | None = None) -> bytes:
-        """Return the content of a file of at most `limit` bytes, or its first `head` bytes."""
+    async def _get(self, path: str, limit: int | None = None, head: int | None = None, start: int = 0) -> bytes:
+        """Return the content of a file of at most `limit` bytes, or its `head` bytes from `start` on."""
         options = dict(self.file_system.kwargs)
         if head is not None:
-            options["headers"] = {**options.get("headers", {}), "Range": f"bytes=0-{head - 1}"}
+            options["headers"] = {**options.get("headers", {}), "Range": f"bytes={start}-{start + head - 1}"}
         data = bytearray()
+        async with self._request(path, options) as response:
+            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b""  # the file is empty
+            response.raise_for_status()
+            before = 0 if response.status == HTTPStatus.PARTIAL_CONTENT else start  # 200: the range is ignored
+            async for chunk in response.content.iter_any():
+                data += chunk[before:]
+                before = max(before - len(chunk), 0)
+                if head is not None and len(data) >= head:
+                    return bytes(data[:head])
+                if limit is not None and len(data) > limit:
+                    raise too_large(path, limit)
+        return bytes(data)
+
+    async def _headers(self, path: str) -> FileInfo:
+        async with self._request(path, dict(self.file_system.kwargs)) as response:  # not all servers know HEAD
+            response.raise_for_status()
+            size = response.content_length
+            return FileInfo(path, UNKNOWN_SIZE if size is None else size, response.headers.get("ETag", "").strip('"'))
+
+    @asynccontextmanager
+    async def _request(self, path: str, options: dict[str, Any]) -> AsyncIterator[ClientResponse]:
+        """Send a request, and raise its failure as an ``OSError``."""
         try:
             session = await self.file_system.set_session()
             async with session.get(self.file_system.encode_url(_encoded(path)), **options) as response:
-                if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    return b""  # the file is empty
-                response.raise_for_status()
-                async for chunk in response.content.iter_any():
-                    data += chunk
-                    if head is not None and len(data) >= head:
-                        return bytes(data[:head])  # the server ignored the range
-                    if limit is not None and len(data) > limit:
-                        raise too_large(path, limit)
+                yield response
         except ClientResponseError as error:
             if error.status in MISSING:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
@@ -152,7 +179,6 @@ class HttpStore(FsspecStore):
             raise kind(f"{path}: {error.status} {error.message}") from error
         except ClientError as error:
             raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
-        return bytes(data)
 
 
 class _Links(HTMLParser):

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from fruits.storage.prefetch import MAX_BYTES, File, read_one_by_one, too_large
+from fruits.storage.prefetch import MAX_BYTES, File, Range, places, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 from fruits.text import canonical, native
 
@@ -50,6 +50,26 @@ class LocalStore:
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, without prefetching: a local disk is fast enough."""
         return read_one_by_one(partial(_read, limit=MAX_BYTES), files)
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the bytes of each range or its error, without prefetching."""
+        return read_one_by_one(_read_range, places(ranges))
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """Write a file under a temporary name, flush it to the disk, and rename it."""
+        target = Path(native(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
@@ -193,6 +213,17 @@ def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
         while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # one call reads at most 2 GiB
             data += more
         return data, str(os.fstat(file).st_mtime)  # after reading, to detect a concurrent write
+
+
+def _read_range(place: Range) -> tuple[bytes, str]:
+    """Return the bytes of a range, fewer at the end of the file, and the version of the file."""
+    with _regular(place.path) as file:
+        parts: list[bytes] = []
+        start, end = place.start, place.start + place.size
+        while start < end and (part := os.pread(file, end - start, start)):  # one call reads at most 2 GiB
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts), str(os.fstat(file).st_mtime or "")  # after reading, to detect a concurrent write
 
 
 def _read_head(path: str, count: int) -> bytes | OSError:

@@ -11,6 +11,7 @@ import errno
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
+from typing import NamedTuple, TypeVar
 
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
@@ -23,6 +24,23 @@ ASSUMED_BYTES = 2**22  # of a file of unknown size, for the bound on memory: 16 
 File = tuple[str, int, str]
 
 
+class Range(NamedTuple):
+    """Some bytes of a file: path, first byte and number of bytes, and the version of the whole file as listed."""
+
+    path: str
+    start: int
+    size: int
+    version: str = ""
+
+
+Place = TypeVar("Place")  # a path, or a Range
+
+
+def places(ranges: Iterable[Range]) -> Iterator[tuple[Range, int, str]]:
+    """Yield ranges as the items of :func:`read_one_by_one` and :func:`read_ahead`."""
+    return ((range_, range_.size, range_.version) for range_ in ranges)
+
+
 class ChangedFileError(OSError):
     """A file differs from the listed one in size or version."""
 
@@ -32,28 +50,30 @@ def too_large(path: str, limit: int) -> OSError:
     return OSError(errno.EFBIG, f"more than {limit:,} bytes", path)
 
 
-def read_one_by_one(read: Callable[[str], tuple[bytes, str]], files: Iterable[File]) -> Iterator[bytes | OSError]:
-    """Yield the content of each file, or its error, reading a file when it is requested.
+def read_one_by_one(
+    read: Callable[[Place], tuple[bytes, str]], files: Iterable[tuple[Place, int, str]]
+) -> Iterator[bytes | OSError]:
+    """Yield the content of each file or range, or its error, reading it when it is requested.
 
     Parameters
     ----------
     read : callable
-        Returns the content and version of a path; the version is empty if unknown.
-    files : iterable of File
+        Returns the content of a path or range, and the version of the file; the version is empty if unknown.
+    files : iterable of File, or of a Range with its size and version
         A file of more than 400 MB is not read; its error is EFBIG.
     """
-    for path, size, version in files:
+    for place, size, version in files:
         data: bytes | OSError
         try:
-            data = _checked(*read(path), size, version) if size <= MAX_BYTES else too_large(path, MAX_BYTES)
+            data = _checked(*read(place), size, version) if size <= MAX_BYTES else too_large(str(place), MAX_BYTES)
         except OSError as error:
             data = error
         yield data
 
 
 def read_ahead(
-    read: Callable[[str], Awaitable[tuple[bytes, str]]],
-    files: Iterable[File],
+    read: Callable[[Place], Awaitable[tuple[bytes, str]]],
+    files: Iterable[tuple[Place, int, str]],
     *,
     loop: asyncio.AbstractEventLoop,
     ahead: int,
@@ -73,12 +93,12 @@ def read_ahead(
         The largest number of files requested or waiting; less where they are large, to hold at most 64 MiB.
     """
 
-    async def read_checked(path: str, size: int, version: str) -> bytes | OSError:
+    async def read_checked(place: Place, size: int, version: str) -> bytes | OSError:
         if size > MAX_BYTES:
-            return too_large(path, MAX_BYTES)
+            return too_large(str(place), MAX_BYTES)
         try:
-            data = _checked(*await read(path), size, version)
-            return data if isinstance(data, bytes) else _checked(*await read(path), size, version)
+            data = _checked(*await read(place), size, version)
+            return data if isinstance(data, bytes) else _checked(*await read(place), size, version)
         except OSError as error:
             return error
 

@@ -7,9 +7,10 @@ fsspec. Paths are those of the store: absolute on a local disk, ``bucket/key`` o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
 
-from fruits.storage.prefetch import File
+from fruits.storage.prefetch import File, Range
 
 BATCH = 1000  # files, as many as one response of S3 lists
 
@@ -59,6 +60,15 @@ class Store(Protocol):
 
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`."""
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the bytes of each range in order, or its error, as :meth:`fetch` does for whole files."""
+
+    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Create or replace a file of any size by what is written to the yielded file.
+
+        It appears complete when the context ends, and not at all if the context fails.
+        """
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Create or replace a file; it appears complete or not at all.

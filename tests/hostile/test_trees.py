@@ -15,7 +15,8 @@ from fruits.images.decode import ImageError
 from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
-from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize, image_bytes
+from fruits.images.sources.source import image_bytes
+from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.plan.pages import write_list
 from fruits.plan.partitions import even_partitions

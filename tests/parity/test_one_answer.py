@@ -10,9 +10,12 @@ import pytest
 
 import backends
 from fruits.images.sample import generate
+from fruits.images.sources.kinds import open_source
+from fruits.images.tar.pack import pack
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.job import Job
+from fruits.storage.folder import Folder
 from tests.outputs import contents
 
 WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 2, 3)}
@@ -102,6 +105,20 @@ def test_transform_gives_the_rows_of_run_on_every_backend(images, reference, tmp
     with backends.load(name)(workers=2) as executor:
         assert pipeline.transform(job, executor).rows == report.rows
     assert compare(expected.out, job.out).identical
+
+
+@pytest.mark.parametrize("images", ["generated"], indirect=True)
+@pytest.mark.parametrize("name", list(backends.BACKENDS))
+def test_tar_archives_give_the_bits_of_their_folder_on_every_backend(images, reference, tmp_path, name):
+    expected, report = reference(32)
+    packed = pack(open_source(str(images)), Folder.at(tmp_path / "shards"), shard_size=300_000)
+    assert len(packed.shards) > 2
+    job = dataclasses.replace(expected, images=f"{tmp_path}/shards/*.tar", out=str(tmp_path / "out"))
+    with backends.load(name)(workers=2) as executor:
+        assert pipeline.run(job, executor).rejects == report.rejects
+    found = compare(expected.out, job.out)
+    assert found.identical, found.differences
+    assert found.rows == report.rows
 
 
 def test_other_partition_sizes_give_the_same_bits(reference):

@@ -71,6 +71,20 @@ def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(backend, bucket, folder_o
     assert compare(str(local), out).identical
 
 
+def test_packed_images_on_s3_have_the_bits_of_a_local_folder_with_few_requests(bucket, folder_of, images, local, proxy):
+    shutil.copytree(images, folder_of(bucket) / "images")
+    proxy(faults=0.03, seed=5)
+    packed = fruits("pack", f"{bucket}/images", "--out", f"{bucket}/shards", "--shard-size", "60kB", "--quiet")
+    assert (packed["images"], packed["unpacked"]) == (62, {})
+    assert len(packed["shards"]) > 2
+    between = proxy()
+    report = fruits("run", f"{bucket}/shards/*.tar", "--out", f"{bucket}/out", *OPTIONS, "--backend", "dask")
+    assert (report["images"], report["rows"]) == (62, 60)
+    assert compare(str(local), f"{bucket}/out").identical
+    reads = [line for line in between.seen if line.startswith("GET") and ".tar" in line]
+    assert len(packed["shards"]) < len(reads) < 4 * len(packed["shards"])
+
+
 def test_model_on_s3_transforms_with_the_endpoint_as_an_option(bucket, folder_of, images, local, s3):
     shutil.copytree(images, folder_of(bucket) / "images")
     shutil.copytree(local / "model", folder_of(bucket) / "model")

@@ -10,7 +10,7 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder, part_name
-from fruits.storage.prefetch import ChangedFileError
+from fruits.storage.prefetch import ChangedFileError, Range
 from fruits.storage.s3.file_system import S3FileSystem
 from tests.s3.proxy import FAULTS
 from tests.s3.server import close_clients
@@ -179,3 +179,47 @@ def test_file_changed_since_the_listing_is_an_error_without_another_request(buck
     assert [index for index, data in enumerate(found) if isinstance(data, ChangedFileError)] == [0, 7]
     assert [data for data in found if isinstance(data, bytes)] == [JPEG] * 7
     assert len([line for line in between.seen if line.startswith("GET")]) == 9 + 2  # a changed one is requested twice
+
+
+def test_ranges_are_read_and_compared_with_the_version(bucket, proxy):
+    between = proxy()
+    folder = Folder.at(bucket)
+    data = os.urandom(200_000)
+    folder.write("shards/x.tar", data)
+    info = folder.info("shards/x.tar")
+    assert (info.path, info.size, len(info.version)) == ("shards/x.tar", 200_000, 32)
+    between.heads.clear()
+    places = [Range("shards/x.tar", start, 5000, info.version) for start in range(0, 200_000, 5000)]
+    assert b"".join(folder.fetch_ranges(places)) == data
+    assert len([head for head in between.heads if "range: bytes=" in head]) == len(between.heads) == 40
+    assert between.most_at_once > 4
+    changed, missing, last = folder.fetch_ranges(
+        [Range("shards/x.tar", 0, 5, "0" * 32), Range("missing", 0, 5), Range("shards/x.tar", 199_999, 1)]
+    )
+    assert isinstance(changed, ChangedFileError)
+    assert isinstance(missing, FileNotFoundError)
+    assert last == data[-1:]
+    with pytest.raises(IsADirectoryError):
+        folder.info("shards")
+
+
+def test_ranges_are_read_in_spite_of_failed_requests(bucket, proxy):
+    folder = Folder.at(bucket)
+    data = os.urandom(200_000)
+    folder.write("x.tar", data)
+    between = proxy(faults=0.1, seed=3)
+    places = [Range("x.tar", start, 1000) for start in range(0, 200_000, 1000)]
+    assert b"".join(Folder.at(bucket).fetch_ranges(places)) == data
+    assert set(between.made) == set(FAULTS)
+
+
+def test_file_of_any_size_is_uploaded_in_parts_when_it_is_complete(bucket, proxy):
+    between = proxy()
+    folder = Folder.at(bucket)
+    data = os.urandom(2**20)
+    with folder.writing("a/large") as file:
+        for _ in range(40):
+            file.write(data)
+        assert not folder.exists("a/large")
+    assert folder.read("a/large") == data * 40
+    assert sum("partNumber=" in line for line in between.seen) == 3

@@ -7,6 +7,7 @@ the same source returns the content of these entries. :mod:`fruits.images.source
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -15,8 +16,23 @@ import pyarrow as pa
 from fruits.images.decode import ImageError
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import ImageEntry
+from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 
-__all__ = ["Content", "Source"]
+__all__ = ["Content", "Source", "image_bytes"]
+
+# Errors that concern one file. Any other error may come from the storage and is retried.
+FILE_ERRORS = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.EIO,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,  # a socket, a FIFO or a device
+    errno.ENODEV,
+}
 
 Content = bytes | OSError | ImageError  # of an image, or why it cannot be read
 
@@ -57,3 +73,26 @@ class Source(Protocol):
         from its entry in size or version is a :class:`~fruits.storage.prefetch.ChangedFileError`.
         """
         ...
+
+
+def image_bytes(content: Content) -> bytes:
+    """Return the content of an image, or raise the reason why it is a reject.
+
+    Raises
+    ------
+    ImageError
+        The file changed since it was listed, is too large, or cannot be read.
+    OSError
+        The storage failed; the task is retried.
+    """
+    if isinstance(content, ImageError):
+        raise content
+    if isinstance(content, ChangedFileError):
+        raise ImageError("changed", str(content)) from content
+    if isinstance(content, OSError):
+        if content.errno == errno.EFBIG:
+            raise ImageError("too-large", f"more than {MAX_BYTES:,} bytes") from content
+        if content.errno not in FILE_ERRORS and not isinstance(content, FileNotFoundError | PermissionError):
+            raise content
+        raise ImageError("unreadable", content.strerror or str(content)) from content
+    return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from fruits.errors import DamageError, SettingsError
 from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.sources.entries import ImageEntry, Label
-from fruits.images.sources.source import Content, Source
+from fruits.images.sources.source import Source, image_bytes
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
@@ -32,7 +31,6 @@ from fruits.plan.partitions import Partition, Stored
 from fruits.storage.checksums import CorruptPartError, read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table
-from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 from fruits.text import name_text, without_secrets
 
 __all__ = [
@@ -42,26 +40,12 @@ __all__ = [
     "StoredFeatures",
     "TransformSettings",
     "featurize",
-    "image_bytes",
     "transform",
 ]
 
 # Images that are decoded in a row before the network runs on them, one by one. Alternating the two for each image
 # evicts both from the core's caches and makes decoding a third slower.
 IMAGES_PER_GROUP = 16
-# Errors that concern one file. Any other error may come from the storage and is retried.
-FILE_ERRORS = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EISDIR,
-    errno.EIO,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENXIO,  # a socket, a FIFO or a device
-    errno.ENODEV,
-}
 _checked: set[tuple[str, str]] = set()  # networks, by digest and fingerprint, that this process has compared
 NON_FINITE = ImageError("non-finite", "its features contain NaN, infinity, or a number of 2^19 or more")
 
@@ -326,26 +310,3 @@ def _entries(pages: Sequence[tuple[str, bytes | None]], start: int, images: int,
         raise
     except DamageError as error:
         raise CorruptPartError(pages[0][0], str(error)) from error
-
-
-def image_bytes(content: Content) -> bytes:
-    """Return the content of an image, or raise the reason why it is a reject.
-
-    Raises
-    ------
-    ImageError
-        The file changed since it was listed, is too large, or cannot be read.
-    OSError
-        The storage failed; the task is retried.
-    """
-    if isinstance(content, ImageError):
-        raise content
-    if isinstance(content, ChangedFileError):
-        raise ImageError("changed", str(content)) from content
-    if isinstance(content, OSError):
-        if content.errno == errno.EFBIG:
-            raise ImageError("too-large", f"more than {MAX_BYTES:,} bytes") from content
-        if content.errno not in FILE_ERRORS and not isinstance(content, FileNotFoundError | PermissionError):
-            raise content
-        raise ImageError("unreadable", content.strerror or str(content)) from content
-    return content

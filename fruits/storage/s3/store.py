@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fsspec.asyn import sync
 
 from fruits.storage.generic import FsspecStore
-from fruits.storage.prefetch import File, read_ahead
+from fruits.storage.prefetch import File, Range, places, read_ahead
 from fruits.storage.s3.file_system import S3FileSystem
 from fruits.storage.stores import FileInfo
 
@@ -44,6 +44,14 @@ class S3ObjectStore(FsspecStore):
     def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""
         return read_ahead(self.file_system.read_with_etag, files, loop=self.file_system.loop, ahead=ahead)
+
+    def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
+        """Yield the bytes of each range or its error, with `ahead` requests at once."""
+        read = self.file_system.read_range_with_etag
+        return read_ahead(read, places(ranges), loop=self.file_system.loop, ahead=ahead)
+
+    def _upload(self, file: str, path: str) -> None:
+        self.file_system.put_file(file, path, chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Store an object with one PUT, or with a multipart upload that is aborted if it fails."""

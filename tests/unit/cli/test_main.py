@@ -495,3 +495,41 @@ def test_sample_writes_files_and_prints_their_folder(fruits: Fruits, tmp_path: P
     again = fruits("sample", "photos")
     assert (again.code, again.out) == (2, "")
     assert "not an empty folder" in again.err
+
+
+def test_pack_prints_counts_and_how_the_archives_are_used(fruits: Fruits, images: str) -> None:
+    for name in ("Apple/1.jpg", "Apple/2.jpg", "Pear/1.jpg", "Pear/1.png"):
+        path = Path(images) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"\xff\xd8\xff\xe0" * 3000)
+    (Path(images) / "Apple" / "notes.doc").write_text("words")
+    ended = fruits("pack", images, "--out", "shards", "--shard-size", "40kB", "--quiet")
+    assert ended.code == 0
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert lines == [
+        "images 4",
+        "skipped files that are not images: 1",
+        "archives 2, 0.1 MB",
+        "use fruits run 'shards/*.tar' --out RESULT",
+    ]
+    again = fruits("pack", images, "--out", "shards", "--json")
+    assert again.code == 2
+    assert "--out " in again.out
+    assert "or use --overwrite to replace" in again.out
+    assert fruits("pack", images, "--out", "shards", "--overwrite", "--json", "--quiet").code == 0
+    small = fruits("pack", images, "--out", "other", "--shard-size", "9")
+    assert (small.code, "--shard-size 9: not allowed. Allowed: at least 10,000" in small.err) == (2, True)
+
+
+def test_pattern_that_the_shell_has_expanded_is_an_error_with_advice(fruits: Fruits) -> None:
+    ended = fruits("run", "1.tar", "2.tar", "--out", "out")
+    assert (ended.code, "Quote the pattern of archives" in ended.err) == (2, True)
+
+
+def test_stopped_pack_has_to_be_overwritten(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fruits.images.tar.pack.pack", stop)
+    ended = fruits("pack", images, "--out", "out")
+    assert (ended.code, "run the command again with --overwrite" in ended.err) == (130, True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fruits.cli.values import name_options
+from fruits.cli.values import name_options, parse_size
+from fruits.errors import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,24 @@ from fruits.cli.values import name_options
 )
 def test_parameters_are_shown_as_options(message: str, shown: str) -> None:
     assert name_options(message) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1000000", 1_000_000),
+        ("256MB", 256_000_000),
+        ("1.5 GB", 1_500_000_000),
+        ("512MiB", 512 * 2**20),
+        ("20k", 20_000),
+        ("2T", 2 * 10**12),
+    ],
+)
+def test_sizes_are_numbers_with_units(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1MB", "256 mb", "1e9", "256MB/s", "nan"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"not a size\. Allowed: a number of bytes, such as 256MB"):
+        parse_size(text)

@@ -44,6 +44,8 @@ class _Files(BaseHTTPRequestHandler):
 class _Pages(_Files):
     """Shows folders as pages of links, as Apache and nginx do."""
 
+    ranges = False
+
     def do_GET(self) -> None:
         place = self.path_of(self.path)
         if place.is_dir() and urlsplit(self.path).path.endswith("/"):
@@ -56,6 +58,9 @@ class _Pages(_Files):
             data = place.read_bytes()
             if self.headers["Range"] and not data:
                 self.answer(416, "text/plain", b"")
+            elif self.headers["Range"] and self.ranges:
+                start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+                self.answer(206, "application/octet-stream", data[start : end + 1])
             else:
                 self.answer(200, "application/octet-stream", data)  # the range is ignored, as it may be
         else:
@@ -89,8 +94,8 @@ class _WebHdfs(_Files):
 
 
 @contextmanager
-def _serving(handler: type[_Files], root: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"root": root}))
+def _serving(handler: type[_Files], root: Path, **settings: bool) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"root": root, **settings}))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -102,9 +107,9 @@ def _serving(handler: type[_Files], root: Path) -> Iterator[str]:
 
 
 @contextmanager
-def http(root: Path) -> Iterator[str]:
-    """Yield the URL of a web server."""
-    with _serving(_Pages, root) as host:
+def http(root: Path, *, ranges: bool = False) -> Iterator[str]:
+    """Yield the URL of a web server, which sends ranges or ignores them."""
+    with _serving(_Pages, root, ranges=ranges) as host:
         yield f"http://{host}"
 
 

@@ -1,0 +1,1 @@
+"""Tar archives of images: members, labelled samples, shards, and packing."""

@@ -1,0 +1,155 @@
+"""Addresses of tar archives: one file, numbered shards (``{000..999}.tar``) or a pattern (``*.tar``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import chain
+
+from fruits.errors import DatasetError
+from fruits.storage.addresses import split_chain
+from fruits.storage.folder import Folder
+from fruits.storage.stores import FileInfo
+from fruits.text import brief, printable
+
+__all__ = ["INCOMPLETE", "find_shards", "is_compressed", "is_tar", "shard_folder"]
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
+SPECIAL = re.compile(r"[{*?]")
+BRACES = re.compile(r"\{([^{}]*)\}")
+NUMBERS = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
+MAX_SHARDS = 1_000_000
+REQUESTS = 16
+HOSTLESS = ("file", "memory", "zip")  # protocols without a host or bucket
+INCOMPLETE = "pack-incomplete.json"  # beside shards, from the start of fruits pack to its end
+
+
+def is_tar(address: str) -> bool:
+    """Return whether an address is that of tar archives, by its extension."""
+    return split_chain(address)[0].lower().endswith(".tar")
+
+
+def is_compressed(address: str) -> bool:
+    """Return whether an address is that of a compressed tar archive, by its extension."""
+    return split_chain(address)[0].lower().endswith(COMPRESSED)
+
+
+def shard_folder(address: str) -> tuple[str, str]:
+    """Split an address into a folder, and a name or a pattern below it.
+
+    Raises
+    ------
+    DatasetError
+        The name of the bucket or host is a pattern.
+    """
+    first, separator, others = split_chain(address)
+    special = SPECIAL.search(first)
+    start = first[: special.start()] if special else first
+    protocol, scheme, _ = start.rpartition("://")
+    folder, slash, _ = start[len(protocol) + len(scheme) :].rpartition("/")
+    pattern = first[len(protocol) + len(scheme) + len(folder) + len(slash) :]
+    if scheme and not folder and protocol not in HOSTLESS:
+        raise DatasetError(
+            f"{address}: the bucket or host cannot be a pattern. Give it, such as s3://bucket/{{000..999}}.tar."
+        )
+    return f"{protocol}{scheme}{folder or slash or ('' if scheme else '.')}{separator}{others}", pattern
+
+
+def find_shards(folder: Folder, pattern: str) -> list[FileInfo]:
+    """Return the archives that a pattern names, each with its size and version, in the order of the pattern.
+
+    Braces are expanded as in a shell, ``{000..999}`` and ``{a,b}``; ``*`` and ``?`` match within a file name.
+
+    Raises
+    ------
+    DatasetError
+        A file is missing or named twice, no file matches, or an unfinished ``fruits pack`` writes them.
+    """
+    shown = f"{folder.address}/{printable(pattern)}"
+    literal = not SPECIAL.search(pattern) or folder.exists(pattern)
+    names = [pattern] if literal else list(_expanded(pattern, shown))
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        found = list(chain.from_iterable(pool.map(_Finder(folder, literal), names)))
+    if not found:
+        raise DatasetError(f"{shown}: no file matches. Give the archives, such as 'folder/*.tar'.")
+    seen: set[str] = set()
+    for shard in found:
+        if shard.path in seen:
+            raise DatasetError(f"{shown}: names {printable(shard.path)} twice. Give each archive once.")
+        seen.add(shard.path)
+    for place in sorted({name.rpartition("/")[0] for name in seen}):
+        if folder.exists(f"{place}/{INCOMPLETE}" if place else INCOMPLETE):
+            raise DatasetError(
+                f"{shown}: fruits pack has not finished these archives: {INCOMPLETE} is beside them. Wait for it, or "
+                "pack again with `overwrite`."
+            )
+    return found
+
+
+class _Finder:
+    """Looks up a name, or the names that match one with ``*`` or ``?``."""
+
+    def __init__(self, folder: Folder, literal: bool) -> None:
+        self._folder = folder
+        self._literal = literal
+        self._files = lru_cache(maxsize=16)(self._list)
+
+    def __call__(self, name: str) -> Sequence[FileInfo]:
+        if self._literal or not re.search(r"[*?]", name):
+            try:
+                return [self._folder.info(name)]
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+                place = f"{self._folder.address}/{printable(name)}"
+                raise DatasetError(f"{place}: no such file. Give archives that exist, such as '*.tar'.") from error
+            except OSError as error:
+                raise DatasetError(f"{self._folder.address}/{printable(name)}: {error}.") from error
+        place, slash, base = name.rpartition("/")
+        if re.search(r"[*?]", place):
+            raise DatasetError(
+                f"{self._folder.address}/{printable(name)}: * and ? are allowed in file names only. Name the folders, "
+                "such as {train,test}/*.tar."
+            )
+        wanted = base.replace("[", "[[]")  # fnmatch knows sets of characters too
+        matching = [file for file in self._files(place) if fnmatchcase(file.path, wanted)]
+        return [file._replace(path=place + slash + file.path) for file in matching]
+
+    def _list(self, place: str) -> Sequence[FileInfo]:
+        try:
+            return list((self._folder / place if place else self._folder).files().values())
+        except OSError as error:
+            raise DatasetError(f"{self._folder.address}/{printable(place)}: {error}.") from error
+
+
+def _expanded(pattern: str, shown: str) -> Iterator[str]:
+    """Yield the names of a pattern with braces."""
+    pieces = BRACES.split(pattern)  # texts and, between them, contents of braces
+    choices = [[text] if index % 2 == 0 else _choices(text, shown) for index, text in enumerate(pieces)]
+    count = 1
+    for each in choices:
+        count *= len(each)
+    if count > MAX_SHARDS or any("{" in text or "}" in text for text in pieces[::2]):
+        raise DatasetError(
+            f"{brief(shown)}: not a pattern of at most {MAX_SHARDS:,} archives. Allowed: {{000..999}}.tar, "
+            "{a,b}.tar, *.tar; no braces in braces."
+        )
+    names = [""]
+    for each in choices:
+        names = [name + text for name in names for text in each]
+    yield from names
+
+
+def _choices(text: str, shown: str) -> list[str]:
+    numbers = NUMBERS.fullmatch(text)
+    if numbers is None:
+        if "," not in text:
+            raise DatasetError(f"{brief(shown)}: {{{text}}} is not allowed. Allowed: {{000..999}} or {{a,b}}.")
+        return text.split(",")
+    first, last = int(numbers[1]), int(numbers[2])
+    if abs(last - first) >= MAX_SHARDS:
+        raise DatasetError(f"{brief(shown)}: {{{text}}} has more than {MAX_SHARDS:,} numbers.")
+    padded = len(numbers[1]) if len(numbers[1]) == len(numbers[2]) or numbers[1].startswith("0") else 0
+    step = 1 if first <= last else -1
+    return [f"{number:0{padded}d}" for number in range(first, last + step, step)]
