@@ -1,4 +1,4 @@
-"""Commands that read the output of a job: ``status``, ``verify`` and ``compare``."""
+"""Commands that read the output of a job: ``status``, ``report``, ``verify`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,28 @@ def status(
 
     progress = read_status(out)
     return CommandResult(dataclasses.asdict(progress), lambda console: show_status(console, progress))
+
+
+def report(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
+    tsne: Annotated[
+        bool,
+        typer.Option("--tsne", metavar="", help="Add a map by t-SNE of up to 2,000 images; needs the extra report."),
+    ] = False,
+    s3_endpoint: options.S3Endpoint = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Write the report page of a run, fit, transform or train again.
+
+    It shows labels, variance, a map with pictures, near-duplicates, outliers, rejects, speed and settings.
+    """
+    from fruits.recogniser.jobs.report import write_report
+
+    with to_stderr(quiet=quiet).stage("report", total=None):
+        address = write_report(out, tsne=tsne)
+    return CommandResult({"report": address}, lambda console: console.print(f"Wrote {address}", soft_wrap=True))
 
 
 def verify(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from importlib.util import find_spec
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +38,7 @@ def sample(
     from fruits.images.sample import generate
 
     files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
-    text = f"Wrote {files:,} files to {folder}"
+    text = f"Wrote {files:,} files to {folder}. Next: fruits run {quote(folder)} --out OUT"
     return CommandResult(
         {"folder": os.path.abspath(folder), "files": files},
         lambda console: console.print(text, soft_wrap=True),

@@ -1,0 +1,130 @@
+"""Near-duplicates and outliers among sampled rows, in the space of the principal components.
+
+An exact search for near-duplicates compares all pairs. Here, rows are hashed so that close ones collide: each of
+several tables divides the space by a few random directions into cells, and rows in one cell are compared with the next
+few in it (Datar, Immorlica, Indyk and Mirrokni, "Locality-sensitive hashing scheme based on p-stable distributions",
+2004). The work grows with the rows, also if all of them are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["NEAR", "Neighbours", "Outlier", "find_neighbours", "find_outliers"]
+
+NEAR = 0.1  # of the typical distance of two images: the largest distance of near-duplicates
+SAME = 1e-3  # of it: below, the images have the same features but for rounding
+TABLES, DIRECTIONS = 16, 6
+WIDTH = 4.0  # of a cell, in largest distances of near-duplicates
+WINDOW = 8  # rows of a cell that a row is compared with
+SCREEN = 16  # components that are compared first
+CHUNK = 2**17  # pairs that are compared at once: 64 MB
+SMALLEST_LABEL = 5  # rows, of which a mean says something
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """Pairs of near-duplicates, the closest first.
+
+    Attributes
+    ----------
+    pairs : ndarray of shape (m, 2), int64
+        The numbers of two rows, the smaller first.
+    distances : ndarray of shape (m,), float64
+        Their distance, in typical distances of two rows.
+    """
+
+    pairs: Int64
+    distances: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """A row that is far from the mean of its label: its number, and its distance in median distances of the label."""
+
+    row: int
+    ratio: float
+
+
+def find_neighbours(scores: Float32) -> Neighbours:
+    """Return pairs of rows whose distance is at most a tenth of the typical one, the root mean square of all pairs.
+
+    Of pairs at half of that distance, more than 99 of 100 are found unless their cells are crowded; at the full
+    distance 95 of 100.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, k), float32
+    """
+    typical = float(np.sqrt(2.0 * scores.var(axis=0, dtype=np.float64).sum()))
+    found = np.empty((0, 2), np.int64)
+    if len(scores) < 2 or not typical > 0:
+        return Neighbours(found, np.empty(0))
+    limit = np.float32(NEAR * typical)
+    random = np.random.default_rng(0)
+    for _ in range(TABLES):
+        directions = random.standard_normal((scores.shape[1], DIRECTIONS)).astype(np.float32)
+        places = scores @ directions / (limit * np.float32(WIDTH)) + random.random(DIRECTIONS, np.float32)
+        odd = random.integers(0, 2**62, DIRECTIONS, np.int64) * 2 + 1
+        cells = (np.floor(places).astype(np.int64) * odd).sum(axis=1)  # wraps around, like any hash
+        order = np.lexsort((places[:, 0], cells))
+        near = [_close(scores, order, cells, step, limit) for step in range(1, min(WINDOW, len(scores) - 1) + 1)]
+        found = np.unique(np.concatenate([found, *near]), axis=0)
+    distances = _distances(scores, found) / typical
+    ranked = np.lexsort((found[:, 1], found[:, 0], distances))
+    return Neighbours(found[ranked], distances[ranked])
+
+
+def _close(scores: Float32, order: Int64, cells: Int64, step: int, limit: np.float32) -> Int64:
+    """Return the close pairs among rows that are `step` apart in the order, and in one cell."""
+    left, right = order[:-step], order[step:]
+    same = cells[left] == cells[right]
+    pairs = np.sort(np.column_stack([left[same], right[same]]), axis=1)
+    for width in (min(SCREEN, scores.shape[1]), scores.shape[1]):
+        pairs = pairs[_distances(scores[:, :width], pairs) <= limit]
+    return pairs
+
+
+def _distances(scores: Float32, pairs: Int64) -> npt.NDArray[np.float64]:
+    """Return the distances of pairs of rows."""
+    found = np.empty(len(pairs))
+    for start in range(0, len(pairs), CHUNK):
+        some = pairs[start : start + CHUNK]
+        difference = scores[some[:, 0]] - scores[some[:, 1]]
+        found[start : start + CHUNK] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    return found
+
+
+def find_outliers(scores: Float32, labels: Sequence[str | None], most: int, per_label: int = 2) -> list[Outlier]:
+    """Return the rows that are farthest from the mean of their label, compared with the other rows of it.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, k), float32
+    labels : sequence of n (str or None)
+        Rows without a label, and of labels with fewer than five rows, are left out.
+    most, per_label : int
+        The largest number of rows, of all labels and of each.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, label in enumerate(labels):
+        if label:
+            rows_of.setdefault(label, []).append(row)
+    found: list[Outlier] = []
+    for rows in rows_of.values():
+        if len(rows) < SMALLEST_LABEL:
+            continue
+        own = scores[rows]
+        distances = np.sqrt(np.square(own - own.mean(axis=0)).sum(axis=1))
+        median = float(np.median(distances))
+        if median > 0:
+            farthest = np.argsort(-distances, kind="stable")[:per_label]
+            found += [Outlier(rows[at], float(distances[at]) / median) for at in farthest]
+    return sorted(found, key=lambda each: (-each.ratio, each.row))[:most]
