@@ -29,7 +29,8 @@ __all__ = [
 WIDTH, HEIGHT = 380, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 354, 12, 252  # of the plot
 STEPS = 5  # of a grid
-COLOURS = 7  # that the style defines; other labels share one
+COLOURS = 7  # that the style defines; of more labels, each has a hue
+GOLDEN_ANGLE = 137.5  # degrees between two hues, so that the most frequent labels differ most
 MAP_WIDTH, MAP_HEIGHT, MARGIN = 720, 480, 34
 CELL = 60  # side of a picture on a map, at most one in each cell
 POINT = 5
@@ -47,17 +48,26 @@ def axis(low: float, high: float, start: float, stop: float) -> Axis:
 def grid(
     x: Axis, y: Axis, x_range: Range, y_range: Range, x_text: Callable[[float], str], y_text: Callable[[float], str]
 ) -> list[str]:
-    """Return the grid lines and their labels, in five steps each way."""
+    """Return the grid lines and their labels, at round numbers of x and in five steps of y."""
     parts = []
     for step in range(STEPS + 1):
-        across = x_range[0] + (x_range[1] - x_range[0]) * step / STEPS
         up = y_range[0] + (y_range[1] - y_range[0]) * step / STEPS
         parts += [
             f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{y(up):.1f}" y2="{y(up):.1f}"/>',
             f'<text x="{LEFT - 6}" y="{y(up) + 4:.1f}" text-anchor="end">{y_text(up)}</text>',
-            f'<text x="{x(across):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{x_text(across)}</text>',
         ]
-    return parts
+    return parts + [
+        f'<text x="{x(across):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{x_text(across)}</text>'
+        for across in _round_numbers(*x_range)
+    ]
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Return the multiples of a round number in a range, at most eleven, or its one number."""
+    step = _round_up((high - low) / STEPS)
+    if high - low > STEPS:
+        step = max(1.0, round(step))  # of counts
+    return [step * number for number in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)] or [low]
 
 
 def chart(shapes: Iterable[str], title: str, x_title: str, y_title: str) -> str:
@@ -127,7 +137,7 @@ def _round_up(value: float) -> float:
 
 
 def point_map(places: Float, labels: Sequence[str], pictures: Mapping[int, bytes], title: str) -> str:
-    """Return points with their labels as tooltips, the most frequent labels in colours of their own, and pictures.
+    """Return points in the colours of their labels, which are tooltips, and some pictures.
 
     Parameters
     ----------
@@ -144,11 +154,13 @@ def point_map(places: Float, labels: Sequence[str], pictures: Mapping[int, bytes
     for (x, y), label in zip(spots.tolist(), labels, strict=True):
         groups.setdefault(label, []).append(f"M{x:.0f} {y:.0f}h0")
     ranked = sorted(groups, key=lambda label: (-len(groups[label]), label))
-    own = len(ranked) if len(ranked) <= COLOURS else COLOURS - 1  # the last colour is not needed for the rest
-    colours = {label: f"var(--c{number})" for number, label in enumerate(ranked[:own])}
+    few = len(ranked) <= COLOURS
+    colours = {
+        label: f"var(--c{number})" if few else f"hsl({number * GOLDEN_ANGLE % 360:.0f} 60% 50%)"
+        for number, label in enumerate(ranked)
+    }
     paths = [
-        f'<path stroke="{colours.get(label, "var(--rest)")}" d="{"".join(groups[label])}"><title>{text(label)}</title>'
-        "</path>"
+        f'<path stroke="{colours[label]}" d="{"".join(groups[label])}"><title>{text(label)}</title></path>'
         for label in reversed(ranked)
     ]
     images = [
@@ -156,14 +168,14 @@ def point_map(places: Float, labels: Sequence[str], pictures: Mapping[int, bytes
         f'height="{CELL}" href="{data_uri(picture)}"><title>{text(labels[number])}</title></image>'
         for number, picture in pictures.items()
     ]
-    legend = [(colours[label], text(label, 40)) for label in ranked[:own]]
-    if len(ranked) > own:
-        legend.append(("var(--rest)", f"{len(ranked) - own:,} other labels"))
-    items = "".join(f'<li><i style="background:{colour}"></i>{name}</li>' for colour, name in legend)
+    items = "".join(
+        f'<li><i style="background:{colours[label]}"></i>{text(label, 40)}</li>' for label in ranked[:COLOURS] if few
+    )
+    legend = f'<ul class="legend">{items}</ul>' if few else ""
     return (
         f'<div class="map"><svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="{title}">'
         f'<g fill="none" stroke-width="{POINT}" stroke-linecap="round" opacity=".8">{"".join(paths)}</g>'
-        f'{"".join(images)}</svg></div><ul class="legend">{items}</ul>'
+        f"{''.join(images)}</svg></div>{legend}"
     )
 
 

@@ -12,11 +12,10 @@ __all__ = ["bars", "data_uri", "document", "facts", "pair", "percent", "table", 
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f23;--soft:#59636e;--paper:#fff;--panel:#f5f7f9;--rule:#d5dbe1;--mark:#0a66c2;
---bar:#7fb2e5;--ideal:#b4470f;--c0:#0072b2;--c1:#d55e00;--c2:#008a64;--c3:#b8558f;--c4:#b07a00;--c5:#2f9fd8;--c6:#7d3fb0;
---rest:#9aa4ae}
+--bar:#7fb2e5;--ideal:#b4470f;--c0:#0072b2;--c1:#d55e00;--c2:#008a64;--c3:#b8558f;--c4:#b07a00;--c5:#2f9fd8;--c6:#7d3fb0}
 @media screen and (prefers-color-scheme:dark){:root{--ink:#e8ebee;--soft:#a3adb8;--paper:#14181c;--panel:#1e242a;
 --rule:#39424c;--mark:#6cb0f5;--bar:#3f78b0;--ideal:#f0a070;--c0:#5aa9e6;--c1:#ff8b4d;--c2:#3fc79a;--c3:#e48fc0;
---c4:#e6b84c;--c5:#8fd3ff;--c6:#b98aec;--rest:#65707b}}
+--c4:#e6b84c;--c5:#8fd3ff;--c6:#b98aec}}
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1rem;max-width:60rem;background:var(--paper);color:var(--ink);
 font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -24,7 +23,7 @@ h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;borde
 h3{font-size:1rem;margin:1.25rem 0 .25rem}
 p{max-width:44rem}.soft,figcaption{color:var(--soft);font-size:.875rem}
 code{font:.9em ui-monospace,monospace;background:var(--panel);padding:.1em .3em;border-radius:.25rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1rem 0;padding:0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.75rem;margin:1rem 0;padding:0}
 .tiles li{list-style:none;background:var(--panel);border:1px solid var(--rule);border-radius:.5rem;padding:.75rem}
 .tiles b{display:block;font-size:1.6rem;line-height:1.2}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));gap:1rem}

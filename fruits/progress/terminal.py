@@ -62,8 +62,9 @@ class Terminal(Lines):
         bar = ProgressBar(total=meter.total, completed=meter.done, pulse=pulse, animation_time=now)
         time = Text(f"{duration(now - meter.started)}" if left is None else f"{duration(left)} left", style="cyan")
         grid = Table.grid(padding=(0, 1), expand=True)
-        if self._console.width < NARROW:  # the name, the time and some of the bar fit
-            cells, ratios = [Text(meter.name, style="bold"), bar, time], (None, 1, None)
+        if self._console.width < NARROW:
+            share = Text(f"{meter.done / meter.total:.0%}" if meter.total else "")
+            cells, ratios = [Text(meter.name, style="bold"), bar, share, time], (None, 1, None, None)
         else:
             numbers = [Text(meter.count()), Text(meter.speed() if meter.rate else "")]
             cells, ratios = [Text(f"  {meter.name}", style="bold"), bar, *numbers, time], (None, 1, None, None, None)

@@ -96,7 +96,9 @@ def examine(job: StoredJob, report: Report, *, tsne: bool = False) -> Findings:
     neighbours, within, across, outliers, pca, by_tsne = None, [], [], [], None, None
     if vectors is not None:
         neighbours = find_neighbours(vectors.scores)
-        within, across = _shown(neighbours, vectors.labels)
+        within, across = (
+            neighbours.closest(numbers, vectors.labels, SHOWN_PAIRS) for numbers in neighbours.split(vectors.labels)
+        )
         outliers = find_outliers(vectors.scores, vectors.labels, SHOWN_OUTLIERS)
         pca = _pca_map(vectors)
         by_tsne = _tsne_map(vectors) if tsne else None
@@ -123,16 +125,6 @@ def examine(job: StoredJob, report: Report, *, tsne: bool = False) -> Findings:
         tsne=by_tsne,
         pictures={} if images is None else _pictures(Folder.at(str(images)), paths),
     )
-
-
-def _shown(neighbours: Neighbours, labels: Sequence[str | None]) -> tuple[list[int], list[int]]:
-    """Return the closest pairs within labels, one of each, and the closest across labels, one of each two."""
-    chosen: tuple[dict[Any, int], dict[Any, int]] = {}, {}
-    for number, (left, right) in enumerate(neighbours.pairs.tolist()):
-        both = frozenset((labels[left], labels[right]))
-        chosen[len(both) - 1].setdefault(both, number)
-    within, across = (list(each.values())[:SHOWN_PAIRS] for each in chosen)
-    return within, across
 
 
 def _pca_map(vectors: Vectors) -> PointMap | None:

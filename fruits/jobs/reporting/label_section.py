@@ -12,7 +12,7 @@ from fruits.pages.document import bars
 __all__ = ["label_section"]
 
 ALL = 30  # labels: up to this many, each has a bar
-ENDS = 10  # of more labels, the largest and the smallest that have one
+ENDS = 6  # of more labels, the largest and the smallest that have one
 CURVE = 200  # points of a curve of sizes
 
 
@@ -38,7 +38,7 @@ def label_section(counts: Mapping[str, int], note: str, kind: str = "label") -> 
     without = f" {counts['']:,} images have no label." if counts.get("") else ""
     text = (
         f"<p>{len(ranked):,} {several if len(ranked) > 1 else kind}, {sum(sizes):,} images. The largest has "
-        f"{sizes[0]:,}, the smallest {sizes[-1]:,} ({sizes[0] / sizes[-1]:,.3g} times fewer); the median is "
+        f"{sizes[0]:,}, the smallest {sizes[-1]:,}, a ratio of {sizes[0] / sizes[-1]:,.3g}; the median is "
         f"{median(sizes):,.0f}. Half of the images are in the {_half(sizes):,} largest.{without} "
         f'<span class="soft">Counted: {note}.</span></p>'
     )
@@ -58,8 +58,7 @@ def label_section(counts: Mapping[str, int], note: str, kind: str = "label") -> 
     )
     return (
         f'{title}{text}<div class="charts"><figure>{line_chart(curve)}<figcaption>A steep start or a long tail is an '
-        f"imbalance.</figcaption></figure><div><h3>Largest</h3>{largest}</div><div><h3>Smallest</h3>{smallest}</div>"
-        "</div>"
+        f"imbalance.</figcaption></figure><div><h3>Largest</h3>{largest}<h3>Smallest</h3>{smallest}</div></div>"
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
+
+import numpy as np
 
 from fruits.jobs.reporting.findings import Findings, PointMap
 from fruits.jobs.reporting.label_section import label_section
@@ -55,7 +58,7 @@ def _tiles(findings: Findings) -> str:
     values = [
         (f"{report.images:,}", "images listed", ""),
         (f"{report.rows:,}", "usable", ""),
-        (f"{rejected:,}", "rejected", percent(rejected / report.images, 2)),
+        (f"{rejected:,}", "rejected", percent(rejected / report.images, 2) if rejected else ""),
         (f"{labels:,}", "label" if labels == 1 else "labels", ""),
     ]
     if report.components:
@@ -91,14 +94,14 @@ def _variance(findings: Findings) -> str:
         marks=shares,
     )
     rows = [
-        [f"{float(share):.0%}", f"{count:,}", "yes" if count <= report.components else "no"]
+        [percent(float(share), 0), f"{count:,}", "yes" if count <= report.components else "no"]
         for share, count in report.components_reaching.items()
     ]
     return (
         f'<h2>Explained variance</h2><div class="charts"><figure>{line_chart(scree)}<figcaption>Scree plot: the '
         f"{min(SCREE, len(ratios))} first components.</figcaption></figure><figure>{line_chart(cumulative)}"
         "<figcaption>Cumulative variance of the components that were kept; dashed, "
-        f"{', '.join(f'{share:.0%}' for share in shares)}.</figcaption></figure><div>"
+        f"{', '.join(percent(share, 0) for share in shares)}.</figcaption></figure><div>"
         f"{table(['variance to reach', 'components needed', 'kept'], rows)}</div></div>"
     )
 
@@ -143,21 +146,17 @@ def _map(findings: Findings, vectors: Vectors, found: PointMap, title: str) -> s
 def _duplicates(findings: Findings, vectors: Vectors) -> str:
     found = findings.neighbours
     assert found is not None
-    labels = vectors.labels
-    between = [labels[left] != labels[right] for left, right in found.pairs.tolist()]
-    same = [number for number, is_across in enumerate(between) if not is_across]
-    across = [number for number, is_across in enumerate(between) if is_across]
     rows = [
         [
             kind,
-            f"{len({row for number in numbers for row in found.pairs[number].tolist()}):,}",
+            f"{len(np.unique(found.pairs[numbers])):,}",
             f"{len(numbers):,}",
-            f"{sum(1 for number in numbers if found.distances[number] < SAME):,}",
+            f"{int((found.distances[numbers] < SAME).sum()):,}",
         ]
-        for kind, numbers in (("within a label", same), ("across labels", across))
+        for kind, numbers in zip(("within a label", "across labels"), found.split(vectors.labels), strict=True)
     ]
     return (
-        f"<h2>Near-duplicates</h2><p>Pairs of images whose distance is at most {NEAR:.0%} of the typical one. Across "
+        f"<h2>Near-duplicates</h2><p>Pairs of images whose distance is at most {percent(NEAR, 0)} of the typical one. Across "
         "labels, they may be labelled wrongly; within a label, they add little, and in a test set they hide errors. "
         '<span class="soft">Pairs are found by hashing, not by comparing all: almost all close pairs, unless there '
         "are many of one image.</span></p>"
@@ -228,7 +227,9 @@ def settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _named(path: str, label: str | None) -> str:
-    return f"{text(path) or '(no path)'} <span class='soft'>{text(_label(label))}</span>"
+    own = posixpath.basename(posixpath.dirname(path))
+    shown = "" if label == own else f" <span class='soft'>{text(_label(label))}</span>"
+    return f"{text(path) or '(no path)'}{shown}"
 
 
 def _label(label: str | None) -> str:

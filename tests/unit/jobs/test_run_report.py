@@ -158,7 +158,7 @@ def test_ten_thousand_labels_and_noisy_pictures_stay_below_two_megabytes(done: J
     scores[1::2] = scores[::2] + 1e-3
     sample = vectors.Vectors([f"{name}/{name}" for name in names[:rows]], list(names[:rows]), scores, 4, 4)
     near = find_neighbours(scores)
-    within, across = findings._shown(near, sample.labels)
+    within, across = (near.closest(numbers, sample.labels, 10) for numbers in near.split(sample.labels))
     pca = findings._pca_map(sample)
     assert pca is not None
     large = dataclasses.replace(
@@ -187,13 +187,13 @@ def test_a_page_that_is_too_large_has_no_pictures(done: Job, monkeypatch: pytest
 
 
 def test_a_bounded_number_of_parts_is_read_and_stated(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = stored_job(done)
+    read = stored_job(done)
     monkeypatch.setattr(vectors, "MOST_PARTS", 3)
-    few = vectors.read_vectors(job, job)
+    few = vectors.read_vectors(read, read)
     assert few is not None
     assert (few.parts, few.of) == (3, 8)
     monkeypatch.setattr(vectors, "MOST_BYTES", 1)
-    one = vectors.read_vectors(job, job)
+    one = vectors.read_vectors(read, read)
     assert one is not None
     assert one.parts == 1
     assert set(one.paths) < set(few.paths)
@@ -202,14 +202,14 @@ def test_a_bounded_number_of_parts_is_read_and_stated(done: Job, monkeypatch: py
 
 
 def test_of_more_images_than_are_counted_the_moments_count_labels(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = stored_job(done)
-    listed = counts.count_labels(job)
+    read = stored_job(done)
+    listed = counts.count_labels(read)
     assert (sum(listed.counts.values()), listed.note) == (32, "listed images")
     monkeypatch.setattr(counts, "MOST_PAGES", 0)
-    usable = counts.count_labels(job)
+    usable = counts.count_labels(read)
     assert (dict(usable.counts), usable.note) == ({f"label {n}": 10 for n in range(3)}, "usable images")
     monkeypatch.setattr(StoredJob, "moments", lambda self: None)
-    assert counts.count_labels(job).note.startswith("0 of the 32 listed images, on 0 pages")
+    assert counts.count_labels(read).note.startswith("0 of the 32 listed images, on 0 pages")
 
 
 def test_pictures_stop_when_time_is_up(done: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_near_duplicates_are_found_and_distant_pairs_are_not() -> None:
         rows[first + 1000 : first + 2000] = rows[first : first + 1000] + typical * distance * direction
     found = find_neighbours(rows)
     pairs = set(map(tuple, found.pairs.tolist()))
-    for step, least in enumerate((1000, 990, 900)):
+    for step, least in enumerate((1000, 990, 880)):
         planted = {(2000 * step + n, 2000 * step + 1000 + n) for n in range(1000)}
         assert len(planted & pairs) >= least, step
     assert (found.distances <= NEAR * 1.001).all()
@@ -311,7 +311,7 @@ def test_the_work_is_bounded_if_most_rows_are_equal() -> None:
     rows[:2] = 5.0
     started = time.process_time()
     found = find_neighbours(rows)
-    assert len(found.pairs) <= 16 * 8 * len(rows)
+    assert len(found.pairs) <= 24 * 8 * len(rows)
     assert time.process_time() - started < 20
 
 
@@ -365,7 +365,7 @@ def test_a_job_that_ran_no_network_has_no_throughput(done: Job) -> None:
 
 def test_imbalance_of_labels() -> None:
     few = Page(label_section({"Apple": 90, "Pear": 10, "": 5}, "listed images")).text
-    assert "2 labels, 100 images. The largest has 90, the smallest 10 (9 times fewer)" in few
+    assert "2 labels, 100 images. The largest has 90, the smallest 10, a ratio of 9" in few
     assert "Half of the images are in the 1 largest. 5 images have no label." in few
     many = label_section({f"label {n:05d}": 1 + n for n in range(10_000)}, "listed images")
     assert "label 09999" in many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -25,11 +26,13 @@ from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.tasks import moments as tree
 from fruits.model.rows import decode_rows
+from fruits.progress.lines import Lines
 from fruits.progress.reporter import Silent
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs import summaries
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
+from tests.pages import Page, requests
 from tests.unit.jobs.test_pipeline import Counting, MeanColours, network  # noqa: F401 - a fixture
 
 LABELS = ("Apple Red", "Apple Green", "Banana", "Cherry")
@@ -580,3 +583,47 @@ def test_bad_input_is_refused_with_exit_code_2(
     code, _, err = command(*arguments)
     assert code == 2
     assert says in err
+
+
+def test_a_training_writes_a_page_that_belongs_to_it(training: fruits.Training, images: Path) -> None:
+    fruits.train(training, LocalExecutor())
+    (written,) = Path(training.out).glob("*.html")
+    html = written.read_text("utf-8")
+    page = Page(html)
+    flat = " ".join(page.text.split())
+    for text in (
+        "4classes",
+        "4 classes, 100 images. The largest has 25",
+        "Typical images",
+        "threshold of confidence",
+        "features.network.backboneMobileNetV2",
+    ):
+        assert text in flat, text
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
+    assert requests(html) == []
+    (source,) = Path(training.out, "sources").iterdir()
+    assert len(list(source.glob("report-*.html"))) == 1
+    written.unlink()
+    assert fruits.write_report(training.out) == str(written)
+    assert written.read_text("utf-8") == html
+    other = dataclasses.replace(training, weights=(2,), overwrite=True)
+    fruits.train(other, LocalExecutor())
+    (replaced,) = Path(training.out).glob("*.html")
+    assert replaced != written
+
+
+def test_a_training_without_a_report_writes_no_page(training: fruits.Training) -> None:
+    fruits.train(dataclasses.replace(training, report=False), LocalExecutor())
+    assert list(Path(training.out).rglob("*.html")) == []
+
+
+def test_the_page_of_a_training_that_fails_is_reported(
+    training: fruits.Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*values: object) -> str:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("fruits.recogniser.jobs.report.document", fail)
+    log = io.StringIO()
+    assert fruits.train(training, LocalExecutor(), progress=Lines(log)).classes == 4
+    assert f"ValueError: a fault Write it with: fruits report {training.out}" in log.getvalue()
