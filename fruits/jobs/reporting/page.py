@@ -149,15 +149,15 @@ def _duplicates(findings: Findings, vectors: Vectors) -> str:
     rows = [
         [
             kind,
-            f"{len(np.unique(found.pairs[numbers])):,}",
+            f"{np.count_nonzero(np.bincount(found.pairs[numbers].ravel())):,}",
             f"{len(numbers):,}",
             f"{int((found.distances[numbers] < SAME).sum()):,}",
         ]
         for kind, numbers in zip(("within a label", "across labels"), found.split(vectors.labels), strict=True)
     ]
     return (
-        f"<h2>Near-duplicates</h2><p>Pairs of images whose distance is at most {percent(NEAR, 0)} of the typical one. Across "
-        "labels, they may be labelled wrongly; within a label, they add little, and in a test set they hide errors. "
+        f"<h2>Near-duplicates</h2><p>Pairs of images whose distance is at most {percent(NEAR, 0)} of the typical one. "
+        "Across labels, one of them may have the wrong label; within a label, they add little to a training. "
         '<span class="soft">Pairs are found by hashing, not by comparing all: almost all close pairs, unless there '
         "are many of one image.</span></p>"
         + table(["pairs", "images in them", "pairs", "with equal features"], rows)
