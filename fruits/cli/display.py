@@ -46,7 +46,7 @@ def show_report(console: Console, report: Report | SliceReport, out: str) -> Non
         _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(Folder.at(out)), EXAMPLE_ROWS)))
-    show_facts(console, _files(report) | page_of(out, report.out) | {"next": _next(report, out)})
+    show_facts(console, {**_files(report), **page_of(out, report.out), "next": _next(report, out)})
 
 
 def _next(report: Report, out: str) -> str:
@@ -216,7 +216,7 @@ def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
     names = [name for name in (*COLUMNS, *PREDICTED) if name in examples[0]]
     if "label" in names and len(names) > 1:
         names = [name for name in names if name != "path"]
-    if all(row.get("reason") is None for row in examples):
+    if console.width < NARROW or all(row.get("reason") is None for row in examples):
         names = [name for name in names if name != "reason"]
     if console.width < NARROW and "pca_features" in names:
         names = [name for name in names if name not in ("features", "scaled_features")]

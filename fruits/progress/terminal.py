@@ -64,12 +64,12 @@ class Terminal(Lines):
         grid = Table.grid(padding=(0, 1), expand=True)
         if self._console.width < NARROW:
             share = Text(f"{meter.done / meter.total:.0%}" if meter.total else "")
-            cells, ratios = [Text(meter.name, style="bold"), bar, share, time], (None, 1, None, None)
+            cells: list[RenderableType] = [Text(meter.name, style="bold"), bar, share, time]
         else:
             numbers = [Text(meter.count()), Text(meter.speed() if meter.rate else "")]
-            cells, ratios = [Text(f"  {meter.name}", style="bold"), bar, *numbers, time], (None, 1, None, None, None)
-        for ratio in ratios:
-            grid.add_column(ratio=ratio, no_wrap=True)
+            cells = [Text(f"  {meter.name}", style="bold"), bar, *numbers, time]
+        for cell in cells:
+            grid.add_column(ratio=1 if cell is bar else None, no_wrap=True)
         grid.add_row(*cells)
         return grid
 

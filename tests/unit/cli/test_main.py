@@ -428,9 +428,10 @@ def test_report_of_predictions_shows_them_with_their_confidence(tmp_path: Path) 
     ]
     assert "Apple | prediction Pear | confidence 97.1% | reason \n" in shown[0]
     assert "(no label) | prediction (not recognised) | confidence 31.0% | reason uncertain" in shown[0]
+    assert re.search(r"label +prediction +confidence +reason", shown[1])
     for text in shown[1:]:
-        assert re.search(r"label +prediction +confidence +reason", text)
         assert re.search(r"Apple +Pear +97.1%", text)
+    assert max(map(len, shown[2].splitlines())) <= 40
 
 
 def test_report_is_plain_lines_in_a_pipe(out: Path) -> None:
