@@ -33,7 +33,7 @@ def report(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
     tsne: Annotated[
         bool,
-        typer.Option("--tsne", metavar="", help="Add a map by t-SNE of up to 2,000 images; needs the extra report."),
+        typer.Option("--tsne", metavar="", help="Add a map by t-SNE of up to 1,500 images; needs the extra report."),
     ] = False,
     s3_endpoint: options.S3Endpoint = None,
     quiet: options.Quiet = False,

@@ -30,6 +30,7 @@ WIDTH, HEIGHT = 380, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 354, 12, 252  # of the plot
 STEPS = 5  # of a grid
 COLOURS = 7  # that the style defines; of more labels, each has a hue
+LEGEND = 14  # labels: of more, hues are too similar to name them
 GOLDEN_ANGLE = 137.5  # degrees between two hues, so that the most frequent labels differ most
 MAP_WIDTH, MAP_HEIGHT, MARGIN = 720, 480, 34
 CELL = 60  # side of a picture on a map, at most one in each cell
@@ -63,8 +64,8 @@ def grid(
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
-    """Return the multiples of a round number in a range, at most eleven, or its one number."""
-    step = _round_up((high - low) / STEPS)
+    """Return the multiples of a round number in a range, about eight, or its one number."""
+    step = _round_up((high - low) / 8)
     if high - low > STEPS:
         step = max(1.0, round(step))  # of counts
     return [step * number for number in range(math.ceil(low / step), math.floor(high / step + 1e-9) + 1)] or [low]
@@ -168,10 +169,8 @@ def point_map(places: Float, labels: Sequence[str], pictures: Mapping[int, bytes
         f'height="{CELL}" href="{data_uri(picture)}"><title>{text(labels[number])}</title></image>'
         for number, picture in pictures.items()
     ]
-    items = "".join(
-        f'<li><i style="background:{colours[label]}"></i>{text(label, 40)}</li>' for label in ranked[:COLOURS] if few
-    )
-    legend = f'<ul class="legend">{items}</ul>' if few else ""
+    items = "".join(f'<li><i style="background:{colours[label]}"></i>{text(label, 40)}</li>' for label in ranked)
+    legend = f'<ul class="legend">{items}</ul>' if len(ranked) <= LEGEND else ""
     return (
         f'<div class="map"><svg viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="img" aria-label="{title}">'
         f'<g fill="none" stroke-width="{POINT}" stroke-linecap="round" opacity=".8">{"".join(paths)}</g>'

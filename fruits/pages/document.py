@@ -8,7 +8,7 @@ from html import escape
 
 from fruits.text import printable, shortened
 
-__all__ = ["bars", "data_uri", "document", "facts", "pair", "percent", "table", "text", "tiles"]
+__all__ = ["bars", "data_uri", "document", "facts", "pair", "percent", "table", "text", "tiles", "wall"]
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f23;--soft:#59636e;--paper:#fff;--panel:#f5f7f9;--rule:#d5dbe1;--mark:#0a66c2;
@@ -39,12 +39,12 @@ th,td{padding:.35rem .4rem;text-align:right;border-bottom:1px solid var(--rule)}
 tr:last-child>td{border-bottom:0}
 th{position:sticky;top:0;background:var(--panel);vertical-align:bottom;overflow-wrap:normal}
 th:first-child,td:first-child{text-align:left;min-width:6rem}
-.facts td:nth-child(2){text-align:left}
+.facts td:nth-child(2),.left{text-align:left}.left .pair{justify-content:start}
 .bars{display:grid;grid-template-columns:minmax(5rem,auto) 1fr auto;gap:.2rem .6rem;align-items:center;font-size:.9rem;
 margin:.5rem 0}
 .bars b{font-weight:400;max-width:16rem}.bars i{height:.9rem;min-width:1px;background:var(--bar);border-radius:.2rem}
 .bars span{text-align:right;font-variant-numeric:tabular-nums}
-.pair{display:flex;flex-wrap:wrap;gap:.25rem;justify-content:end}.wall{justify-content:start;margin:.25rem 0}
+.pair{display:flex;flex-wrap:wrap;gap:.25rem;justify-content:end}.wall{justify-content:start;max-width:none}
 .pair img{width:48px;height:48px;object-fit:contain;background:var(--panel);border-radius:.25rem}
 :focus-visible{outline:3px solid var(--mark)}
 @media(max-width:30rem){body{padding:.75rem}.bars b{max-width:9rem}.pair img{width:40px;height:40px}}
@@ -120,6 +120,14 @@ def pair(*pictures: bytes | None) -> str:
     """Return pictures side by side; missing ones are left out."""
     images = (f'<img alt="" src="{data_uri(data)}">' for data in pictures if data is not None)
     return f'<span class="pair">{"".join(images)}</span>'
+
+
+def wall(pictures: Mapping[str, bytes]) -> str:
+    """Return pictures in lines, with their names, plain text, as tooltips."""
+    images = (
+        f'<img alt="{text(name)}" title="{text(name)}" src="{data_uri(data)}">' for name, data in pictures.items()
+    )
+    return f'<p class="pair wall">{"".join(images)}</p>'
 
 
 def data_uri(picture: bytes) -> str:

@@ -209,7 +209,7 @@ def _rejects(findings: Findings) -> str:
             f"{text(path)}<br><span class='soft'>{text(detail)}</span>" for path, _, _, detail in examples
         )
         pictures = pair(*(findings.pictures.get(path) for path, *_ in examples))
-        rows.append([text(reason), f"{count:,}", lines + pictures])
+        rows.append([text(reason), f"{count:,}", f'<div class="left">{lines}{pictures}</div>'])
     some = f" Examples are from {found.parts:,} of {found.of:,} parts with rejects." if found.parts < found.of else ""
     return (
         f"<h2>Rejected images</h2><p>Of each reason, up to five examples; a picture where the file can be decoded now."

@@ -56,6 +56,8 @@ def speed_section(report: Report) -> str:
 def bottleneck(steps: Mapping[str, float]) -> str:
     """Return whether the network or the reading and decoding of images limits the speed; `steps` are seconds."""
     total = sum(steps.values())
+    if steps.get("load", 0.0) > total / 3:
+        return f"The job is small: loading the network takes {percent(steps['load'] / total, 0)} of the workers' time."
     supply = {step: steps.get(step, 0.0) for step in ADVICE}
     network = percent(steps.get("network", 0.0) / total, 0)
     if sum(supply.values()) <= steps.get("network", 0.0):

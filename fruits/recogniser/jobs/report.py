@@ -7,7 +7,7 @@ from fruits.jobs.report import REPORT, finished
 from fruits.jobs.reporting import write
 from fruits.jobs.reporting.label_section import label_section
 from fruits.jobs.reporting.page import settings
-from fruits.pages.document import document, facts, pair, percent, table, text, tiles
+from fruits.pages.document import document, facts, percent, table, text, tiles, wall
 from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.storage.commits import Commit, OwnedFolder
 from fruits.storage.folder import Folder
@@ -29,7 +29,7 @@ def write_report(out: str, *, tsne: bool = False) -> str:
     out : str
         The output folder: a local path or any fsspec URL.
     tsne : bool, default False
-        Add a map of up to 2,000 images by t-SNE, which needs the extra ``report``; not for a training.
+        Add a map of up to 1,500 images by t-SNE, which needs the extra ``report``; not for a training.
 
     Raises
     ------
@@ -105,5 +105,5 @@ def _pictures(stored: StoredRecogniser) -> str:
         return ""
     return (
         f"<h2>Typical images</h2><p>The training image nearest a prototype, of {len(chosen):,} classes.</p>"
-        f"{pair(*chosen.values())}"
+        f"{wall(chosen)}"
     )
