@@ -49,7 +49,7 @@ margin:.5rem 0}
 :focus-visible{outline:3px solid var(--mark)}
 @media(max-width:30rem){body{padding:.75rem}.bars b{max-width:9rem}.pair img{width:40px;height:40px}}
 @media print{body{max-width:none;padding:0;font-size:11pt}.scroll{max-height:none;overflow:visible}th{position:static}
-*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+.map svg{max-width:14cm}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 figure,tr,.tiles li,.bars{break-inside:avoid}h2,h3{break-after:avoid}}
 """
 
