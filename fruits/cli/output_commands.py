@@ -10,6 +10,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.progress.select import to_stderr
+from fruits.text import without_secrets
 
 
 def status(
@@ -47,7 +48,7 @@ def report(
     from fruits.recogniser.jobs.report import write_report
 
     with to_stderr(quiet=quiet).stage("report", total=None):
-        address = write_report(out, tsne=tsne)
+        address = without_secrets(write_report(out, tsne=tsne))
     return CommandResult({"report": address}, lambda console: console.print(f"Wrote {address}", soft_wrap=True))
 
 
