@@ -89,12 +89,12 @@ def find_neighbours(scores: Float32) -> Neighbours:
     if not typical > 0:
         return Neighbours(np.empty((0, 2), np.int64), np.empty(0))
     limit = np.float32(NEAR * typical)
-    random = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     keys = np.empty(0, np.int64)  # left · n + right of the pairs found, sorted
     for _ in range(TABLES):
-        directions = random.standard_normal((scores.shape[1], DIRECTIONS)).astype(np.float32)
-        places = scores @ directions / (limit * np.float32(WIDTH)) + random.random(DIRECTIONS, np.float32)
-        odd = random.integers(0, 2**62, DIRECTIONS, np.int64) * 2 + 1
+        directions = generator.standard_normal((scores.shape[1], DIRECTIONS)).astype(np.float32)
+        places = scores @ directions / (limit * np.float32(WIDTH)) + generator.random(DIRECTIONS, np.float32)
+        odd = generator.integers(0, 2**62, DIRECTIONS, np.int64) * 2 + 1
         cells = (np.floor(places).astype(np.int64) * odd).sum(axis=1)  # wraps around, like any hash
         fresh = _distinct(_candidates(cells, places[:, 0]))
         fresh = fresh[~_contained(fresh, keys)]
