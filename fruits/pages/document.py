@@ -50,7 +50,7 @@ margin:.5rem 0}
 @media(max-width:30rem){body{padding:.75rem}.bars b{max-width:9rem}.pair img{width:40px;height:40px}}
 @media print{body{max-width:none;padding:0;font-size:11pt}.scroll{max-height:none;overflow:visible}th{position:static}
 .map svg{max-width:14cm}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-figure,tr,.tiles li,.bars{break-inside:avoid}h2,h3{break-after:avoid}}
+figure,tr,.tiles li,.bars{break-inside:avoid}h2,h3,h2+p{break-after:avoid}}
 """
 
 TEXT_CHARACTERS = 80  # of a name on a page: thousands of hostile names stay below the limit of a page

@@ -7,7 +7,7 @@ from fruits.jobs.report import REPORT, finished
 from fruits.jobs.reporting import write
 from fruits.jobs.reporting.label_section import label_section
 from fruits.jobs.reporting.page import settings
-from fruits.pages.document import document, facts, percent, table, text, tiles, wall
+from fruits.pages.document import document, facts, table, text, tiles, wall
 from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.storage.commits import Commit, OwnedFolder
 from fruits.storage.folder import Folder
@@ -70,7 +70,6 @@ def _render(stored: StoredRecogniser, commit: Commit, address: str) -> str:
             text(source["address"]),
             f"{source['images']:,}",
             f"{source['rejects']:,}",
-            percent(source["rejects"] / source["images"], 2),
             f"{source['weight']}",
             "unknown" if source["classes"] is None else f"{len(set(source['classes'].values())):,}",
         ]
@@ -85,7 +84,7 @@ def _render(stored: StoredRecogniser, commit: Commit, address: str) -> str:
         f'<h1>Recogniser {text(stored.version)}</h1><p class="soft">{text(address, 200)}</p>',
         tiles(values),
         label_section(stored.counts, "training images", "class"),
-        "<h2>Sources</h2>" + table(["images of", "images", "rejects", "share", "weight", "classes"], sources),
+        "<h2>Sources</h2>" + table(["images of", "images", "rejects", "weight", "classes"], sources),
         _pictures(stored),
         "<h2>Decision</h2><p>An image is recognised if confidence, similarity and agreement reach their thresholds. "
         "<code>fruits evaluate</code> measures the recogniser on other images.</p>" + facts(decision),
