@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fruits.model.scaled_pca import ScaledPCA
     from fruits.recogniser.jobs.evaluate import Evaluation, evaluate
     from fruits.recogniser.jobs.predict import predict
+    from fruits.recogniser.jobs.report import write_report
     from fruits.recogniser.jobs.request import Training
     from fruits.recogniser.jobs.train import TrainingReport, train
     from fruits.recogniser.recogniser import Recogniser, Recognition
@@ -59,6 +60,7 @@ __all__ = [
     "run",
     "train",
     "transform",
+    "write_report",
 ]
 
 _MODULES = {
@@ -84,6 +86,7 @@ _MODULES = {
     "run": "jobs.pipeline",
     "train": "recogniser.jobs.train",
     "transform": "jobs.pipeline",
+    "write_report": "recogniser.jobs.report",
 }
 
 

@@ -35,8 +35,12 @@ _repr.maxlist = _repr.maxtuple = _repr.maxdict = 8
 
 def brief(value: object) -> str:
     """Return a value as text for a message: truncated in the middle, nested values abbreviated."""
-    text = value if isinstance(value, str) else quoted(value)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS // 2]}…{text[-MAX_CHARACTERS // 2 :]}"
+    return shortened(value if isinstance(value, str) else quoted(value), MAX_CHARACTERS)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text truncated in the middle to `most` characters and an ellipsis."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
 def quoted(value: object) -> str:

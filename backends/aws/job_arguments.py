@@ -53,6 +53,6 @@ def _options(command: str, job: Job) -> Iterator[str]:
             continue
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(value, bool):
-            yield option
+            yield option if value else f"--no-{field.name}"
         else:
             yield from (option, ",".join(value) if isinstance(value, tuple) else str(value))

@@ -18,7 +18,7 @@ COMMANDS: dict[str, Callable[[Job, Executor], Report | SliceReport]] = {
     "transform": pipeline.transform,
 }
 STAGES = {  # a job's stages → those of a record
-    "network": "start-up",
+    "model": "start-up",
     "engine": "start-up",
     "listing": "listing",
     "featurize": "featurize",
@@ -38,6 +38,7 @@ def run(task: Task) -> Timings:
         components=case.components,
         partition_size=case.partition_size,
         model=task.model if case.scenario == "transform" else None,
+        report=False,  # the peers write none
     )
     begin = time.perf_counter()
     with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]

@@ -73,6 +73,7 @@ _add(
     output_commands.status,
     "fruits status s3://bucket/out\n\nRepeatedly: [bold]watch -n 10 fruits status out/photos[/]",
 )
+_add(OUTPUTS, output_commands.report, "fruits report out/photos --tsne")
 _add(OUTPUTS, output_commands.verify, "fruits verify out/photos")
 _add(OUTPUTS, output_commands.compare, "fruits compare out/dask out/spark")
 _add(TOOLS, tool_commands.pack, "fruits pack s3://bucket/photos --out s3://bucket/shards")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fruits.images.skipped import describe_skipped
 from fruits.jobs.job import COLUMNS
-from fruits.jobs.report import Report, SliceReport, row_files
+from fruits.jobs.report import REPORT, Report, SliceReport, row_files
 from fruits.model.rows import decode_rows
-from fruits.storage.commits import last_commit
+from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief, duration, printable
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 EXAMPLE_ROWS = 3
 LISTED_COMPONENTS = 5
+SLOWEST = 3
+NARROW = 64  # columns: below, tables have fewer columns and facts their values on lines of their own
+PREDICTED = ("prediction", "confidence", "reason")
 
 
 def show_report(console: Console, report: Report | SliceReport, out: str) -> None:
@@ -42,7 +47,21 @@ def show_report(console: Console, report: Report | SliceReport, out: str) -> Non
         _variance(console, report)
     if report.command != "fit":
         _rows(console, list(islice(_examples(Folder.at(out)), EXAMPLE_ROWS)))
-    show_facts(console, _files(report))
+    show_facts(console, {**_files(report), **page_of(out, report.out), "next": _next(report, out)})
+
+
+def _next(report: Report, out: str) -> str:
+    """Return the command that is most likely to follow a job."""
+    own = quote(out)
+    match report.command:
+        case "fit":
+            return f"fruits transform IMAGES --model {own} --out ROWS"
+        case "run" if report.labels is None or report.labels > 1:
+            return f"fruits train {own} --out RECOGNISER"
+        case "run":
+            return f"fruits transform IMAGES --model {own} --out ROWS"
+        case _:
+            return f"fruits verify {own}"
 
 
 def show_comparison(console: Console, comparison: Comparison, tolerance: float | None = None) -> None:
@@ -164,7 +183,7 @@ def _counts(report: Report | SliceReport) -> Mapping[str, str]:
 
 def _slowest(report: Report | SliceReport) -> Mapping[str, str]:
     lines = []
-    for slow in report.slowest:
+    for slow in report.slowest[:SLOWEST]:
         step, seconds = max(slow["steps"].items(), key=lambda item: item[1])
         attempt = f", attempt {slow['attempt']}" if slow["attempt"] > 1 else ""
         lines.append(
@@ -187,7 +206,7 @@ def _progress_of_slices(report: SliceReport) -> Mapping[str, str]:
 def _variance(console: Console, report: Report) -> None:
     ratios = np.array(report.explained_variance_ratio)
     cumulative = np.cumsum(ratios)
-    shown = range(min(LISTED_COMPONENTS, len(ratios)))
+    shown = range(min(LISTED_COMPONENTS if console.width >= NARROW else 1, len(ratios)))
     _table(
         console,
         ("explained variance", *(f"PC{index + 1}" for index in shown), f"all {len(ratios):,}"),
@@ -202,19 +221,26 @@ def _variance(console: Console, report: Report) -> None:
 
 
 def _rows(console: Console, examples: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``."""
+    """Print rows in the form ``label | features [a, b, …] | scaled_features […] | pca_features […]``.
+
+    Predictions have the form ``label | prediction | confidence | reason``.
+    """
     if not examples:
         return
-    names = [name for name in COLUMNS if name in examples[0]]
+    names = [name for name in (*COLUMNS, *PREDICTED) if name in examples[0]]
     if "label" in names and len(names) > 1:
         names = [name for name in names if name != "path"]
+    if console.width < NARROW or all(row.get("reason") is None for row in examples):
+        names = [name for name in names if name != "reason"]
+    if console.width < NARROW and "pca_features" in names:
+        names = [name for name in names if name not in ("features", "scaled_features")]
     if not console.is_terminal:
         for row in examples:
-            cells = ((f"{name} " if isinstance(row[name], np.ndarray) else "") + _cell(row[name]) for name in names)
+            cells = ((f"{name} " if name not in ("path", "label") else "") + _cell(row[name], name) for name in names)
             console.print(" | ".join(cells))
         console.print()
         return
-    _table(console, names, [[_cell(row[name]) for name in names] for row in examples])
+    _table(console, names, [[_cell(row[name], name) for name in names] for row in examples])
 
 
 def _examples(out: Folder) -> Iterable[Mapping[str, Any]]:
@@ -226,11 +252,13 @@ def _examples(out: Folder) -> Iterable[Mapping[str, Any]]:
             yield {column: values[index] for column, values in columns.items()}
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, name: str) -> str:
     if isinstance(value, np.ndarray):
         numbers = ", ".join(f"{number:.2f}" for number in value[:2])
         return f"[{numbers}{', …' if len(value) > 2 else ''}]"
-    return "(no label)" if value is None else printable(brief(value))
+    if value is None:
+        return {"label": "(no label)", "prediction": "(not recognised)"}.get(name, "")
+    return f"{value:.1%}" if name == "confidence" else printable(brief(value))
 
 
 def _files(report: Report) -> Mapping[str, str]:
@@ -239,8 +267,23 @@ def _files(report: Report) -> Mapping[str, str]:
     return {"files": f"{report.out}/", "": ", ".join(f"{name}/" for name in names)}
 
 
+def page_of(address: str, shown: str) -> dict[str, str]:
+    """Return the fact that names the report page of an output, below its address as it is shown; empty without one."""
+    out = Folder.at(address)
+    commit = last_commit(out)
+    name = "" if commit is None else OwnedFolder(out, commit.owner).name(REPORT, "html")
+    return {"report": f"{shown}/{name}"} if name and out.exists(name) else {}
+
+
 def show_facts(console: Console, facts: Mapping[str, str]) -> None:
-    """Print names and values, one pair per line."""
+    """Print names and values, one pair per line; on a narrow terminal, long values below their names."""
+    if console.width < NARROW:
+        for name, value in facts.items():
+            if len(name) + 2 + len(value) <= console.width and "\n" not in value:
+                console.print(Text.assemble((name, "bold"), "  " * bool(name), value))
+            else:
+                console.print(*[Text(name, "bold")] * bool(name), Padding(value, (0, 0, 0, 2)), sep="\n")
+        return
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")

@@ -87,6 +87,7 @@ def run(
     overwrite: options.Overwrite = False,
     update: options.Update = False,
     keep_model: options.KeepModel = False,
+    no_report: options.NoReport = False,
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Fit a model on the images and write their rows."""
@@ -105,6 +106,7 @@ def run(
         overwrite=overwrite,
         update=update,
         keep_model=keep_model,
+        report=not no_report,
     )
     return _run_job("run", job, cluster.resolve(), display.progress())
 
@@ -125,6 +127,7 @@ def fit(
     partitions: options.PartitionOptions,
     overwrite: options.Overwrite = False,
     update: options.Update = False,
+    no_report: options.NoReport = False,
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Fit a model on the images; write no rows."""
@@ -140,6 +143,7 @@ def fit(
         **asdict(partitions),
         overwrite=overwrite,
         update=update,
+        report=not no_report,
     )
     return _run_job("fit", job, cluster.resolve(), display.progress())
 
@@ -159,6 +163,7 @@ def transform(
     format: options.Format = "parquet",
     columns: options.Columns = options.ALL_COLUMNS,
     overwrite: options.Overwrite = False,
+    no_report: options.NoReport = False,
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Apply a fitted model to other images and write their rows, in one pass."""
@@ -173,6 +178,7 @@ def transform(
         format=format,
         columns=parse_columns(columns),
         overwrite=overwrite,
+        report=not no_report,
     )
     return _run_job("transform", job, cluster.resolve(), display.progress())
 

@@ -71,8 +71,15 @@ def _set_endpoint(endpoint: str | None) -> str | None:
     return endpoint
 
 
-def _one_of(*names: str) -> Callable[[str], list[str]]:
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return the shell completion of a value that is one of some names."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def _columns(incomplete: str) -> list[str]:
+    """Return the lists that one more column makes of a list of columns, for shell completion."""
+    *given, last = incomplete.split(",")
+    return [",".join([*given, name]) for name in ALL_COLUMNS.split(",") if name not in given and name.startswith(last)]
 
 
 Images = Annotated[
@@ -120,7 +127,7 @@ Backbone = Annotated[
         "--backbone",
         metavar="NAME",
         help="The network: MobileNetV2 (default), ResNet50 or EfficientNetV2B0.",
-        autocompletion=_one_of("MobileNetV2", "ResNet50", "EfficientNetV2B0"),
+        autocompletion=one_of("MobileNetV2", "ResNet50", "EfficientNetV2B0"),
     ),
 ]
 Weights = Annotated[
@@ -137,7 +144,7 @@ Solver = Annotated[
         metavar="NAME",
         parser=str,
         help="exact, or native: fit with the estimators of dask-ml or Spark ML.",
-        autocompletion=_one_of("exact", "native"),
+        autocompletion=one_of("exact", "native"),
     ),
 ]
 ClusterFile = Annotated[
@@ -164,10 +171,22 @@ Format = Annotated[
         metavar="NAME",
         parser=str,
         help="The file format of the rows: parquet or csv.",
-        autocompletion=_one_of("parquet", "csv"),
+        autocompletion=one_of("parquet", "csv"),
     ),
 ]
-Columns = Annotated[str, output("--columns", metavar="NAMES", help="The columns of the rows, separated by commas.")]
+Columns = Annotated[
+    str,
+    output(
+        "--columns",
+        metavar="NAMES",
+        help="The columns of the rows, separated by commas.",
+        autocompletion=_columns,
+    ),
+]
+NoReport = Annotated[
+    bool,
+    output("--no-report", metavar="", help="Write no report page. To write it later: fruits report OUT."),
+]
 KeepModel = Annotated[
     bool,
     output(
@@ -182,6 +201,7 @@ Crops = Annotated[
         "--crops",
         metavar="COUNT",
         help="2: store the features of the centre crop of each image too. The network then runs twice on an image.",
+        autocompletion=one_of("1", "2"),
     ),
 ]
 Overwrite = Annotated[
@@ -242,7 +262,7 @@ class NetworkOptions:
             metavar="NAME",
             parser=str,
             help="The inference engine: openvino (default) or tensorflow.",
-            autocompletion=_one_of("openvino", "tensorflow"),
+            autocompletion=one_of("openvino", "tensorflow"),
         ),
     ] = None
     weights: Weights = None
@@ -253,7 +273,7 @@ class NetworkOptions:
             metavar="NAME",
             parser=str,
             help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), which is slower.",
-            autocompletion=_one_of("reduced", "full"),
+            autocompletion=one_of("reduced", "full"),
         ),
     ] = None
 
@@ -351,7 +371,7 @@ class ClusterOptions:
             "--backend",
             metavar="NAME",
             help="Run on this machine with dask (default), spark or local.",
-            autocompletion=_one_of("dask", "spark", "local"),
+            autocompletion=one_of("dask", "spark", "local"),
         ),
     ] = None
     cluster: Annotated[

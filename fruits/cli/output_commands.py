@@ -1,4 +1,4 @@
-"""Commands that read the output of a job: ``status``, ``verify`` and ``compare``."""
+"""Commands that read the output of a job: ``status``, ``report``, ``verify`` and ``compare``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.progress.select import to_stderr
+from fruits.text import without_secrets
 
 
 def status(
@@ -27,6 +28,28 @@ def status(
 
     progress = read_status(out)
     return CommandResult(dataclasses.asdict(progress), lambda console: show_status(console, progress))
+
+
+def report(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
+    tsne: Annotated[
+        bool,
+        typer.Option("--tsne", metavar="", help="Add a map by t-SNE of up to 1,500 images; needs the extra report."),
+    ] = False,
+    s3_endpoint: options.S3Endpoint = None,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    debug: options.Debug = False,
+) -> CommandResult:
+    """Write the report page of a run, fit, transform or train again.
+
+    It shows labels, variance, a map with pictures, near-duplicates, outliers, rejects, speed and settings.
+    """
+    from fruits.recogniser.jobs.report import write_report
+
+    with to_stderr(quiet=quiet).stage("report", total=None):
+        address = without_secrets(write_report(out, tsne=tsne))
+    return CommandResult({"report": address}, lambda console: console.print(f"Wrote {address}", soft_wrap=True))
 
 
 def verify(

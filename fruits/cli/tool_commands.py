@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -89,7 +90,7 @@ def sample(
     from fruits.images.sample import generate
 
     files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
-    text = f"Wrote {files:,} files to {folder}"
+    text = f"Wrote {files:,} files to {folder}. Next: fruits run {quote(folder)} --out OUT"
     return CommandResult(
         {"folder": os.path.abspath(folder), "files": files},
         lambda console: console.print(text, soft_wrap=True),

@@ -13,7 +13,7 @@ from fruits.jobs.job import Job
 from fruits.recogniser.jobs.request import Training
 
 OPTIONS = {field.name for field in fields(Job)} | {field.name for field in fields(Training)} - {"sources"}
-OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "shard_size", "workers"}
+OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "shard_size", "tsne", "workers"}
 
 
 def name_options(message: str) -> str:

@@ -46,6 +46,7 @@ class Completion:
             ignored=None if self.output.skipped is None else sum(self.output.skipped.values()),
             labels=self.output.labels,
             skipped=self.output.skipped,
+            throughput=self.runner.timeline.to_dict(),
             **({} if model is None else _variance(model)),
         )
         written = {owned.name("plan/accounts", "parquet"): encode_accounts(self.parts.reports.values())}
@@ -131,7 +132,7 @@ def tidy(output: Output) -> Commit | None:
         owned.sweep(folder)
     if last is None or not last.complete:
         return None
-    final = StoredJob.load(output.folder, last).final_files()
+    final = {*StoredJob.load(output.folder, last).final_files(), owned.name(REPORT, "html")}
     for folder in output.subfolders():
         owned.remove_unlisted(folder, final)
     remove_earlier(output.folder, last)

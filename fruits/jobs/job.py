@@ -31,7 +31,9 @@ MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("images", "out", "weights", "model", "recogniser"), address),
     **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
-    **dict.fromkeys(("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan"), switch),
+    **dict.fromkeys(
+        ("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan", "report"), switch
+    ),
 }
 
 
@@ -116,6 +118,9 @@ class Job:
     keep_plan : bool, default False
         Resume with the plan that is stored in `out`, without listing the images again. Images that were removed or
         changed since become rejects; added images are not seen.
+    report : bool, default True
+        For fit, run and transform: write the run report, a page of at most 2 MB, when the job is complete. See
+        :func:`fruits.write_report`.
 
     Raises
     ------
@@ -153,6 +158,7 @@ class Job:
     recogniser: str | None = None
     shards: str | None = None
     keep_plan: bool = False
+    report: bool = True
 
     def __repr__(self) -> str:
         """Return the settings that differ from the defaults, without credentials."""

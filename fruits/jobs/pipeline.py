@@ -42,6 +42,7 @@ from fruits.jobs.job import FITTING, Job
 from fruits.jobs.output import Output, open_output, storage_errors
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
+from fruits.jobs.reporting.write import COMMANDS, add_page, write_page
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.stored import StoredJob, feature_source
 from fruits.jobs.tasks import featurize as featurizing
@@ -49,8 +50,9 @@ from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, Sto
 from fruits.jobs.tasks.rows import Encoder, FeaturizedPartition, RowSettings, write_rows
 from fruits.model.rows import RowEncoder
 from fruits.network.featurizer import NeuralNetwork, compile_network
-from fruits.plan.partitions import Partition
-from fruits.progress.reporter import Progress, Silent
+from fruits.plan.partitions import Partition, Plan
+from fruits.progress.reporter import Progress
+from fruits.progress.select import default
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
@@ -66,7 +68,7 @@ def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Re
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
     progress : fruits.progress.reporter.Progress, optional
-        The progress listener; default: silent.
+        The progress listener; default: a bar in a notebook, else silent.
 
     Returns
     -------
@@ -126,7 +128,7 @@ def _execute(
     command: str, job: Job, executor: Executor, listener: Progress | None, encoder: Encoder | None
 ) -> Report | SliceReport:
     check_executor(executor)
-    progress = listener or Silent()
+    progress = listener or default()
     progress.event(
         "job_start",
         command=command,
@@ -145,7 +147,7 @@ def _execute(
         source = _source(job)
         network = None
         if source is None:
-            with runner.timed("network"):
+            with runner.timed("model"):
                 network = _network(job, encoder)
                 features = feature_identity(network, _decoding(job, encoder))
         else:
@@ -158,6 +160,7 @@ def _execute(
         plan = output.plan
         progress.event(
             "plan",
+            _describe(plan),
             partitions=len(plan.partitions),
             images=plan.images,
             partition_size=plan.partition_size,
@@ -166,6 +169,8 @@ def _execute(
             network=features["network"],
         )
         report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), encoder)
+        if job.report and command in COMMANDS and isinstance(report, Report):
+            add_page(output.owned, runner, write_page)
     progress.event(
         "job_end",
         images=report.images,
@@ -321,6 +326,13 @@ class _Pipeline:
             partitions_of_job=partitions,
             partitions_left=partitions - len(finished),
         )
+
+
+def _describe(plan: Plan) -> str:
+    """Return the numbers of images, labels and partitions as text."""
+    labels = f" of {plan.labels:,} label{'s' * (plan.labels != 1)}" if plan.labels else ""
+    count = len(plan.partitions)
+    return f"{plan.images:,} images{labels} in {count:,} partition{'s' * (count != 1)}"
 
 
 def _slice(partitions: Sequence[Partition], shards: str | None) -> Sequence[Partition]:

@@ -48,12 +48,15 @@ class Report:
     components_reaching : dict of str to int
         The number of components, kept or not, that reach 80, 90 and 95 % of the variance.
     slowest : list of dict
-        The three slowest partitions of this command, if there are more than eight: ``stage``, ``index``, ``host``,
+        The ten slowest partitions of this command, if there are more than eight: ``stage``, ``index``, ``host``,
         ``pid``, ``attempt``, ``seconds``, and the seconds of its ``steps``.
     labels : int or None
         The number of labels of the images; None with ``keep_plan``.
     skipped : dict of str to int, or None
         `ignored` by kind; see :data:`fruits.images.skipped.KINDS`.
+    throughput : dict
+        Of the partitions that this command featurized: the ``seconds`` that they took, the ``interval`` in seconds, and
+        the number of ``images`` in each of at most 120 intervals; empty if there were none.
     """
 
     command: str
@@ -73,6 +76,7 @@ class Report:
     slowest: list[dict[str, Any]] = field(default_factory=list)
     labels: int | None = None
     skipped: dict[str, int] | None = None
+    throughput: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (

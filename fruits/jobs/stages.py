@@ -11,6 +11,7 @@ from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from fruits.executor import Executor, Outcome
+from fruits.jobs.reporting.timeline import Timeline
 from fruits.jobs.tasks.moments import MergeItem
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.progress.heartbeat import UnderWay, Waiting, heartbeat
@@ -18,7 +19,7 @@ from fruits.progress.reporter import Progress
 
 __all__ = ["Stage", "StageRunner"]
 
-SLOWEST = 3  # partitions that the report names
+SLOWEST = 10  # partitions that the report names
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,6 +66,8 @@ class StageRunner:
         The total duration of the stages of each name.
     slowest : list of dict
         The slowest partitions: stage, index, host, process, attempt, seconds, and the seconds of each step.
+    timeline : Timeline
+        The images that the network has processed over time.
     """
 
     def __init__(self, executor: Executor, progress: Progress) -> None:
@@ -73,6 +76,7 @@ class StageRunner:
         self.progress = progress
         self.seconds: dict[str, float] = {}
         self.slowest: list[dict[str, Any]] = []
+        self.timeline = Timeline()
 
     @contextmanager
     def timed(
@@ -139,8 +143,11 @@ class StageRunner:
             receive(result)
             advance(stage.size(items[index]))
             self._log(stage.name, items[index], result, outcome)
+            if isinstance(result, PartitionReport) and "network" in result.seconds:
+                now = time.perf_counter()
+                self.timeline.add(result.images, started, now - outcome.seconds, now)
 
-        total = sum(map(stage.size, items))
+        total, started = sum(map(stage.size, items)), time.perf_counter()
         with self.timed(stage.name, total, stage.unit, under_way.waiting) as advance:
             self.executor.map(stage.task, items, shared=stage.shared, progress=arrived)
 

@@ -82,7 +82,7 @@ class Lines:
         except BaseException:
             self._end(f"stopped {meter.count() and 'at '}{meter.count()}".rstrip(), meter, finished=False)
             raise
-        self._end(meter.count() if meter.total != 0 else "nothing left to do", meter, finished=True)
+        self._end(meter.count() or "done" if meter.total != 0 else "nothing left to do", meter, finished=True)
 
     def note(self, text: str) -> None:
         """Write the text as a line."""

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+NARROW = 72  # columns, of which count, speed and time take 50
+
+
 class Terminal(Lines):
     """A progress listener that shows a live bar for the running stage and a line for each finished one.
 
@@ -56,16 +59,18 @@ class Terminal(Lines):
         now = self._clock()
         left = meter.left(now)
         pulse = not meter.done or meter.total is None
+        bar = ProgressBar(total=meter.total, completed=meter.done, pulse=pulse, animation_time=now)
+        time = Text(f"{duration(now - meter.started)}" if left is None else f"{duration(left)} left", style="cyan")
         grid = Table.grid(padding=(0, 1), expand=True)
-        for ratio in (None, 1, None, None, None):
-            grid.add_column(ratio=ratio, no_wrap=True)
-        grid.add_row(
-            Text(f"  {meter.name}", style="bold"),
-            ProgressBar(total=meter.total, completed=meter.done, pulse=pulse, animation_time=now),
-            Text(meter.count()),
-            Text(meter.speed() if meter.rate else ""),
-            Text(f"{duration(now - meter.started)}" if left is None else f"{duration(left)} left", style="cyan"),
-        )
+        if self._console.width < NARROW:
+            share = Text(f"{meter.done / meter.total:.0%}" if meter.total else "")
+            cells: list[RenderableType] = [Text(meter.name, style="bold"), bar, share, time]
+        else:
+            numbers = [Text(meter.count()), Text(meter.speed() if meter.rate else "")]
+            cells = [Text(f"  {meter.name}", style="bold"), bar, *numbers, time]
+        for cell in cells:
+            grid.add_column(ratio=1 if cell is bar else None, no_wrap=True)
+        grid.add_row(*cells)
         return grid
 
     def _end(self, outcome: str, meter: Meter, *, finished: bool) -> None:

@@ -386,7 +386,9 @@ def test_a_job_survives_the_round_trip_through_a_command_line(monkeypatch: pytes
             images="s3://a/i", out="s3://a/o", components=20, limit=7, overwrite=True, columns=("path", "label")
         ),
         "fit": Job(images="s3://a/i", out="s3://a/o", components=0.9, backbone="ResNet50", max_reject_fraction=0.5),
-        "transform": Job(images="s3://a/i", out="s3://a/o", model="s3://a/m", format="csv", sample=9, seed=3),
+        "transform": Job(
+            images="s3://a/i", out="s3://a/o", model="s3://a/m", format="csv", sample=9, seed=3, report=False
+        ),
     }
     for command, job in jobs.items():
         asked: list[tuple[str, Job]] = []

@@ -26,6 +26,7 @@ LAYERS = (  # lowest first
     ("fruits.text", "fruits.machine"),
     ("fruits.errors",),
     ("fruits.parameters",),
+    ("fruits.pages",),
     ("fruits.progress",),
     ("fruits.storage",),
     ("fruits.images", "fruits.network", "fruits.model", "fruits.clusters"),

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {
     *("Comparison", "Executor", "FruitsError", "InputError", "Job", "JobError", "Report", "ScaledPCA"),
     *("Recogniser", "Recognition", "SliceReport", "compare", "features", "fit", "run", "transform"),
-    *("Evaluation", "Training", "TrainingReport", "evaluate", "predict", "train"),
+    *("Evaluation", "Training", "TrainingReport", "evaluate", "predict", "train", "write_report"),
 }
 VERSION = {"__version__"}
 MODULES = sorted(

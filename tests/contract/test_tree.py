@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = ["light", "test", "tools"]
-EXTRAS = {"aws", "dask", "keras", "native", "node", "spark", "tensorflow", "s3", "all", "bench", "dev"}
+EXTRAS = {"aws", "dask", "keras", "native", "node", "report", "spark", "tensorflow", "s3", "all", "bench", "dev"}
 
 
 def test_no_file_names_a_package_index_or_a_path_of_this_machine(project_files: list[Path]) -> None:

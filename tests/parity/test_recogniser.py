@@ -39,7 +39,7 @@ def recognise(images: Path, folder: Path, backend: str, size: int, crops: int) -
         )
         fruits.predict(predictions, executor)
         evaluation = fruits.evaluate(job.out, rec, str(folder / "evaluation"), executor)
-    files = {path.name: path.read_bytes() for path in Path(rec).iterdir() if path.is_file()}
+    files = {path.name: path.read_bytes() for path in Path(rec).iterdir() if path.suffix in (".json", ".safetensors")}
     return files, evaluation
 
 

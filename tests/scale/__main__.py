@@ -86,7 +86,7 @@ def simulate(backend, *, partitions, partition_size, workers, out, stop_at=None)
         "largest_number_held": executor.held,
         "driver_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "driver_cpu_ms_per_partition": round(1000 * cpu["featurize"] / featurized, 2),
-        "restart_seconds": round(sum(wall.get(name, 0.0) for name in ("network", "engine", "survey")), 1),
+        "restart_seconds": round(sum(wall.get(name, 0.0) for name in ("model", "engine", "survey")), 1),
         "seconds": wall,
         "driver_cpu_seconds": cpu,
         **java,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from fruits.cli.display import show_facts
+from fruits.cli.display import page_of, show_facts
 from fruits.text import brief, duration, printable
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SHOWN = 3  # labels of a recognition
 
 
-def show_training(console: Console, report: TrainingReport) -> None:
-    """Print the result of a training: counts, sources, and the files."""
+def show_training(console: Console, report: TrainingReport, following: str | None = None) -> None:
+    """Print the result of a training: counts, sources, the files, and a command to continue with."""
     facts = {"recogniser": f"{report.version}, {report.classes:,} classes, {report.images:,} images"}
     for number, source in enumerate(report.sources, 1):
         facts[f"source {number}"] = (
@@ -37,11 +37,11 @@ def show_training(console: Console, report: TrainingReport) -> None:
     )
     facts["prototypes"] = f"{report.prototypes:,}, {report.pictures:,} with a picture"
     facts["time"] = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items()) or "none"
-    show_facts(console, facts | {"files": f"{report.out}/"})
+    show_facts(console, facts | {"files": f"{report.out}/"} | page_of(report.out, report.out) | _next(following))
 
 
-def show_evaluation(console: Console, evaluation: Evaluation, out: str) -> None:
-    """Print the numbers of an evaluation."""
+def show_evaluation(console: Console, evaluation: Evaluation, out: str, following: str) -> None:
+    """Print the numbers of an evaluation, and a command to continue with."""
     facts = {"evaluated": f"{evaluation.images:,} images, {evaluation.rejects:,} rejects"}
     if (metrics := evaluation.metrics) is not None:
         low, high = metrics.interval
@@ -60,7 +60,11 @@ def show_evaluation(console: Console, evaluation: Evaluation, out: str) -> None:
             f"{len(evaluation.left_out):,}: of {images:,} images {rejected / images:.2%} rejected, "
             f"{placed / images:.2%} placed in their class"
         )
-    show_facts(console, facts | {"report": f"{out}/report.html"})
+    show_facts(console, facts | {"report": f"{out}/report.html"} | _next(following))
+
+
+def _next(following: str | None) -> dict[str, str]:
+    return {} if following is None else {"next": following}
 
 
 def show_recognitions(console: Console, files: Sequence[str], results: Sequence[Recognition]) -> None:

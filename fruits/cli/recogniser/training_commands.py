@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +73,7 @@ def train(
             "--crops",
             metavar="COUNT",
             help="2: recognise the whole image and its centre, which suits photographs. The network then runs twice.",
+            autocompletion=options.one_of("1", "2"),
         ),
     ] = 1,
     unknown: Annotated[
@@ -90,6 +92,7 @@ def train(
     cluster: options.ClusterOptions,
     s3_endpoint: options.S3Endpoint = None,
     overwrite: options.Overwrite = False,
+    no_report: options.NoReport = False,
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Train a recogniser on labelled images.
@@ -115,19 +118,21 @@ def train(
         test=test,
         max_reject_fraction=max_reject_fraction,
         overwrite=overwrite,
+        report=not no_report,
     )
     progress = display.progress()
     with _executor(cluster.resolve(), progress) as executor:
         report = run_training(training, executor, progress=progress)
         if test is None:
-            return CommandResult(report.to_dict(), lambda console: show_training(console, report))
+            following = f"fruits evaluate SOURCE --recogniser {quote(out)} --out EVALUATION"
+            return CommandResult(report.to_dict(), lambda console: show_training(console, report, following))
         folder = (Folder.at(out) / TEST).address
         given = asdict(source) if feature_source(test) is None else {}
         evaluation = run_evaluation(test, out, folder, executor, **given, overwrite=overwrite, progress=progress)
 
     def show(console: Any) -> None:
         show_training(console, report)
-        show_evaluation(console, evaluation, folder)
+        show_evaluation(console, evaluation, folder, f"fruits predict IMAGE... --recogniser {quote(out)}")
 
     return CommandResult(report.to_dict() | {"test": evaluation.to_dict()}, show)
 
@@ -179,7 +184,8 @@ def evaluate(
             overwrite=overwrite,
             progress=progress,
         )
-    return CommandResult(evaluation.to_dict(), lambda console: show_evaluation(console, evaluation, out))
+    following = f"fruits predict IMAGE... --recogniser {quote(recogniser)}"
+    return CommandResult(evaluation.to_dict(), lambda console: show_evaluation(console, evaluation, out, following))
 
 
 @options.option_groups

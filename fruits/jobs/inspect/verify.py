@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from functools import partial
 from fruits.errors import DamageError, ModelError
 from fruits.jobs.job import FITTING
 from fruits.jobs.output import FOLDERS
-from fruits.jobs.report import finished
+from fruits.jobs.report import REPORT, finished
 from fruits.jobs.stored import StoredJob
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
 from fruits.storage.checksums import CorruptPart, CorruptPartError, read_part
-from fruits.storage.commits import COMMITS, owner_in
+from fruits.storage.commits import COMMITS, OwnedFolder, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["Verification", "verify"]
@@ -89,7 +89,8 @@ def verify(address: str, progress: Progress) -> Verification:
             ScaledPCA.load(out)
         except ModelError as error:
             corrupt.append(CorruptPart("model", str(error)))
-    return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, expected)))
+    known = {*expected, OwnedFolder(out, commit.owner).name(REPORT, "html")}
+    return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, known)))
 
 
 def _check(out: Folder, file: tuple[str, bytes]) -> int | CorruptPart:
@@ -101,9 +102,8 @@ def _check(out: Folder, file: tuple[str, bytes]) -> int | CorruptPart:
         return error.part
 
 
-def _unexpected_files(out: Folder, expected: Iterable[str]) -> Iterator[str]:
-    """Yield the files in the folders of an output that it does not list."""
-    known = set(expected)
+def _unexpected_files(out: Folder, known: Container[str]) -> Iterator[str]:
+    """Yield the files in the folders of an output that are not known."""
     yield from (name for name in out.names() if owner_in(name) and name not in known)
     levels = [f"moments/{name}" for name in (out / "moments").names() if "." not in name]
     for folder in (*FOLDERS, COMMITS, *levels):

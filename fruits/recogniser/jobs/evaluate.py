@@ -22,16 +22,17 @@ from fruits.jobs.job import Job
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.stored import StoredJob, feature_source
+from fruits.jobs.tasks.thumbnails import PictureItem, make_pictures
 from fruits.model.rows import decode_rows
 from fruits.parameters import whole_number
-from fruits.progress.reporter import Progress, Silent
+from fruits.progress.reporter import Progress
+from fruits.progress.select import default
 from fruits.recogniser.evaluation.leave_out import MOST_LABELS, LeftOut, choose_labels, leave_out
 from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages, measure
 from fruits.recogniser.evaluation.page import Heading, render_page
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs.predict import predict
 from fruits.recogniser.jobs.sources import check_labels
-from fruits.recogniser.jobs.thumbnails import PictureItem, make_pictures
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
 from fruits.recogniser.training.records import stored_sources
@@ -120,7 +121,7 @@ def evaluate(
     overwrite : bool, default False
         Replace another evaluation in `out`.
     progress : fruits.progress.reporter.Progress, optional
-        The progress listener; default: silent.
+        The progress listener; default: a bar in a notebook, else silent.
 
     Raises
     ------
@@ -129,7 +130,7 @@ def evaluate(
     JobError
         The evaluation failed. The same call resumes it.
     """
-    listener = progress or Silent()
+    listener = progress or default()
     if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
         raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
     stored_features = feature_source(source)

@@ -41,6 +41,8 @@ class Training:
         The training fails if a larger fraction of the images of a folder cannot be used.
     overwrite : bool, default False
         Replace another recogniser in `out`. Features of unchanged images in ``sources/`` are used again.
+    report : bool, default True
+        Write a report as one page, also of the folders that are featurized. See :func:`fruits.write_report`.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Training:
     label_regex: str | None = None
     max_reject_fraction: float = 0.1
     overwrite: bool = False
+    report: bool = True
 
     def __post_init__(self) -> None:
         given = (self.sources,) if isinstance(self.sources, str | os.PathLike) else tuple(self.sources)
@@ -71,6 +74,7 @@ class Training:
             "out": address("out", self.out),
             "crops": whole_number("crops", self.crops),
             "overwrite": switch("overwrite", self.overwrite),
+            "report": switch("report", self.report),
         }
         for name in ("classes", "unknown", "test"):
             if (value := getattr(self, name)) is not None:

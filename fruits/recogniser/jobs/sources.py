@@ -140,6 +140,7 @@ def _featurized(training: Training, address: str, executor: Executor, progress: 
         crops=training.crops,
         max_reject_fraction=training.max_reject_fraction,
         overwrite=training.overwrite,
+        report=training.report,
     )
     pipeline.fit(job, executor, progress=progress)
     stored = feature_source(out.address)

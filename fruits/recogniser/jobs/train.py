@@ -28,15 +28,18 @@ from fruits.executor import Executor, check_executor
 from fruits.images.sources.kinds import stored_source
 from fruits.jobs.identity import check_same, is_same, versions
 from fruits.jobs.output import storage_errors
+from fruits.jobs.reporting.write import add_page
 from fruits.jobs.stages import Stage, StageRunner
+from fruits.jobs.tasks.thumbnails import batches, make_pictures
 from fruits.model.fingerprint import solver_fingerprint
-from fruits.progress.reporter import Progress, Silent
+from fruits.progress.reporter import Progress
+from fruits.progress.select import default
 from fruits.recogniser.files import StoredRecogniser, read_recogniser, write_recogniser
 from fruits.recogniser.jobs.classes import check_labels, read_classes
+from fruits.recogniser.jobs.report import write_page
 from fruits.recogniser.jobs.request import Training
 from fruits.recogniser.jobs.sources import SOURCES, FeatureSource, open_sources
 from fruits.recogniser.jobs.summaries import summarize
-from fruits.recogniser.jobs.thumbnails import batches, make_pictures
 from fruits.recogniser.training import training as training_core
 from fruits.recogniser.training.fitting import Source
 from fruits.recogniser.training.records import SourceRecord, picture_key, stored_recogniser
@@ -101,7 +104,7 @@ def train(training: Training, executor: Executor, *, progress: Progress | None =
     executor : fruits.Executor
         The engine that does the work; see :func:`backends.load`.
     progress : fruits.progress.reporter.Progress, optional
-        The progress listener; default: silent.
+        The progress listener; default: a bar in a notebook, else silent.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def train(training: Training, executor: Executor, *, progress: Progress | None =
         The training failed. Finished work is kept: the same call resumes it.
     """
     check_executor(executor)
-    listener = progress or Silent()
+    listener = progress or default()
     mapping = {} if training.classes is None else read_classes(training.classes)
     with storage_errors(training.out):
         out = Folder.at(training.out)
@@ -120,13 +123,14 @@ def train(training: Training, executor: Executor, *, progress: Progress | None =
         sources = open_sources(training, executor, listener)
         identity = _identity(training, sources, mapping)
         commit = _claim_or_resume(training, out, identity)
-        stored, seconds = _intact(out, commit), {}
+        stored, runner = _intact(out, commit), StageRunner(executor, listener)
         if stored is None:
-            run = _Run(training, sources, mapping, commit, out, StageRunner(executor, listener))
-            stored = run.execute()
-            seconds = {name: round(value, 3) for name, value in run.runner.seconds.items()}
+            stored = _Run(training, sources, mapping, commit, out, runner).execute()
         else:
             listener.note("the recogniser was complete already; all its files were verified")
+        seconds = {name: round(value, 3) for name, value in runner.seconds.items()}
+        if training.report:
+            add_page(OwnedFolder(out, commit.owner, commit.number), runner, write_page)
     return _report(training, stored, mapping, seconds)
 
 
@@ -279,6 +283,7 @@ class _Run:
         last = owned.check_owner()
         for name in (NODES, MANIFEST):
             self.out.remove(name)
+        owned.remove_foreign("")  # the page of another training
         if last is not None and last.complete:
             remove_earlier(self.out, last)
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -328,6 +329,13 @@ def test_completion_scripts_are_generated(shell: str, text: str) -> None:
         ("fruits tr", {"train", "transform"}),
         ("fruits run --backend ", {"dask", "spark", "local"}),
         ("fruits run --cluster local-", {"local-dask", "local-spark"}),
+        ("fruits run --engine ", {"openvino", "tensorflow"}),
+        ("fruits fit --decode ", {"reduced", "full"}),
+        ("fruits fit --solver ", {"exact", "native"}),
+        ("fruits train --crops ", {"1", "2"}),
+        ("fruits weights --backbone M", {"MobileNetV2"}),
+        ("fruits predict --format ", {"parquet", "csv"}),
+        ("fruits run --columns path,l", {"path,label"}),
     ],
 )
 def test_values_are_completed(line: str, offered: set[str], tmp_path: Path) -> None:
@@ -375,6 +383,55 @@ def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) 
         assert fact in flat
     assert "Pear" not in flat
     assert str(out) in "".join(text.split())
+
+
+def test_report_fits_a_narrow_terminal(out: Path) -> None:
+    text = rendered(lambda console: display.show_report(console, report(out), str(out)), terminal=True, width=40)
+    assert max(map(len, text.splitlines())) <= 40
+    flat = " ".join(text.split())
+    for fact in (
+        "images 3,932, 131 labels",
+        "components to reach 80%: 70, 90%: 122, 95%: 184",
+        "label pca_features",
+        "Apple [0.00, 0.25, …]",
+        "next fruits train",
+    ):
+        assert fact in flat
+
+
+@pytest.mark.parametrize(
+    ("changes", "following"),
+    [
+        ({"command": "run"}, "fruits train {} --out RECOGNISER"),
+        ({"command": "run", "labels": 1}, "fruits transform IMAGES --model {} --out ROWS"),
+        ({"command": "fit"}, "fruits transform IMAGES --model {} --out ROWS"),
+        ({"command": "transform"}, "fruits verify {}"),
+    ],
+)
+def test_report_suggests_one_command(out: Path, changes: dict[str, object], following: str) -> None:
+    moved = out.rename(out.with_name("it's out"))
+    done = report(moved, **changes)
+    text = rendered(lambda console: display.show_report(console, done, str(moved)), terminal=False, width=1000)
+    assert re.findall(r"(?m)^next +(.+?) *$", text) == [following.format(shlex.quote(str(moved)))]
+
+
+def test_report_of_predictions_shows_them_with_their_confidence(tmp_path: Path) -> None:
+    owned = claimed(Folder(str(tmp_path / "out")), {"command": "predict", "format": "parquet"}, 2, 2)
+    columns = {"path": ["a/1.jpg", "b/2.jpg"], "label": ["Apple", None], "prediction": ["Pear", None]}
+    columns |= {"confidence": [0.9712, 0.31], "reason": [None, "uncertain"]}
+    (tmp_path / "out" / "rows").mkdir()
+    pq.write_table(pa.table(columns), tmp_path / "out" / "rows" / f"part-00000-{owned.owner}.parquet")
+    done = report(tmp_path / "out", command="predict", explained_variance_ratio=[])
+    shown = [
+        rendered(lambda console: display.show_report(console, done, done.out), terminal=is_terminal, width=width)
+        for is_terminal, width in ((False, 1000), (True, 80), (True, 40))
+    ]
+    assert "Apple | prediction Pear | confidence 97.1% | reason \n" in shown[0]
+    assert "(no label) | prediction (not recognised) | confidence 31.0% | reason uncertain" in shown[0]
+    assert re.search(r"label +prediction +confidence +reason", shown[1])
+    for text in shown[1:]:
+        assert re.search(r"Apple +Pear +97.1%", text)
+    assert max(map(len, shown[2].splitlines())) <= 40
 
 
 def test_report_is_plain_lines_in_a_pipe(out: Path) -> None:
@@ -490,7 +547,7 @@ def test_unknown_command_lists_the_commands_of_its_group(fruits: Fruits) -> None
 
 def test_sample_writes_files_and_prints_their_folder(fruits: Fruits, tmp_path: Path) -> None:
     ended = fruits("sample", "photos", "--images", "4", "--labels", "2", "--broken", "1")
-    assert ended == Ended(0, "Wrote 5 files to photos\n", "")
+    assert ended == Ended(0, "Wrote 5 files to photos. Next: fruits run photos --out OUT\n", "")
     assert sorted(path.name for path in (tmp_path / "photos").iterdir()) == ["Apple", "Banana"]
     again = fruits("sample", "photos")
     assert (again.code, again.out) == (2, "")

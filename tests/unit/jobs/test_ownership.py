@@ -7,6 +7,7 @@ publication, or after it. Meanwhile the successor runs to completion; then the j
 import dataclasses
 import itertools
 import os
+import re
 import shutil
 import threading
 from contextlib import suppress
@@ -180,6 +181,8 @@ def test_a_suspended_job_leaves_its_successor_intact(jobs, tmp_path, monkeypatch
     assert {"before remove_file", "after remove_file", "before mark", "after mark"} <= kinds
     names = {part for mutation in tried for part in mutation.split()[-1].split("/")}
     assert names >= {"plan", "rejects", "manifest", "commits"}
+    pages = [name for name in names if re.fullmatch(r"report-[0-9a-f]{12}\.html", name)]
+    assert bool(pages) == (pair != "a slice")
 
 
 def test_a_suspended_takeover_leaves_its_successor_intact(jobs, tmp_path, monkeypatch):

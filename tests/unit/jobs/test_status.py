@@ -81,7 +81,7 @@ def test_a_complete_job_lists_all_its_stages(job, place):  # noqa: F811
     found = status.status(job.out)
     assert (found.complete, found.moves, found.stage) == (True, False, None)
     assert (found.images_done, found.rows, found.rejects) == (32, report.rows, report.rejects)
-    assert {stage.name for stage in found.stages} == report.seconds.keys() - {"listing", "network", "engine"}
+    assert {stage.name for stage in found.stages} == report.seconds.keys() - {"listing", "model", "engine"}
     assert all(stage.done == stage.total for stage in found.stages)
     assert found.seconds_since_newest is not None
     if place == "local":

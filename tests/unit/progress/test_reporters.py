@@ -1,4 +1,4 @@
-"""Progress as lines and on a terminal."""
+"""Progress as lines, on a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TextIO
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 from rich.table import Table
 from rich.text import Text
 
 from fruits.progress.console import SafeConsole
-from fruits.progress.lines import Lines
+from fruits.progress.lines import Lines, Meter
+from fruits.progress.notebook import Notebook, Shown
 from fruits.progress.reporter import Progress, Silent
-from fruits.progress.select import to_stderr
+from fruits.progress.select import default, to_stderr
 from fruits.progress.terminal import Terminal
 from fruits.text import duration
 
@@ -75,7 +79,7 @@ def test_stage_without_units_or_with_one_unit() -> None:
         stage.advance()
     assert stream.getvalue().splitlines() == [
         "solve",
-        "solve: in 0.0 s",
+        "solve: done in 0.0 s",
         "moments: 1 to do",
         "moments: 1 group in 0.0 s",
     ]
@@ -209,3 +213,68 @@ def test_rich_is_imported_only_for_a_terminal() -> None:
 )
 def test_durations_are_formatted_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+class Displays:
+    """Stands in for IPython's display: the displays in their order, each as its versions."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[Shown]] = []
+
+    def __call__(self, thing: Shown, display_id: bool = False) -> Handle | None:
+        self.shown.append([thing])
+        return Handle(self.shown[-1]) if display_id else None
+
+
+class Handle:
+    def __init__(self, versions: list[Shown]) -> None:
+        self.update = versions.append
+
+
+def test_a_notebook_shows_one_bar_for_each_stage_which_its_line_replaces() -> None:
+    displays, clock = Displays(), Clock()
+    notebook = Notebook(displays, clock=clock)
+    with notebook.stage("featurize", total=400) as stage:
+        for _ in range(100):
+            clock.now += 0.1
+            stage.advance(4)
+        notebook.note("a <b>note</b>\x1b")
+    bar, note = displays.shown
+    assert repr(bar[-1]) == "✓ featurize: 400 images in 10.0 s, 40 images/s"
+    assert bar[10]._repr_html_().startswith('<progress value="')
+    assert ' max="400"></progress><code> featurize: ' in bar[10]._repr_html_()
+    assert 30 < len(bar) < 45  # at most four a second
+    assert note[0]._repr_html_() == "<code>a &lt;b&gt;note&lt;/b&gt;\\x1b</code>"
+
+
+def test_a_stopped_stage_is_marked_in_a_notebook() -> None:
+    displays = Displays()
+    with pytest.raises(KeyboardInterrupt), Notebook(displays).stage("listing", total=None):
+        raise KeyboardInterrupt
+    assert repr(displays.shown[0][-1]).startswith("✗ listing: stopped in ")
+    assert displays.shown[0][0]._repr_html_().startswith("<progress></progress>")
+
+
+def test_progress_is_shown_in_a_notebook_by_default_and_nowhere_else(tmp_path: Path) -> None:
+    assert isinstance(default(), Silent)
+    cells = [
+        "from fruits.progress.select import default",
+        "with default().stage('listing', total=2) as s: s.advance(2)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (output,) = notebook.cells[1].outputs
+    assert output.data["text/plain"].startswith("✓ listing: 2 images in ")
+    assert "<code>✓ listing" in output.data["text/html"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_bar_fits_the_terminal(width: int) -> None:
+    terminal = Terminal(io.StringIO(), clock=lambda: 20.0)
+    terminal._console = SafeConsole(file=io.StringIO(), width=width, force_terminal=True, no_color=True)
+    terminal._console.print(terminal._bar(Meter("featurize", 67692, "images", 0.0, 19.0, 33846)))
+    line = re.sub(r"\x1b\[[0-9;]*m", "", terminal._console.file.getvalue()).rstrip("\n")  # type: ignore[attr-defined]
+    assert len(line) <= width
+    assert "featurize" in line
+    assert "18.0 s left" in line
+    assert ("33,846 of 67,692 images" if width == 80 else "50%") in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -26,12 +27,14 @@ from fruits.jobs.inspect.status import status
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.tasks import moments as tree
 from fruits.model.rows import decode_rows
+from fruits.progress.lines import Lines
 from fruits.progress.reporter import Silent
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs import summaries
 from fruits.storage import local
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
+from tests.pages import Page, requests
 from tests.unit.jobs.test_pipeline import Counting, MeanColours, network  # noqa: F401 - a fixture
 
 LABELS = ("Apple Red", "Apple Green", "Banana", "Cherry")
@@ -65,8 +68,9 @@ def training(images: Path, tmp_path: Path) -> fruits.Training:
 
 
 def files(out: str | Path) -> dict[str, bytes]:
-    """Return the files of a recogniser."""
-    return {path.name: path.read_bytes() for path in sorted(Path(out).iterdir()) if path.is_file()}
+    """Return the files of a recogniser, without the page, which contains its address."""
+    found = (path for path in sorted(Path(out).iterdir()) if path.is_file() and path.suffix != ".html")
+    return {path.name: path.read_bytes() for path in found}
 
 
 def fitted(images: Path, out: Path, **settings: Any) -> str:
@@ -90,7 +94,7 @@ def test_every_image_is_accounted_for_and_nothing_is_left_over(training: fruits.
     assert report.calibration_images > 5
     assert report.pictures == report.prototypes
     names = sorted(path.name.partition("-")[0] for path in Path(training.out).iterdir())
-    assert names == ["commits", "recogniser.json", "scorer", "sources", "thumbnails", "training"]
+    assert names == ["commits", "recogniser.json", "report", "scorer", "sources", "thumbnails", "training"]
     loaded = fruits.Recogniser.load(training.out)
     assert loaded.labels == tuple(sorted(LABELS))
     assert loaded.version == report.version
@@ -620,3 +624,47 @@ def test_bad_input_is_refused_with_exit_code_2(
     code, _, err = command(*arguments)
     assert code == 2
     assert says in err
+
+
+def test_a_training_writes_a_page_that_belongs_to_it(training: fruits.Training, images: Path) -> None:
+    fruits.train(training, LocalExecutor())
+    (written,) = Path(training.out).glob("*.html")
+    html = written.read_text("utf-8")
+    page = Page(html)
+    flat = " ".join(page.text.split())
+    for text in (
+        "4classes",
+        "4 classes, 100 images. The largest has 25",
+        "Typical images",
+        "threshold of confidence",
+        "features.network.backboneMobileNetV2",
+    ):
+        assert text in flat, text
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
+    assert requests(html) == []
+    (source,) = Path(training.out, "sources").iterdir()
+    assert len(list(source.glob("report-*.html"))) == 1
+    written.unlink()
+    assert fruits.write_report(training.out) == str(written)
+    assert written.read_text("utf-8") == html
+    other = dataclasses.replace(training, weights=(2,), overwrite=True)
+    fruits.train(other, LocalExecutor())
+    (replaced,) = Path(training.out).glob("*.html")
+    assert replaced != written
+
+
+def test_a_training_without_a_report_writes_no_page(training: fruits.Training) -> None:
+    fruits.train(dataclasses.replace(training, report=False), LocalExecutor())
+    assert list(Path(training.out).rglob("*.html")) == []
+
+
+def test_the_page_of_a_training_that_fails_is_reported(
+    training: fruits.Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*values: object) -> str:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr("fruits.recogniser.jobs.report.document", fail)
+    log = io.StringIO()
+    assert fruits.train(training, LocalExecutor(), progress=Lines(log)).classes == 4
+    assert f"ValueError: a fault Write it with: fruits report {training.out}" in log.getvalue()

@@ -1,4 +1,4 @@
-"""Pictures of images: JPEG, 96 pixels on the longer side."""
+"""Pictures of images: small JPEGs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fruits.images.decode import ImageError, decode_image
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.source import Source
 
-__all__ = ["PictureItem", "make_pictures", "thumbnail"]
+__all__ = ["SIDE", "PictureItem", "batches", "make_pictures", "thumbnail"]
 
-SIDE = 96
+SIDE = 96  # pixels of the longer side
 QUALITY = 80
 
 
@@ -41,13 +41,13 @@ def make_pictures(item: PictureItem, shared: None) -> dict[str, bytes]:
     return found
 
 
-def thumbnail(content: bytes) -> bytes | None:
-    """Return the picture of an encoded image; None if it cannot be decoded."""
+def thumbnail(content: bytes, side: int = SIDE) -> bytes | None:
+    """Return the picture of an encoded image, at most `side` pixels wide and high; None if it cannot be decoded."""
     try:
-        image = decode_image(content, SIDE)
+        image = decode_image(content, side)
     except ImageError:
         return None
-    image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=None)
+    image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=None)
     file = BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
     return file.getvalue()
