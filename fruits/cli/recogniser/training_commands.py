@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "predict", "train"]
 
-RecogniserFolder = Annotated[
-    str,
-    typer.Option(
-        "--recogniser",
-        metavar="REC",
-        help="The recogniser: the --out of a training.",
-        show_default=False,
-        callback=reject_empty,
-    ),
-]
 SourceHelp = "The output of a fit or a run, or a folder of images, <label>/<file>."
 
 
@@ -134,7 +124,7 @@ def evaluate(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=reject_empty)
     ],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str,
         typer.Option(
@@ -181,7 +171,7 @@ def predict(
             show_default=False,
         ),
     ],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str | None,
         typer.Option(
