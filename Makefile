@@ -30,7 +30,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 help:          ## list the commands
 	@sed -n 's/^\([a-z-]*:\)[^#]*## /\1	/p' Makefile | expand -t 16
 
-setup: $(VENV)/.light  ## install the light set in .venv: the local and Dask backends; no Keras, TensorFlow or Spark
+setup: $(VENV)/.light  ## install the light set in .venv: the local and Dask backends, and the server; no Keras, TensorFlow or Spark
 
 setup-all: $(VENV)/.everything  ## install everything in .venv: Spark, Keras, TensorFlow, S3, and the tools of the tests
 
@@ -120,6 +120,10 @@ sbom: $(VENV)/.everything  ## the bills of materials (CycloneDX), in dist: of th
 	$(SBOM) requirements/light.txt --output-file dist/fruits.cdx.json
 	$(SBOM) backends/aws/staging/requirements.txt --output-file dist/fruits-node.cdx.json
 
+.PHONY: load
+load: $(VENV)/.everything  ## load test of a server on this machine: REC=recogniser PHOTOS=folder OPTIONS="--soak 3600"
+	$(BIN)/python -m benchmarks.load --recogniser "$(REC)" --photos "$(PHOTOS)" $(OPTIONS)
+
 .PHONY: network
 network: $(VENV)/.everything  ## rebuild the packaged MobileNetV2 from WEIGHTS=FILE (default: from its own tensors)
 	$(BIN)/python -m fruits.network.rebuild "$(WEIGHTS)"
@@ -131,7 +135,7 @@ format: $(VENV)/.everything  ## put the style right
 # test.txt first; it constrains the others, because one environment contains them all.
 lock: $(VENV)/.tools  ## pin all requirements of pyproject.toml by version and hash
 	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
-	$(LOCK) --extra dask pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
+	$(LOCK) --extra dask --extra serve pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
 	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/staging/requirements.txt
 	$(BIN)/uv pip compile --quiet --python-platform x86_64-manylinux2014 --python-version 3.11 --only-binary :all: \

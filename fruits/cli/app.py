@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fruits.cli import job_commands, output_commands, tool_commands
-from fruits.cli.recogniser import training_commands
+from fruits.cli.recogniser import serving_commands, training_commands
 
 JOBS, RECOGNISER, OUTPUTS, TOOLS = "Jobs", "Recogniser", "Outputs", "Tools"
 PASSED_ON: dict[str, Any] = {  # of commands with a parser of their own
@@ -68,6 +68,8 @@ _add(
     "fruits evaluate photos/Validation --recogniser recogniser --out evaluation",
 )
 _add(RECOGNISER, training_commands.predict, "fruits predict photo.jpg --recogniser recogniser")
+_add(RECOGNISER, serving_commands.serve, "fruits serve --recogniser recogniser")
+_add(RECOGNISER, serving_commands.export, "fruits export --recogniser recogniser --out fruit.onnx")
 _add(
     OUTPUTS,
     output_commands.status,

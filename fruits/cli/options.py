@@ -112,6 +112,16 @@ Model = Annotated[
         callback=reject_empty,
     ),
 ]
+RecogniserFolder = Annotated[
+    str,
+    typer.Option(
+        "--recogniser",
+        metavar="REC",
+        help="The recogniser: the --out of a training.",
+        show_default=False,
+        callback=reject_empty,
+    ),
+]
 
 Components = Annotated[
     str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from fruits.cli.result import CommandResult
 from fruits.progress.select import to_stderr
 from fruits.text import without_secrets
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def status(
     out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a job.", show_default=False)],
@@ -19,13 +22,18 @@ def status(
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
-    """Show the progress of a job, from another terminal or another machine.
+    """Show the progress of a job, from another terminal or another machine, or the content of a recogniser.
 
-    Reads stored files only. Exits with 0 if OUT contains a job, complete or not, and with 2 otherwise.
+    Reads stored files only. Exits with 0 if OUT contains a job or a recogniser, complete or not, and with 2 otherwise.
     """
     from fruits.cli.display import show_status
+    from fruits.cli.recogniser.display import show_recogniser
     from fruits.jobs.inspect.status import status as read_status
+    from fruits.recogniser.jobs.status import recogniser_status
 
+    recogniser = recogniser_status(out)
+    if recogniser is not None:
+        return CommandResult(dataclasses.asdict(recogniser), lambda console: show_recogniser(console, recogniser))
     progress = read_status(out)
     return CommandResult(dataclasses.asdict(progress), lambda console: show_status(console, progress))
 
@@ -66,14 +74,19 @@ def verify(
     Run the command of the job again to regenerate missing and corrupt parts.
     """
     from fruits.cli.display import show_verification
+    from fruits.cli.recogniser.display import show_recogniser
     from fruits.jobs.inspect.verify import verify as verify_output
+    from fruits.recogniser.jobs.status import recogniser_status
 
     verification = verify_output(out, to_stderr(quiet=quiet))
-    return CommandResult(
-        dataclasses.asdict(verification),
-        lambda console: show_verification(console, verification),
-        0 if verification.is_intact else 1,
-    )
+    recogniser = recogniser_status(out) if verification.is_intact else None
+
+    def show(console: Console) -> None:
+        show_verification(console, verification)
+        if recogniser is not None:
+            show_recogniser(console, recogniser)
+
+    return CommandResult(dataclasses.asdict(verification), show, 0 if verification.is_intact else 1)
 
 
 def compare(

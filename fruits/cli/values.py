@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import fields
+from importlib.util import find_spec
 
 import typer
 
@@ -13,7 +14,7 @@ from fruits.jobs.job import Job
 from fruits.recogniser.jobs.request import Training
 
 OPTIONS = {field.name for field in fields(Job)} | {field.name for field in fields(Training)} - {"sources"}
-OPTIONS |= {"backend", "cluster", "left_out", "s3_endpoint", "shard_size", "tsne", "workers"}
+OPTIONS |= set("backend cluster host left_out port s3_endpoint shard_size token_file tsne workers".split())
 
 
 def name_options(message: str) -> str:
@@ -78,3 +79,10 @@ def parse_size(text: str) -> int:
 def parse_columns(text: str) -> tuple[str, ...]:
     """Return ``--columns`` as a tuple of names."""
     return tuple(name.strip() for name in text.split(","))
+
+
+def require_extra(extra: str, *packages: str) -> None:
+    """Raise an error with the command that installs an extra, unless its packages are installed."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise SettingsError(f"{', '.join(missing)}: not installed. Install with: pip install 'fruits[{extra}]'")

@@ -1,8 +1,9 @@
-"""Decoding in a child process, so that a crash or hang of the decoder does not stop the worker.
+"""Decoding in a child process, so that a crash or hang of the decoder does not stop the worker or the server.
 
 Decoders are native code: a crash ends the process, and only a separate one identifies the image that caused it. Every
-image is copied between two processes, so this is used only for partitions whose worker died before. The child is
-spawned, not forked: a fork of a process with many threads, such as a worker, can deadlock.
+image is copied between two processes, so a job uses this only for partitions whose worker died before; the server uses
+it for every upload. The child is spawned, not forked: a fork of a process with many threads, such as a worker, can
+deadlock.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import math
 import os
 import resource
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import time
 from types import TracebackType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +36,8 @@ REQUEST = struct.Struct("<QI?B")  # bytes of the file, which follows; size of th
 RESPONSE = struct.Struct("<?Q")  # True for pixels, False for reason and detail of an ImageError; the number of bytes
 READY = b"!"  # the first byte of a child; if it is missing, the start failed and no image is to blame
 ATTEMPTS = 2  # per image: a process killed by something else is hardly killed at the same image again
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # decoding multiplies no matrices; the threads of numpy take time and memory
+START_SECONDS = 60  # for the start of a child on a busy machine
 
 
 class IsolatedDecoder:
@@ -43,11 +47,19 @@ class IsolatedDecoder:
     ----------
     cpu_seconds : int, default 60
         CPU time after which an image is a reject. No accepted image takes 10 s, see ``tests/hostile/test_images.py``.
+    wall_seconds : float, optional
+        Time after which the child is killed and the image is a reject. Default: unlimited.
+    memory : int, optional
+        Private memory of the child in bytes; an image that needs more is a reject. Default: unlimited.
     """
 
-    def __init__(self, cpu_seconds: int = 60) -> None:
+    def __init__(self, cpu_seconds: int = 60, *, wall_seconds: float | None = None, memory: int | None = None) -> None:
         self._cpu_seconds = cpu_seconds
+        self._wall_seconds = wall_seconds
+        self._memory = memory
         self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._ready = False
 
     def __call__(self, data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> NDArray[np.uint8]:
         """Return the same pixels as :func:`fruits.images.decode.decode_crops`.
@@ -56,17 +68,22 @@ class IsolatedDecoder:
         ------
         ImageError
             The image cannot be used. The reason is ``crashed`` if it killed the child twice, and ``timeout`` if it took
-            more than `cpu_seconds` twice, the second time in a new process. Both depend on the machine, so
-            the image may be decoded elsewhere.
+            more than `cpu_seconds` twice, the second time in a new process, or more than `wall_seconds` once.
+            All of them depend on the machine, so the image may be decoded elsewhere.
         ChildProcessError
             The child did not start, for example because memory is exhausted.
         """
         for _ in range(ATTEMPTS):
             try:
                 decoded, response = self._request(data, size, decoding)
-            except (BrokenPipeError, EOFError):
+            except (ConnectionError, EOFError):
                 exit_code = self._wait()
                 continue
+            except TimeoutError:
+                self._kill()
+                raise ImageError(
+                    "timeout", f"more than {self._wall_seconds} s; not reproducible on another machine"
+                ) from None
             if decoded:
                 return np.frombuffer(response, np.uint8).reshape(decoding.crops, size, size, 3)
             raise ImageError(*json.loads(response))
@@ -86,49 +103,84 @@ class IsolatedDecoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._wait()
+        self.close()
 
-    def _request(self, data: bytes, size: int, decoding: Decoding) -> tuple[bool, bytes]:
-        if self._process is None:
+    def close(self) -> None:
+        """Stop the child, if it runs."""
+        if self._process is not None:
+            self._kill()
+
+    def start(self) -> None:
+        """Start the child without waiting for it, so that the first image finds it ready."""
+        if self._process is not None:
+            return
+        self._channel, other = socket.socketpair()
+        limits = [str(self._cpu_seconds), str(self._memory or 0)]
+        with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fruits.images.isolation", str(self._cpu_seconds)],
-                env=python_environment(),
+                [sys.executable, "-m", "fruits.images.isolation", *limits],
+                env=python_environment() | ONE_THREAD,
                 cwd="/",  # Python 3.10 imports from the current folder despite that environment
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=other.fileno(),
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            assert self._process.stdout is not None
-            if self._process.stdout.read(len(READY)) != READY:
-                raise ChildProcessError(f"the process that decodes images did not start: exit code {self._wait()}")
-        source, sink = self._process.stdout, self._process.stdin
-        assert source is not None
-        assert sink is not None
-        sink.write(REQUEST.pack(len(data), size, decoding.mode == "full", decoding.crops))
-        sink.write(data)
-        sink.flush()
-        decoded, length = RESPONSE.unpack(_read_exactly(source, RESPONSE.size))
-        return decoded, _read_exactly(source, length)
+        self._ready = False
+
+    def wait_until_ready(self) -> socket.socket:
+        """Start the child if necessary, wait until it takes images, and return its channel.
+
+        Raises
+        ------
+        ChildProcessError
+            The child did not start.
+        """
+        self.start()
+        channel = self._channel
+        assert channel is not None
+        if self._ready:
+            return channel
+        channel.settimeout(START_SECONDS)
+        try:
+            self._ready = channel.recv(len(READY)) == READY
+        except TimeoutError:
+            self._kill()
+            raise ChildProcessError(f"the process that decodes images did not start within {START_SECONDS} s") from None
+        if not self._ready:
+            raise ChildProcessError(f"the process that decodes images did not start: exit code {self._wait()}")
+        return channel
+
+    def _request(self, data: bytes, size: int, decoding: Decoding) -> tuple[bool, bytearray]:
+        channel = self.wait_until_ready()
+        channel.settimeout(self._wall_seconds)
+        channel.sendall(REQUEST.pack(len(data), size, decoding.mode == "full", decoding.crops))
+        channel.sendall(data)
+        decoded, length = RESPONSE.unpack(_receive(channel, RESPONSE.size))
+        return decoded, _receive(channel, length)
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._wait()
 
     def _wait(self) -> int:
         """Wait for the child, which is exiting, and return its exit code."""
         assert self._process is not None
+        assert self._channel is not None
         process, self._process = self._process, None
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except BrokenPipeError:  # unsent data in the buffer
-                continue
+        self._channel.close()
         return process.wait()
 
 
-def _read_exactly(source: IO[bytes], length: int) -> bytes:
-    data = source.read(length)
-    if len(data) != length:
-        raise EOFError
+def _receive(channel: socket.socket, length: int) -> bytearray:
+    """Return exactly `length` bytes."""
+    data = bytearray(length)
+    rest = memoryview(data)
+    while rest:
+        received = channel.recv_into(rest)
+        if not received:
+            raise EOFError
+        rest = rest[received:]
     return data
 
 
@@ -139,26 +191,26 @@ def _limit_cpu_time(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def main(cpu_seconds: int) -> None:
-    """Decode images from stdin until it is closed, and write the results to stdout."""
+def main(cpu_seconds: int, memory: int) -> None:
+    """Decode images from the socket at stdin until it is closed, and send the results."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
-    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of libraries must not mix with the responses
-    sink.write(READY)
-    sink.flush()
-    while header := source.read(REQUEST.size):
-        length, size, is_full, crops = REQUEST.unpack(header)
-        data = _read_exactly(source, length)
-        _limit_cpu_time(cpu_seconds)
-        try:
-            decoding = Decoding("full" if is_full else "reduced", crops)
-            decoded, response = True, decode_crops(data, size, decoding).tobytes()
-        except ImageError as error:
-            decoded, response = False, json.dumps([error.reason, error.detail]).encode()
-        sink.write(RESPONSE.pack(decoded, len(response)))
-        sink.write(response)
-        sink.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a server that drains still needs it; it exits with its parent
+    if memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    with socket.socket(fileno=os.dup(0)) as channel:
+        channel.sendall(READY)
+        while header := channel.recv(REQUEST.size, socket.MSG_WAITALL):
+            length, size, is_full, crops = REQUEST.unpack(header)
+            data = bytes(_receive(channel, length))
+            _limit_cpu_time(cpu_seconds)
+            try:
+                decoding = Decoding("full" if is_full else "reduced", crops)
+                decoded, response = True, decode_crops(data, size, decoding).tobytes()
+            except ImageError as error:
+                reason = "too-large" if isinstance(error.__cause__, MemoryError) else error.reason
+                decoded, response = False, json.dumps([reason, error.detail]).encode()
+            channel.sendall(RESPONSE.pack(decoded, len(response)) + response)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fruits.errors import ModelError
 from fruits.image_features import ImageInput, image_features
 from fruits.images.decode import DecodeMode, Decoding
-from fruits.network.featurizer import compile_network
+from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.recogniser.decision import REASONS, Decision, Reason, Thresholds
 from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.recogniser.scoring import Scorer
@@ -153,13 +153,23 @@ class Recogniser:
         ModelError
             The network of this installation differs from the one of the recogniser.
         """
+        return self.recognise_features(image_features(images, self.compile_network(), self.decoding))
+
+    def compile_network(self) -> NeuralNetwork:
+        """Return the network that computes the features.
+
+        Raises
+        ------
+        ModelError
+            The network of this installation differs from the one of the recogniser.
+        """
         network = compile_network(self.network["backbone"], self.network["engine"])
         if network.weights_digest != self.network["weights"]:
             raise ModelError(
                 f"the recogniser belongs to weights {self.network['weights'][:12]}, but this installation has "
                 f"{network.weights_digest[:12]}. Train it again, or install the version of Fruits that trained it."
             )
-        return self.recognise_features(image_features(images, network, self.decoding))
+        return network
 
     def recognise_features(self, features: npt.NDArray[np.float32]) -> list[Recognition]:
         """Return the recognition of each image.

@@ -11,19 +11,20 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
-import pyarrow as pa
 
 from fruits.errors import OutputError
 from fruits.parameters import address as checked_address
 from fruits.storage.addresses import absolute, is_s3, open_store, split_chain
-from fruits.storage.parquet import read_table
 from fruits.storage.prefetch import AHEAD, File, Range
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import utf8, without_secrets
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART = re.compile(r"^part-(\d{5,})(?:-([0-9a-f]{12}))?\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -135,6 +136,8 @@ class Folder:
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return a Parquet file as a table."""
+        from fruits.storage.parquet import read_table  # pyarrow takes 32 MB, which a server has no use for
+
         return read_table(self.read(name), columns)
 
     def write(self, name: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:

@@ -48,6 +48,7 @@ def test_every_cell_runs_and_prints_its_result(tmp_path: Path, place: str) -> No
     assert "48 images of 4 labels" in texts
     assert "fitted here" in texts
     assert "48 images, 48 rows, {} rejects\n" in texts
+    assert "a recogniser of 4 classes\n" in texts
     one = printed["from fruits.images.decode import decode"].splitlines()
     assert one[0].endswith(f"has the label {one[0].partition('/')[0]}")
     assert one[1].startswith("pixels: (224, 224, 3) of uint8 from ")

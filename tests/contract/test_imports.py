@@ -34,6 +34,7 @@ LAYERS = (  # lowest first
     ("fruits.executor", "fruits.image_features"),
     ("fruits.jobs",),
     ("fruits.recogniser",),
+    ("fruits.serving",),
     ("fruits",),  # the public names alone
     ("backends",),
     COMMAND_LINE,
@@ -44,7 +45,7 @@ BENCHMARK_LAYERS = (
     ("benchmarks.scenarios",),
     ("benchmarks.answers",),
     ("benchmarks.measure", "benchmarks.report", "benchmarks.precision"),
-    ("benchmarks.numerics", "benchmarks.updates"),
+    ("benchmarks.load", "benchmarks.numerics", "benchmarks.updates"),
     ("benchmarks.cli",),
     ("benchmarks",),
 )

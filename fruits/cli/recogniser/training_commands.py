@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate", "predict", "train"]
 
-RecogniserFolder = Annotated[
-    str,
-    typer.Option(
-        "--recogniser",
-        metavar="REC",
-        help="The recogniser: the --out of a training.",
-        show_default=False,
-        callback=reject_empty,
-    ),
-]
 SourceHelp = "The output of a fit or a run, a folder of images, <label>/<file>, or another source of images."
 
 
@@ -143,7 +133,7 @@ def evaluate(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=reject_empty)
     ],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str,
         typer.Option(
@@ -199,7 +189,7 @@ def predict(
             show_default=False,
         ),
     ],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str | None,
         typer.Option(

@@ -102,3 +102,44 @@ def test_child_that_does_not_start_raises_an_error(image, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
     with IsolatedDecoder() as decoder, pytest.raises(ChildProcessError, match=r"did not start: exit code 1$"):
         decoder(image)
+
+
+def test_image_that_takes_too_long_is_rejected_once(image, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nfrom PIL.JpegImagePlugin import JpegImageFile\nJpegImageFile.load = lambda _: time.sleep(1000)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with IsolatedDecoder(wall_seconds=0.5) as decoder:
+        with pytest.raises(ImageError, match=r"^timeout: more than 0.5 s; not reproducible"):
+            decoder(image)
+        with pytest.raises(ImageError, match=r"^empty"):
+            decoder(b"")
+
+
+def test_image_that_needs_too_much_memory_is_rejected(image):
+    file = BytesIO()
+    Image.fromarray(np.zeros((6000, 8000, 3), np.uint8)).save(file, "PNG")  # 144 MB decoded
+    with IsolatedDecoder(memory=150_000_000) as decoder:
+        with pytest.raises(ImageError, match=r"^too-large: MemoryError"):
+            decoder(file.getvalue())
+        np.testing.assert_array_equal(decoder(image)[0], decode(image))
+    with IsolatedDecoder(memory=400_000_000) as decoder:
+        assert decoder(file.getvalue()).max() == 0
+
+
+def test_child_is_ended_by_its_parent_alone(decoder, image):
+    decoder(image)
+    (child,) = children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(child.pid, number)
+    decoder(image)
+    assert child in children()
+
+
+def test_child_that_was_started_before_is_used(image):
+    with IsolatedDecoder() as decoder:
+        decoder.start()
+        before = children()
+        decoder(image)
+        decoder.start()
+        assert children() == before

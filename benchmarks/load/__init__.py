@@ -1,0 +1,1 @@
+"""Load test of ``fruits serve``: latencies, throughput, refusals and memory of a real server process."""

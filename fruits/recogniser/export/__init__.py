@@ -1,0 +1,1 @@
+"""Export of a recogniser as one ONNX file: pixels in, scores out."""

@@ -1,0 +1,1 @@
+"""The online service: recognise images over HTTP, with a page for phones."""

@@ -1,0 +1,49 @@
+"""Limits of the server: sizes, times and the length of the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one server.
+
+    Attributes
+    ----------
+    body_bytes : int
+        Largest body of a request; more is answered with 413.
+    buffered_bytes : int
+        Bodies of all requests together that are in memory at once; more is answered with 503.
+    header_bytes : int
+        Largest request line and headers; more is answered with 400.
+    idle_seconds : float
+        Longest pause in a body, and longest time for the headers; more is answered with 408.
+    body_seconds : float
+        Longest time for a whole body; more is answered with 408.
+    queue_per_worker : int
+        Images for each worker that wait or are processed; more are answered with 503. At 90 images/s for each worker,
+        12 take 0.13 s, and twice that while many refused clients ask again at once.
+    queue_seconds : float
+        Longest time in the queue; an image that waited longer is answered with 503.
+    cpu_seconds : int
+        CPU time for decoding one image; more is answered with 422. A photograph of 12 megapixels takes 0.05 s.
+    decode_seconds : float
+        Time for decoding one image; more is answered with 422.
+    decode_bytes : int
+        Private memory of a process that decodes; an image that needs more is answered with 413.
+    images : int
+        Largest number of images in one request of the Open Inference Protocol.
+    """
+
+    body_bytes: int = 20_000_000
+    buffered_bytes: int = 100_000_000
+    header_bytes: int = 65_536
+    idle_seconds: float = 10.0
+    body_seconds: float = 60.0
+    queue_per_worker: int = 12
+    queue_seconds: float = 5.0
+    cpu_seconds: int = 5
+    decode_seconds: float = 10.0
+    decode_bytes: int = 256 << 20
+    images: int = 8

@@ -1,0 +1,1 @@
+"""The HTTP interface: endpoints, the page, and what a request may do."""

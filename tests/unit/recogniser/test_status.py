@@ -1,0 +1,95 @@
+"""The commands that describe a recogniser: ``fruits status`` and ``fruits verify``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fruits
+from backends.local import LocalExecutor
+from fruits.cli import main as cli
+from fruits.recogniser.jobs.status import RecogniserStatus, recogniser_status
+from fruits.recogniser.jobs.train import _Run
+from tests.unit.jobs.test_pipeline import network  # noqa: F401 - a fixture
+from tests.unit.recogniser.test_jobs import draw
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> fruits.Training:
+    return fruits.Training(sources=(str(draw(tmp_path / "images", each=10)),), out=str(tmp_path / "rec"))
+
+
+def test_a_recogniser_is_described(training: fruits.Training, command: Command) -> None:
+    report = fruits.train(training, LocalExecutor())
+    code, text = command("status", training.out)
+    assert code == 0
+    assert f"{report.version}, 4 classes, 40 images" in text
+    assert f"40 images, 0 rejects, weight 1: {training.sources[0]}" in text
+    assert f"{report.prototypes}, 1 crop of each image" in text
+    assert "not finished" not in text
+    code, text = command("status", training.out, "--json")
+    assert json.loads(text)["version"] == report.version
+    code, text = command("verify", training.out)
+    assert code == 0
+    assert "4 parts" in text
+    assert f"{report.version}, 4 classes" in text
+
+
+def test_a_copy_without_commits_is_described(training: fruits.Training, tmp_path: Path) -> None:
+    report = fruits.train(training, LocalExecutor())
+    (tmp_path / "copy").mkdir()
+    for path in Path(training.out).iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path / "copy")
+    found = recogniser_status(str(tmp_path / "copy"))
+    assert found is not None
+    assert (found.complete, found.version) == (True, report.version)
+
+
+def test_a_training_that_was_stopped_is_described(
+    training: fruits.Training, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_store", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fruits.train(training, LocalExecutor())
+    assert recogniser_status(training.out) == RecogniserStatus(training.out, complete=False)
+    code, text = command("status", training.out)
+    assert code == 0
+    assert "not finished. Run the same command again" in text
+
+
+def test_a_damaged_recogniser_is_found(training: fruits.Training, command: Command) -> None:
+    fruits.train(training, LocalExecutor())
+    (scorer,) = Path(training.out).glob("scorer-*")
+    scorer.write_bytes(scorer.read_bytes()[:-1])
+    code, text = command("verify", training.out)
+    assert code == 1
+    assert scorer.name in text
+    code, text = command("status", training.out)
+    assert code == 2
+    assert f"{scorer.name} is corrupt" in text
+
+
+def test_another_folder_is_no_recogniser(tmp_path: Path, command: Command) -> None:
+    assert recogniser_status(str(tmp_path)) is None
+    code, text = command("status", str(tmp_path))
+    assert code == 2
+    assert "no job here" in text

@@ -1,0 +1,199 @@
+"""Limits: bodies that are too large, too slow or too many, and connections that send nothing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fruits.serving.limits import Limits
+from tests.unit.serving.running import Running, run_server, wait_for
+
+SMALL = Limits(body_bytes=200_000, buffered_bytes=300_000, idle_seconds=0.5, body_seconds=1.5, queue_per_worker=2)
+HEAD = b"POST /v1/recognise HTTP/1.1\r\nHost: localhost\r\n"
+CHUNK = b"2710\r\n" + bytes(10_000) + b"\r\n"  # 10,000 bytes in chunked encoding
+
+
+@pytest.fixture(scope="module")
+def small(folder: Path) -> Iterator[Running]:
+    with run_server(folder, limits=SMALL) as running:
+        yield running
+
+
+def connect(running: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", running.port), timeout=30)
+
+
+def read_status(connection: socket.socket) -> int:
+    """Return the status of the answer; 0 if the connection is closed without one."""
+    head = connection.recv(65536)
+    return int(head.split()[1]) if head else 0
+
+
+def test_a_body_above_the_limit_is_413_before_it_is_sent(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Content-Length: 200001\r\n\r\n")
+        assert read_status(connection) == 413
+
+
+def test_a_body_above_the_limit_is_413_while_it_is_sent(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(CHUNK * 21)
+        assert read_status(connection) == 413  # the last chunk was not sent
+
+
+def test_a_form_above_the_limit_is_413(small: Running) -> None:
+    body = b'--e\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n' + bytes(200_000) + b"\r\n--e--\r\n"
+    assert small.recognise(body, content_type="multipart/form-data; boundary=e").status == 413
+
+
+def test_a_client_that_expects_to_continue_is_answered_without_the_body(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: 300000\r\n\r\n")
+        assert read_status(connection) == 413
+
+
+def test_a_body_that_stops_is_408(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\nhalf")
+        assert read_status(connection) == 408
+        assert connection.recv(65536) == b""  # closed
+
+
+def test_a_body_that_trickles_is_408(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        stop = threading.Event()
+
+        def trickle() -> None:
+            while not stop.wait(0.2):
+                try:
+                    connection.sendall(b"x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        started = time.monotonic()
+        status = read_status(connection)
+        stop.set()
+        thread.join()
+    assert status == 408
+    assert time.monotonic() - started >= SMALL.body_seconds - 0.1
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/rec", HEAD, b"\r\n"], ids=["nothing", "path", "headers", "line"])
+def test_a_connection_without_a_request_is_closed(small: Running, sent: bytes) -> None:
+    with connect(small) as connection:
+        connection.sendall(sent)
+        assert read_status(connection) == 0
+
+
+def test_a_connection_is_closed_when_nothing_but_line_ends_follow_an_answer(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_status(connection) == 200
+        connection.sendall(b"\r\n")
+        assert read_status(connection) == 0
+
+
+def test_a_connection_that_sends_an_endless_body_after_its_answer_is_closed(small: Running) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK * 21)
+        assert read_status(connection) == 413
+
+        def is_closed() -> bool:
+            try:
+                connection.sendall(CHUNK)
+            except (ConnectionResetError, BrokenPipeError):
+                return True
+            return False
+
+        wait_for(is_closed)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"GET /" + b"x" * 70_000, b"GET / HTTP/1.1\r\nA: " + b"x" * 70_000, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 12_000],
+    ids=["path", "header", "headers"],
+)
+def test_large_headers_are_400(small: Running, head: bytes) -> None:
+    with connect(small) as connection:
+        connection.sendall(head)
+        assert read_status(connection) == 400
+
+
+def test_uploads_above_the_memory_for_all_are_503(small: Running, banana: bytes) -> None:
+    with connect(small) as first:
+        first.sendall(HEAD + b"Content-Length: 190000\r\n\r\n" + bytes(180_000))
+        wait_for(lambda: small.service.uploads.buffered >= 180_000)
+        answer = small.recognise(bytes(150_000))
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    wait_for(lambda: small.service.uploads.buffered == 0)  # the first client left
+    assert small.recognise(banana).status == 200
+
+
+def test_images_that_find_the_queue_full_are_503(
+    small: Running, banana: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    recognise = small.service.workers._recognise
+    monkeypatch.setattr(small.service.workers, "_recognise", lambda *args: go.wait(30) and recognise(*args))
+    statuses: list[int] = []
+    clients = [
+        threading.Thread(target=lambda: statuses.append(small.recognise(banana).status))
+        for _ in range(small.service.workers.capacity)
+    ]
+    for client in clients:
+        client.start()
+    wait_for(lambda: small.service.workers.pending == small.service.workers.capacity)
+    refused = small.recognise(banana)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert small.request("GET", "/v2/health/live").status == 200
+    assert small.metric("fruits_queue_images") == small.service.workers.capacity
+    go.set()
+    for client in clients:
+        client.join()
+    assert statuses == [200] * len(clients)
+    assert small.recognise(banana).status == 200
+
+
+def test_an_image_that_waited_too_long_is_503(folder: Path, banana: bytes) -> None:
+    with run_server(folder, limits=Limits(queue_seconds=0.0)) as running:
+        answer = running.recognise(banana)
+    assert answer.status == 503
+    assert "waited too long" in answer.json()["error"]["message"]
+
+
+def test_clients_that_leave_while_they_send_do_no_harm(small: Running, banana: bytes) -> None:
+    for _ in range(10):
+        with connect(small) as connection:
+            connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\nhalf")
+    wait_for(lambda: small.service.uploads.buffered == 0)
+    assert small.recognise(banana).status == 200
+
+
+def test_corrupt_uploads_among_good_ones_are_answered_one_by_one(running: Running, banana: bytes) -> None:
+    bad = {3: banana[: len(banana) // 2], 11: b"text", 15: b"\xff\xd8\xff" + bytes(100)}
+    statuses: dict[int, int] = {}
+
+    def send(number: int) -> None:
+        connection = running.connect()
+        for place in range(number, 20, 4):
+            connection.request("POST", "/v1/recognise", bad.get(place, banana))
+            response = connection.getresponse()
+            response.read()
+            statuses[place] = response.status
+        connection.close()
+
+    clients = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert statuses == {place: {3: 422, 11: 415, 15: 422}.get(place, 200) for place in range(20)}

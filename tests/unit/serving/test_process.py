@@ -1,0 +1,185 @@
+"""``fruits serve`` as a process: its start, its end, and starts that fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fruits.recogniser.files import StoredRecogniser
+from tests.recognisers import write
+
+SERVING = re.compile(r"Serving on http://127\.0\.0\.1:(\d+): recogniser [0-9a-f]{12}, 8 labels, (\d+) workers")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-P", "-m", "fruits", "serve", *map(str, arguments)]
+
+
+def fail(*arguments: str | Path) -> str:
+    """Run a server that does not start, and return its error in one line."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+@contextmanager
+def start(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a server on a free port, and kill it at the end of the context."""
+    process = subprocess.Popen(
+        command(*arguments, "--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | (env or {}),
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if match := SERVING.search(line):
+                yield process, int(match[1])
+                return
+        pytest.fail("".join(lines))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_sigterm_answers_the_requests_in_progress_and_exits_with_0(folder: Path, banana: bytes) -> None:
+    with start("--recogniser", folder, "--workers", "2") as (process, port):
+        children = psutil.Process(process.pid).children()
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            head = b"POST /v1/recognise HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(banana)
+            connection.sendall(head + banana[:100])  # half a request
+            check = http.client.HTTPConnection("127.0.0.1", port)
+            check.request("GET", "/v2/health/ready")
+            assert check.getresponse().status == 200  # the server has read the first half by now
+            process.send_signal(signal.SIGTERM)
+            while True:  # until it accepts no connection any more
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                except OSError:
+                    break
+            connection.sendall(banana[100:])
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))  # until the server closes the connection
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b'"label":"Banana"' in answer
+        assert process.wait(30) == 0
+        assert process.stdout is not None
+        assert re.search(r"Stopped after \d+ requests", process.stdout.read())
+        assert len(children) == 2
+        psutil.wait_procs(children, timeout=10)
+        assert not any(child.is_running() for child in children)
+
+
+def test_ctrl_c_stops_with_0(folder: Path) -> None:
+    with start("--recogniser", folder) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_decoders_end_with_a_server_that_is_killed(folder: Path) -> None:
+    with start("--recogniser", folder, "--workers", "1") as (process, _):
+        (child,) = psutil.Process(process.pid).children()
+        process.kill()
+        child.wait(30)
+
+
+def test_ready_and_stopping_are_reported_to_systemd(folder: Path, tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(address))
+        channel.settimeout(30)
+        with start("--recogniser", folder, env={"NOTIFY_SOCKET": str(address)}) as (process, _):
+            assert channel.recv(100) == b"READY=1"
+            process.terminate()
+            assert channel.recv(100) == b"STOPPING=1"
+            assert process.wait(30) == 0
+
+
+def test_a_full_disk_for_the_log_stops_no_answer(folder: Path, banana: bytes) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(command("--recogniser", folder, "--port", str(port)), stdout=full, stderr=full)
+    try:
+        while True:
+            assert process.poll() is None
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                threading.Event().wait(0.05)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for _ in range(300):  # more than the 8 kB that Python buffers
+            connection.request("POST", "/v1/recognise", b"text")
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 415
+        connection.request("POST", "/v1/recognise", banana)
+        assert connection.getresponse().status == 200
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_port_in_use(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        error = fail("--recogniser", folder, "--port", port)
+    assert f"--port {port} of 127.0.0.1: Address already in use. Stop the other server" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--port", "65536"], "--port 65536: allowed are 0 (any free port) to 65535"),
+        (["--host", "no such host"], "--host no such host: unknown"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: anyone who can reach it could use the server. Add a --token-file"),
+        (["--host", "::"], "--host ::: anyone who can reach it"),
+        (["--workers", "0"], "--workers 0: allowed is 1 or more"),
+        (["--token-file", "no-such-file"], "--token-file no-such-file: cannot be read: No such file or directory"),
+        (["--token-file", "/dev/null"], "--token-file /dev/null: not a token"),
+        (["--token-file", ""], "--token-file: empty path"),
+    ],
+)
+def test_options_that_are_invalid(folder: Path, arguments: list[str], message: str) -> None:
+    assert message in fail("--recogniser", folder, "--port", "0", *arguments)
+
+
+@pytest.mark.parametrize(
+    "content", [b"short", b"with spaces in the token", b"two-long-enough\nlines-of-text", b"\xff" * 20]
+)
+def test_token_files_that_are_invalid(folder: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "token").write_bytes(content)
+    assert "--token-file" in fail("--recogniser", folder, "--token-file", tmp_path / "token")
+
+
+def test_a_missing_recogniser(tmp_path: Path) -> None:
+    assert "no recogniser found" in fail("--recogniser", tmp_path / "none", "--port", "0")
+
+
+def test_a_recogniser_of_another_network(stored: StoredRecogniser, tmp_path: Path) -> None:
+    write(dataclasses.replace(stored, network={**stored.network, "weights": "ab" * 32}), tmp_path)
+    assert "belongs to weights abababababab, but this installation has" in fail("--recogniser", tmp_path, "--port", "0")
+
+
+def test_with_a_token_any_host_is_allowed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef\n")
+    with start("--recogniser", folder, "--token-file", tmp_path / "token") as (_, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/v1/model", headers={"Authorization": "Bearer 0123456789abcdef"})
+        assert connection.getresponse().status == 200
