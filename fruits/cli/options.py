@@ -214,6 +214,25 @@ Crops = Annotated[
         autocompletion=one_of("1", "2"),
     ),
 ]
+Method = Annotated[
+    Literal["prototypes", "linear"],
+    computation(
+        "--method",
+        metavar="NAME",
+        parser=str,
+        help="prototypes, or linear: one direction for each label, which is smaller and less accurate.",
+        autocompletion=_one_of("prototypes", "linear"),
+    ),
+]
+Backgrounds = Annotated[
+    str | None,
+    computation(
+        "--backgrounds",
+        metavar="FOLDER",
+        help="Paste images with a white border onto these photographs, to train a recogniser of photographs.",
+        callback=reject_empty,
+    ),
+]
 Overwrite = Annotated[
     bool,
     output(

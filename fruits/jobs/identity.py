@@ -14,6 +14,7 @@ from typing import Any
 
 from fruits.errors import FruitsError, OutputError
 from fruits.images.decode import Decoding
+from fruits.images.pasting import Backgrounds
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.options import SourceOptions
 from fruits.jobs.job import FITTING, Job
@@ -37,13 +38,16 @@ SOURCE_OPTIONS = {field.name for field in fields(SourceOptions)}
 SHOWN = 20  # differences in a message; a job has fewer settings
 
 
-def feature_identity(network: NeuralNetwork, decoding: Decoding) -> dict[str, Any]:
+def feature_identity(
+    network: NeuralNetwork, decoding: Decoding, backgrounds: Backgrounds | None = None
+) -> dict[str, Any]:
     """Return the identity of the features that a network computes on machines like this one."""
     return {
         "network": {"backbone": network.backbone, "engine": network.engine, "weights": network.weights_digest},
         "length": network.features,
         "decode": decoding.mode,
         "crops": decoding.crops,
+        **({"backgrounds": backgrounds.digest} if backgrounds is not None else {}),
         "fingerprint": numeric_fingerprint(network.load(), backbone(network.backbone).size),
         "versions": {"pillow": importlib.metadata.version("pillow"), "engine": network.package},
     }

@@ -29,7 +29,7 @@ MOST_IN_A_PARTITION = 16_384
 MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
-    **dict.fromkeys(("images", "out", "weights", "model", "recogniser"), address),
+    **dict.fromkeys(("images", "out", "weights", "backgrounds", "model", "recogniser"), address),
     **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
     **dict.fromkeys(
         ("follow_links", "include_hidden", "overwrite", "update", "keep_model", "keep_plan", "report"), switch
@@ -63,6 +63,9 @@ class Job:
     crops : {1, 2}, default 1
         2: also store the features of the centre crop of each image, as ``crop_features`` beside ``features``. The
         model and the rows do not use them.
+    backgrounds : str, optional
+        For a fit: a folder of photographs. Images with a white border are cut out and pasted onto them before the
+        network runs; see :mod:`fruits.images.pasting`. A recogniser of photographs learns more from such features.
     solver : {"exact", "native"}, default "exact"
         ``exact``: the moments of this library, with the same bits on every backend. ``native``: the estimators of
         dask-ml or Spark ML.
@@ -136,6 +139,7 @@ class Job:
     weights: str | None = None
     decode: Literal["reduced", "full"] | None = None
     crops: int = 1
+    backgrounds: str | None = None
     solver: Literal["exact", "native"] = "exact"
     format: Literal["parquet", "csv"] = "parquet"
     columns: tuple[str, ...] = COLUMNS

@@ -34,6 +34,7 @@ import orjson
 from fruits.errors import JobError, SettingsError
 from fruits.executor import Executor, check_executor, native_solver
 from fruits.images.decode import Decoding
+from fruits.images.pasting import Backgrounds, load_backgrounds
 from fruits.images.sources.kinds import open_source
 from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model, without_links
@@ -139,17 +140,22 @@ def _execute(
         },
         versions=versions() | {"python": platform.python_version()},
     )
+    if job.backgrounds is not None and command != "fit":
+        raise SettingsError(
+            f"`backgrounds` for {command}: not allowed. It is for fit, whose features train a recogniser."
+        )
     kept = kept_model(command, job)
     if command in FITTING and job.solver == "native":
         native_solver(executor).check_native()
     runner = StageRunner(executor, progress)
     with storage_errors(job.out):
         source = _source(job)
-        network = None
+        network = backgrounds = None
         if source is None:
             with runner.timed("model"):
                 network = _network(job, encoder)
-                features = feature_identity(network, _decoding(job, encoder))
+                backgrounds = load_backgrounds(job.backgrounds) if job.backgrounds is not None else None
+                features = feature_identity(network, _decoding(job, encoder), backgrounds)
         else:
             features = source.commit.job["features"]
         if encoder is not None:
@@ -168,7 +174,8 @@ def _execute(
             fresh=output.fresh,
             network=features["network"],
         )
-        report = _run(_Pipeline(command, job, network, output, OutputParts(output, runner), runner), encoder)
+        parts = OutputParts(output, runner)
+        report = _run(_Pipeline(command, job, network, backgrounds, output, parts, runner), encoder)
         if job.report and command in COMMANDS and isinstance(report, Report):
             add_page(output.owned, runner, write_page)
     progress.event(
@@ -205,8 +212,8 @@ def _source(job: Job) -> StoredJob | None:
         return None
     if without_links(Folder.at(job.images).address) == without_links(Folder.at(job.out).address):
         raise SettingsError(f"`out` {job.out} is also `images`. Give another `out` for what is made from its features.")
-    given = {"limit": job.limit, "sample": job.sample, "shards": job.shards, "update": job.update or None}
-    given |= job.source_options().given()
+    given = {name: getattr(job, name) for name in ("limit", "sample", "shards", "backgrounds")}
+    given |= {"update": job.update or None} | job.source_options().given()
     if unused := [name for name, value in given.items() if value is not None]:
         raise SettingsError(
             f"`{unused[0]}` with the output {job.images} as `images`: not allowed, because all its features are used. "
@@ -236,6 +243,7 @@ class _Pipeline:
     command: str
     job: Job
     network: NeuralNetwork | None
+    backgrounds: Backgrounds | None
     output: Output
     parts: OutputParts
     runner: StageRunner
@@ -287,7 +295,9 @@ class _Pipeline:
         features = self.output.commit.job["features"]
         decoding = Decoding(features["decode"], features["crops"])
         source = open_source(self.job.images, self.job.source_options())
-        return FeaturizeSettings(source, self.output.owned, self.network, features["fingerprint"], decoding)
+        return FeaturizeSettings(
+            source, self.output.owned, self.network, features["fingerprint"], decoding, self.backgrounds
+        )
 
     def _planned(self, partition: Partition) -> PlannedPartition:
         pages = self.output.job.page_checksums(partition.start, partition.images)

@@ -19,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +30,13 @@ import safetensors.numpy
 from fruits.errors import ModelError
 from fruits.storage.folder import Folder, encode_json
 
-__all__ = ["JSON", "StoredRecogniser", "read_recogniser", "write_recogniser"]
+__all__ = ["JSON", "METHODS", "Method", "StoredRecogniser", "read_recogniser", "write_recogniser"]
 
 JSON = "recogniser.json"
 SCHEMA = "fruits.recogniser/1"
+Method: TypeAlias = Literal["prototypes", "linear"]
+
+METHODS: tuple[Method, ...] = ("prototypes", "linear")
 FILE = re.compile(r"^(?:scorer|thumbnails|training)-[0-9a-f]{12}\.safetensors$")
 MAX_JSON_BYTES = 64 * 2**20
 MAX_BYTES = 512 * 2**20  # of the scorer, and of the thumbnails
@@ -80,6 +83,8 @@ class StoredRecogniser:
         JPEG pictures by key.
     training : mapping of str to ndarray
         Class moments and sample; empty if they were not read.
+    method : {"prototypes", "linear"}
+        How the scorer was fitted.
     version : str
         The first 12 digits of the SHA-256 of the metadata, which contain the digests of the other files.
     """
@@ -97,6 +102,7 @@ class StoredRecogniser:
     arrays: Arrays
     thumbnails: Mapping[str, bytes]
     training: Arrays = field(default_factory=dict)
+    method: Method = "prototypes"
     version: str = ""
 
 
@@ -136,6 +142,7 @@ class _Metadata(_Strict):
     """The content of ``recogniser.json``."""
 
     schema_: Annotated[Literal["fruits.recogniser/1"], pydantic.Field(alias="schema")]
+    method: Method
     labels: Annotated[list[str], pydantic.Field(min_length=1, max_length=MAX_CLASSES)]
     crops: Literal[1, 2]
     network: _Network
@@ -171,6 +178,7 @@ def write_recogniser(
         folder.write(f"{kind}-{digest[:12]}.safetensors", data, check=check)
     metadata = {
         "schema": SCHEMA,
+        "method": recogniser.method,
         "labels": list(recogniser.labels),
         "crops": recogniser.crops,
         "network": dict(recogniser.network),
@@ -222,6 +230,7 @@ def _read(folder: Folder, training: bool) -> StoredRecogniser:
     arrays = _read_arrays(folder, metadata.scorer)
     _check_arrays(folder, metadata, arrays)
     return StoredRecogniser(
+        method=metadata.method,
         labels=tuple(metadata.labels),
         crops=metadata.crops,
         network=metadata.network.model_dump(),

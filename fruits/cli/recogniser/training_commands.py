@@ -66,6 +66,8 @@ def train(
             autocompletion=options.one_of("1", "2"),
         ),
     ] = 1,
+    method: options.Method = "prototypes",
+    backgrounds: options.Backgrounds = None,
     unknown: Annotated[
         str | None,
         options.computation(
@@ -104,6 +106,8 @@ def train(
         classes=classes,
         weights=None if weights is None else parse_weights(weights),
         crops=crops,
+        method=method,
+        backgrounds=backgrounds,
         unknown=unknown,
         test=test,
         max_reject_fraction=max_reject_fraction,

@@ -13,8 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fruits.errors import DamageError, SettingsError
-from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
+from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops, resize_crops
 from fruits.images.isolation import IsolatedDecoder
+from fruits.images.pasting import SIDE, Backgrounds
 from fruits.images.sources.entries import ImageEntry, Label
 from fruits.images.sources.source import Source, image_bytes
 from fruits.jobs.tasks.rejects import Reject, write_partition
@@ -94,13 +95,14 @@ class PlannedPartition:
 
 @dataclass(frozen=True, slots=True)
 class FeaturizeSettings:
-    """The inputs that all partitions share: the source, the output, the network, its fingerprint, and how to decode."""
+    """The inputs that all partitions share: source, output, network and its fingerprint, decoding, backgrounds."""
 
     source: Source
     out: OwnedFolder
     network: NeuralNetwork
     fingerprint: str
     decoding: Decoding = DEFAULT
+    backgrounds: Backgrounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +256,7 @@ def _features(
                 with timer.step("read"):
                     data = image_bytes(next(contents))
                 with timer.step("decode"):
-                    pixels[len(decoded)] = decoder(data, size, decoding)
+                    pixels[len(decoded)] = _pixels(data, entry.path, size, settings, decoder)
             except ImageError as error:
                 rejects[index] = _reject(entry, error)
             else:
@@ -273,6 +275,15 @@ def _features(
     labelled = LABELS if isinstance(entries[0].own_label, tuple) else LABEL
     table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1), labelled=labelled)
     return table, [rejects[index] for index in sorted(rejects)]
+
+
+def _pixels(data: bytes, path: str, size: int, settings: FeaturizeSettings, decoder: Decoder) -> NDArray[np.uint8]:
+    """Return the crops of an image, pasted onto a background if there are any and its border is white."""
+    if settings.backgrounds is not None:
+        (whole,) = decoder(data, SIDE, replace(settings.decoding, crops=1))
+        if (pasted := settings.backgrounds.paste(whole, path)) is not None:
+            return resize_crops(pasted, size, settings.decoding.crops)
+    return decoder(data, size, settings.decoding)
 
 
 def _featurizer(settings: FeaturizeSettings, size: int) -> Featurizer:

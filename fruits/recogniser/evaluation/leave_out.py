@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fruits.recogniser.decision import Decision
+from fruits.recogniser.files import Method
 from fruits.recogniser.scoring import UNKNOWN
 from fruits.recogniser.training.fitting import Source, Statistics, fit, without_group
 
@@ -60,7 +61,7 @@ def choose_labels(statistics: Statistics, most: int = MOST_LABELS) -> list[int]:
 
 
 def leave_out(
-    statistics: Statistics, sources: Sequence[Source], number: int, classes: int, decision: Decision
+    statistics: Statistics, sources: Sequence[Source], number: int, classes: int, decision: Decision, method: Method
 ) -> LeftOut:
     """Return the recognition of a group's images by a scorer that is fitted without the group.
 
@@ -74,7 +75,8 @@ def leave_out(
     classes : int
         The number of classes.
     decision : Decision
-        That of the complete recogniser.
+    method : {"prototypes", "linear"}
+        Those of the complete recogniser.
     """
     group = statistics.groups[number]
     samples = [source.sample for source in sources]
@@ -83,7 +85,7 @@ def leave_out(
     chosen = [~own if each == group.source else np.ones(len(samples[each]), bool) for each in range(len(samples))]
     rows = sample.features[own]
     rest = without_group(statistics, number, rows.reshape(-1, rows.shape[2]))
-    decided = decision.decide(fit(rest, samples, chosen).scorer.scores(rows[:MOST_IMAGES], classes))
+    decided = decision.decide(fit(rest, samples, chosen, method).scorer.scores(rows[:MOST_IMAGES], classes))
     rejected = decided.reasons > 0
     return LeftOut(
         source=group.source,

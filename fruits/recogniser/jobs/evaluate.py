@@ -30,7 +30,7 @@ from fruits.progress.select import default
 from fruits.recogniser.evaluation.leave_out import MOST_LABELS, LeftOut, choose_labels, leave_out
 from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages, measure
 from fruits.recogniser.evaluation.page import Heading, render_page
-from fruits.recogniser.files import read_recogniser
+from fruits.recogniser.files import Method, read_recogniser
 from fruits.recogniser.jobs.predict import predict
 from fruits.recogniser.jobs.sources import check_labels
 from fruits.recogniser.recogniser import Recogniser
@@ -255,13 +255,13 @@ def _left_out(
 
 def leave_labels_out(item: LeftOutItem, settings: LeftOutSettings) -> list[LeftOut]:
     """Return the recognition of the images of labels that are left out of training."""
-    recogniser, sources, statistics = _training_data(settings)
-    classes = len(recogniser.labels)
-    return [leave_out(statistics, sources, number, classes, recogniser.decision) for number in item.numbers]
+    recogniser, method, sources, statistics = _training_data(settings)
+    classes, decision = len(recogniser.labels), recogniser.decision
+    return [leave_out(statistics, sources, number, classes, decision, method) for number in item.numbers]
 
 
 @lru_cache(maxsize=1)
-def _training_data(settings: LeftOutSettings) -> tuple[Recogniser, list[Source], Statistics]:
+def _training_data(settings: LeftOutSettings) -> tuple[Recogniser, Method, list[Source], Statistics]:
     stored = read_recogniser(settings.recogniser, training=True)
     if stored.version != settings.version:
         raise OutputError(
@@ -269,7 +269,7 @@ def _training_data(settings: LeftOutSettings) -> tuple[Recogniser, list[Source],
             f"{settings.version}. Start the same command again."
         )
     sources = stored_sources(stored)
-    return Recogniser.from_stored(stored), sources, _statistics(sources, stored.labels)
+    return Recogniser.from_stored(stored), stored.method, sources, _statistics(sources, stored.labels)
 
 
 def _statistics(sources: Sequence[Source], labels: Sequence[str]) -> Statistics:

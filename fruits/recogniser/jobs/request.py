@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
 from fruits.parameters import address, switch, whole_number
+from fruits.recogniser.files import METHODS, Method
 from fruits.text import brief
 
 __all__ = ["Training"]
@@ -31,6 +32,10 @@ class Training:
         The weight of each source, 1 to 1,000; default: 1.
     crops : {1, 2}, default 1
         2: recognise the whole image and its centre, which suits photographs.
+    method : {"prototypes", "linear"}, default "prototypes"
+        ``prototypes``: up to 64 directions for each label. ``linear``: one; smaller, faster, and less accurate.
+    backgrounds : str, optional
+        A folder of photographs, onto which the images of folders in `sources` are pasted if their border is white.
     unknown : str, optional
         A source whose images belong to no class.
     test : str, optional
@@ -55,6 +60,8 @@ class Training:
     classes: str | None = None
     weights: tuple[int, ...] | None = None
     crops: int = 1
+    method: Method = "prototypes"
+    backgrounds: str | None = None
     unknown: str | None = None
     test: str | None = None
     image_column: str | None = None
@@ -76,7 +83,7 @@ class Training:
             "overwrite": switch("overwrite", self.overwrite),
             "report": switch("report", self.report),
         }
-        for name in ("classes", "unknown", "test"):
+        for name in ("classes", "backgrounds", "unknown", "test"):
             if (value := getattr(self, name)) is not None:
                 values[name] = address(name, value)
         if self.weights is not None:
@@ -84,6 +91,8 @@ class Training:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self.source_options()  # raises if one is not allowed
+        if self.method not in METHODS:
+            raise SettingsError(f"`method` = {brief(self.method)}: not known. Allowed: {', '.join(METHODS)}.")
         if self.crops not in (1, 2):
             raise SettingsError(f"`crops` = {self.crops}: not allowed. Allowed: 1, or 2.")
         if len(self.source_weights) != len(self.sources):

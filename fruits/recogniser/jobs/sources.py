@@ -91,7 +91,7 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
     _check_disjoint(images)
     sources = [
-        FeatureSource(stored or _featurized(training, address, executor, progress), weight, is_unknown)
+        FeatureSource(stored or _featurized(training, address, is_unknown, executor, progress), weight, is_unknown)
         for stored, (address, weight, is_unknown) in zip(found, given, strict=True)
     ]
     for source, (address, _, _) in zip(sources, given, strict=True):
@@ -126,7 +126,9 @@ def _check_disjoint(images: Sequence[str]) -> None:
             )
 
 
-def _featurized(training: Training, address: str, executor: Executor, progress: Progress) -> StoredJob:
+def _featurized(
+    training: Training, address: str, is_unknown: bool, executor: Executor, progress: Progress
+) -> StoredJob:
     """Featurize a folder of images, or find its features, and return their job."""
     location = Folder.at(address).address
     name = posixpath.basename(location.rstrip("/")).replace("::", "-") or "images"
@@ -138,6 +140,7 @@ def _featurized(training: Training, address: str, executor: Executor, progress: 
         out=out.address,
         **training.source_options().given(),
         crops=training.crops,
+        backgrounds=None if is_unknown else training.backgrounds,
         max_reject_fraction=training.max_reject_fraction,
         overwrite=training.overwrite,
         report=training.report,

@@ -159,6 +159,7 @@ def _identity(training: Training, sources: Sequence[FeatureSource], mapping: Map
             "moments": source.job.moments_digest,
             "weight": source.weight,
             "unknown": source.is_unknown,
+            "backgrounds": source.features.get("backgrounds"),
         }
         for number, source in enumerate(sources, 1)
     }
@@ -168,6 +169,7 @@ def _identity(training: Training, sources: Sequence[FeatureSource], mapping: Map
         "command": "train",
         "sources": described,
         "crops": training.crops,
+        "method": training.method,
         "classes": digest if mapping else None,
         "features": {name: features[name] for name in ("network", "length", "decode", "fingerprint")},
         "eigenvectors": solver_fingerprint(),
@@ -218,7 +220,7 @@ class _Run:
     def execute(self) -> StoredRecogniser:
         summaries = self._summaries()
         with self.runner.timed("train"):
-            trained = training_core.train(summaries)
+            trained = training_core.train(summaries, self.training.method)
         pictures = self._pictures(trained)
         features = self.sources[0].features
         network = {**features["network"], "decoding": features["decode"]}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.model.moments import Moments
+from fruits.recogniser.files import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.discriminant import discriminant, within_covariance
 from fruits.recogniser.training.prototypes import find_prototypes, prototypes_per_group
@@ -101,10 +102,11 @@ def without_group(statistics: Statistics, number: int, rows: npt.NDArray[np.floa
     return Statistics(groups, np.delete(statistics.means, number, axis=0), within)
 
 
-def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen) -> Fit:
+def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, method: Method = "prototypes") -> Fit:
     """Return the scorer of groups, with prototypes of the chosen rows of the samples, one for each source.
 
-    A group without a chosen row has no prototype.
+    A group without a chosen row has no prototype. With the method ``linear``, every group has one, its mean direction:
+    the class of the largest cosine is then that of the largest of linear functions of the features.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen) -> Fi
         lengths=np.empty(0),
         classes=np.empty(0, np.int64),
     )
-    most = prototypes_per_group(len(statistics.groups))
+    most = 1 if method == "linear" else prototypes_per_group(len(statistics.groups))
     prototypes, lengths, classes, representatives = [], [], [], []
     rows = _rows_by_group(samples, chosen)
     for group in statistics.groups:

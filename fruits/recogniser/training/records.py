@@ -92,6 +92,7 @@ def stored_recogniser(
         arrays={name: getattr(scorer, name) for name in scorer.__dataclass_fields__},
         thumbnails=pictures,
         training=blobs,
+        method=trained.method,
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import DatasetError
+from fruits.recogniser.files import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
 from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics
@@ -31,6 +32,7 @@ class Trained(NamedTuple):
     ----------
     labels : tuple of str
         The classes, sorted.
+    method : {"prototypes", "linear"}
     scorer : Scorer
     calibration : Calibration
     counts : dict of str to int
@@ -40,6 +42,7 @@ class Trained(NamedTuple):
     """
 
     labels: tuple[str, ...]
+    method: Method
     scorer: Scorer
     calibration: Calibration
     counts: dict[str, int]
@@ -64,8 +67,8 @@ def class_labels(sources: Sequence[Source]) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
-def train(sources: Sequence[Source]) -> Trained:
-    """Return the recogniser of the sources.
+def train(sources: Sequence[Source], method: Method = "prototypes") -> Trained:
+    """Return the recogniser of the sources; for the methods see :func:`fruits.recogniser.training.fitting.fit`.
 
     A preliminary recogniser of the images that are not held out scores the others; temperature and thresholds are
     those of its scores. The result is then trained on all images.
@@ -79,17 +82,17 @@ def train(sources: Sequence[Source]) -> Trained:
     samples = [source.sample for source in sources]
     held = [np.array([is_held_out(path) for path in sample.paths], bool) for sample in samples]
     preliminary = fit(
-        group_statistics(sources, [each.fit for each in sources], labels), samples, [~each for each in held]
+        group_statistics(sources, [each.fit for each in sources], labels), samples, [~each for each in held], method
     )
     calibration = _calibrate(sources, preliminary, labels, held)
     statistics = group_statistics(sources, [each.fit + each.held_out for each in sources], labels)
-    final = fit(statistics, samples, [np.ones(len(sample), bool) for sample in samples])
+    final = fit(statistics, samples, [np.ones(len(sample), bool) for sample in samples], method)
     counts = dict.fromkeys(labels, 0)
     for group in statistics.groups:
         if group.class_index != UNKNOWN:
             source = sources[group.source]
             counts[labels[group.class_index]] += group.rows // (source.weight * source.sample.features.shape[1])
-    return Trained(labels, final.scorer, calibration, counts, final.representatives)
+    return Trained(labels, method, final.scorer, calibration, counts, final.representatives)
 
 
 def _calibrate(

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import fruits
 from backends.local import LocalExecutor
@@ -100,6 +100,64 @@ def test_every_image_is_accounted_for_and_nothing_is_left_over(training: fruits.
     assert loaded.version == report.version
     assert all(data.startswith(b"\xff\xd8") for data in loaded.thumbnails.values())
     assert verify(training.out, Silent()).is_intact
+
+
+def test_the_linear_method_has_one_prototype_for_each_label(training: fruits.Training) -> None:
+    report = fruits.train(dataclasses.replace(training, method="linear"), LocalExecutor())
+    assert report.prototypes == len(LABELS)
+    assert read_recogniser(Folder.at(training.out), training=False).method == "linear"
+    with pytest.raises(OutputError, match="method: linear stored, prototypes requested"):
+        fruits.train(training, LocalExecutor())
+    with pytest.raises(SettingsError, match="`method` = trees: not known"):
+        dataclasses.replace(training, method="trees")
+
+
+def on_white(folder: Path) -> Path:
+    """Write images of discs of several colours on white."""
+    for label, colour in (("Apple Red", (200, 30, 30)), ("Lime", (90, 200, 40))):
+        for number in range(12):
+            image = Image.new("RGB", (60, 60), "white")
+            ImageDraw.Draw(image).ellipse((10, 10, 40 + number, 50), fill=colour)
+            path = folder / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    return folder
+
+
+@pytest.mark.parametrize("crops", [1, 2])
+def test_backgrounds_change_the_features_of_folders_and_not_those_of_predictions(tmp_path: Path, crops: int) -> None:
+    source, photographs = on_white(tmp_path / "images"), draw(tmp_path / "photographs", ("Shelf",), 5)
+    plain = fruits.Training(sources=(str(source),), out=str(tmp_path / "plain"), crops=crops)
+    pasted = dataclasses.replace(plain, out=str(tmp_path / "pasted"), backgrounds=str(photographs))
+    for each in (plain, pasted):
+        fruits.train(each, LocalExecutor())
+    (folder,) = (Path(pasted.out) / "sources").iterdir()
+    fitted(source, tmp_path / "other-partitions", backgrounds=str(photographs), partition_size=5, crops=crops)
+    assert features_of(folder) == features_of(tmp_path / "other-partitions")
+    (folder,) = (Path(plain.out) / "sources").iterdir()
+    assert features_of(folder) != features_of(tmp_path / "other-partitions")
+    job = fruits.Job(images=str(source), out=str(tmp_path / "rows"), recogniser=pasted.out)
+    assert fruits.predict(job, LocalExecutor()).rows == 24
+    fitted(source, tmp_path / "unpasted", crops=crops)
+    stored = dataclasses.replace(job, images=str(tmp_path / "unpasted"), out=str(tmp_path / "stored"))
+    fruits.predict(stored, LocalExecutor())
+    assert only_rows(tmp_path / "stored") == only_rows(tmp_path / "rows")
+
+
+def features_of(out: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((out / "features").iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+def test_other_backgrounds_are_another_training_and_belong_to_a_fit(tmp_path: Path) -> None:
+    source, photographs = on_white(tmp_path / "images"), draw(tmp_path / "photographs", ("Shelf",), 5)
+    training = fruits.Training(sources=(str(source),), out=str(tmp_path / "rec"), backgrounds=str(photographs))
+    fruits.train(training, LocalExecutor())
+    draw(photographs, ("Shelf",), 1, seed=1)
+    with pytest.raises(OutputError, match="backgrounds"):
+        fruits.train(training, LocalExecutor())
+    job = fruits.Job(images=str(source), out=str(tmp_path / "out"), components=2, backgrounds=str(photographs))
+    with pytest.raises(SettingsError, match="`backgrounds` for run: not allowed"):
+        fruits.run(job, LocalExecutor())
 
 
 @pytest.mark.parametrize("crops", [1, 2])
