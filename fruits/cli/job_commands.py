@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fruits.cli import options as options
+from fruits.cli.recogniser.options import Backgrounds
 from fruits.cli.result import CommandResult
 from fruits.cli.values import local_path, parse_columns, parse_components, reject_empty
 from fruits.errors import SettingsError
@@ -120,7 +121,7 @@ def fit(
     source: options.VersionedSourceOptions,
     network: options.NetworkOptions,
     crops: options.Crops = 1,
-    backgrounds: options.Backgrounds = None,
+    backgrounds: Backgrounds = None,
     solver: options.Solver = "exact",
     selection: options.SelectionOptions,
     cluster: options.ClusterOptions,

@@ -112,16 +112,6 @@ Model = Annotated[
         callback=reject_empty,
     ),
 ]
-RecogniserFolder = Annotated[
-    str,
-    typer.Option(
-        "--recogniser",
-        metavar="REC",
-        help="The recogniser: the --out of a training.",
-        show_default=False,
-        callback=reject_empty,
-    ),
-]
 
 Components = Annotated[
     str,
@@ -212,25 +202,6 @@ Crops = Annotated[
         metavar="COUNT",
         help="2: store the features of the centre crop of each image too. The network then runs twice on an image.",
         autocompletion=one_of("1", "2"),
-    ),
-]
-Method = Annotated[
-    Literal["prototypes", "linear"],
-    computation(
-        "--method",
-        metavar="NAME",
-        parser=str,
-        help="prototypes, or linear: one direction for each label, which is smaller and less accurate.",
-        autocompletion=_one_of("prototypes", "linear"),
-    ),
-]
-Backgrounds = Annotated[
-    str | None,
-    computation(
-        "--backgrounds",
-        metavar="FOLDER",
-        help="Paste images with a white border onto these photographs, to train a recogniser of photographs.",
-        callback=reject_empty,
     ),
 ]
 Overwrite = Annotated[

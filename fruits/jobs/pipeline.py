@@ -141,9 +141,7 @@ def _execute(
         versions=versions() | {"python": platform.python_version()},
     )
     if job.backgrounds is not None and command != "fit":
-        raise SettingsError(
-            f"`backgrounds` for {command}: not allowed. It is for fit, whose features train a recogniser."
-        )
+        raise SettingsError(f"`backgrounds` for {command}: not allowed. Give it to fit, to train a recogniser.")
     kept = kept_model(command, job)
     if command in FITTING and job.solver == "native":
         native_solver(executor).check_native()

@@ -19,7 +19,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +28,13 @@ import pydantic
 import safetensors.numpy
 
 from fruits.errors import ModelError
+from fruits.recogniser.methods import Method
 from fruits.storage.folder import Folder, encode_json
 
-__all__ = ["JSON", "METHODS", "Method", "StoredRecogniser", "read_recogniser", "write_recogniser"]
+__all__ = ["JSON", "StoredRecogniser", "read_recogniser", "write_recogniser"]
 
 JSON = "recogniser.json"
 SCHEMA = "fruits.recogniser/1"
-Method: TypeAlias = Literal["prototypes", "linear"]
-
-METHODS: tuple[Method, ...] = ("prototypes", "linear")
 FILE = re.compile(r"^(?:scorer|thumbnails|training)-[0-9a-f]{12}\.safetensors$")
 MAX_JSON_BYTES = 64 * 2**20
 MAX_BYTES = 512 * 2**20  # of the scorer, and of the thumbnails

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fruits.cli import options as options
+from fruits.cli.recogniser.options import RecogniserFolder
 from fruits.cli.result import CommandResult
 from fruits.cli.values import reject_empty, require_extra
 
@@ -14,7 +15,7 @@ __all__ = ["export", "serve"]
 
 
 def serve(
-    recogniser: options.RecogniserFolder,
+    recogniser: RecogniserFolder,
     host: Annotated[
         str, typer.Option("--host", metavar="NAME", help="Where to listen; any other than loopback needs a token.")
     ] = "127.0.0.1",
@@ -45,7 +46,7 @@ def serve(
 
 
 def export(
-    recogniser: options.RecogniserFolder,
+    recogniser: RecogniserFolder,
     out: Annotated[
         str,
         typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fruits.cli import options as options
+from fruits.cli.recogniser.options import Backgrounds, Method, RecogniserFolder
 from fruits.cli.result import CommandResult
 from fruits.cli.values import parse_weights, reject_empty
 from fruits.errors import SettingsError
@@ -66,8 +67,8 @@ def train(
             autocompletion=options.one_of("1", "2"),
         ),
     ] = 1,
-    method: options.Method = "prototypes",
-    backgrounds: options.Backgrounds = None,
+    method: Method = "prototypes",
+    backgrounds: Backgrounds = None,
     unknown: Annotated[
         str | None,
         options.computation(
@@ -137,7 +138,7 @@ def evaluate(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=reject_empty)
     ],
-    recogniser: options.RecogniserFolder,
+    recogniser: RecogniserFolder,
     out: Annotated[
         str,
         typer.Option(
@@ -193,7 +194,7 @@ def predict(
             show_default=False,
         ),
     ],
-    recogniser: options.RecogniserFolder,
+    recogniser: RecogniserFolder,
     out: Annotated[
         str | None,
         typer.Option(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fruits.recogniser.decision import Decision
-from fruits.recogniser.files import Method
+from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN
 from fruits.recogniser.training.fitting import Source, Statistics, fit, without_group
 

@@ -30,9 +30,10 @@ from fruits.progress.select import default
 from fruits.recogniser.evaluation.leave_out import MOST_LABELS, LeftOut, choose_labels, leave_out
 from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages, measure
 from fruits.recogniser.evaluation.page import Heading, render_page
-from fruits.recogniser.files import Method, read_recogniser
+from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs.predict import predict
 from fruits.recogniser.jobs.sources import check_labels
+from fruits.recogniser.methods import Method
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
 from fruits.recogniser.training.records import stored_sources

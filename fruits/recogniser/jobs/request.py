@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
 from fruits.parameters import address, switch, whole_number
-from fruits.recogniser.files import METHODS, Method
+from fruits.recogniser.methods import METHODS, Method
 from fruits.text import brief
 
 __all__ = ["Training"]

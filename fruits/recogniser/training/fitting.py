@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.model.moments import Moments
-from fruits.recogniser.files import Method
+from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.discriminant import discriminant, within_covariance
 from fruits.recogniser.training.prototypes import find_prototypes, prototypes_per_group

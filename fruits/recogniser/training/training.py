@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import DatasetError
-from fruits.recogniser.files import Method
+from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
 from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics

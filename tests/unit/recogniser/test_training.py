@@ -224,7 +224,9 @@ def test_a_left_out_label_is_rejected_or_placed_in_its_class() -> None:
     decision = trained.calibration.decision
     numbers = choose_labels(statistics)
     assert numbers == list(range(8))
-    results = [leave_out(statistics, [source], number, len(trained.labels), decision) for number in numbers]
+    results = [
+        leave_out(statistics, [source], number, len(trained.labels), decision, "prototypes") for number in numbers
+    ]
     assert [each.siblings for each in results] == [0] * 6 + [1, 1]
     assert all(each.images == 30 for each in results)
     assert sum(each.rejected for each in results[:6]) > 0.9 * 180
