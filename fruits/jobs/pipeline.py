@@ -28,6 +28,7 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -51,7 +52,7 @@ from fruits.jobs.tasks.featurize import FeaturizeSettings, PlannedPartition, Sto
 from fruits.jobs.tasks.rows import Encoder, FeaturizedPartition, RowSettings, write_rows
 from fruits.model.rows import RowEncoder
 from fruits.network.featurizer import NeuralNetwork, compile_network
-from fruits.plan.partitions import Partition, Plan
+from fruits.plan.partitions import Partition
 from fruits.progress.reporter import Progress
 from fruits.progress.select import default
 from fruits.storage.folder import Folder
@@ -130,16 +131,7 @@ def _execute(
 ) -> Report | SliceReport:
     check_executor(executor)
     progress = listener or default()
-    progress.event(
-        "job_start",
-        command=command,
-        backend=executor.name,
-        settings={
-            name: without_secrets(value) if isinstance(value, str) else value
-            for name, value in dataclasses.asdict(job).items()
-        },
-        versions=versions() | {"python": platform.python_version()},
-    )
+    _log_start(command, job, executor, progress)
     if job.backgrounds is not None and command != "fit":
         raise SettingsError(f"`backgrounds` for {command}: not allowed. Give it to fit, to train a recogniser.")
     kept = kept_model(command, job)
@@ -148,46 +140,45 @@ def _execute(
     runner = StageRunner(executor, progress)
     with storage_errors(job.out):
         source = _source(job)
-        network = backgrounds = None
-        if source is None:
-            with runner.timed("model"):
-                network = _network(job, encoder)
-                backgrounds = load_backgrounds(job.backgrounds) if job.backgrounds is not None else None
-                features = feature_identity(network, _decoding(job, encoder), backgrounds)
-        else:
-            features = source.commit.job["features"]
+        network, backgrounds, features = _features(job, encoder, source, runner)
         if encoder is not None:
             check_features(job, encoder, features)
         if kept is not None:
             encoder = RowEncoder(kept, job.format, job.columns)
         output = open_output(command, job, features, encoder, source, runner)
-        plan = output.plan
-        progress.event(
-            "plan",
-            _describe(plan),
-            partitions=len(plan.partitions),
-            images=plan.images,
-            partition_size=plan.partition_size,
-            digest=plan.list.digest,
-            fresh=output.fresh,
-            network=features["network"],
-        )
+        _log_plan(output, progress)
         parts = OutputParts(output, runner)
         report = _run(_Pipeline(command, job, network, backgrounds, output, parts, runner), encoder)
         if job.report and command in COMMANDS and isinstance(report, Report):
             add_page(output.owned, runner, write_page)
-    progress.event(
-        "job_end",
-        images=report.images,
-        rows=report.rows,
-        rejects=report.rejects,
-        partitions=report.partitions,
-        resumed=report.resumed,
-        images_per_second=report.images_per_second,
-        stage_seconds=report.seconds,
-        slowest=report.slowest,
-    )
+    counts = ("images", "rows", "rejects", "partitions", "resumed", "images_per_second", "slowest")
+    progress.event("job_end", stage_seconds=report.seconds, **{name: getattr(report, name) for name in counts})
     return report
+
+
+def _log_start(command: str, job: Job, executor: Executor, progress: Progress) -> None:
+    settings = dataclasses.asdict(job).items()
+    progress.event(
+        "job_start",
+        command=command,
+        backend=executor.name,
+        settings={name: without_secrets(value) if isinstance(value, str) else value for name, value in settings},
+        versions=versions() | {"python": platform.python_version()},
+    )
+
+
+def _log_plan(output: Output, progress: Progress) -> None:
+    plan = output.plan
+    progress.event(
+        "plan",
+        str(plan),
+        partitions=len(plan.partitions),
+        images=plan.images,
+        partition_size=plan.partition_size,
+        digest=plan.list.digest,
+        fresh=output.fresh,
+        network=output.commit.job["features"]["network"],
+    )
 
 
 def _run(pipeline: _Pipeline, encoder: Encoder | None) -> Report | SliceReport:
@@ -218,6 +209,18 @@ def _source(job: Job) -> StoredJob | None:
             f"Leave `{unused[0]}` out."
         )
     return source
+
+
+def _features(
+    job: Job, encoder: Encoder | None, source: StoredJob | None, runner: StageRunner
+) -> tuple[NeuralNetwork | None, Backgrounds | None, dict[str, Any]]:
+    """Return the network and the backgrounds of a job without stored features, and the identity of its features."""
+    if source is not None:
+        return None, None, source.commit.job["features"]
+    with runner.timed("model"):
+        network = _network(job, encoder)
+        backgrounds = None if job.backgrounds is None else load_backgrounds(job.backgrounds)
+        return network, backgrounds, feature_identity(network, _decoding(job, encoder), backgrounds)
 
 
 def _network(job: Job, encoder: Encoder | None) -> NeuralNetwork:
@@ -334,13 +337,6 @@ class _Pipeline:
             partitions_of_job=partitions,
             partitions_left=partitions - len(finished),
         )
-
-
-def _describe(plan: Plan) -> str:
-    """Return the numbers of images, labels and partitions as text."""
-    labels = f" of {plan.labels:,} label{'s' * (plan.labels != 1)}" if plan.labels else ""
-    count = len(plan.partitions)
-    return f"{plan.images:,} images{labels} in {count:,} partition{'s' * (count != 1)}"
 
 
 def _slice(partitions: Sequence[Partition], shards: str | None) -> Sequence[Partition]:

@@ -111,6 +111,11 @@ class Plan:
     pages: tuple[bytes, ...]
     labels: int = 0
 
+    def __str__(self) -> str:
+        labels = f" of {self.labels:,} label{'s' * (self.labels != 1)}" if self.labels else ""
+        count = len(self.partitions)
+        return f"{self.images:,} images{labels} in {count:,} partition{'s' * (count != 1)}"
+
     @property
     def images(self) -> int:
         """The number of images."""
