@@ -24,11 +24,12 @@ import psutil
 import backends
 from fruits.jobs import output, pipeline
 from fruits.jobs.job import Job
+from fruits.progress.reporter import Silent
 from fruits.storage.folder import Folder
 from tests.scale import standins
 
 
-class StageTimer(pipeline.Silent):
+class StageTimer(Silent):
     """A listener that measures the wall and CPU seconds of the driver in each stage."""
 
     def __init__(self):
