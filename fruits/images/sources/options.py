@@ -37,7 +37,9 @@ def label_pattern(expression: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
-    """How the images at an address are found. Validated on construction; a kind of source refuses those of others.
+    """Options that select and label the images of a source. Validated on construction.
+
+    Each kind of source allows some of them; see :data:`fruits.images.sources.kinds.KINDS`.
 
     Attributes
     ----------

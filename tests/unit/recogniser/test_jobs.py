@@ -201,41 +201,40 @@ def test_a_complete_training_is_verified_and_a_damaged_one_is_repaired(training:
     assert files(training.out) == before
 
 
-def test_a_stopped_training_resumes_with_what_is_stored(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stopped(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fruits.Training:
+    """Return a training on ``features/`` that stopped after four summaries."""
     monkeypatch.setattr(tree, "ROWS", 10)
     source = fitted(images, tmp_path / "features", partition_size=5)
     training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
     with pytest.raises(KeyboardInterrupt):
         fruits.train(training, Counting(stop_after=("summarize_node", 4)))
+    return training
+
+
+def test_a_stopped_training_resumes_with_what_is_stored(stopped: fruits.Training, tmp_path: Path) -> None:
     assert not (tmp_path / "rec" / "recogniser.json").exists()
     nodes = sorted((tmp_path / "rec" / "moments").glob("source0_*-1/*"))
     assert len(nodes) == 4
     nodes[2].write_bytes(nodes[2].read_bytes()[:-1] + b"\0")
     resumed = Counting()
-    fruits.train(training, resumed)
+    fruits.train(stopped, resumed)
     whole = Counting()
-    other = dataclasses.replace(training, out=str(tmp_path / "whole"))
+    other = dataclasses.replace(stopped, out=str(tmp_path / "whole"))
     fruits.train(other, whole)
     assert resumed.given["summarize_node"] == whole.given["summarize_node"] - 3
-    assert files(training.out) == files(other.out)
+    assert files(stopped.out) == files(other.out)
 
 
 def test_a_resumed_training_uses_no_summaries_of_other_parts(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stopped: fruits.Training, images: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tree, "ROWS", 10)
-    source = fitted(images, tmp_path / "features", partition_size=5)
-    training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
-    with pytest.raises(KeyboardInterrupt):
-        fruits.train(training, Counting(stop_after=("summarize_node", 4)))
-    shutil.rmtree(source)
+    shutil.rmtree(tmp_path / "features")
     fitted(images, tmp_path / "features", partition_size=7)  # the same features
-    fruits.train(training, LocalExecutor())
-    whole = dataclasses.replace(training, out=str(tmp_path / "whole"))
+    fruits.train(stopped, LocalExecutor())
+    whole = dataclasses.replace(stopped, out=str(tmp_path / "whole"))
     fruits.train(whole, LocalExecutor())
-    assert files(training.out) == files(whole.out)
+    assert files(stopped.out) == files(whole.out)
 
 
 def test_a_recogniser_is_stale_when_an_image_of_its_source_can_be_read_again(
