@@ -302,14 +302,11 @@ class _Pipeline:
 
     def _planned(self, partition: Partition) -> PlannedPartition:
         pages = self.output.job.page_checksums(partition.start, partition.images)
-        base, stored = self.output.base, partition.stored
-        if base is None or stored is None:
-            return PlannedPartition(partition, pages)
-        name = base.owned.part("features", stored.partition, "parquet", stored.owner)
-        known = base.manifest.get(name)
-        if known is None:
-            return PlannedPartition(partition, pages)
-        features = StoredFeatures(stored, base.page_checksums(stored.start, stored.images), (name, known))
+        base, stored, features = self.output.base, partition.stored, None
+        if base is not None and stored is not None:
+            name = base.owned.part("features", stored.partition, "parquet", stored.owner)
+            if (known := base.manifest.get(name)) is not None:
+                features = StoredFeatures(stored, base.page_checksums(stored.start, stored.images), (name, known))
         return PlannedPartition(partition, pages, features)
 
     def _row_settings(self, encoder: Encoder) -> RowSettings:
