@@ -38,7 +38,7 @@ demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
 	$(BIN)/python -m pytest tests/hosts
@@ -70,8 +70,8 @@ chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2
 	$(BIN)/python -m tests.chaos $(OPTIONS)
 
 .PHONY: test-hostile
-test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every bomb, 200,000 files, 2,000 examples of each kind (ten minutes)
-	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile
+test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every bomb, 200,000 files, 2,000 examples of each kind; a job suspended at every write (ten minutes)
+	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile tests/unit/jobs/test_ownership.py
 
 .PHONY: scale
 scale: $(VENV)/.everything  ## a simulated job of 100,000 partitions on Dask and on Spark: OPTIONS="--partitions 10000" (an hour)

@@ -47,12 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("ci" if "CI" in os.environ else "fruits")
 
 
+def real_images() -> Path | None:
+    """Return the folder of FRUITS360, or ``../shared/fruits360``, if it contains ``Training``."""
+    folder = Path(os.environ.get("FRUITS360") or ROOT.parent / "shared" / "fruits360")
+    return folder if (folder / "Training").is_dir() else None
+
+
 @pytest.fixture(scope="session")
 def fruits360() -> Path:
     """Return the folder of the real images, with ``Training`` and ``Test``: FRUITS360, or a default."""
-    folder = Path(os.environ.get("FRUITS360") or ROOT.parent / "shared" / "fruits360")
-    if not (folder / "Training").is_dir():
-        pytest.skip(
-            f"no real images: {folder}/Training does not exist. Set FRUITS360 to the folder with Training and Test."
-        )
+    folder = real_images()
+    if folder is None:
+        pytest.skip("no real images. Set FRUITS360 to the folder with Training and Test.")
     return folder

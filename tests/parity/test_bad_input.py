@@ -28,7 +28,7 @@ from fruits.images.sample import generate
 from fruits.jobs.inspect.compare import compare
 from tests.outputs import contents, is_complete, report_of, stored
 
-IMAGES, PARTITION = 240, 4
+IMAGES, PARTITION = 120, 4
 # Root can read files without read permission, unless it drops these capabilities.
 UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 SLOW = pytest.mark.slow
@@ -298,7 +298,7 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
 
 
 def test_a_job_resumes_after_a_full_disk_is_enlarged(many: Path, whole: Path, tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 2048) as disk:
+    with small_disk(tmp_path / "disk", 1024) as disk:
         arguments = job(many, disk / "out", "local")
         process = started(*arguments)
         err = process.communicate()[1]
