@@ -134,7 +134,7 @@ format: $(VENV)/.everything  ## put the style right
 
 # test.txt first; it constrains the others, because one environment contains them all.
 lock: $(VENV)/.tools  ## pin all requirements of pyproject.toml by version and hash
-	$(LOCK) --all-extras --group tools pyproject.toml --output-file requirements/test.txt
+	$(LOCK) --all-extras --group tools --overrides requirements/overrides.in pyproject.toml --output-file requirements/test.txt
 	$(LOCK) --extra dask --extra serve pyproject.toml --constraints requirements/test.txt --output-file requirements/light.txt
 	$(LOCK) --group tools --constraints requirements/test.txt --output-file requirements/tools.txt
 	$(LOCK) --extra node --constraints requirements/test.txt pyproject.toml --output-file backends/aws/staging/requirements.txt
