@@ -39,7 +39,7 @@ def eigh(matrix: Float64) -> tuple[Float64, Float64]:
     data = np.ascontiguousarray(matrix, np.float64).tobytes()
 
     def run(settings: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-P", __file__, str(size)]
+        command = [sys.executable, __file__, str(size)]
         return subprocess.run(command, input=data, env=python_environment() | settings, capture_output=True)
 
     done = run(ONE_THREAD | PINNED)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,7 +44,7 @@ def test_nothing_in_the_current_folder_is_imported(name, images, hostile, tmp_pa
 
     def run():
         return subprocess.run(
-            [sys.executable, "-P", "-m", "tests.conformance.crashing", name, str(images), str(tmp_path / "out")],
+            [sys.executable, str(Path(__file__).with_name("crashing.py")), name, str(images), str(tmp_path / "out")],
             cwd=folder,
             env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "decoder"), str(ROOT)])},
             capture_output=True,
@@ -68,10 +69,11 @@ assert eigh(np.eye(3))[0].tolist() == [1, 1, 1]
 """
 
 
-def test_solver_process_imports_nothing_from_the_current_folder(hostile):
+def test_solver_process_imports_nothing_from_the_current_folder(hostile, tmp_path):
     folder, record = hostile
+    (tmp_path / "solve.py").write_text(SOLVE)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SOLVE],
+        [sys.executable, str(tmp_path / "solve.py")],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
