@@ -186,7 +186,9 @@ def _request_tags(service: str, parameters: dict[str, Any]) -> dict[str, str]:
         return {f"elasticmapreduce:RequestTag/{tag['Key']}": tag["Value"] for tag in parameters.get("Tags", ())}
     if service == "emr-serverless":
         return {f"aws:RequestTag/{key}": value for key, value in parameters.get("tags", {}).items()}
-    specified = [tag for each in parameters.get("TagSpecifications", ()) for tag in each["Tags"]]
+    if "AWSServiceName" in parameters:
+        return {"iam:AWSServiceName": parameters["AWSServiceName"]}
+    specified = [tag for each in parameters.get("TagSpecifications", [parameters]) for tag in each.get("Tags", ())]
     return {f"aws:RequestTag/{tag['Key']}": tag["Value"] for tag in specified}
 
 
