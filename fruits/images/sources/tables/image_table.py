@@ -83,7 +83,8 @@ class ImageTableSource:
         for file in found:
             with file.open() as stream:
                 try:
-                    fields = field_types(pq.read_schema(stream))
+                    metadata = pq.read_metadata(stream)
+                    fields = field_types(metadata.schema.to_arrow_schema())
                 except pa.ArrowException as error:
                     raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
             types = dict(fields)
@@ -95,6 +96,12 @@ class ImageTableSource:
                 problem = "has no such column" if kind is None else wrong
                 raise DatasetError(
                     f"`image_column` {self.image_column}: {file} {problem}. Its columns of bytes: {usable or 'none'}."
+                )
+            if _is_null(metadata, self.image_column):
+                raise DatasetError(
+                    f"`image_column` {self.image_column}: {file} contains no image: all values are null. If it names "
+                    "image files instead, as `to_parquet` of datasets does, leave `image_column` out, and give "
+                    f"`path_column`, such as {name or 'path'}."
                 )
             has_paths &= name in types and is_text(types[name])
         return name if has_paths else None
@@ -141,3 +148,15 @@ class ImageTableSource:
             number_array(batch.numbers),
         ]
         return pa.table(columns, schema=pa.schema([*fields, *PLACES]))
+
+
+def _is_null(metadata: pq.FileMetaData, column: str) -> bool:
+    """Return whether a file has rows, and states that all values of a column are null."""
+    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
+    nulls = [
+        chunk.statistics is not None and chunk.statistics.null_count == chunk.num_values
+        for chunk in chunks
+        if chunk.path_in_schema == column
+    ]
+    return metadata.num_rows > 0 and bool(nulls) and all(nulls)
