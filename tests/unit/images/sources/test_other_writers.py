@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -77,13 +76,13 @@ def test_two_images_of_a_sample_of_webdataset(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the library, without its cache and without requests."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     library = pytest.importorskip("datasets")
     library.disable_progress_bars()
-    yield library
+    return library
 
 
 def test_named_classes_and_files_of_datasets(tmp_path: Path, datasets: Any) -> None:
