@@ -99,13 +99,15 @@ def load_backgrounds(address: str) -> Backgrounds:
     Raises
     ------
     DatasetError
-        The folder contains no usable image.
+        The folder contains no usable image, or one that cannot be read, without which the choice would be another.
     """
     source = open_source(address)
     photos: list[Pixels] = []
     for content in source.read(nsmallest(2 * MOST, Listing(source), key=_order)):
         if isinstance(content, OSError):
-            raise DatasetError(f"`backgrounds` {without_secrets(address)}: {content}.") from content
+            raise DatasetError(
+                f"`backgrounds` {without_secrets(address)}: {content}. Make it readable, or remove it."
+            ) from content
         if isinstance(content, ImageError):
             continue
         try:

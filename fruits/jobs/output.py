@@ -157,7 +157,7 @@ def open_output(
     request = _Request(command, job, features, encoder, source, runner)
     out = Folder.at(job.out)
     out.check()
-    current = _current(out, job)
+    current = current_commit(out, job)
     if job.keep_plan:
         return _resume_kept_plan(request, out, current)
     with tempfile.TemporaryDirectory(prefix="fruits-plan-") as temporary:
@@ -191,7 +191,7 @@ def storage_errors(out: str) -> Iterator[None]:
         ) from error
 
 
-def _current(out: Folder, job: Job) -> Commit | None:
+def current_commit(out: Folder, job: Job) -> Commit | None:
     """Return the last commit of a folder; raise if the folder contains anything but an output."""
     if out.is_file():
         raise OutputError(f"`out` {job.out} is a file. Give a folder, or a path that does not exist yet.")

@@ -41,7 +41,7 @@ from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model, without_links
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import FITTING, Job
-from fruits.jobs.output import Output, open_output, storage_errors
+from fruits.jobs.output import Output, current_commit, open_output, storage_errors
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.reporting.write import COMMANDS, add_page, write_page
@@ -140,6 +140,8 @@ def _execute(
     runner = StageRunner(executor, progress)
     with storage_errors(job.out):
         source = _source(job)
+        if job.backgrounds is not None:  # refuse a wrong folder before photographs are read
+            current_commit(Folder.at(job.out), job)
         network, backgrounds, features = _features(job, encoder, source, runner)
         if encoder is not None:
             check_features(job, encoder, features)

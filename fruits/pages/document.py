@@ -53,6 +53,7 @@ margin:.5rem 0}
 figure,tr,.tiles li,.bars{break-inside:avoid}h2,h3,h2+p{break-after:avoid}}
 """
 
+PICTURE_BYTES = 20_000  # of a picture, which has 1 to 3 kB unless a recogniser comes from someone else
 TEXT_CHARACTERS = 80  # of a name on a page: thousands of hostile names stay below the limit of a page
 Table = Iterable[Sequence[str]]
 
@@ -117,17 +118,23 @@ def bars(values: Sequence[tuple[str, float, str]]) -> str:
 
 
 def pair(*pictures: bytes | None) -> str:
-    """Return pictures side by side; missing ones are left out."""
-    images = (f'<img alt="" src="{data_uri(data)}">' for data in pictures if data is not None)
+    """Return pictures side by side; missing ones, and ones of more than 20 kB, are left out."""
+    images = (f'<img alt="" src="{data_uri(data)}">' for data in pictures if data is not None and _is_small(data))
     return f'<span class="pair">{"".join(images)}</span>'
 
 
 def wall(pictures: Mapping[str, bytes]) -> str:
-    """Return pictures in lines, with their names, plain text, as tooltips."""
+    """Return pictures in lines, with their names, plain text, as tooltips; ones of more than 20 kB are left out."""
     images = (
-        f'<img alt="{text(name)}" title="{text(name)}" src="{data_uri(data)}">' for name, data in pictures.items()
+        f'<img alt="{text(name)}" title="{text(name)}" src="{data_uri(data)}">'
+        for name, data in pictures.items()
+        if _is_small(data)
     )
     return f'<p class="pair wall">{"".join(images)}</p>'
+
+
+def _is_small(picture: bytes) -> bool:
+    return len(picture) <= PICTURE_BYTES
 
 
 def data_uri(picture: bytes) -> str:

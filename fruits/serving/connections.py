@@ -22,6 +22,7 @@ from fruits.serving.limits import Limits
 DRAIN_SECONDS = 30  # for requests in progress after SIGTERM
 KEEP_ALIVE_SECONDS = 75  # longer than nginx keeps its connections (60 s), so that it never uses one that is closing
 MAX_CONNECTIONS = 1000
+PIPELINED = 16  # requests of a connection that wait for earlier answers; browsers and nginx send none
 BACKLOG = 2048
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -107,12 +108,16 @@ def _notify(state: str) -> None:
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection that is closed if a request does not arrive in time, or has too large headers."""
+    """A connection that is closed if a request does not arrive, or its answer is not received, in time.
+
+    Bytes that are neither received nor discarded are bounded: headers, trailers, extensions of chunks, and requests
+    before the answer to the last one.
+    """
 
     limits: Limits
-    _arrival: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
     _in_headers = True
-    _header_bytes = 0
+    _overhead = 0  # bytes since the last bytes of a body: the parser reports a header only when it is complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -123,13 +128,21 @@ class _Connection(HttpToolsProtocol):
         self._expect(None)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_headers:
-            self._header_bytes += len(data)  # the parser reports a header only when it is complete
-            if self._arrival is None:
-                self._expect(self.limits.idle_seconds)
+        self._overhead += len(data)
+        if self._in_headers and self._timer is None:
+            self._expect(self.limits.idle_seconds)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > self.limits.header_bytes and not self.transport.is_closing():
+        if self._overhead > self.limits.header_bytes and not self.transport.is_closing():
             self.send_400_response(f"The headers are too large. Allowed: {self.limits.header_bytes} bytes.")
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED:
+            raise ValueError("too many requests before their answers")  # the parser ends the connection with 400
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_headers:  # else a trailer, which nothing reads
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -137,13 +150,30 @@ class _Connection(HttpToolsProtocol):
         # The application answers 408 before; this ends the rest of a body that it did not want.
         self._expect(self.limits.body_seconds + self.limits.idle_seconds)
 
+    def on_body(self, body: bytes) -> None:
+        self._overhead = 0
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._in_headers, self._header_bytes = True, 0
-        self._expect(None)
+        self._in_headers, self._overhead = True, 0
+        self._expect_answer()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._in_headers:  # else the rest of a body, which has a limit
+            self._expect_answer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.abort()  # closing would wait for a client that does not receive the last answers
+
+    def _expect_answer(self) -> None:
+        """Limit the time of an answer, and of sending the last one before the end of a connection."""
+        is_sent = self.cycle.response_complete and not self.transport.is_closing()
+        self._expect(None if is_sent else self.limits.answer_seconds)
 
     def _expect(self, seconds: float | None) -> None:
         """Close the connection after `seconds`, unless this is called again."""
-        if self._arrival is not None:
-            self._arrival.cancel()
-        self._arrival = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self.transport.abort)

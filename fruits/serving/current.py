@@ -84,6 +84,12 @@ class CurrentRecogniser:
         loaded.recognise_features(np.zeros((1, loaded.crops, len(loaded.scorer.mean)), np.float32))
         return loaded
 
-    def _listed(self) -> dict[str, FileInfo]:
-        """Return all files, because a copy may be complete only after its metadata, which a training writes last."""
-        return self._folder.files()
+    def _listed(self) -> dict[str, FileInfo] | str:
+        """Return all files, because a copy may be complete only after its metadata, which a training writes last.
+
+        If they cannot be listed, return the error: it is logged once, by the load that it makes fail.
+        """
+        try:
+            return self._folder.files()
+        except OSError as error:
+            return str(error)

@@ -16,11 +16,14 @@ class Limits:
     buffered_bytes : int
         Bodies of all requests together that are in memory at once; more is answered with 503.
     header_bytes : int
-        Largest request line and headers; more is answered with 400.
+        Largest request line and headers, and most bytes between two pieces of a body; more is answered with 400.
     idle_seconds : float
         Longest pause in a body, and longest time for the headers; more is answered with 408.
     body_seconds : float
         Longest time for a whole body; more is answered with 408.
+    answer_seconds : float
+        Longest time from a whole request to the end of its answer, which a client may not receive; then the connection
+        is closed.
     queue_per_worker : int
         Images for each worker that wait or are processed; more are answered with 503. At 90 images/s for each worker,
         12 take 0.13 s, and twice that while many refused clients ask again at once.
@@ -41,6 +44,7 @@ class Limits:
     header_bytes: int = 65_536
     idle_seconds: float = 10.0
     body_seconds: float = 60.0
+    answer_seconds: float = 60.0
     queue_per_worker: int = 12
     queue_seconds: float = 5.0
     cpu_seconds: int = 5

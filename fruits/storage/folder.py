@@ -109,10 +109,10 @@ class Folder:
         store, path = (self / name).open()
         return store.info(path)._replace(path=name)
 
-    def writing(self, name: str) -> AbstractContextManager[BinaryIO]:
+    def writing(self, name: str, *, check: Callable[[], None] | None = None) -> AbstractContextManager[BinaryIO]:
         """Create or replace a file of any size; see :meth:`fruits.storage.stores.Store.writing`."""
         store, path = (self / name).open()
-        return store.writing(path)
+        return store.writing(path, check=check)
 
     def read(self, name: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file.

@@ -12,7 +12,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, BinaryIO, cast
 
-from fruits.storage.prefetch import UNKNOWN_SIZE, File, Range, places, read_ahead, read_one_by_one, too_large
+from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
 
 BLOCK_BYTES = 2**20  # of the reads of an open file
@@ -82,12 +82,14 @@ class FsspecStore:
         return read_ahead(read_async, places(ranges), loop=self.file_system.loop, ahead=ahead)
 
     @contextmanager
-    def writing(self, path: str) -> Iterator[BinaryIO]:
+    def writing(self, path: str, *, check: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
         """Write a temporary file on this machine, and upload it."""
         with tempfile.TemporaryDirectory(prefix="fruits-") as folder:
             name = os.path.join(folder, "file")
             with open(name, "xb") as file:
                 yield file
+            if check is not None:
+                check()
             self._upload(name, path)
 
     def _upload(self, file: str, path: str) -> None:
@@ -281,6 +283,8 @@ class ZipStore(FsspecStore):
 
     def _content(self, path: str, count: int = -1) -> bytes:
         file = self._file(path)
+        if count < 0 and file.file_size > MAX_BYTES:
+            raise too_large(path, MAX_BYTES)
         try:
             with self.file_system.zip.open(file) as stream:
                 data: bytes = stream.read(count)

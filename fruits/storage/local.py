@@ -56,7 +56,7 @@ class LocalStore:
         return read_one_by_one(_read_range, places(ranges))
 
     @contextmanager
-    def writing(self, path: str) -> Iterator[BinaryIO]:
+    def writing(self, path: str, *, check: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
         target = Path(native(path))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +66,8 @@ class LocalStore:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check()
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)

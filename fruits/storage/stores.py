@@ -64,10 +64,11 @@ class Store(Protocol):
     def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the bytes of each range in order, or its error, as :meth:`fetch` does for whole files."""
 
-    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+    def writing(self, path: str, *, check: Callable[[], None] | None = None) -> AbstractContextManager[BinaryIO]:
         """Create or replace a file of any size by what is written to the yielded file.
 
-        It appears complete when the context ends, and not at all if the context fails.
+        It appears complete when the context ends, and not at all if the context or `check`, which is called right
+        before, fails.
         """
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:

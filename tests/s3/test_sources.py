@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import hashlib
 import io
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.jobs.inspect.compare import compare
 from fruits.storage.prefetch import ChangedFileError
+from fruits.storage.s3 import file_system
 from tests.s3.server import Server
 from tests.s3.test_jobs import OPTIONS, fruits, images, local  # noqa: F401 - fixtures
 
@@ -112,15 +115,31 @@ def test_objects_that_changed_since_the_inventory_are_rejects(
     assert isinstance(missing, FileNotFoundError)
 
 
-def test_a_bucket_that_does_not_exist_is_an_error_of_its_rows(
-    bucket: str, folder_of: Callable[[str], Path], s3: Server
-) -> None:
+def test_an_address_that_s3_cannot_have_is_a_reject(bucket: str, folder_of: Callable[[str], Path], s3: Server) -> None:
     (folder_of(bucket) / "1.jpg").write_bytes(b"one")
     source = open_source(f"{bucket}/m.csv", SourceOptions(path_column="uri"))
-    paths = ["1.jpg", "s3://nonsuch-bucket/1.jpg", "s3://Not_A_Bucket!/1.jpg", f"{bucket}/1.jpg"]
-    contents = list(source.read([ImageEntry(path, -1) for path in paths]))
-    assert contents[0] == contents[3] == b"one"
-    assert "the bucket nonsuch-bucket does not exist" in str(contents[1])
-    assert isinstance(contents[2], OSError)
+    paths = ["1.jpg", "s3://nonsuch-bucket/1.jpg", "s3://Not_A_Bucket!/1.jpg", bucket, f"{bucket}/1.jpg"]
+    first, *others, last = source.read([ImageEntry(path, -1) for path in paths])
+    assert first == last == b"one"
+    assert [getattr(other, "reason", other) for other in others] == ["unreadable"] * 3
+    assert "the bucket nonsuch-bucket does not exist" in str(others[0])
     with pytest.raises(DatasetError, match=r"m\.csv: no such file"):
         list(Listing(source))
+
+
+def test_an_object_above_the_limit_is_not_read(
+    bucket: str, folder_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_system, "MAX_BYTES", 100_000)
+    for name, size in (("1.jpg", 3), ("2.jpg", 100_001), ("3.jpg", 100_000), ("4.jpg", 10**8)):
+        with (folder_of(bucket) / name).open("wb") as file:
+            file.truncate(size)
+    for paths in (["2.jpg", "1.jpg"], ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]):  # first through botocore, then directly
+        source = open_source(f"{bucket}/m.csv", SourceOptions(path_column="uri"))
+        tracemalloc.start()
+        contents = list(source.read([ImageEntry(path, -1) for path in paths]))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        large = [isinstance(content, OSError) and content.errno == errno.EFBIG for content in contents]
+        assert large == [path in ("2.jpg", "4.jpg") for path in paths]
+        assert peak < 50_000_000

@@ -1,15 +1,17 @@
 """Packing: the images of any source as tar archives, which give the same model and rows as the source.
 
 Archives are written in the order of the paths, each complete or not at all, and read back. A marker beside them
-refuses readers until the last one is written. The same images give the same archives.
+refuses readers until the last one is written. It names the pack: one that another pack replaces, also while it was
+suspended, stops before its next file. The same images give the same archives.
 """
 
 from __future__ import annotations
 
 import re
+import uuid
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from tempfile import TemporaryFile
@@ -27,7 +29,7 @@ from fruits.images.tar.samples import ENDINGS, HEAD_BYTES, LABEL_EXTENSIONS
 from fruits.images.tar.shards import INCOMPLETE
 from fruits.images.tar.writer import ShardWriter, label_member, member_bytes
 from fruits.progress.reporter import Progress, Silent
-from fruits.storage.folder import Folder, is_temporary
+from fruits.storage.folder import Folder, encode_json, is_temporary
 from fruits.storage.prefetch import Range
 from fruits.text import brief, name_text, printable, without_secrets
 
@@ -133,21 +135,23 @@ def _pack(
 ) -> PackReport:
     earlier = _earlier_files(out, overwrite)
     with TemporaryFile() as unpacked, progress.stage("pack", total=None) as stage:
-        packer = _Packer(source, out, shard_size, unpacked)
-        with _marked(source, out, overwrite):
+        with _marked(source, out, overwrite) as check:
+            packer = _Packer(source, out, shard_size, unpacked, check)
             images = packer.images()
             first = next(images, None)  # fails, before anything is removed, if the source is among the earlier archives
             if first is None and not packer.unpacked:
                 raise DatasetError(f"{source.address}: contains no images. Give the address of images.")
         for name in earlier:
+            check()
             out.remove(name)
+        check()
         out.abort_uploads(lambda name: OWN.match(name) is not None)
         for _ in packer.write(first, images):
             stage.advance()
         rejected = sum(packer.unpacked.values())
         if rejected:
             unpacked.seek(0)
-            with out.writing(UNPACKED) as file:
+            with out.writing(UNPACKED, check=check) as file:
                 while piece := unpacked.read(READ):
                     file.write(piece)
         if rejected > max_reject_fraction * (packer.packed + rejected):
@@ -165,7 +169,8 @@ def _pack(
         skipped=dict(packer.skipped.counts),
         shards=tuple(packer.shards),
     )
-    out.write_json(REPORT, asdict(report))
+    out.write(REPORT, encode_json(asdict(report)), check=check)
+    check()
     out.remove(INCOMPLETE)
     return report
 
@@ -185,15 +190,34 @@ def _earlier_files(out: Folder, overwrite: bool) -> list[str]:
 
 
 @contextmanager
-def _marked(source: Source, out: Folder, overwrite: bool) -> Iterator[None]:
-    """Create the marker, and remove it again if the context fails."""
-    created = out.create(INCOMPLETE, orjson.dumps({"source": without_secrets(source.address)}))
+def _marked(source: Source, out: Folder, overwrite: bool) -> Iterator[Callable[[], None]]:
+    """Write the marker, and remove it again if the context fails, unless an unfinished pack was marked before.
+
+    Yield a function that raises unless the folder still has this marker.
+    """
+    marker = orjson.dumps({"source": without_secrets(source.address), "pack": uuid.uuid4().hex})
+    created = out.create(INCOMPLETE, marker)
     if not created and not overwrite:
         raise OutputError(f"`out` = {out.address}: another fruits pack writes to it. Give another folder.")
+    if not created:
+        out.write(INCOMPLETE, marker)
+
+    def is_own() -> bool:
+        with suppress(FileNotFoundError):
+            return out.read(INCOMPLETE) == marker
+        return False
+
+    def check() -> None:
+        if not is_own():
+            raise OutputError(
+                f"`out` = {out.address}: another fruits pack with `overwrite` replaced this one, which stopped. Give "
+                "each pack its own folder."
+            )
+
     try:
-        yield
+        yield check
     except BaseException:
-        if created:
+        if created and is_own():
             out.remove(INCOMPLETE)
         raise
 
@@ -220,6 +244,7 @@ class _Packer:
     out: Folder
     shard_size: int
     names: IO[bytes]  # of the images that were not packed
+    check: Callable[[], None]  # that the folder is still that of this pack
     packed: int = 0
     shards: list[Shard] = field(default_factory=list)
     unpacked: Counter[str] = field(default_factory=Counter)
@@ -229,7 +254,7 @@ class _Packer:
         """Write all archives, of the first image and the others; yield after each image."""
         while following is not None:
             name, count = f"shard-{len(self.shards):06d}.tar", 0
-            with self.out.writing(name) as file:
+            with self.out.writing(name, check=self.check) as file:
                 writer = ShardWriter(file)
                 while following is not None and (not count or writer.size_with(following.size()) <= self.shard_size):
                     if writer.add_image(following.path, following.data, following.label):
@@ -286,6 +311,7 @@ class _Packer:
             raise self._damage(name, f"its SHA-256 is {checksum.hexdigest()}, {writer.checksum} was written")
 
     def _damage(self, name: str, problem: str) -> DamageError:
+        self.check()
         return DamageError(
             f"{self.out.address}/{name} differs from what was written: {problem}. Check the storage, and start again "
             "with `overwrite`."

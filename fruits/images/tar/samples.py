@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from fruits.images.decode import EXTENSIONS, is_image
 from fruits.images.skipped import LABEL, NOT_IMAGE, SPECIAL, skipped_by_name
-from fruits.images.tar.members import Member, Window
+from fruits.images.tar.members import ENCODING, Member, Window
 from fruits.text import brief, printable
 
 __all__ = ["LABEL_EXTENSIONS", "MAX_LABEL", "Sample", "key_of", "read_samples", "stem_of"]
@@ -187,10 +187,9 @@ class _Group:
         label = value["label"]
         if isinstance(label, int) and not isinstance(label, bool):
             return str(label)
-        if isinstance(label, list) and all(isinstance(each, str) for each in label):
-            return tuple(label)
-        if label is None or isinstance(label, str):
-            return label or ""
+        texts = label if isinstance(label, list) else ["" if label is None else label]
+        if all(isinstance(each, str) and _is_encodable(each) for each in texts):
+            return tuple(texts) if isinstance(label, list) else texts[0]
         self.window.fail(member.position, f"the label {printable(brief(label))} of {_shown(member)}", remedy)
 
     def _check_apart(self, label: Member | None, image: Member | None) -> None:
@@ -198,6 +197,15 @@ class _Group:
         if label is not None and image is not None:
             problem = f"the label {_shown(label)} is not next to its image {_shown(image)} at byte {image.position:,}"
             self.window.fail(label.position, problem, "Sort the members: tar --sort=name, or use fruits pack.")
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text of JSON, which can contain halves of surrogate pairs, is one of bytes of a file name."""
+    try:
+        text.encode(*ENCODING)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _remember(members: dict[str, Member], key: str, member: Member) -> None:

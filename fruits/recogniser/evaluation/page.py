@@ -13,6 +13,7 @@ from fruits.recogniser.evaluation.metrics import Metrics, UnknownImages
 __all__ = ["Heading", "render_page"]
 
 NONE_UNKNOWN = UnknownImages(0, 0)
+MOST_CLASSES = 1000  # in the table: a page stays below 2 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,8 @@ def _mistakes(metrics: Metrics, pictures: Mapping[str, bytes], examples: Mapping
 def _classes(metrics: Metrics) -> str:
     rows = [
         [text(each.label), f"{each.images:,}", percent(each.recall), percent(each.precision)]
-        for each in metrics.classes
+        for each in metrics.classes[:MOST_CLASSES]
     ]
-    return "<h2>Classes</h2>" + table(["class", "images", "recall", "precision"], rows)
+    some = f"<p>The {MOST_CLASSES:,} of {len(metrics.classes):,} with the lowest recall; report.json has all.</p>"
+    note = some if len(metrics.classes) > MOST_CLASSES else ""
+    return f"<h2>Classes</h2>{note}" + table(["class", "images", "recall", "precision"], rows)

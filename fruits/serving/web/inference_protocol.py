@@ -25,6 +25,8 @@ from fruits.serving.web.service import MODEL, Service
 
 JSON_LENGTH = "inference-header-content-length"  # with it, the body is JSON followed by binary data
 BINARY = "binary_data_size"
+MAX_VALUES = 1000  # of the JSON: 20 MB of them would take 2 GB once parsed; base64 contains none of these characters
+MAX_DIGITS = 12  # of a length
 SHOWN_ERRORS = 3
 OUTPUTS: dict[str, tuple[str, Callable[[Recognition], Sequence[Any]]]] = {  # name → data type, values of one image
     "label": ("BYTES", lambda answer: [label for label, _ in answer.top]),
@@ -135,9 +137,12 @@ def _output(name: str, answers: Sequence[Recognition]) -> dict[str, Any]:
 
 def _parse(body: bytes, json_length: str | None, limit: int) -> tuple[_InferRequest, list[bytes]]:
     """Return a request and its images."""
-    length = len(body) if json_length is None else int(json_length) if json_length.isdigit() else -1
+    is_number = json_length is not None and json_length.isdecimal() and len(json_length) <= MAX_DIGITS
+    length = int(json_length) if json_length is not None and is_number else len(body) if json_length is None else -1
     if not 0 <= length <= len(body):
         raise errors.bad_request(f"{JSON_LENGTH} {json_length!r:.50}: allowed are 0 to the length of the body.")
+    if sum(body.count(character, 0, length) for character in (b"[", b"{", b",")) > MAX_VALUES:
+        raise errors.bad_request(f"The request is not valid: more than {MAX_VALUES:,} values.")
     try:
         call = _InferRequest.model_validate_json(body[:length])
     except ValidationError as error:

@@ -17,6 +17,10 @@ OTHER_CREDENTIALS = (
 )
 
 
+class AddressError(ConnectionError):
+    """The bucket does not exist, or S3 has no objects of such a name: an error of the address, which stays."""
+
+
 class Cause(Enum):
     """Causes of failed requests that differ in their remedy."""
 
@@ -127,7 +131,7 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
                 "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, to those of an account with access"
             )
         case Cause.NO_BUCKET:
-            return ConnectionError(f"the bucket {bucket} does not exist{at}. Create it, or correct the name")
+            return AddressError(f"the bucket {bucket} does not exist{at}. Create it, or correct the name")
         case Cause.FORBIDDEN:
             return PermissionError(
                 f"{operation} is forbidden for {place}{at}: {failure.message}. Allow it in the policy of the user, "
@@ -145,6 +149,8 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
                 f"no response from S3 for {place}: {failure}. Check the network and the endpoint (`s3_endpoint` or "
                 f"{ENDPOINT_VARIABLE})"
             )
+        case Cause.INVALID_PARAMETERS:
+            return AddressError(f"{operation} of {place}{at} is not possible: {failure}")
         case Cause.MISSING if isinstance(error, FileNotFoundError):
             return error
         case Cause.EXISTS:

@@ -7,6 +7,7 @@ botocore, which implements retries, redirections and errors.
 
 from __future__ import annotations
 
+import math
 import re
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -24,7 +25,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 from s3fs import S3FileSystem as S3fs
 
-from fruits.storage.prefetch import Range
+from fruits.storage.prefetch import MAX_BYTES, Range, too_large
 from fruits.storage.s3.errors import storage_error
 from fruits.storage.s3.settings import S3Settings
 
@@ -41,6 +42,7 @@ CREDENTIALS_LIFETIME = timedelta(minutes=10)
 _SCOPE = re.compile(r"^AWS4-HMAC-SHA256 Credential=[^/]+/\d+/([^/]+)/s3/aws4_request,")
 _reading: ContextVar[tuple[str, str]] = ContextVar("_reading")  # bucket and quoted key of a read through botocore
 _etag: ContextVar[str] = ContextVar("_etag")  # of the last response to a read
+_most: ContextVar[float] = ContextVar("_most", default=math.inf)  # bytes of an object that a read accepts
 
 
 class _Route(NamedTuple):
@@ -95,7 +97,11 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         return sync(self.loop, self._call_s3, method, **parameters)
 
     async def read_with_etag(self, path: str) -> tuple[bytes, str]:
-        """Return the content and the ETag of one response. Await it on the loop of this file system."""
+        """Return the content and the ETag of one response. Await it on the loop of this file system.
+
+        An object of more than 400 MB, whose size a manifest does not state, is not read; its error is EFBIG.
+        """
+        _most.set(MAX_BYTES)
         return await self._cat_file(path), _etag.get()
 
     async def read_range_with_etag(self, place: Range) -> tuple[bytes, str]:
@@ -188,10 +194,12 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
 
     async def _read_directly(self, client: S3Store, key: str) -> bytes | None:
         """Return the content of an object, or None for every other response and for none."""
-        if key != key.strip("/"):  # obstore would strip it
+        if not key or key != key.strip("/"):  # obstore would list the bucket, or strip it
             return None
         try:
             response = await get_async(client, key)
+            if response.meta["size"] > _most.get():
+                return None  # botocore's read raises the error
             data = await response.bytes_async()
         except (BaseError, OSError, ValueError):  # ValueError: obstore does not support the key
             return None
@@ -208,4 +216,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
             raise storage_error(error, operation=method, bucket=bucket, key=key, endpoint=endpoint) from error
         if method == "get_object":
             _etag.set(response.get("ETag", "").strip('"'))
+            if response["ContentLength"] > _most.get():
+                response["Body"].close()
+                raise too_large(f"s3://{parameters['Bucket']}/{parameters['Key']}", MAX_BYTES)
         return response

@@ -158,6 +158,10 @@ def test_other_backgrounds_are_another_training_and_belong_to_a_fit(tmp_path: Pa
     job = fruits.Job(images=str(source), out=str(tmp_path / "out"), components=2, backgrounds=str(photographs))
     with pytest.raises(SettingsError, match="`backgrounds` for run: not allowed"):
         fruits.run(job, LocalExecutor())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.doc").touch()
+    with pytest.raises(OutputError, match="contains other files"):  # before the photographs are read
+        fruits.fit(dataclasses.replace(job, backgrounds=str(tmp_path / "missing")), LocalExecutor())
 
 
 @pytest.mark.parametrize("crops", [1, 2])

@@ -44,5 +44,16 @@ def test_hostile_names_are_text() -> None:
     assert len(html) < 50_000
 
 
+def test_the_page_of_many_classes_with_large_pictures_stays_below_2_mb() -> None:
+    outcomes = [
+        Outcome(f"{label}/0.jpg", label, ("'" * 99,), 0.9, None)
+        for label in (f"{'<' * 90}{number}" for number in range(5000))
+    ]
+    examples = {"'" * 99: bytes(1_000_000)}
+    html = render_page(HEADING, measure(outcomes), [LeftOut(0, "'" * 99, 0, 1, 0, 0)] * 200, {}, examples)
+    assert len(html) < 2_000_000
+    assert "The 1,000 of 5,001 with the lowest recall; report.json has all." in Page(html).text
+
+
 def test_the_page_makes_no_request() -> None:
     assert requests(render_page(HEADING, measure(OUTCOMES), LEFT_OUT, {"a/8.jpg": b"\xff\xd8"}, {})) == []

@@ -92,7 +92,8 @@ def test_another_model_or_version_is_404(running: Running, banana: bytes, path: 
     [
         (b"", "not valid"),
         (b"{", "not valid"),
-        (b"[" * 100_000, "not valid"),
+        (b"[" * 100_000, "more than 1,000 values"),
+        ({"inputs": [tensor([b"x"], shape=[""] * 1000)]}, "more than 1,000 values"),
         ({}, "inputs: Field required"),
         ({"inputs": []}, "at least 1"),
         ({"inputs": [tensor([b"x"]), tensor([b"x"])]}, "at most 1"),
@@ -118,6 +119,8 @@ def test_binary_data_that_does_not_fit_is_400(running: Running) -> None:
     body, length = binary([b"first", b"second"])
     for data, header, message in (
         (body, "x", "allowed are 0 to"),
+        (body, "\xb2", "allowed are 0 to"),
+        (body, "9" * 5000, "allowed are 0 to"),
         (body, str(len(body) + 1), "allowed are 0 to"),
         (body[:-1], length, "equals the"),
     ):

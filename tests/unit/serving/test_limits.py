@@ -15,6 +15,7 @@ from tests.unit.serving.running import Running, run_server, wait_for
 
 SMALL = Limits(body_bytes=200_000, buffered_bytes=300_000, idle_seconds=0.5, body_seconds=1.5, queue_per_worker=2)
 HEAD = b"POST /v1/recognise HTTP/1.1\r\nHost: localhost\r\n"
+LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 CHUNK = b"2710\r\n" + bytes(10_000) + b"\r\n"  # 10,000 bytes in chunked encoding
 
 
@@ -96,7 +97,7 @@ def test_a_connection_without_a_request_is_closed(small: Running, sent: bytes) -
 
 def test_a_connection_is_closed_when_nothing_but_line_ends_follow_an_answer(small: Running) -> None:
     with connect(small) as connection:
-        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.sendall(LIVE)
         assert read_status(connection) == 200
         connection.sendall(b"\r\n")
         assert read_status(connection) == 0
@@ -126,6 +127,47 @@ def test_large_headers_are_400(small: Running, head: bytes) -> None:
     with connect(small) as connection:
         connection.sendall(head)
         assert read_status(connection) == 400
+
+
+@pytest.mark.parametrize(
+    "rest", [b"0\r\n" + b"a: b\r\n" * 12_000, b"1;" + b"x" * 70_000], ids=["trailers", "extension"]
+)
+def test_large_trailers_and_extensions_of_chunks_are_400(small: Running, rest: bytes) -> None:
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        wait_for(lambda: small.service.uploads.buffered == 1)
+        connection.sendall(rest)
+        assert read_status(connection) == 400
+    wait_for(lambda: small.service.uploads.buffered == 0)
+
+
+def test_many_requests_before_the_first_answer_are_400(
+    small: Running, banana: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    recognise = small.service.workers._recognise
+    monkeypatch.setattr(small.service.workers, "_recognise", lambda *args: go.wait(30) and recognise(*args))
+    with connect(small) as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(banana) + banana + LIVE * 20)
+        assert read_status(connection) == 400
+        go.set()
+
+
+def test_a_client_that_receives_no_answers_is_disconnected(folder: Path) -> None:
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with run_server(folder, limits=Limits(answer_seconds=0.5)) as running, connect(running) as connection:
+        sent = 0
+        while answered(running) == sent:  # until the buffers of the system are full
+            connection.sendall(request)
+            sent += 1
+            end = time.monotonic() + 0.3
+            while answered(running) < sent and time.monotonic() < end:
+                time.sleep(0.0001)
+        wait_for(lambda: not running.server.server_state.connections)
+
+
+def answered(running: Running) -> int:
+    return running.server.server_state.total_requests
 
 
 def test_uploads_above_the_memory_for_all_are_503(small: Running, banana: bytes) -> None:

@@ -12,6 +12,8 @@ import orjson
 import pytest
 
 from fruits.recogniser.files import JSON, StoredRecogniser
+from fruits.serving.current import CurrentRecogniser
+from fruits.serving.metrics import Metrics
 from tests.recognisers import write
 from tests.unit.serving.running import Running, run_server, wait_for
 
@@ -82,6 +84,18 @@ def test_a_recogniser_that_cannot_be_used_leaves_the_current_one(
     write(renamed(stored, "repaired"), own)
     wait_for(lambda: reloading.service.recogniser.version != version)
     assert reloading.recognise(banana).json()["label"] == "Banana repaired"
+
+
+def test_a_folder_that_cannot_be_listed_is_reported_once(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    current, metrics = CurrentRecogniser(str(own)), Metrics()
+    version = current.value.version
+    shutil.rmtree(own)
+    own.symlink_to(own)
+    for _ in range(3):
+        current.refresh(metrics)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "symbolic links" in caplog.text
+    assert current.value.version == version
 
 
 def test_a_copy_whose_metadata_arrive_first_is_loaded_when_it_is_complete(

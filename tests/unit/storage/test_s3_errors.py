@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from fruits.errors import InputError, JobError
-from fruits.storage.s3.errors import service_error, storage_error
+from fruits.storage.s3.errors import AddressError, service_error, storage_error
 
 
 def refused(code, message="No."):
@@ -23,7 +23,7 @@ def wrapped(code, message="No."):
     [
         (wrapped("ExpiredToken"), ConnectionError, "credentials for s3://bucket/key at http://a were refused: Exp"),
         (wrapped("AccessDenied"), PermissionError, "get_object is forbidden for s3://bucket/key at http://a: No. Al"),
-        (wrapped("NoSuchBucket"), ConnectionError, "the bucket bucket does not exist at http://a. Create it"),
+        (wrapped("NoSuchBucket"), AddressError, "the bucket bucket does not exist at http://a. Create it"),
         (
             wrapped("301"),
             ConnectionError,

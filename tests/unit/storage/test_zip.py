@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 import zipfile
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from fruits.errors import DatasetError
+from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 from fruits.storage.folder import Folder
 
 UNIX, DOS = 3, 0
@@ -94,3 +97,14 @@ def test_missing_folder_and_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="more than 0 bytes"):
         Folder.at(address).read("Apple/1.jpg", limit=0)
     assert list(Listing(open_source(write(tmp_path / "empty.zip", {})))) == []
+
+
+def test_a_large_entry_that_a_manifest_names_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fruits.storage.generic.MAX_BYTES", 100)
+    address = write(tmp_path / "a.zip", {"1.jpg": bytes(100), "2.jpg": bytes(101)})
+    source = open_source(str(tmp_path / "m.csv"), SourceOptions(path_column="uri"))
+    entries = [ImageEntry(address.replace("://", f"://{name}"), -1) for name in ("1.jpg", "2.jpg")]
+    first, second = source.read(entries)
+    assert first == bytes(100)
+    assert isinstance(second, OSError)
+    assert second.errno == errno.EFBIG

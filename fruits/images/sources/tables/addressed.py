@@ -12,6 +12,7 @@ from fruits.images.sources.source import Content
 from fruits.storage.addresses import open_store, split_chain
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import AHEAD, File
+from fruits.storage.s3.errors import AddressError
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
 
@@ -54,7 +55,9 @@ def read_addresses(folder: Folder, files: Iterable[File], s3: S3Settings) -> Ite
         if store is None:
             yield from (error for (_, _, error), _, _ in group if isinstance(error, ImageError))
         else:
-            yield from store.fetch(((str(path), size, version) for (_, _, path), size, version in group), ahead=AHEAD)
+            places = ((str(path), size, version) for (_, _, path), size, version in group)
+            for content in store.fetch(places, ahead=AHEAD):
+                yield ImageError("unreadable", str(content)) if isinstance(content, AddressError) else content
 
 
 def _key(path: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from fruits.images.decode import ImageError
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.source import Content
-from fruits.images.sources.tables.rows import nested
+from fruits.images.sources.tables.rows import field_types, is_bytes, nested
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, too_large
 
@@ -94,6 +94,8 @@ class _Reader:
             file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BATCH_BYTES)
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._starts = [0, *np.cumsum(counts).tolist()]
+            if not is_bytes(dict(field_types(file.schema_arrow)).get(self._column, pa.null())):
+                raise ChangedFileError(f"{entry.file} has no column of bytes {self._column}")  # its version is unknown
             self._file = file
         except OSError as error:
             self._problem = error

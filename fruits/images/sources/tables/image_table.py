@@ -59,7 +59,8 @@ class ImageTableSource:
     def tables(self, skipped: SkippedFiles, limit: int | None = None) -> Iterator[pa.Table]:
         """Yield the images as tables; see :class:`fruits.images.sources.source.Source`."""
         found = self.files.find()
-        path_column = self.path_column or self._field_of_paths(found)
+        field = self._field_of_paths(found)
+        path_column = self.path_column or field
         if path_column is not None and (self.path_column is not None or self._is_unique(found, path_column)):
             return ordered_list(self._tables(found, path_column), self.files.given, found)
         return ordered_list(self._tables(found, None), self.files.given, found)
@@ -74,7 +75,7 @@ class ImageTableSource:
         Raises
         ------
         DatasetError
-            A file lacks the column, or it contains no bytes.
+            A file lacks the column, has it twice, or it contains no bytes.
         """
         column, _, field = self.image_column.rpartition(".")
         name = f"{column}.path" if column and field else ""
@@ -82,15 +83,25 @@ class ImageTableSource:
         for file in found:
             with file.open() as stream:
                 try:
-                    types = field_types(pq.read_schema(stream))
+                    metadata = pq.read_metadata(stream)
+                    fields = field_types(metadata.schema.to_arrow_schema())
                 except pa.ArrowException as error:
                     raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
+            types = dict(fields)
             kind = types.get(self.image_column)
-            if kind is None or not is_bytes(kind):
+            is_single = sum(each == self.image_column for each, _ in fields) == 1
+            if kind is None or not is_bytes(kind) or not is_single:
                 usable = ", ".join(each for each, type_ in types.items() if is_bytes(type_))
-                problem = "has no such column" if kind is None else f"has it as {kind}"
+                wrong = f"has it as {kind}" if is_single else "has it twice"
+                problem = "has no such column" if kind is None else wrong
                 raise DatasetError(
                     f"`image_column` {self.image_column}: {file} {problem}. Its columns of bytes: {usable or 'none'}."
+                )
+            if _is_null(metadata, self.image_column):
+                raise DatasetError(
+                    f"`image_column` {self.image_column}: {file} contains no image: all values are null. If it names "
+                    "image files instead, as `to_parquet` of datasets does, leave `image_column` out, and give "
+                    f"`path_column`, such as {name or 'path'}."
                 )
             has_paths &= name in types and is_text(types[name])
         return name if has_paths else None
@@ -137,3 +148,15 @@ class ImageTableSource:
             number_array(batch.numbers),
         ]
         return pa.table(columns, schema=pa.schema([*fields, *PLACES]))
+
+
+def _is_null(metadata: pq.FileMetaData, column: str) -> bool:
+    """Return whether a file has rows, and states that all values of a column are null."""
+    groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
+    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
+    nulls = [
+        chunk.statistics is not None and chunk.statistics.null_count == chunk.num_values
+        for chunk in chunks
+        if chunk.path_in_schema == column
+    ]
+    return metadata.num_rows > 0 and bool(nulls) and all(nulls)

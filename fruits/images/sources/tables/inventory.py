@@ -131,6 +131,8 @@ class InventorySource:
                 files=tuple((each["key"], each["MD5checksum"]) for each in content["files"]),
             )
             columns = manifest.columns()
+            if not all(isinstance(text, str) for text in (manifest.format, *(md5 for _, md5 in manifest.files))):
+                raise TypeError("fileFormat and MD5checksum are texts")
         except OSError as error:
             raise DatasetError(f"{self.given} cannot be read: {error.strerror or error}.") from error
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -162,6 +164,8 @@ class InventorySource:
     def _chosen(self, batch: Batch, skipped: SkippedFiles) -> Batch:
         """Return the rows of a batch that are images; the values of CSV, which are texts, in the types of Parquet."""
         keys = batch.columns["key"].to_pylist()
+        if (row := next((row for row, key in enumerate(keys) if not isinstance(key, str)), None)) is not None:
+            raise batch.error(row, f"the key {brief(keys[row])} is no text.")
         latest, deleted = (_truths(batch, name) for name in ("is_latest", "is_delete_marker"))
         rows = []
         for row, key in enumerate(keys):

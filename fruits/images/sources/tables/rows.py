@@ -88,7 +88,7 @@ def _check(file: TableFile, existing: Sequence[str], columns: Sequence[Column]) 
 def _parquet(file: TableFile, stream: BinaryIO, columns: Sequence[Column]) -> Iterator[Batch]:
     try:
         parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=2**20)
-        _check(file, list(field_types(parquet.schema_arrow)), columns)
+        _check(file, [name for name, _ in field_types(parquet.schema_arrow)], columns)
         row = 0
         # One column is requested once, also if two parameters name it.
         names = list(dict.fromkeys(column.name for column in columns))
@@ -101,13 +101,13 @@ def _parquet(file: TableFile, stream: BinaryIO, columns: Sequence[Column]) -> It
         raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
 
 
-def field_types(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """Return the types of the columns and of the fields of structs, which are named with a dot."""
-    types = {}
+def field_types(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """Return the types of the columns and of the fields of structs, which are named with a dot; names can repeat."""
+    types = []
     for field in schema:
-        types[field.name] = field.type
+        types.append((field.name, field.type))
         if pa.types.is_struct(field.type):
-            types |= {f"{field.name}.{each.name}": each.type for each in field.type}
+            types += [(f"{field.name}.{each.name}", each.type) for each in field.type]
     return types
 
 
@@ -182,7 +182,10 @@ def _csv_rows(file: TableFile, reader: Any) -> Iterator[tuple[int, list[str]]]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise DatasetError(f"{file}, line {line:,}: {error}. Allowed: CSV in UTF-8 with a header.") from error
+            raise DatasetError(
+                f"{file}, line {line:,}: {error}. Allowed: CSV in UTF-8 with a header, and cells of at most 131,072 "
+                "characters."
+            ) from error
         if row is None:
             return
         if row:

@@ -170,8 +170,18 @@ def test_an_image_that_cannot_be_read_is_an_error_among_the_others(tmp_path: Pat
 )
 def test_a_column_without_images_is_an_error(tmp_path: Path, column: str, message: str) -> None:
     write(tmp_path / "p.parquet", [b"1"], ["a"])
-    with pytest.raises(DatasetError, match=f"`image_column` {column}: .*p.parquet {message}"):
-        listed(tmp_path / "p.parquet", column=column)
+    for paths in (None, "image.path"):
+        with pytest.raises(DatasetError, match=f"`image_column` {column}: .*p.parquet {message}"):
+            listed(tmp_path / "p.parquet", column=column, path_column=paths)
+
+
+@pytest.mark.parametrize("twice", ["image", "path"])
+def test_two_columns_of_one_name_are_an_error(tmp_path: Path, twice: str) -> None:
+    columns = {"image": pa.array([b"1"]), "path": pa.array(["a"])}
+    names = [*columns, twice]
+    pq.write_table(pa.Table.from_arrays([columns[name] for name in names], names), tmp_path / "p.parquet")
+    with pytest.raises(DatasetError, match=r"p\.parquet has (it twice|2 columns path)"):
+        listed(tmp_path / "p.parquet", column="image", path_column="path", label_column=None)
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 900, -1])
@@ -197,3 +207,11 @@ def test_the_source_of_a_stored_job_is_the_same(tmp_path: Path) -> None:
     options = SourceOptions(image_column="image.bytes", label_column="label")
     identity = {"images": str(tmp_path / "p.parquet")} | options.given()
     assert stored_source(identity) == open_source(str(tmp_path / "p.parquet"), options)
+
+
+def test_a_file_without_a_version_that_lost_its_images_gives_rejects(tmp_path: Path) -> None:
+    write(tmp_path / "p.parquet", [b"1"], ["a"])
+    entry = listed(tmp_path / "p.parquet")[0]._replace(version="")
+    for other in (pa.table({"other": [b"1"]}), pa.table({"image": [{"bytes": "text"}]})):
+        pq.write_table(other, tmp_path / "p.parquet")
+        assert [type(content) for content in source(tmp_path / "p.parquet").read([entry])] == [ChangedFileError]

@@ -211,3 +211,15 @@ def test_the_source_of_a_stored_job_is_the_same(memory: Any) -> None:
     address = f"memory://lists/{MANIFEST}"
     options = SourceOptions(include_hidden=True, label_regex="(.)/")
     assert stored_source({"images": address} | options.given()) == open_source(address, options)
+
+
+@pytest.mark.parametrize("key", [None, 7, b"a/1.jpg"])
+def test_a_key_that_is_no_text_is_an_error(memory: Any, key: Any) -> None:
+    address = write(memory, "Parquet", [[record("a/1.jpg") | {"key": key}]])
+    with pytest.raises(DatasetError, match=r"0\.parquet, row 0: the key .* is no text"):
+        listed(address)
+
+
+def test_a_manifest_of_other_types_is_an_error(memory: Any) -> None:
+    with pytest.raises(DatasetError, match=r"is no manifest\.json of an S3 Inventory"):
+        listed(write(memory, "CSV", [[record("a/1.jpg")]], fileFormat=["CSV"]))

@@ -196,6 +196,31 @@ def test_other_files_are_never_overwritten(out):
     assert out.names() == ["shard-000000.tar", "thesis.doc"]
 
 
+@pytest.mark.parametrize("at", range(6))
+def test_a_pack_that_was_suspended_changes_nothing_of_its_successor(out, at):
+    """The first pack is replaced by another one while it waits for its image number `at`; 5: after its last archive."""
+
+    class Suspended(Images):
+        def read(self, entries):
+            for number, content in enumerate(super().read(entries)):
+                if number == at:
+                    replace()
+                yield content
+            if at == 5:
+                replace()
+
+    def replace():
+        pack(Images(second), out, overwrite=True, shard_size=20_480)
+        expected.update({name: out.read(name) for name in out.names()})
+
+    first, second = ({f"a/{number}.jpg": (label, JPEG * 400) for number in range(5)} for label in "xy")
+    expected = {}
+    with pytest.raises(OutputError, match="another fruits pack with `overwrite` replaced this one"):
+        pack(Suspended(first), out, shard_size=20_480)
+    assert {name: out.read(name) for name in out.names()} == expected
+    assert [label for _, label, _ in listed(f"{out.address}/*.tar")] == ["y"] * 5
+
+
 def test_source_without_images_is_an_error(tmp_path, out):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="contains no images"):

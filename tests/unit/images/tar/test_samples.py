@@ -115,6 +115,9 @@ def test_label_apart_from_its_image_is_an_error(order):
         ("1.json", b'{"label": 1.5}', r"the label 1\.5 of 1.json"),
         ("1.json", b'{"label": true}', "the label True of 1.json"),
         ("1.json", b'{"label": [1]}', r"the label \[1\] of 1.json"),
+        ("1.json", b'{"label": false}', "the label False of 1.json"),
+        ("1.json", rb'{"label": "\ud800"}', r"the label \\ud800 of 1.json"),
+        ("1.json", rb'{"label": ["a", "\udfff"]}', r"the label \['a', '\\udfff'\] of 1.json"),
         ("1.json", json.dumps({"label": "x" * 2**20}).encode(), "1.json has more than 1,048,576 bytes"),
     ],
 )
