@@ -80,7 +80,7 @@ def test_a_peer_gives_the_features_and_scores_of_fruits(
     expected_keys, expected = read(reference / "features")
     assert keys == expected_keys
     assert len(keys) >= 20
-    assert np.abs(found["features"] - expected["features"]).max() <= 1e-3
+    assert np.abs(found["features"] - expected["features"]).max() <= (0 if name.endswith("openvino") else 1e-3)
     assert cosines(found["features"], expected["features"]).min() >= 0.9999
 
     # Signs, and n or n - 1 in the standard deviation, differ between libraries; the cosine ignores both.
