@@ -1,6 +1,7 @@
 """Partitions: their sizes, their file, and those of an updated list."""
 
 import dataclasses
+from itertools import zip_longest
 
 import pytest
 from hypothesis import given
@@ -70,7 +71,7 @@ def test_no_partition_has_more_images_or_bytes_than_allowed(sizes, most):
     assert [place for each in partitions for place in range(each.start, each.start + each.images)] == list(
         range(len(sizes))
     )
-    for each, following in zip(partitions, [*partitions[1:], None], strict=True):
+    for each, following in zip_longest(partitions, partitions[1:]):
         own = [max(size, 0) for size in sizes[each.start : each.start + each.images]]
         assert 1 <= len(own) <= most
         assert sum(own) <= 400 or len(own) == 1
