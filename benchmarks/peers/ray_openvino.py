@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.peers import Start, command_line, write_rows
 from benchmarks.peers.equal import GROUP, features
 from benchmarks.peers.ray import SHARE, connected, features_table, write_features
-from fruits.network.featurizer import NeuralNetwork, compile_network
+from fruits.network.featurizer import compile_network
 
 REQUIRES = ("ray", "sklearn")
 S3 = "s3://"
@@ -25,10 +25,10 @@ S3 = "s3://"
 class Predictor:
     """An actor that compiles the network once and computes the features of batches."""
 
-    def __init__(self, start: Start, root: str, network: NeuralNetwork) -> None:
-        self.network = network
+    def __init__(self, start: Start, root: str) -> None:
+        self.network = compile_network("MobileNetV2")
         self.root = root
-        network.load()
+        self.network.load()
         start.mark_network()
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
@@ -39,7 +39,6 @@ class Predictor:
 def run(images: str, out: str, *, workers: int = 2, components: int | None = None) -> dict[str, float]:
     """Do the job; see :mod:`benchmarks.peers`."""
     start = Start.now(out)
-    network = compile_network("MobileNetV2")
     with connected(workers):
         import ray.data
 
@@ -52,7 +51,7 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
             file_extensions=["jpg"],
             num_cpus=SHARE,
         )
-        write_features(dataset, Predictor, (start, root, network), out, workers=workers, batch=GROUP)
+        write_features(dataset, Predictor, (start, root), out, workers=workers, batch=GROUP)
         seconds = start.stages()
     return seconds | (write_rows(out, components) if components else {})
 
