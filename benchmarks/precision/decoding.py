@@ -140,7 +140,7 @@ def recognised(
     source = Source(moments, Moments.from_features(gallery[:0]), sample, 1, {name: name for name in names})
     trained = fit(group_statistics([source], [moments], names), [sample], [np.ones(len(sample), bool)])
     scores = trained.scorer.scores(queries[:, np.newaxis], len(names)).similarity[:, : len(names)]
-    return np.array(names)[scores.argmax(axis=1)]
+    return np.array([names[index] for index in scores.argmax(axis=1).tolist()])
 
 
 def table(results: Sequence[Result]) -> str:
