@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 __all__ = ["Case", "Group"]
 
+PARTITIONED = ("featurize", "fit", "transform", "run")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
@@ -43,6 +45,18 @@ class Case:
         work = self.scenario if self.scenario.endswith(self.backend) else f"{self.scenario} on {self.backend}"
         size = f" at {self.megapixels:g} MP" if self.megapixels else ""
         return f"{work}{size}, {self.workers} worker{'s' if self.workers != 1 else ''}"
+
+    @property
+    def idle(self) -> str:
+        """Warning if there are fewer partitions than workers; empty otherwise, and for work without partitions."""
+        partitions = -(-self.images // self.partition_size)
+        if self.scenario not in PARTITIONED or partitions >= self.workers:
+            return ""
+        return (
+            f"{self.name}: {self.images:,} images in {partitions} partition{'s' if partitions != 1 else ''} of "
+            f"{self.partition_size}, so that {self.workers - partitions} of the workers idle. Give a smaller "
+            "--partition-size or more images."
+        )
 
 
 @dataclass(frozen=True, slots=True)

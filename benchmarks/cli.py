@@ -28,7 +28,7 @@ app = typer.Typer(
     name="fruits bench",
     help="Measure this machine. Cases take turns, each run has its own process, and every answer is checked.\n\n"
     "[bold]fruits bench IMAGES[/] is short for [bold]fruits bench measure IMAGES[/].",
-    epilog="Start with: [bold]fruits bench IMAGES --set quick --out bench/[/]. The standard set takes under 40 minutes "
+    epilog="Start with: [bold]fruits bench IMAGES --set quick --out bench/[/]. The standard set takes about 40 minutes "
     "on 2 cores.",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -89,7 +89,7 @@ def measure(
     ] = None,
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="Folder of the records and the report.")] = OUT,
     set_name: Annotated[
-        str, typer.Option("--set", metavar="NAME", help="standard (under 40 minutes), full (75 minutes) or quick.")
+        str, typer.Option("--set", metavar="NAME", help="standard (40 minutes), full (2.5 hours) or quick.")
     ] = "standard",
     scenario: Annotated[
         str | None,

@@ -27,6 +27,8 @@ def record(
     answer: Agreement | None = RIGHT,
     stages: dict[str, float] | None = None,
     session: str = "20260101T000000Z",
+    megapixels: float = 0,
+    partition_size: int = 512,
     **others: object,
 ) -> Record:
     """Return the record of a run with `rate` images per second of work."""
@@ -40,7 +42,14 @@ def record(
         command="fruits bench photos --out bench",
         versions=VERSIONS,
         machine=MACHINE,
-        case=Case(scenario=scenario, backend=backend, workers=workers, images=images),
+        case=Case(
+            scenario=scenario,
+            backend=backend,
+            workers=workers,
+            images=images,
+            partition_size=partition_size,
+            megapixels=megapixels,
+        ),
         repeat=repeat,
         control=control,
         answer=answer,

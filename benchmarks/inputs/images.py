@@ -15,6 +15,7 @@ from PIL import Image
 from fruits.errors import DatasetError
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 
 __all__ = ["Originals", "drop_from_cache", "original", "read_once"]
 
@@ -37,14 +38,15 @@ class Originals:
 
     @classmethod
     def below(cls, folder: str, most: int) -> Originals:
-        """Choose up to `most` images below a folder, evenly over its listing.
+        """Choose up to `most` images below a folder, evenly over its listing; symbolic links are followed.
 
         Raises
         ------
         DatasetError
             The folder is missing or has no ``*.jpg``.
         """
-        listed = [image for image in Listing(open_source(folder)) if image.path.endswith(".jpg")]
+        source = open_source(folder, SourceOptions(follow_links=True))
+        listed = [image for image in Listing(source) if image.path.endswith(".jpg")]
         if not listed:
             raise DatasetError(f"{folder}: no file *.jpg below it. Give a folder <label>/<file>.jpg on this machine.")
         count = min(most, len(listed))
@@ -116,6 +118,7 @@ def _noisy(image: Image.Image, size: tuple[int, int], seed: int) -> Image.Image:
 
 
 def _link(source: Path, target: Path) -> None:
+    source = source.resolve()  # a hard link to a relative symbolic link would be broken
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

@@ -81,6 +81,8 @@ class Session:
         )
         sizes = {} if originals is None else {case.megapixels: self._enlarged(originals, case) for case in cases}
         references = {size: self._reference(photos) for size, photos in sizes.items()}
+        for case in dict.fromkeys(case for group in groups for case in group.cases if case.idle):
+            self.notify(f"warning: {case.idle}")
         total, number = sum(len(group.turns()) for group in groups), 0
         for group in groups:
             absent = {case: reason for case in group.cases if (reason := missing(case))}
@@ -133,7 +135,7 @@ class Session:
 
     @property
     def _cache(self) -> Path:
-        return (self.out / "cache").absolute()
+        return (self.out / "cache").resolve()
 
     def _data(self, case: Case, originals: Originals | None) -> Path:
         """Return the input folder of a case, complete and read once."""

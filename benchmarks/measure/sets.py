@@ -1,35 +1,35 @@
-"""Sets of groups: ``quick`` takes minutes, ``standard`` about 30 minutes and ``full`` about 75 minutes on 2 cores.
+"""Sets of groups: ``quick`` takes minutes, ``standard`` about 40 minutes and ``full`` about 2.5 hours on 2 cores.
 
-Times in minutes on 2 cores, checks included. Those of `standard` were measured on 2026-11-26, at 170 images/s; those of
-`full` are estimates from the time per run at 230 images/s.
+Every case is run at least three times. Times in minutes on 2 cores, checks included, at 170 (`standard`) and 230
+(`full`) images/s; those of the whole `full` and of the peers with OpenVINO are estimates from the time per run.
 
 =========== ============================================================================================== =======
 standard    runs                                                                                           minutes
 =========== ============================================================================================== =======
-featurize   2,048 images: Dask twice, Spark, bare loop, ceiling; 5 repeats                                       7
-other tools 1,024 images: Dask twice, Spark, transform on both, four peers; 3 repeats                           13
+featurize   2,048 images: Dask twice, Spark, two peers with OpenVINO, bare loop, ceiling; 5 repeats             12
+other tools 1,024 images: Dask twice, Spark, transform on both, four peers with Keras; 3 repeats                13
 one worker  1,024 images: Dask, Spark; 3 repeats                                                               1.5
-growth      8,192 images: Dask, Spark; 2 repeats                                                                 3
+growth      8,192 images: Dask, Spark; 3 repeats                                                               4.5
 whole jobs  1,024 images: run and fit on Dask and Spark; 3 repeats                                             2.5
 first image Dask, Spark; 5 repeats                                                                             0.5
 solvers     5,000 rows: exact on three backends, dask-ml, Spark ML, scikit-learn; 3 repeats                    3.5
 plan, csv   1,000,000 keys; 5,000 rows; 5 repeats                                                                1
 =========== ============================================================================================== =======
 
-``full`` uses the sizes of :mod:`benchmarks.report.goals` and repeats long runs less often. Groups that are compared
-with each other are adjacent:
+``full`` uses the sizes of :mod:`benchmarks.report.goals`. Groups that are compared with each other are adjacent:
 
 =========== ============================================================================================== =======
 full        runs                                                                                           minutes
 =========== ============================================================================================== =======
-featurize   5,120 images: Dask twice, Spark, transform on both, bare loop, ceiling; 5 repeats                   14
-growth      83,968 images: Dask, Spark; once                                                                    13
+featurize   5,120 images: Dask twice, Spark, transform on both, two peers with OpenVINO, bare loop,             20
+            ceiling; 5 repeats
+growth      83,968 images: Dask, Spark; 3 repeats                                                               39
 first image Dask, Spark; 5 repeats                                                                               1
 one worker  1,024 images: Dask, Spark; 5 repeats                                                               2.5
 plan, csv   10,000,000 keys; 5,000 rows; 3 and 5 repeats                                                         3
 solvers     5,000, 20,000 and 67,692 rows, as above; 3 repeats                                                  12
-other tools 5,120 images: Dask twice, Spark, four peers; 3 repeats                                              18
-whole jobs  21,504 images: run on Dask and Spark, run by peer-notebook; once                                    10
+other tools 5,120 images: Dask twice, Spark, four peers with Keras; 3 repeats                                   18
+whole jobs  21,504 images: run on Dask and Spark, run by peer-notebook; 3 repeats                               45
 =========== ============================================================================================== =======
 
 Numbers of images are multiples of 1,024, which is two partitions: with an odd number of partitions, one of two workers
@@ -42,14 +42,15 @@ from collections.abc import Sequence
 from itertools import product
 
 from benchmarks.cases import Case, Group
-from benchmarks.scenarios import PEERS, load
+from benchmarks.scenarios import EQUAL, PEERS, load
 from fruits.errors import SettingsError
 
 __all__ = ["SETS", "named_groups", "set_groups"]
 
 OURS = ("dask", "spark")
 SOLVERS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
-PLAIN = ("bare-loop", "ceiling")
+PLAIN = (*EQUAL, "bare-loop", "ceiling")  # with the network and the decoding of Fruits
+OTHERS = tuple(peer for peer in PEERS if peer not in EQUAL)
 DEFAULT_IMAGES = {"plan": 1_000_000, "plan-manifest": 1_000_000, "moments": 20_000, "csv": 5_000, "first-image": 1}
 
 
@@ -73,9 +74,9 @@ def _standard(workers: int) -> tuple[Group, ...]:
     jobs = (*_both("run", workers, 1_024), *_both("fit", workers, 1_024))
     return (
         Group("featurize", (*_both("featurize", workers, 2_048), *_alone(PLAIN, workers, 2_048))),
-        Group("other tools", (*ours, *_alone(tuple(PEERS), workers, 1_024)), repeats=3),
+        Group("other tools", (*ours, *_alone(OTHERS, workers, 1_024)), repeats=3),
         Group("one worker", _both("featurize", 1, 1_024), repeats=3, control=False),
-        Group("growth", _both("featurize", workers, 8_192), repeats=2, control=False),
+        Group("growth", _both("featurize", workers, 8_192), repeats=3, control=False),
         Group("whole jobs", jobs, repeats=3, control=False),
         Group("first image", _both("first-image", workers, 1), control=False),
         Group("solvers", _solvers(workers, 5_000), repeats=3),
@@ -85,30 +86,27 @@ def _standard(workers: int) -> tuple[Group, ...]:
 
 
 def _full(workers: int) -> tuple[Group, ...]:
-    tools = (*_both("featurize", workers, 5_120), *_alone(tuple(PEERS), workers, 5_120))
+    tools = (*_both("featurize", workers, 5_120), *_alone(OTHERS, workers, 5_120))
     ours = (*_both("featurize", workers, 5_120), *_both("transform", workers, 5_120))
     jobs = (*_both("run", workers, 21_504), *_alone(("run-peer-notebook",), workers, 21_504))
     return (
         Group("featurize", (*ours, *_alone(PLAIN, workers, 5_120))),
-        Group("growth", _both("featurize", workers, 83_968), repeats=1, control=False),
+        Group("growth", _both("featurize", workers, 83_968), repeats=3, control=False),
         Group("first image", _both("first-image", workers, 1), control=False),
         Group("one worker", _both("featurize", 1, 1_024), control=False),
         Group("csv", _alone(("csv",), 1, 5_000), control=False),
         Group("plan", _alone(("plan",), 1, 10_000_000), repeats=3, control=False),
         *(Group(f"solvers {rows:,}", _solvers(workers, rows), repeats=3) for rows in (5_000, 20_000, 67_692)),
         Group("other tools", tools, repeats=3),
-        Group("whole jobs", jobs, repeats=1, control=False),
+        Group("whole jobs", jobs, repeats=3, control=False),
     )
 
 
 def _quick(workers: int) -> tuple[Group, ...]:
     return (
-        Group("featurize", (*_both("featurize", workers, 1_024), *_alone(PLAIN, workers, 1_024)), repeats=2),
-        Group("one worker", _both("featurize", 1, 512), repeats=1, control=False),
-        Group("growth", _both("featurize", workers, 2_048), repeats=1, control=False),
-        Group("other tools", (*_both("featurize", workers, 1_024), *_alone(tuple(PEERS), workers, 1_024)), repeats=1),
-        Group("whole jobs", _both("run", workers, 1_024), repeats=1, control=False),
-        Group("solvers 2,000", _solvers(workers, 2_000), repeats=1),
+        Group("featurize", (*_both("featurize", workers, 1_024), *_alone(PLAIN, workers, 1_024)), repeats=3),
+        Group("whole jobs", _both("run", workers, 1_024), repeats=3, control=False),
+        Group("solvers 2,000", _solvers(workers, 2_000), repeats=3),
     )
 
 

@@ -1,11 +1,13 @@
 """The same job in other tools, written as a competent user of each tool would write it.
 
-=========== ==============================================================================================
-notebook    Spark as in public notebooks of this job: a pandas UDF with Keras, then Spark ML
-tfdata      tf.data and Keras in one process
-ray         Ray Data, with actors that hold a Keras model
-daft        Daft, with a class UDF that holds a Keras model
-=========== ==============================================================================================
+=============== ==========================================================================================
+notebook        Spark as in public notebooks of this job: a pandas UDF with Keras, then Spark ML
+tfdata          tf.data and Keras in one process
+ray             Ray Data, with actors that hold a Keras model
+daft            Daft, with a class UDF that holds a Keras model
+ray_openvino    Ray Data, with actors that run the network of Fruits; see :mod:`benchmarks.peers.equal`
+spark_openvino  Spark, with a ``predict_batch_udf`` that runs the network of Fruits
+=============== ==========================================================================================
 
 Each module has ``REQUIRES``, the names of the packages that it imports, and a function :class:`Run`. It reads every
 ``*.jpg`` below the folder `images` and writes ``path, label, features`` to ``out/features/*.parquet``. With
@@ -19,7 +21,8 @@ Each module has ``REQUIRES``, the names of the packages that it imports, and a f
     standardisation and PCA of the stored features, then the rows
 
 All peers use the same pixels (Pillow's bicubic filter, ``x / 127.5 - 1``) and weights, so that their features agree
-with those of Fruits. None of them handles corrupt images: one ends the run.
+with those of Fruits. Those with Keras decode photos at full size. None of them handles corrupt images: one ends the
+run.
 
 A run sets environment variables and leaves thread pools behind, so give each run its own process::
 
@@ -44,7 +47,7 @@ from fruits.network.weights import find_weights
 
 __all__ = ["BATCH", "FEATURES", "PEERS", "SIZE", "Run", "Start", "build_network", "command_line", "write_rows"]
 
-PEERS = ("notebook", "tfdata", "ray", "daft")
+PEERS = ("notebook", "tfdata", "ray", "daft", "ray_openvino", "spark_openvino")
 
 SIZE = (224, 224)  # width and height of the network's input, in pixels
 FEATURES = 1280

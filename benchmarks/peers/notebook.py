@@ -21,7 +21,7 @@ from benchmarks.peers import SIZE, Start, build_network, command_line
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 REQUIRES = ("pyspark", "tensorflow")
 
@@ -32,15 +32,16 @@ ARROW_BATCH = 256  # images: 154 MB of float32; Spark's default of 10,000 would 
 def run(images: str, out: str, *, workers: int = 2, components: int | None = None) -> dict[str, float]:
     """Do the job; see :mod:`benchmarks.peers`."""
     start = Start.now(out)
-    session = _session(workers)
+    session = open_session(workers, arrow_batch=ARROW_BATCH)
     try:
-        _featurize(session, start, Path(images).absolute(), out)
-        return start.stages() | (_reduce(session, out, components) if components else {})
+        _featurize(session, start, images, out)
+        return start.stages() | (fit_and_write(session, out, components) if components else {})
     finally:
         session.stop()
 
 
-def _session(workers: int) -> SparkSession:
+def open_session(workers: int, *, arrow_batch: int) -> SparkSession:
+    """Start Spark on this machine; `arrow_batch` images are passed to Python at once."""
     import pyspark
     from pyspark.sql import SparkSession
 
@@ -53,7 +54,7 @@ def _session(workers: int) -> SparkSession:
         SparkSession.builder.appName("notebook")
         .master(f"local[{workers}]")
         .config("spark.driver.memory", "4g")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", ARROW_BATCH)
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", arrow_batch)
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .getOrCreate()
@@ -62,8 +63,22 @@ def _session(workers: int) -> SparkSession:
     return session
 
 
-def _featurize(session: SparkSession, start: Start, images: Path, out: str) -> None:
+def read_images(session: SparkSession, images: str) -> DataFrame:
+    """Return the columns ``path, label, content`` of the images below a folder."""
     from pyspark.sql.functions import col, element_at, split
+
+    root = Path(images).absolute()
+    files = (
+        session.read.format("binaryFile")
+        .option("pathGlobFilter", "*.jpg")
+        .option("recursiveFileLookup", "true")
+        .load(str(root))
+    )
+    path = col("path").substr(len(f"file:{root}/") + 1, 2**31 - 1)
+    return files.select(path.alias("path"), element_at(split(col("path"), "/"), -2).alias("label"), "content")
+
+
+def _featurize(session: SparkSession, start: Start, images: str, out: str) -> None:
     from pyspark.sql.pandas.functions import PandasUDFType, pandas_udf
 
     weights = session.sparkContext.broadcast(build_network(start.weights, threads=1).get_weights())
@@ -97,21 +112,15 @@ def _featurize(session: SparkSession, start: Start, images: Path, out: str) -> N
             pixels = np.stack(contents.map(preprocess))
             yield pd.Series(list(model.predict(pixels, verbose=0)))
 
-    images_df = (
-        session.read.format("binaryFile")
-        .option("pathGlobFilter", "*.jpg")
-        .option("recursiveFileLookup", "true")
-        .load(str(images))
-    )
-    path = col("path").substr(len(f"file:{images}/") + 1, 2**31 - 1)
-    images_df.repartition(PARTITIONS).select(
-        path.alias("path"),
-        element_at(split(col("path"), "/"), -2).alias("label"),
+    read_images(session, images).repartition(PARTITIONS).select(
+        "path",
+        "label",
         pandas_udf(featurize_udf, "array<float>", PandasUDFType.SCALAR_ITER)("content").alias("features"),
     ).write.parquet(str(Path(out, "features").absolute()))
 
 
-def _reduce(session: SparkSession, out: str, components: int) -> dict[str, float]:
+def fit_and_write(session: SparkSession, out: str, components: int) -> dict[str, float]:
+    """Fit Spark ML's scaler and PCA to the stored features, write the rows, and return the seconds."""
     from pyspark.ml import Pipeline
     from pyspark.ml.feature import PCA, StandardScaler
     from pyspark.ml.functions import array_to_vector, vector_to_array

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ OBJECT_STORE = 2**30  # bytes; the default is a third of the machine's memory
 class Predictor:
     """An actor that builds the network once and computes the features of batches."""
 
-    def __init__(self, start: Start, root: Path) -> None:
+    def __init__(self, start: Start, root: str) -> None:
         self.network = build_network(start.weights, threads=1)
         self.root = root
         start.mark_network()
@@ -34,21 +36,25 @@ class Predictor:
         # Ray's own resize is bilinear, which gives other pixels.
         pixels = [_resize(image) for image in batch["image"]]
         features = self.network.predict_on_batch(preprocess_input(np.stack(pixels).astype(np.float32)))
-        paths = [Path(path) for path in batch["path"]]
-        # Ray stores a NumPy array as a type that only Ray can read.
-        return pa.table(
-            {
-                "path": [path.relative_to(self.root).as_posix() for path in paths],
-                "label": [path.parent.name for path in paths],
-                "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), FEATURES),
-            }
-        )
+        return features_table(self.root, batch["path"], features)
 
 
 def run(images: str, out: str, *, workers: int = 2, components: int | None = None) -> dict[str, float]:
     """Do the job; see :mod:`benchmarks.peers`."""
     start = Start.now(out)
+    with connected(workers):
+        import ray.data
 
+        root = str(Path(images).absolute())
+        dataset = ray.data.read_images(root, mode="RGB", include_paths=True, file_extensions=["jpg"], num_cpus=SHARE)
+        write_features(dataset, Predictor, (start, root), out, workers=workers, batch=BATCH)
+        seconds = start.stages()
+    return seconds | (write_rows(out, components) if components else {})
+
+
+@contextmanager
+def connected(workers: int) -> Iterator[None]:
+    """Start Ray on this machine, and stop it at the end of the context."""
     import ray
 
     ray.init(
@@ -61,21 +67,36 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
     )
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
-        root = Path(images).absolute()
-        dataset = ray.data.read_images(
-            str(root), mode="RGB", include_paths=True, file_extensions=["jpg"], num_cpus=SHARE
-        )
-        dataset.map_batches(
-            Predictor,
-            fn_constructor_args=(start, root),
-            batch_size=BATCH,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1 - 2 * SHARE,
-        ).write_parquet(str(Path(out, "features").absolute()), ray_remote_args={"num_cpus": SHARE})
-        seconds = start.stages()
+        yield
     finally:
         ray.shutdown()
-    return seconds | (write_rows(out, components) if components else {})
+
+
+def write_features(
+    dataset: Any, predictor: type, arguments: tuple[Any, ...], out: str, *, workers: int, batch: int
+) -> None:
+    """Apply a class of actors to a dataset, and write the features."""
+    import ray.data
+
+    dataset.map_batches(
+        predictor,
+        fn_constructor_args=arguments,
+        batch_size=batch,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        num_cpus=1 - 2 * SHARE,
+    ).write_parquet(str(Path(out, "features").absolute()), ray_remote_args={"num_cpus": SHARE})
+
+
+def features_table(root: str, paths: Iterable[str], features: NDArray[np.float32]) -> pa.Table:
+    """Return the columns ``path, label, features``; Ray stores a NumPy array as a type that only Ray can read."""
+    below = [PurePosixPath(path).relative_to(root) for path in paths]
+    return pa.table(
+        {
+            "path": [path.as_posix() for path in below],
+            "label": [path.parent.name for path in below],
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), FEATURES),
+        }
+    )
 
 
 def _resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

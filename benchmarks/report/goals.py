@@ -31,7 +31,8 @@ class Goal:
     on : str
         Number of images, rows or keys of the measurement.
     enough : bool
-        False if the goal was set for a larger number; the figure is then shown without a judgement.
+        False if the goal was set for a larger number, or the figure is not a median of several runs; it is then shown
+        without a judgement.
     """
 
     name: str
@@ -56,10 +57,16 @@ class Goal:
 
 def goals(records: Sequence[Record]) -> list[Goal]:
     """Return the goals that can be computed, each on the largest number of images that its sides share."""
-    known = [side for side in sides(records) if side.ranked and side.done and not side.records[0].cold]
+    known = [
+        side
+        for side in sides(records)
+        if side.ranked and side.done and not side.records[0].cold and not side.case.megapixels
+    ]
     return [
         *_speeds(known, "featurize", "bare-loop", 0.93, 0.98, least_images=LARGE),
         *_speeds(known, "featurize", "ceiling", 0.80, 0.90, least_images=LARGE),
+        *_speeds(known, "featurize", "peer-ray-openvino", 1, 1.2, least_images=LARGE),
+        *_speeds(known, "featurize", "peer-spark-openvino", 1, 1.2, least_images=LARGE),
         *_speeds(known, "featurize", "peer-tfdata", 2.5, 3, least_images=LARGE),
         *_speeds(known, "featurize", "peer-daft", 3.5, 4.5, least_images=LARGE),
         *_speeds(known, "featurize", "peer-notebook", 5, 7, least_images=LARGE),
@@ -75,6 +82,10 @@ def goals(records: Sequence[Record]) -> list[Goal]:
         *_beyond_featurize(known),
         *_seconds(known, "csv", "CSV, all columns of {on} rows", _work, 20, 8, "s", 5_000),
     ]
+
+
+def _are_medians(*compared: Side) -> bool:
+    return all(len(side.done) > 1 for side in compared)
 
 
 def _work(record: Record) -> float:
@@ -116,7 +127,9 @@ def _speeds(
         ratio = other.spread(figure).median / one.spread(figure).median
         name = f"{ours} on {one.case.backend} ÷ {theirs}{', start-up included' if whole else ''}"
         images = one.case.images
-        yield Goal(name, ratio, least, stretch, "x", False, f"{images:,}", images >= least_images)
+        yield Goal(
+            name, ratio, least, stretch, "x", False, f"{images:,}", images >= least_images and _are_medians(one, other)
+        )
 
 
 def _solvers(known: Sequence[Side]) -> Iterator[Goal]:
@@ -145,7 +158,7 @@ def _growth(known: Sequence[Side]) -> Iterator[Goal]:
             on = f"{found[0].case.images:,} → {found[-1].case.images:,}"
             for name, least, figure in figures:
                 small, large = (side.spread(figure).median for side in (found[0], found[-1]))
-                enough = found[-1].case.images >= 80_000
+                enough = found[-1].case.images >= 80_000 and _are_medians(found[0], found[-1])
                 yield Goal(f"{name} on {backend}, growth", large / small - 1, least, least, "%", True, on, enough)
 
 
@@ -190,5 +203,5 @@ def _seconds(
             unit,
             True,
             on,
-            side.case.images >= least_images,
+            side.case.images >= least_images and _are_medians(side),
         )

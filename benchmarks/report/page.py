@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -15,13 +16,14 @@ from benchmarks.report.goals import goals
 from benchmarks.report.plots import colour, name_of
 from benchmarks.report.summary import Side, Spread, noise_of, ranking, sides, verdict
 from benchmarks.report.svg import PALETTE, drawn, themed
-from benchmarks.scenarios import load
+from benchmarks.scenarios import PEERS, load
 
 __all__ = ["render"]
 
 WIDE, NARROW = 9.4, 3.7  # inches; the page chooses by its own width
 BUSY = 0.15  # share of the processors before a run; above it, other processes distort the times
 YARDSTICKS = ("bare-loop", "ceiling")
+MAIN = {"featurize": 0, "run": 1}  # kinds of work in the headline, by priority
 MET = {"short": "missed", "met": "reached", "stretch": "exceeded", "fewer": "too few for this goal"}
 UNITS = {"images": "images", "features": "rows", "keys": "keys"}
 TITLES = {
@@ -62,11 +64,12 @@ class Table:
     unit: str
     images: int
     partition_size: int
-    repeats: int
+    runs: str
     noise: str
     rows: tuple[Row, ...]
     unranked: tuple[tuple[str, str], ...]
     leads: bool
+    warning: str
 
 
 def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
@@ -125,14 +128,43 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
 
 def _tables(records: Sequence[Record]) -> list[Table]:
     controlled = {record.group for record in records if record.control}
-    kinds: dict[tuple[str, str, int], list[Side]] = {}
-    for side in sides(records):
-        kinds.setdefault((side.group, _kind(side), side.case.images), []).append(side)
+    found = {
+        key: group for key, group in _compared(sides(records)).items() if key.kind != "first-image"
+    }  # in the goals
+    titles = Counter((_title(key, group), key.images) for key, group in found.items())
     return [
-        _table(kind, images, found, noise_of(records, group), leads=group in controlled)
-        for (group, kind, images), found in kinds.items()
-        if kind != "first-image"  # measures start-up, which is shown among the goals
+        _table(
+            _title(key, group) + (f" ({key.group})" if titles[_title(key, group), key.images] > 1 else ""),
+            group,
+            noise_of(records, key.group),
+            leads=key.group in controlled,
+        )
+        for key, group in found.items()
     ]
+
+
+class _Key(NamedTuple):
+    """What the sides of a table have in common: group, kind of work, images, and their size."""
+
+    group: str
+    kind: str
+    images: int
+    megapixels: float
+
+
+def _compared(known: Sequence[Side]) -> dict[_Key, list[Side]]:
+    """Return the sides of each table."""
+    found: dict[_Key, list[Side]] = {}
+    for side in known:
+        key = _Key(side.group, _kind(side), side.case.images, side.case.megapixels)
+        found.setdefault(key, []).append(side)
+    return found
+
+
+def _title(key: _Key, found: Sequence[Side]) -> str:
+    size = f" of {key.megapixels:g} megapixels" if key.megapixels else ""
+    one = {side.case.workers for side in found} == {1} and key.kind == "featurize"
+    return TITLES.get(key.kind, key.kind) + size + ", 1 worker" * one
 
 
 def _kind(side: Side) -> str:
@@ -142,22 +174,23 @@ def _kind(side: Side) -> str:
     return "run" if scenario.startswith("run-") else scenario
 
 
-def _table(kind: str, images: int, found: Sequence[Side], noise: float | None, *, leads: bool) -> Table:
+def _table(title: str, found: Sequence[Side], noise: float | None, *, leads: bool) -> Table:
     ranked = ranking([side for side in found if side.done])
     reference = found[0] if found[0] in ranked else ranked[0] if ranked else None
     places = iter(range(1, len(ranked) + 1))
     rows = []
     for side in ranked:
         ratio = side.rate.median / reference.rate.median if reference is not None else 1.0
+        once = min(len(side.done), len(reference.done) if reference is not None else 1) == 1
         rows.append(
             Row(
-                rank="" if side.case.scenario in YARDSTICKS else str(next(places)),
+                rank="" if side.case.scenario in YARDSTICKS or once else str(next(places)),
                 name=name_of(side),
                 colour=next(role for role, (light, _) in PALETTE.items() if light == colour(side)),
                 workers=side.case.workers,
                 rate=side.rate,
                 seconds=side.spread(lambda record: record.work),
-                compared="1, by definition" if side is reference else verdict(ratio, noise),
+                compared="one run" if once else "1, by definition" if side is reference else verdict(ratio, noise),
                 whole=side.spread(lambda record: record.images_per_second_whole).median,
                 driver_peak=side.spread(lambda record: record.driver_peak / 1e6).median,
                 worker_peak=side.spread(lambda record: record.worker_peak / 1e6).median,
@@ -168,16 +201,27 @@ def _table(kind: str, images: int, found: Sequence[Side], noise: float | None, *
     others = [side for side in found if side not in ranked]
     unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.fault) for side in others]
     return Table(
-        title=TITLES.get(kind, kind) + (", 1 worker" if kind == "featurize" and found[0].case.workers == 1 else ""),
+        title=title,
         unit=UNITS[load(found[0].case.scenario).data],
-        images=images,
+        images=found[0].case.images,
         partition_size=found[0].case.partition_size,
-        repeats=max(len(side.records) for side in found),
+        runs=_runs(ranked),
         noise=_percent(noise),
         rows=tuple(rows),
         unranked=tuple(unranked),
         leads=leads,
+        warning=" ".join(dict.fromkeys(side.case.idle for side in found if side.case.idle)),
     )
+
+
+def _runs(ranked: Sequence[Side]) -> str:
+    """Describe the number of runs behind the figures of a table."""
+    counts = sorted({len(side.done) for side in ranked})
+    if not counts:
+        return "No run"
+    if counts[-1] == 1:
+        return "One run of each: no median, and no comparison"
+    return f"Median of {counts[-1]} runs" + (f" (some: {counts[0]})" if len(counts) > 1 else "")
 
 
 def _answer(side: Side) -> str:
@@ -192,33 +236,36 @@ def _answer(side: Side) -> str:
 
 
 def _headline(records: Sequence[Record]) -> str:
-    """Summarise throughput, distance to the ceiling and lead over the best peer in one sentence."""
+    """Summarise the main table in one sentence: throughput, and the ratio to the ceiling and to the best peer in it.
+
+    That is the first table of images to features, or else of whole jobs.
+    """
     known = [side for side in sides(records) if side.ranked and side.done]
-    group = next((side.group for side in known if side.case.scenario == "featurize"), None)
-    ours = [side for side in known if side.group == group and side.case.scenario == "featurize"]
+    tables = sorted(_compared(known).items(), key=lambda item: MAIN.get(item[0].kind, len(MAIN)))
+    table = next((found for _, found in tables if any(side.case.scenario in MAIN for side in found)), [])
+    ours = [side for side in table if side.case.scenario in MAIN]
     if not ours:
-        first = max(known, key=lambda side: side.rate.median, default=None)
-        return f"{name_of(first)} leads" if first is not None else "No run was ranked"
+        several = [side for side in known if len(side.done) > 1]
+        first = max(several, key=lambda side: side.rate.median, default=None)
+        return f"{name_of(first)} leads" if first is not None else "Nothing is compared"
     cores = ours[0].case.workers
-    ours = [side for side in ours if side.case.workers == cores]
+    ours, others = ([side for side in of if side.case.workers == cores] for of in (ours, table))
     rates = [f"{side.rate.median:,.0f}" for side in ours]
-    sentence = f"{name_of(ours[0])} processes {rates[0]} images per second"
+    work = " in whole jobs" if ours[0].case.scenario == "run" else ""
+    size = f" of {ours[0].case.megapixels:g} megapixels" if ours[0].case.megapixels else ""
+    sentence = f"{name_of(ours[0])} processes {rates[0]} images{size} per second"
     sentence += "".join(f" and {name_of(side)} {rate}" for side, rate in zip(ours[1:], rates[1:], strict=True))
-    sentence += f", on {cores} core{'s' if cores > 1 else ''}"
+    sentence += f"{work}, on {cores} core{'s' if cores > 1 else ''}"
+    if min(len(side.done) for side in ours) == 1:
+        return f"{sentence}, in one run"
     best = max(side.rate.median for side in ours)
     compared = [
-        f"{best / side.rate.median:.0%} of the network alone"
-        for side in known
-        if side.group == group and side.case.scenario == "ceiling" and side.case.workers == cores
+        f"{best / side.rate.median:.0%} of the network alone" for side in others if side.case.scenario == "ceiling"
     ]
-    peers = [side for side in known if side.case.scenario.startswith("peer-") and side.case.workers == cores]
+    peers = [side for side in others if side.case.scenario.removeprefix("run-") in PEERS and len(side.done) > 1]
     if peers:
         peer = max(peers, key=lambda side: side.rate.median)
-        same_group = [
-            side.rate.median for side in known if (side.group, side.case.scenario) == (peer.group, "featurize")
-        ]
-        if same_group:
-            compared.append(f"{max(same_group) / peer.rate.median:.1f} times {name_of(peer)}")
+        compared.append(f"{best / peer.rate.median:.1f} times {name_of(peer)}")
     return f"{sentence}: {' and '.join(compared)}" if compared else sentence
 
 

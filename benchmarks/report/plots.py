@@ -27,6 +27,8 @@ NAMES = {
     "peer-tfdata": "tf.data + Keras",
     "peer-ray": "Ray Data + Keras",
     "peer-daft": "Daft + Keras",
+    "peer-ray-openvino": "Ray Data + OpenVINO",
+    "peer-spark-openvino": "Spark predict_batch_udf + OpenVINO",
     "dask-ml": "dask-ml",
     "spark-ml": "Spark ML",
     "scikit-learn": "scikit-learn",

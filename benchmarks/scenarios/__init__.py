@@ -16,7 +16,7 @@ from benchmarks.cases import Case
 from benchmarks.scenarios.task import Task, Timings
 from fruits.errors import SettingsError
 
-__all__ = ["PEERS", "SCENARIOS", "Scenario", "load", "missing"]
+__all__ = ["EQUAL", "PEERS", "SCENARIOS", "Scenario", "load", "missing"]
 
 ENGINES = ("dask", "spark", "local")
 SOLVERS = (*ENGINES, "dask-ml", "spark-ml", "scikit-learn")
@@ -50,7 +50,8 @@ class Scenario:
         return timings
 
 
-PEERS = {"peer-notebook": "notebook", "peer-tfdata": "tfdata", "peer-ray": "ray", "peer-daft": "daft"}
+EQUAL = {"peer-ray-openvino": "ray_openvino", "peer-spark-openvino": "spark_openvino"}  # the network of Fruits
+PEERS = {"peer-notebook": "notebook", "peer-tfdata": "tfdata", "peer-ray": "ray", "peer-daft": "daft", **EQUAL}
 SCENARIOS = {
     "featurize": Scenario("featurize", ENGINES, "images", "features"),
     "fit": Scenario("jobs", ENGINES, "images", "model"),

@@ -17,6 +17,7 @@ from rich.text import Text
 from fruits.images.skipped import describe_skipped
 from fruits.jobs.job import COLUMNS
 from fruits.jobs.report import REPORT, Report, SliceReport, row_files
+from fruits.jobs.reporting.speed_section import bottleneck
 from fruits.model.rows import decode_rows
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
@@ -39,7 +40,7 @@ PREDICTED = ("prediction", "confidence", "reason")
 
 def show_report(console: Console, report: Report | SliceReport, out: str) -> None:
     """Print the report of a job: counts, speed, explained variance, example rows of its output, and the files."""
-    show_facts(console, {**_counts(report), **_slowest(report)})
+    show_facts(console, {**_counts(report), **_bottleneck(report), **_slowest(report)})
     if isinstance(report, SliceReport):
         show_facts(console, _progress_of_slices(report))
         return
@@ -179,6 +180,12 @@ def _counts(report: Report | SliceReport) -> Mapping[str, str]:
         "speed": speed + resumed,
         "time": stages,
     }
+
+
+def _bottleneck(report: Report | SliceReport) -> Mapping[str, str]:
+    """Return what limits the speed, if it is the reading or decoding of images."""
+    limit, advice = bottleneck(report.worker_seconds) if any(report.worker_seconds.values()) else ("", "")
+    return {"limit": f"{limit} {advice}"} if advice else {}
 
 
 def _slowest(report: Report | SliceReport) -> Mapping[str, str]:

@@ -75,7 +75,8 @@ class Job:
         The columns of the rows.
     partition_size : int, optional
         Images per partition, up to 16,384. A partition is the unit of work, and of repeated work when a worker dies; no
-        result depends on it. Default: as many for each worker, at least three, of at most 1,024 images.
+        result depends on it. Default: as many for each worker, at least three, of at most 1,024 images. Large images
+        are fewer: at most 1 GiB, also of a given size.
     limit : int, optional
         Use only the first images, up to this number, in the order of their paths: those of the first labels.
     sample : int, optional

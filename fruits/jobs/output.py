@@ -28,7 +28,7 @@ from fruits.model.components import check_components
 from fruits.model.rows import RowEncoder
 from fruits.plan.changes import updated_partitions
 from fruits.plan.pages import ImageList, write_list
-from fruits.plan.partitions import Partition, Plan, default_size, even_partitions
+from fruits.plan.partitions import Partition, Plan, bounded_partitions, default_size
 from fruits.plan.spool import PageSpool
 from fruits.storage.checksums import MANIFEST, Manifest, checksum, read_part
 from fruits.storage.commits import (
@@ -313,8 +313,9 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
         )
         return Plan(images, source.plan.partition_size, partitions, spool.checksums)
     if base is None:
-        size = size or default_size(images.images, request.runner.executor.parallelism)
-        return Plan(images, size, even_partitions(images.images, size), spool.checksums)
+        known = sum(each for each in spool.sizes() if each > 0)
+        size = size or default_size(images.images, request.runner.executor.parallelism, known)
+        return Plan(images, size, bounded_partitions(spool.sizes(), size), spool.checksums)
     _check_partition_size(job, base.plan.partition_size)
     partitions, changes = updated_partitions(
         base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, base.retried()
@@ -367,7 +368,7 @@ def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, s
         job = StoredJob.load(out, commit)
     except DamageError as error:
         progress.event("damage", f"corrupt: {error}; regenerating", parts=[str(error)])
-        partitions = even_partitions(images.images, commit.partition_size)
+        partitions = bounded_partitions(spool.sizes(), commit.partition_size)
         plan = Plan(images, commit.partition_size, partitions, spool.checksums, labels)
         name = owned.name("plan/partitions", "parquet")
         if checksum(plan.encode()).hex() != commit.files.get(name):

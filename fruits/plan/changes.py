@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fruits.images.sources.entries import ImageEntry
-from fruits.plan.partitions import Partition, Plan, Stored
+from fruits.plan.partitions import MOST_BYTES, Partition, Plan, Stored
 
 __all__ = ["Changes", "describe_changes", "updated_partitions"]
 
@@ -69,6 +69,7 @@ class _Piece:
     images: int = 0
     stored_images: int = 0
     touched: bool = False
+    read: int = 0  # bytes of added and changed images
 
     @property
     def is_whole(self) -> bool:
@@ -87,7 +88,8 @@ def updated_partitions(
     """Return the partitions of a new list that keep as many stored features as possible.
 
     A partition without changes keeps its stored parts. Another one keeps its number and its place in the order of the
-    paths, takes in the images added there, and is split where it exceeds one and a half times the partition size.
+    paths, takes in the images added there, and is split where it exceeds one and a half times the partition size, or
+    where the images to read exceed 1 GiB.
 
     Parameters
     ----------
@@ -119,7 +121,7 @@ def updated_partitions(
                 partition = next(remaining)
                 piece = close(partition)
                 end += partition.images
-        if now is not None and piece.images >= FULL * plan.partition_size:
+        if now is not None and (piece.images >= FULL * plan.partition_size or piece.read >= MOST_BYTES):
             piece = close(piece.partition)
         if before is not None:
             stored_place += 1
@@ -136,6 +138,7 @@ def updated_partitions(
         else:
             continue
         piece.touched = True
+        piece.read += max(now.size, 0) if now is not None else 0
     pieces.append(piece)
     unused = max(each.index for each in plan.partitions) + 1
     adopted = {

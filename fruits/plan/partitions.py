@@ -6,7 +6,7 @@ job, whose stored features are used again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -19,11 +19,21 @@ from fruits.errors import DamageError
 from fruits.plan.pages import ImageList, pages_of
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
-__all__ = ["LARGEST", "Partition", "Plan", "Stored", "default_size", "even_partitions"]
+__all__ = [
+    "LARGEST",
+    "MOST_BYTES",
+    "Partition",
+    "Plan",
+    "Stored",
+    "bounded_partitions",
+    "default_size",
+    "even_partitions",
+]
 
 LARGEST = 1024  # images, by default
 SMALLEST = 16  # images, by default: below, the overhead of a task exceeds the work
 PER_WORKER = 3  # partitions, by default: the last ones then end at about the same time
+MOST_BYTES = 2**30  # of images: the work of 200 photos of 5 MB is that of 1,024 small images, about 10 s
 METADATA = b"fruits.plan"
 SCHEMA = pa.schema(
     [
@@ -184,12 +194,20 @@ class Plan:
         )
 
 
-def default_size(images: int, workers: int) -> int:
+def default_size(images: int, workers: int, size: int = 0) -> int:
     """Return the number of images of a partition that keeps all workers busy until the end.
 
     Every worker gets the same number of partitions, at least three if there are enough images, of at most 1,024 images.
+    Large images are fewer: half of :data:`MOST_BYTES` on average, so that :func:`bounded_partitions` rarely divides
+    such a partition.
+
+    Parameters
+    ----------
+    images, workers : int
+    size : int, optional
+        The bytes of all images, as far as known.
     """
-    rounds = max(PER_WORKER, -(-images // (workers * LARGEST)))
+    rounds = max(PER_WORKER, -(-images // (workers * LARGEST)), -(-2 * size // (workers * MOST_BYTES)))
     return max(SMALLEST, -(-images // (workers * rounds)))
 
 
@@ -197,6 +215,23 @@ def even_partitions(images: int, size: int) -> tuple[Partition, ...]:
     """Return partitions of `size` images; the last one may have fewer."""
     starts = range(0, images, size)
     return tuple(Partition(index, start, min(size, images - start)) for index, start in enumerate(starts))
+
+
+def bounded_partitions(sizes: Iterable[int], most: int) -> tuple[Partition, ...]:
+    """Return partitions of at most `most` images, and of at most :data:`MOST_BYTES` unless one image is larger.
+
+    `sizes` are the bytes of each image in order, negative if unknown; those are not counted.
+    """
+    partitions: list[Partition] = []
+    start = held = place = 0
+    for place, size in enumerate(sizes, 1):
+        held += max(size, 0)
+        if place - start > most or (held > MOST_BYTES and place - start > 1):
+            partitions.append(Partition(len(partitions), start, place - 1 - start))
+            start, held = place - 1, max(size, 0)
+    if place:
+        partitions.append(Partition(len(partitions), start, place - start))
+    return tuple(partitions)
 
 
 def _numbers(values: Sequence[int]) -> pa.Array:

@@ -9,6 +9,7 @@ from fruits.images.sources.entries import ImageEntry
 from fruits.plan.pages import ImageList, decode_images
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
 from fruits.storage.commits import OwnedFolder
+from fruits.storage.parquet import read_table
 
 
 class PageSpool:
@@ -36,6 +37,11 @@ class PageSpool:
         """Yield the images of the pages."""
         pages = (self._path(number).read_bytes() for number in range(len(self._checksums)))
         return decode_images(pages, 0, images.images)
+
+    def sizes(self) -> Iterator[int]:
+        """Yield the bytes of each image of the pages, in order; negative if unknown."""
+        for number in range(len(self._checksums)):
+            yield from read_table(self._path(number).read_bytes(), ["size"])["size"].to_pylist()
 
     def store(self, owned: OwnedFolder) -> None:
         """Store all pages in an output."""

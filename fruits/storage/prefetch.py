@@ -86,11 +86,12 @@ def read_ahead(
     Parameters
     ----------
     read, files
-        As for :func:`read_one_by_one`. `files` is consumed no further than needed.
+        As for :func:`read_one_by_one`. `files` is consumed no further than needed, and one item more.
     loop : asyncio.AbstractEventLoop
         The running loop of another thread.
     ahead : int
-        The largest number of files requested or waiting; less where they are large, to hold at most 64 MiB.
+        The largest number of files requested or waiting; less where they are large, to hold at most 64 MiB, or one
+        file that is larger.
     """
 
     async def read_checked(place: Place, size: int, version: str) -> bytes | OSError:
@@ -103,6 +104,7 @@ def read_ahead(
             return error
 
     files = iter(files)
+    upcoming = next(files, None)
     pending: deque[tuple[Future[bytes | OSError], int]] = deque()
     held = 0
     try:
@@ -110,11 +112,14 @@ def read_ahead(
             # Submit half of the window at a time: every submission wakes the loop's thread, which then competes with
             # this one for the interpreter.
             room = ahead - len(pending) if len(pending) <= ahead // 2 else 0
-            while room and held < AHEAD_BYTES and (file := next(files, None)):
+            while room and upcoming is not None:
+                size = ASSUMED_BYTES if upcoming[1] == UNKNOWN_SIZE else upcoming[1]
+                if pending and held + size > AHEAD_BYTES:
+                    break
                 room -= 1
-                size = ASSUMED_BYTES if file[1] == UNKNOWN_SIZE else file[1]
-                pending.append((asyncio.run_coroutine_threadsafe(read_checked(*file), loop), size))
+                pending.append((asyncio.run_coroutine_threadsafe(read_checked(*upcoming), loop), size))
                 held += size
+                upcoming = next(files, None)
             if not pending:
                 return
             future, size = pending.popleft()

@@ -21,6 +21,7 @@ from fruits.jobs.job import Job
 
 IMAGES = 24
 COMPONENTS = 3
+TESTED = [name for name in PEERS if name != "ray"]  # ray_openvino has its session and files, daft its model
 SHORTER = {"notebook": "peer.PARTITIONS = 2; "}  # one network is built per partition
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -56,7 +57,7 @@ def reference(images: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", TESTED)
 def test_a_peer_gives_the_features_and_scores_of_fruits(
     name: str, images: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -80,7 +81,8 @@ def test_a_peer_gives_the_features_and_scores_of_fruits(
     expected_keys, expected = read(reference / "features")
     assert keys == expected_keys
     assert len(keys) >= 20
-    assert np.abs(found["features"] - expected["features"]).max() <= 1e-3
+    largest = 0 if name.endswith("openvino") else 1e-3  # the same network and decoding give the same bits
+    assert np.abs(found["features"] - expected["features"]).max() <= largest
     assert cosines(found["features"], expected["features"]).min() >= 0.9999
 
     # Signs, and n or n - 1 in the standard deviation, differ between libraries; the cosine ignores both.

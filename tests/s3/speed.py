@@ -1,11 +1,14 @@
-"""Speed of a whole ``fruits fit`` on images on S3, compared with a local disk.
+"""Speed of whole jobs on images on S3, compared with a local disk, and with Ray Data.
 
-``python -m tests.s3.speed IMAGES --rounds 3`` measures a folder on a local disk, the same folder on S3, and the same
-images on S3 as tar archives that ``fruits pack`` wrote. The server and a proxy that adds 30 ms to every request run on
-one core; the driver and its two workers share another for all sources. The result is therefore the cost of S3 to the
-workers, without that of the server. A round measures every source once; a ratio is one of the same round. On a machine
-with other load, compare CPU seconds, with ``--backend local`` (other backends do not count those of their workers), and
-the seconds in which the workers waited for images (``read``).
+``python -m tests.s3.speed IMAGES --rounds 3`` measures ``fruits fit`` on a folder on a local disk, on the same folder
+on S3, and on the same images on S3 as tar archives that ``fruits pack`` wrote. ``--megapixels 12`` enlarges the images
+to photos, and ``--peer`` adds Ray Data with the same network and decoding (``benchmarks.peers.ray_openvino``) on disk
+and on S3, and compares its features.
+
+The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
+for all sources. The result is therefore the cost of S3 to the workers, without that of the server. A round measures
+every source once; a ratio is one of the same round. On a machine with other load, compare CPU seconds, which are those
+of all processes of a job, and the seconds in which the workers waited for images (``read``).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
+import re
 import shutil
 import statistics
 import subprocess
@@ -24,13 +27,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from benchmarks.answers.reference import read_features
+from benchmarks.inputs.images import Originals
+from benchmarks.measure.process_tree import watch
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from tests.s3.server import served
 
-FRUITS = Path(sys.executable).with_name("fruits")
+FRUITS = [sys.executable, "-m", "fruits"]
+RAY = [sys.executable, "-m", "benchmarks.peers.ray_openvino"]
 DISK = "folder on disk"
 SOURCES = {DISK: "", "folder on S3": "s3://images", "tars on S3": "s3://tars/*.tar"}
+PEERS = {"Ray Data on disk": "", "Ray Data on S3": "s3://images"}
+COMPONENTS = "8"
+TIMEOUT = 3600.0
 
 
 def main() -> None:
@@ -39,20 +51,19 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=2048)
+    parser.add_argument("--megapixels", type=float, default=0.0)
     parser.add_argument("--partition-size", type=int, default=1024)
     parser.add_argument("--shard-size", default="256MB")
     parser.add_argument("--delay", type=float, default=0.03)
     parser.add_argument("--backend", default="dask")
+    parser.add_argument("--peer", action="store_true")
     arguments = parser.parse_args()
     server_core, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for bucket in ("out", "images", "tars"):
             (root / "s3" / bucket).mkdir(parents=True)
-        for path in sorted(path for path in arguments.images.rglob("*") if path.is_file())[: arguments.limit]:
-            target = root / "s3" / "images" / path.relative_to(arguments.images)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        _copy(arguments, root)
         os.sched_setaffinity(0, {server_core})  # inherited by the server and the proxy
         proxy_command = [sys.executable, "-m", "tests.s3.proxy", "--delay", str(arguments.delay)]
         with served(root / "s3") as server:
@@ -62,13 +73,25 @@ def main() -> None:
                     environ = os.environ | server.environ(proxy.stdout.readline().strip())
                     os.sched_setaffinity(0, {others[0]})
                     packing = ["pack", "s3://images", "--out", "s3://tars", "--shard-size", arguments.shard_size]
-                    packed = _fruits(packing, environ)
+                    packed = _timed([*FRUITS, *packing, "--json"], root, environ)
                     os.environ.update(environ)
                     reading = [_reading(root, arguments.partition_size) for _ in range(arguments.rounds)]
                     rounds = [_round(root, number, arguments, environ) for number in range(arguments.rounds)]
                 finally:
                     proxy.terminate()
     print(json.dumps({"pack": packed, "without a job": reading, **_summary(rounds)}, indent=2))
+
+
+def _copy(arguments: argparse.Namespace, root: Path) -> None:
+    """Copy the images, enlarged if requested, into the bucket."""
+    folder = arguments.images
+    if arguments.megapixels:
+        originals = Originals.below(str(folder), arguments.limit)
+        folder = Path(originals.enlarged(arguments.megapixels, root / "cache").folder)
+    for path in sorted(folder.rglob("*.jpg"))[: arguments.limit]:
+        target = root / "s3" / "images" / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
 
 
 def _reading(root: Path, partition_size: int) -> dict[str, Any]:
@@ -92,36 +115,57 @@ def _reading(root: Path, partition_size: int) -> dict[str, Any]:
 
 
 def _round(root: Path, number: int, arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Run a job on every source."""
+    """Run a job on every source, and the peer."""
     found = {}
+    disk = str(root / "s3" / "images")
     for source, address in SOURCES.items():
         out = f"{root}/out-{number}" if source == DISK else f"s3://out/{source.split()[0]}-{number}"
-        command = ["fit", address or str(root / "s3" / "images"), "--out", out, "--components", "8", "--workers", "2"]
+        command = ["fit", address or disk, "--out", out, "--components", COMPONENTS, "--workers", "2"]
         command += ["--partition-size", str(arguments.partition_size), "--backend", arguments.backend, "--quiet"]
-        found[source] = _fruits(command, environ)
+        found[source] = _timed([*FRUITS, *command, "--json"], root, environ)
+        print(source, found[source], file=sys.stderr)
+    paths, expected, _ = read_features(root / f"out-{number}" / "features")
+    for source, address in PEERS.items() if arguments.peer else ():
+        out = f"{root}/{source.replace(' ', '-')}-{number}"
+        command = [address or disk, "--out", out, "--components", COMPONENTS, "--workers", "2"]
+        found[source] = _timed([*RAY, *command], root, environ)
+        peer_paths, features, _ = read_features(Path(out, "features"))
+        assert peer_paths == paths
+        found[source]["largest difference of a feature"] = float(np.abs(features - expected).max())
         print(source, found[source], file=sys.stderr)
     return found
 
 
-def _fruits(command: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the images, the seconds of a command from start to end, and the speed of its stage of images."""
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([str(FRUITS), *command, "--json"], env=environ, check=True, capture_output=True, text=True)
-    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    report = json.loads(done.stdout)
-    steps = {name: report[name] for name in ("images_per_second", "worker_seconds") if name in report}
-    return {"images": report["images"], "seconds": round(seconds, 2), "CPU seconds": round(cpu, 2), **steps}
+def _timed(command: Sequence[str], root: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the seconds of a command from start to end, its CPU seconds and memory, and what it reports."""
+    log = root / "log.txt"
+    usage = watch(command, env=environ, log=log, timeout=TIMEOUT)
+    lines = log.read_text("utf-8", errors="replace")
+    if usage.exit_code != 0:
+        raise RuntimeError(f"{' '.join(command)}: exit code {usage.exit_code}\n{lines}")
+    start = re.search(r"(?m)^\{", lines)
+    assert start is not None
+    reported, _ = json.JSONDecoder().raw_decode(lines, start.start())
+    names = ("images", "images_per_second", "worker_seconds", "featurize")
+    return {
+        "seconds": round(usage.wall, 2),
+        "CPU seconds": round(usage.cpu_seconds, 2),
+        "driver, MB": round(usage.driver_peak / 1e6),
+        "worker, MB": round(usage.worker_peak / 1e6),
+        **{name: reported[name] for name in names if name in reported},
+    }
 
 
 def _summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return for each source its times, and its speed as a multiple of that of the local disk."""
     summary = {}
-    for source in SOURCES:
+    for source in rounds[0]:
         found = [each[source] for each in rounds]
         summary[source] = {
-            "images_per_second": [each["images_per_second"] for each in found],
-            "read": [each["worker_seconds"]["read"] for each in found],
+            "images_per_second": [each.get("images_per_second") for each in found],
+            "read": [each.get("worker_seconds", {}).get("read") for each in found],
+            "worker, MB": max(each["worker, MB"] for each in found),
+            "largest difference of a feature": max(each.get("largest difference of a feature", 0) for each in found),
         }
         for name in ("seconds", "CPU seconds"):
             ratios = [each[DISK][name] / each[source][name] for each in rounds]

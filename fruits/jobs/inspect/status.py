@@ -164,7 +164,7 @@ def _status(out: Folder, now: Callable[[], float]) -> Status:
         rows=images_done - sum(rejects.values()) if surveyed == len(network) else None,
         seconds_since_newest=None if idle is None else round(idle, 1),
         moves=moves,
-        images_per_second=round(plan.partition_size / per_part, 1) if per_part else None,
+        images_per_second=round(plan.images / len(plan.partitions) / per_part, 1) if per_part else None,
         seconds_left=round((stage.total - stage.done) * per_part, 1) if per_part and stage is not None else None,
     )
 

@@ -33,7 +33,9 @@ def speed_section(report: Report) -> str:
     total = sum(steps.values())
     shown = sorted(steps.items(), key=lambda item: -item[1])
     by_step = bars([(step, seconds, f"{duration(seconds)}, {percent(seconds / total, 0)}") for step, seconds in shown])
-    parts.append(f'<p>{bottleneck(steps)}</p><div class="charts">')
+    limit, advice = bottleneck(steps)
+    shown_limit = f"<b>{limit}</b> {advice}" if advice else limit
+    parts.append(f'<p>{shown_limit}</p><div class="charts">')
     if (throughput := report.throughput) and throughput["seconds"] > 0:
         parts.append(_throughput(**throughput))
     parts.append(f"<div><h3>Seconds of all workers by step</h3>{by_step}</div></div>")
@@ -53,21 +55,20 @@ def speed_section(report: Report) -> str:
     return "".join(parts)
 
 
-def bottleneck(steps: Mapping[str, float]) -> str:
-    """Return whether the network or the reading and decoding of images limits the speed; `steps` are seconds."""
+def bottleneck(steps: Mapping[str, float]) -> tuple[str, str]:
+    """Return what limits the speed, and advice if it is the reading or decoding of images; `steps` are seconds."""
     total = sum(steps.values())
     if steps.get("load", 0.0) > total / 3:
-        return f"The job is small: loading the network takes {percent(steps['load'] / total, 0)} of the workers' time."
+        loading = percent(steps["load"] / total, 0)
+        return f"The job is small: loading the network takes {loading} of the workers' time.", ""
     supply = {step: steps.get(step, 0.0) for step in ADVICE}
     network = percent(steps.get("network", 0.0) / total, 0)
     if sum(supply.values()) <= steps.get("network", 0.0):
-        return f"The network is the bottleneck: it takes {network} of the workers' time."
+        return f"The network is the bottleneck: it takes {network} of the workers' time.", ""
     step, seconds = max(supply.items(), key=lambda item: item[1])
     name = {"read": "Reading", "decode": "Decoding"}[step]
-    return (
-        f"<b>{name} is the bottleneck:</b> it takes {percent(seconds / total, 0)} of the workers' time, and the "
-        f"network {network}. {ADVICE[step]}"
-    )
+    taken = f"{percent(seconds / total, 0)} of the workers' time, and the network {network}."
+    return f"{name} is the bottleneck: it takes {taken}", ADVICE[step]
 
 
 def _throughput(seconds: float, interval: float, images: list[float]) -> str:

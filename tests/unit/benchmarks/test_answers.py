@@ -145,3 +145,23 @@ def test_the_reference_maps_copies_to_their_originals(
     assert paths == sorted(paths)
     for path, row in zip(paths, found, strict=True):
         np.testing.assert_array_equal(row, features[names.index(original(path))])
+
+
+def test_linked_images_and_folders_are_used(tmp_path: Path) -> None:
+    for name in ("real/a/1.jpg", "real/a/2.jpg", "elsewhere/3.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name), 9, 9)).save(path)
+    linked = tmp_path / "linked"
+    (linked / "b").mkdir(parents=True)
+    (linked / "a").symlink_to("../real/a")
+    (linked / "b" / "3.jpg").symlink_to("../../elsewhere/3.jpg")
+    (tmp_path / "images").symlink_to("linked")
+    originals = Originals.below(str(tmp_path / "images"), 10)
+    assert originals.names == ("a/1.jpg", "a/2.jpg", "b/3.jpg")
+    folder = originals.repeated(5, tmp_path / "cache")
+    files = sorted(folder.rglob("*.jpg"))
+    assert len(files) == 5
+    assert not any(file.is_symlink() for file in files)
+    assert (folder / "b" / "3.jpg").read_bytes() == (tmp_path / "elsewhere" / "3.jpg").read_bytes()
+    assert len(originals.enlarged(0.01, tmp_path / "cache").names) == 3

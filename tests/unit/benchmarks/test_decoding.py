@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from PIL import Image
 
 from benchmarks.answers.check import LARGE_COSINE, LARGE_LARGEST, compare_features
 from benchmarks.inputs.images import Originals
+from benchmarks.peers import equal
 from benchmarks.precision.decoding import measure, table
+from fruits.images.decode import decode
 from tests.unit.benchmarks.test_answers import PATHS, store
 
 
@@ -43,6 +46,7 @@ def test_scales_are_compared_with_full_decoding(photos: Originals, tmp_path: Pat
     assert (full.mean_error, four.mean_error, full.speed) == (0, 0, 1)  # 949 pixels are not reduced to 4 x 224
     assert 0 < two.mean_error < one.mean_error < 0.05
     assert [result.accuracy for result in results] == [100] * 4
+    assert [result.recogniser for result in results] == [100] * 4
     assert table(results).count("\n| 1.2 | ") == 4
 
 
@@ -54,3 +58,11 @@ def test_peers_that_decode_at_full_size_are_close_within_the_tolerance_for_large
     tolerance = (LARGE_LARGEST, LARGE_COSINE)
     assert compare_features(folder, PATHS, features, exact=False, tolerance=tolerance).verdict == "close"
     assert compare_features(folder, PATHS, features[:, ::-1], exact=False, tolerance=tolerance).verdict == "wrong"
+
+
+@pytest.mark.parametrize("size", [(100, 100), (640, 480), (1000, 900), (2049, 1537), (4000, 3000)])
+def test_peers_on_an_equal_runtime_have_the_pixels_of_fruits(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(size[0])
+    file = BytesIO()
+    Image.fromarray(rng.integers(0, 256, (size[1] // 4, size[0] // 4, 3), np.uint8)).resize(size).save(file, "JPEG")
+    assert np.array_equal(equal.decode(file.getvalue()), decode(file.getvalue()))

@@ -79,6 +79,59 @@ def test_page_and_text_show_the_ranking_and_the_unranked(written: Path) -> None:
     assert names == [("", "network alone"), ("", "bare loop, no engine"), ("1", "Dask"), ("2", "Spark")]
 
 
+def headline(records: list[Record], folder: Path) -> str:
+    return write_report(folder, records)[1].read_text().splitlines()[0].removeprefix("# ")
+
+
+def test_the_headline_compares_within_one_table(tmp_path: Path) -> None:
+    # A peer of another table is not compared, although it is measured on the same machine.
+    assert headline(session(), tmp_path).endswith("on 2 cores: 86% of the network alone")
+    sides = [("featurize", "dask", 350), ("peer-ray-openvino", "ray_openvino", 140), ("peer-tfdata", "tfdata", 100)]
+    one = [record(name, backend, rate=rate, repeat=repeat) for repeat in range(2) for name, backend, rate in sides]
+    other = [record("peer-daft", "daft", rate=300, group="other tools", repeat=repeat) for repeat in range(2)]
+    found = headline([*other, *one], tmp_path)
+    assert found == "Dask processes 350 images per second, on 2 cores: 2.5 times Ray Data + OpenVINO"
+    jobs = [
+        record(name, backend, rate=rate, repeat=repeat, group="jobs", megapixels=12)
+        for repeat in range(2)
+        for name, backend, rate in (("run", "spark", 40), ("run-peer-spark-openvino", "spark_openvino", 20))
+    ]
+    found = headline(jobs, tmp_path)
+    assert found.startswith(
+        "Spark processes 40 images of 12 megapixels per second in whole jobs, on 2 cores: 2.0 times"
+    )
+
+
+def test_a_single_run_is_no_median_and_is_not_compared(tmp_path: Path) -> None:
+    once = [record(), record(backend="spark", rate=200), record("peer-tfdata", "tfdata", rate=100)]
+    page, text = (path.read_text() for path in write_report(tmp_path, once))
+    assert text.startswith("# Dask processes 350 images per second and Spark 200, on 2 cores, in one run\n")
+    for report in (page, text):
+        assert "One run of each: no median, and no comparison" in report
+        assert "Median" not in report.partition("Goals")[0].partition("Throughput")[0]
+    assert len(re.findall(r"^\|  \|.*\| one run \|", text, re.MULTILINE)) == 3
+    assert "missed" not in text
+    assert "reached" not in text
+
+
+def test_tables_have_distinct_titles(tmp_path: Path) -> None:
+    sizes = [record(megapixels=size, group=f"featurize {size}") for size in (0.3, 3, 12)]
+    others = [record(group="other tools"), record(group="one worker", workers=1), *session(1)]
+    _, text = write_report(tmp_path, [*sizes, *others])
+    titles = re.findall(r"^## (.*)", text.read_text(), re.MULTILINE)
+    assert len(titles) == len(set(titles))
+    assert "Images to features of 12 megapixels: 5,240 images" in titles
+    assert {"Images to features (featurize): 5,240 images", "Images to features (other tools): 5,240 images"} < {
+        *titles
+    }
+
+
+def test_fewer_partitions_than_workers_are_reported(tmp_path: Path) -> None:
+    _, text = write_report(tmp_path, [record(images=300), record(images=2_000, group="more")])
+    assert text.read_text().count("300 images in 1 partition of 512, so that 1 of the workers idle.") == 1
+    assert "2,000 images in" not in text.read_text()
+
+
 def test_other_load_on_the_machine_is_reported(written: Path, tmp_path: Path) -> None:
     page, text = write_report(tmp_path, [replace(one, busy=0.9) for one in session(1)])
     for name, path in (("report.html", page), ("report.md", text)):

@@ -9,7 +9,7 @@ from benchmarks.measure.sets import SETS, named_groups, set_groups
 from benchmarks.report.changes import changes
 from benchmarks.report.goals import goals
 from benchmarks.report.summary import noise, noise_of, ranking, sides, verdict
-from benchmarks.scenarios import SCENARIOS, load
+from benchmarks.scenarios import EQUAL, SCENARIOS, load
 from fruits.errors import SettingsError
 from tests.bench_records import WRONG, record, session
 
@@ -105,6 +105,22 @@ def test_goals_are_computed_and_judged_only_at_sufficient_sizes() -> None:
     growth = found["seconds per 1,000 images on dask, growth"]
     assert growth.on == "5,240 → 10,480"
     assert growth.measured == pytest.approx(352 / (183 * 1.93) - 1)
+
+
+def test_every_case_of_a_set_is_run_at_least_three_times_and_peers_share_a_table_with_equal_runtimes() -> None:
+    for name in SETS:
+        groups = set_groups(name, 2)
+        assert min(group.repeats for group in groups) >= 3
+        assert not any(case.idle for group in groups for case in group.cases)
+        (main,) = [group for group in groups if group.name == "featurize"]
+        assert {"featurize", "ceiling", *EQUAL} <= {case.scenario for case in main.cases}
+
+
+@pytest.mark.parametrize(("images", "workers", "warns"), [(512, 2, True), (513, 2, False), (512, 1, False)])
+def test_fewer_partitions_than_workers_are_a_warning(images: int, workers: int, warns: bool) -> None:
+    case = Case(scenario="run", backend="dask", workers=workers, images=images)
+    assert bool(case.idle) is warns
+    assert not Case(scenario="peer-ray", backend="ray", workers=8, images=1).idle
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -383,6 +384,14 @@ def test_report_fits_the_terminal_and_contains_all_facts(out: Path, width: int) 
         assert fact in flat
     assert "Pear" not in flat
     assert str(out) in "".join(text.split())
+
+
+@pytest.mark.parametrize(("step", "shown"), [("decode", "limit Decoding is the bottleneck"), ("network", None)])
+def test_report_states_that_decoding_limits_the_speed(out: Path, step: str, shown: str | None) -> None:
+    limited = dataclasses.replace(report(out), worker_seconds={"read": 1.0, "decode": 2.0, "network": 3.5, step: 30.0})
+    text = rendered(lambda console: display.show_report(console, limited, str(out)), terminal=False, width=1000)
+    assert ("bottleneck" in text) is (shown is not None)
+    assert shown is None or shown in " ".join(text.split())
 
 
 def test_report_fits_a_narrow_terminal(out: Path) -> None:

@@ -287,6 +287,21 @@ def test_a_corrupt_plan_is_restored_from_the_listing(job, tmp_path, keep_plan):
         assert digest(tmp_path / "out") == before
 
 
+def test_large_images_have_more_partitions_that_a_restart_keeps_and_no_bit_depends_on_them(job, tmp_path, monkeypatch):
+    even = pipeline.run(job, LocalExecutor())
+    sizes = [image.size for image in output.Listing(open_source(job.images))]
+    bound = max(*sizes, sum(sizes) // 20)
+    bounded = dataclasses.replace(job, out=str(tmp_path / "bounded"), partition_size=None)
+    with monkeypatch.context() as patch:
+        patch.setattr("fruits.plan.partitions.MOST_BYTES", bound)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(bounded, Counting(("featurize", 3)))
+    report = pipeline.run(bounded, LocalExecutor())
+    assert report.partitions > even.partitions
+    assert report.resumed >= 3
+    assert compare(job.out, bounded.out).identical
+
+
 def test_a_finished_job_is_only_verified_and_returns_the_same_report(job):
     first = pipeline.run(job, LocalExecutor())
     second = Counting()
@@ -920,7 +935,7 @@ def test_the_log_has_a_line_per_partition_and_counts_add_up(job):
     assert (lines[-1]["images"], lines[-1]["rows"], lines[-1]["rejects"]) == (32, 30, report.rejects)
     for stage, steps in (("featurize", {"load", "read", "decode", "network", "write"}), ("rows", {"read", "write"})):
         parts = [line for line in lines if line["event"] == "partition" and line["stage"] == stage]
-        assert [part["index"] for part in parts] == list(range(8))
+        assert sorted(part["index"] for part in parts) == list(range(8))
         assert all(part["host"] and part["pid"] and part["attempt"] == 1 for part in parts)
         assert all(set(part["steps"]) == steps and part["seconds"] > 0 for part in parts)
         assert (sum(part["rows"] for part in parts), sum(part["images"] for part in parts)) == (30, 32)

@@ -1,6 +1,7 @@
 """Partitions: their sizes, their file, and those of an updated list."""
 
 import dataclasses
+from itertools import zip_longest
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,15 @@ from fruits.errors import DamageError
 from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.plan.changes import describe_changes, updated_partitions
 from fruits.plan.pages import ImageList, write_list
-from fruits.plan.partitions import Partition, Plan, Stored, default_size, even_partitions
+from fruits.plan.partitions import (
+    MOST_BYTES,
+    Partition,
+    Plan,
+    Stored,
+    bounded_partitions,
+    default_size,
+    even_partitions,
+)
 
 PATHS = [f"{label}/{number}.jpg" for label in "abc" for number in range(5)]
 LISTS = st.dictionaries(st.sampled_from(PATHS), st.sampled_from(["1", "2", ""]), min_size=1)
@@ -43,6 +52,36 @@ def test_default_partitions_are_balanced(images, workers):
         assert count >= 2 * workers
         rounds = -(-count // workers)
         assert rounds * workers * size < images + workers * rounds * 1.01 + size
+
+
+def test_partitions_of_photos_are_smaller():
+    photo = 5 * 10**6
+    size = default_size(100_000, 2, 100_000 * photo)
+    assert size * photo == pytest.approx(MOST_BYTES / 2, rel=0.01)
+    assert default_size(100_000, 2, 100_000 * 5_000) == default_size(100_000, 2) == 1021
+    assert default_size(12, 2, 12 * 400_000_000) == 16  # then divided by bounded_partitions
+
+
+@given(st.lists(st.integers(-1, 500), max_size=60), st.integers(1, 9))
+def test_no_partition_has_more_images_or_bytes_than_allowed(sizes, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fruits.plan.partitions.MOST_BYTES", 400)
+        partitions = bounded_partitions(iter(sizes), most)
+    assert [each.index for each in partitions] == list(range(len(partitions)))
+    assert [place for each in partitions for place in range(each.start, each.start + each.images)] == list(
+        range(len(sizes))
+    )
+    for each, following in zip_longest(partitions, partitions[1:]):
+        own = [max(size, 0) for size in sizes[each.start : each.start + each.images]]
+        assert 1 <= len(own) <= most
+        assert sum(own) <= 400 or len(own) == 1
+        if following is not None:  # no smaller than necessary
+            assert len(own) == most or sum(own) + sizes[following.start] > 400
+
+
+@given(st.integers(0, 100), st.integers(1, 30))
+def test_partitions_of_small_images_are_even(images, size):
+    assert bounded_partitions([4_000] * images, size) == even_partitions(images, size)
 
 
 def test_a_plan_is_read_back():
@@ -119,6 +158,15 @@ def test_a_partition_that_grows_is_split():
     partitions, _ = updated_partitions(plan_of(old, 4), "first", old, new, lambda partition: True)
     assert [(each.index, each.images) for each in partitions] == [(0, 6), (1, 6), (2, 2)]
     assert sum(each.images for each in partitions) == 14
+
+
+def test_added_images_of_more_than_a_gibibyte_are_several_partitions():
+    old = listing({f"a/{number}.jpg": "1" for number in range(4)})
+    new = [ImageEntry(f"b/{number:02d}.jpg", 400_000_000, "1") for number in range(10)]
+    partitions, _ = updated_partitions(plan_of(old, 100), "first", old, old + new, lambda partition: True)
+    assert [each.images for each in partitions] == [7, 3, 3, 1]
+    unchanged, _ = updated_partitions(plan_of(old + new, 100), "first", old + new, old + new, lambda partition: True)
+    assert [(each.images, each.owner) for each in unchanged] == [(14, "first")]
 
 
 def test_a_partition_stays_when_another_one_fills_up_before_it():
