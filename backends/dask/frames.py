@@ -142,7 +142,8 @@ def _rows(model: ScaledPCA, values: pd.Series) -> Sequence[pa.Array]:
 def _added(ddf: dd.DataFrame, column: str, kinds: dict[str, pa.DataType], compute: Compute) -> dd.DataFrame:
     """Return the frame with columns of the given types, which one call for each partition of a column computes."""
     empty = {name: pd.Series([], dtype=pd.ArrowDtype(kind)) for name, kind in kinds.items()}
-    return ddf.map_partitions(_assign, column, list(kinds), compute, meta=ddf._meta.assign(**empty))
+    added: dd.DataFrame = ddf.map_partitions(_assign, column, list(kinds), compute, meta=ddf._meta.assign(**empty))
+    return added
 
 
 def _assign(frame: pd.DataFrame, column: str, names: Sequence[str], compute: Compute) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 import pyarrow as pa
 from pyspark import TaskContext
-from pyspark.sql.functions import pandas_udf
+from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 from pyspark.sql.types import (
     ArrayType,
     BinaryType,
@@ -156,7 +156,8 @@ def _added(
             yield pd.DataFrame({name: values.to_pandas() for name, values in zip(names, compute(batch), strict=True)})
 
     # A column of Spark is one value. Not deterministic: Spark would compute a deterministic one again for each use.
-    function = pandas_udf(run, StructType([StructField(*each) for each in kinds.items()])).asNondeterministic()
+    kind = StructType([StructField(*each) for each in kinds.items()])
+    function = pandas_udf(run, kind).asNondeterministic()  # type: ignore[call-overload]  # its stubs know few functions
     first, *others = names
     df = df.withColumn(first, function(df[_quoted(column)]))
     for name in others:

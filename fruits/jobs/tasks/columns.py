@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fruits.errors import DatasetError, ModelError, SettingsError
-from fruits.images.decode import Decoding, ImageError, decode_crops
+from fruits.images.decode import DecodeMode, Decoding, ImageError, decode_crops
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.sources.source import Content, image_bytes
 from fruits.images.sources.tables.addressed import read_addresses
@@ -57,7 +57,7 @@ class ColumnSettings:
     decoding: Decoding
 
     @classmethod
-    def on_this_machine(cls, backbone: str, engine: str, weights: str | None, decode: str) -> ColumnSettings:
+    def on_this_machine(cls, backbone: str, engine: str, weights: str | None, decode: DecodeMode) -> ColumnSettings:
         """Return the settings of frames that are made by this process; see :class:`fruits.Job`."""
         if decode not in DECODE_MODES:
             raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
@@ -104,7 +104,7 @@ def column_features(
     featurizer = checked_featurizer(network, settings.fingerprint)
     size = find_backbone(network.backbone).size
     given = [index for index, value in enumerate(values) if value is not None]
-    contents = _contents([values[index] for index in given], settings)
+    contents = _contents([value for value in values if value is not None], settings)
     features: list[NDArray[np.float32]] = []
     errors: list[str | None] = [None] * len(values)
     present = np.zeros(len(values), bool)
