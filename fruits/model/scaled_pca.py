@@ -8,10 +8,11 @@ loading (the first of equals) positive; the training mean is subtracted.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +25,19 @@ from fruits.model.model_files import ARRAYS, StoredModel, encode_arrays, encode_
 from fruits.storage.folder import Folder
 
 if TYPE_CHECKING:
+    import dask.dataframe
     import pyspark.ml
+    import pyspark.sql
     import sklearn.pipeline
 
 __all__ = ["ScaledPCA"]
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
+
+# By package of the DataFrames, the module with their `transform`. The model imports no engine, and one only has frames
+# of an engine that is loaded.
+FRAMES = {"dask": "backends.dask.frames", "pyspark": "backends.spark.frames"}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -84,18 +91,35 @@ class ScaledPCA:
         """Return the number of components, kept or not, that reach a fraction of the variance in (0, 1]."""
         return choose_components(self.eigenvalues / self.eigenvalues.sum(), fraction, self.rows)
 
-    def transform(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Float64, Float64]:
+    @overload
+    def transform(self, features: npt.NDArray[np.floating[Any]]) -> tuple[Float64, Float64]: ...
+
+    @overload
+    def transform(self, features: pyspark.sql.DataFrame) -> pyspark.sql.DataFrame: ...
+
+    @overload
+    def transform(self, features: dask.dataframe.DataFrame) -> dask.dataframe.DataFrame: ...
+
+    def transform(self, features: Any) -> Any:
         """Return the scaled features, (n, d), and the scores, (n, k), both float64.
 
         Parameters
         ----------
         features : ndarray of shape (n, d), float32 or float64
+            Or a DataFrame of Spark or Dask with the column ``features``. The result is then a DataFrame with two more
+            columns, ``scaled_features`` and ``pca_features``: float32, with the bits of a job's rows. See
+            ``backends.spark.transform`` and ``backends.dask.transform``, which take another name of the column.
 
         Raises
         ------
         ModelError
             The array is not two-dimensional, or the model was fitted on another number of features.
+        SettingsError
+            A column of the DataFrame is missing, exists, or has another type.
         """
+        package = type(features).__module__.partition(".")[0]
+        if package in FRAMES and type(features).__name__ == "DataFrame":
+            return importlib.import_module(FRAMES[package]).transform(features, self)
         features = np.asarray(features)
         if features.ndim != 2:
             raise ModelError(

@@ -12,9 +12,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 import typer
 
+from backends.spark.java import find_java
 from fruits.cli.main import app
 from fruits.images.decode import REASONS
 
@@ -139,15 +141,19 @@ def test_the_readme_installs_the_wheel_of_this_version() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_tutorial_of_the_readme_and_the_python_examples_work(tmp_path: Path) -> None:
+def test_the_tutorial_of_the_readme_and_the_python_examples_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     readme, examples = read("README.md"), read("docs/python.md")
     tutorial = readme[readme.index("## Ten minutes") : readme.index("## From a table")]
     for arguments, expected in console_lines(tutorial):
         assert arguments[0] == "fruits"
         done = run([sys.executable, "-m", *arguments], tmp_path)
         assert [line for line in expected if line not in done.stdout.splitlines()] == []
-    job, model, images = blocks(examples, "python")
-    (tmp_path / "tutorial.py").write_text("\n".join([*blocks(tutorial, "python"), model, images]))
+    job, model, images, *frames = blocks(examples, "python")
+    (tmp_path / "tutorial.py").write_text("\n".join([*blocks(tutorial, "python"), model, images, *frames]))
+    monkeypatch.setenv("JAVA_HOME", str(find_java(pyspark.__version__)))
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     (tmp_path / "job.py").write_text(job)
     label, path = run([sys.executable, "tutorial.py"], tmp_path).stdout.split()
     assert path.startswith(f"{label}/")

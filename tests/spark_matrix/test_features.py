@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 
 from backends.spark.executor import SparkExecutor
+from backends.spark.java import find_java
 from fruits.images.sources.kinds import open_source
 from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
 from fruits.plan.partitions import even_partitions
@@ -32,7 +34,8 @@ def reference(tmp_path_factory):
 
 
 def test_features_equal_those_of_another_python(reference, tmp_path):
-    shutil.copytree(reference / "out" / "plan", tmp_path / "plan")
+    for folder in ("commits", "plan"):
+        shutil.copytree(reference / "out" / folder, tmp_path / folder)
     network = pickle.loads((reference / "network.pickle").read_bytes())
     commit = last_commit(Folder(str(reference / "out")))
     out = OwnedFolder(Folder(str(tmp_path)), commit.owner, commit.number)
@@ -47,3 +50,19 @@ def test_features_equal_those_of_another_python(reference, tmp_path):
         assert len(expected) == len(partitions)
         for part in expected:
             assert pq.read_table(tmp_path / kind / part.name).equals(pq.read_table(part))
+
+
+@pytest.mark.skipif(pyspark.__version__ < "4", reason="Spark Connect is supported from Spark 4 on")
+def test_frames_of_spark_connect_have_the_bits_of_another_python(reference):
+    variables = {
+        "JAVA_HOME": str(find_java(pyspark.__version__)),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONPATH": str(ROOT),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "tests.spark_matrix.connect", str(reference)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=170, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"equal {IMAGES - 3} 3\n")

@@ -40,6 +40,8 @@ __all__ = [
     "PlannedPartition",
     "StoredFeatures",
     "TransformSettings",
+    "checked_featurizer",
+    "compute",
     "featurize",
     "transform",
 ]
@@ -244,37 +246,31 @@ def _features(
         return features_table([], [], *features.swapaxes(0, 1)), []
     with timer.step("load"):
         size = backbone(settings.network.backbone).size
-        featurizer = _featurizer(settings, size)
+        featurizer = checked_featurizer(settings.network, settings.fingerprint)
         contents = settings.source.read(entries)
-    pixels = np.empty((IMAGES_PER_GROUP, decoding.crops, size, size, 3), np.uint8)
-    used: list[ImageEntry] = []
-    rejects: dict[int, Reject] = {}
-    for start in range(0, len(entries), IMAGES_PER_GROUP):
-        decoded: list[int] = []
-        for index, entry in enumerate(entries[start : start + IMAGES_PER_GROUP], start):
-            try:
-                with timer.step("read"):
-                    data = image_bytes(next(contents))
-                with timer.step("decode"):
-                    pixels[len(decoded)] = _pixels(data, entry.path, size, settings, decoder)
-            except ImageError as error:
-                rejects[index] = _reject(entry, error)
-            else:
-                decoded.append(index)
+
+    def pixels(index: int) -> NDArray[np.uint8]:
+        with timer.step("read"):
+            data = image_bytes(next(contents))
+        with timer.step("decode"):
+            return _pixels(data, entries[index].path, size, settings, decoder)
+
+    def network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with timer.step("network"):
-            computed = featurizer(pixels[: len(decoded)].reshape(-1, size, size, 3))
-            computed = computed.reshape(len(decoded), *features.shape[1:])
-        usable = representable(computed.reshape(len(decoded), decoding.crops * features.shape[-1]))
-        for index, row, is_usable in zip(decoded, computed, usable, strict=True):
-            if is_usable:
-                features[len(used)] = row
-                used.append(entries[index])
-            else:
-                rejects[index] = _reject(entries[index], NON_FINITE)
+            return featurizer(pixels)
+
+    used: list[ImageEntry] = []
+    rejects: list[Reject] = []
+    for entry, found in zip(entries, compute(len(entries), pixels, network), strict=True):
+        if isinstance(found, ImageError):
+            rejects.append(_reject(entry, found))
+        else:
+            features[len(used)] = found
+            used.append(entry)
     paths = [name_text(entry.path) for entry in used]
     labelled = LABELS if isinstance(entries[0].own_label, tuple) else LABEL
     table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1), labelled=labelled)
-    return table, [rejects[index] for index in sorted(rejects)]
+    return table, rejects
 
 
 def _pixels(data: bytes, path: str, size: int, settings: FeaturizeSettings, decoder: Decoder) -> NDArray[np.uint8]:
@@ -286,20 +282,54 @@ def _pixels(data: bytes, path: str, size: int, settings: FeaturizeSettings, deco
     return decoder(data, size, settings.decoding)
 
 
-def _featurizer(settings: FeaturizeSettings, size: int) -> Featurizer:
+def compute(
+    count: int, pixels: Callable[[int], NDArray[np.uint8]], featurizer: Featurizer
+) -> Iterator[NDArray[np.float32] | ImageError]:
+    """Yield the features of each image in order, or the reason why it cannot be used.
+
+    Parameters
+    ----------
+    count : int
+    pixels : callable
+        The index of an image → its crops, shape (crops, size, size, 3), or an ``ImageError``; called in order.
+    featurizer : Featurizer
+
+    Yields
+    ------
+    ndarray of float32, shape (crops, d), or ImageError
+    """
+    for start in range(0, count, IMAGES_PER_GROUP):
+        group: list[NDArray[np.uint8] | ImageError] = []
+        for index in range(start, min(start + IMAGES_PER_GROUP, count)):
+            try:
+                group.append(pixels(index))
+            except ImageError as error:
+                group.append(error)
+        decoded = [each for each in group if not isinstance(each, ImageError)]
+        rows = iter(_rows(featurizer, decoded) if decoded else ())
+        yield from (each if isinstance(each, ImageError) else next(rows) for each in group)
+
+
+def _rows(featurizer: Featurizer, decoded: list[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32] | ImageError]:
+    features = featurizer(np.concatenate(decoded))
+    usable = representable(features.reshape(len(decoded), -1))
+    for row, is_usable in zip(features.reshape(len(decoded), -1, features.shape[-1]), usable, strict=True):
+        yield row if is_usable else NON_FINITE
+
+
+def checked_featurizer(network: NeuralNetwork, fingerprint: str) -> Featurizer:
     """Return the loaded network, after a check that this machine computes the features of the others."""
-    network = settings.network
     featurizer = network.load()
-    if (network.digest, settings.fingerprint) not in _checked:
-        found = numeric_fingerprint(featurizer, size)
-        if found != settings.fingerprint:
+    if (network.digest, fingerprint) not in _checked:
+        found = numeric_fingerprint(featurizer, backbone(network.backbone).size)
+        if found != fingerprint:
             raise SettingsError(
                 f"the machine {socket.gethostname()} computes other features than the one that started the job "
-                f"(fingerprints {found[:12]} and {settings.fingerprint[:12]}): its CPU or its version of "
+                f"(fingerprints {found[:12]} and {fingerprint[:12]}): its CPU or its version of "
                 f"{network.package} differs. Use workers like the machine of the command, or start the command on a "
                 "machine like the workers."
             )
-        _checked.add((network.digest, settings.fingerprint))
+        _checked.add((network.digest, fingerprint))
     return featurizer
 
 

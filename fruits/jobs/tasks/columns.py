@@ -1,0 +1,187 @@
+"""Features and rows of the images in a column: the work of the DataFrames in ``backends``, with the bits of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fruits.errors import DatasetError, ModelError, SettingsError
+from fruits.images.decode import DecodeMode, Decoding, ImageError, decode_crops
+from fruits.images.isolation import IsolatedDecoder
+from fruits.images.sources.source import Content, image_bytes
+from fruits.images.sources.tables.addressed import read_addresses
+from fruits.jobs.job import DECODE_MODES
+from fruits.jobs.tasks.featurize import checked_featurizer, compute
+from fruits.model.fingerprint import numeric_fingerprint
+from fruits.model.scaled_pca import ScaledPCA
+from fruits.network.backbones import backbone as find_backbone
+from fruits.network.featurizer import NeuralNetwork, compile_network
+from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST
+from fruits.storage.folder import Folder
+from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.storage.s3.settings import S3Settings
+from fruits.text import brief, without_secrets
+
+__all__ = ["ERROR_SUFFIX", "SCORES", "VECTOR", "ColumnSettings", "check_names", "column_features", "column_rows"]
+
+ERROR_SUFFIX = "_error"  # of the column with the reasons, after the name of the column of features
+SCORES = ("scaled_features", "pca_features")  # columns that a model adds; those of a job's rows
+VECTOR = pa.list_(pa.float32())
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnSettings:
+    """The inputs that all rows share.
+
+    Attributes
+    ----------
+    folder : Folder
+        Relative paths start there.
+    s3 : S3Settings
+    network : NeuralNetwork or None
+        None: the packaged network, which every worker has; it would add 9 MB to every plan.
+    fingerprint : str
+    decoding : Decoding
+    """
+
+    folder: Folder
+    s3: S3Settings
+    network: NeuralNetwork | None
+    fingerprint: str
+    decoding: Decoding
+
+    @classmethod
+    def on_this_machine(cls, backbone: str, engine: str, weights: str | None, decode: DecodeMode) -> ColumnSettings:
+        """Return the settings of frames that are made by this process; see :class:`fruits.Job`."""
+        if decode not in DECODE_MODES:
+            raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
+        network = compile_network(backbone, engine, weights)
+        return cls(
+            folder=Folder.at("."),
+            s3=S3Settings.from_environment(),
+            network=None if network.digest == PACKAGED_DIGEST else network,
+            fingerprint=numeric_fingerprint(network.load(), find_backbone(network.backbone).size),
+            decoding=Decoding(decode),
+        )
+
+
+def column_features(
+    values: Sequence[bytes | str | None], settings: ColumnSettings, *, isolated: bool = False
+) -> tuple[pa.Array, pa.Array]:
+    """Return the features of images, and the reasons of those that cannot be used.
+
+    Parameters
+    ----------
+    values : sequence
+        The contents of files, or their paths or URLs. None has neither features nor a reason.
+    settings : ColumnSettings
+    isolated : bool, default False
+        Decode in another process, because the images may have crashed a worker.
+
+    Returns
+    -------
+    features : pyarrow.ListArray of float32
+        Null for an image that cannot be used.
+    errors : pyarrow.StringArray
+        Null, or the reason of a job's reject and its detail, ``truncated: …``.
+
+    Raises
+    ------
+    DatasetError
+        A value is neither bytes nor text.
+    OSError
+        The storage failed.
+    SettingsError
+        This machine computes other features than the one that made the settings.
+    """
+    network = settings.network or _packaged()
+    featurizer = checked_featurizer(network, settings.fingerprint)
+    size = find_backbone(network.backbone).size
+    given = [index for index, value in enumerate(values) if value is not None]
+    contents = _contents([value for value in values if value is not None], settings)
+    features: list[NDArray[np.float32]] = []
+    errors: list[str | None] = [None] * len(values)
+    present = np.zeros(len(values), bool)
+    with IsolatedDecoder() if isolated else nullcontext(decode_crops) as decoder:
+
+        def pixels(_: int) -> NDArray[np.uint8]:
+            return decoder(image_bytes(next(contents)), size, settings.decoding)
+
+        for index, found in zip(given, compute(len(given), pixels, featurizer), strict=True):
+            if isinstance(found, ImageError):
+                errors[index] = without_secrets(str(found))
+            else:
+                features.append(found[0])
+                present[index] = True
+    rows = np.stack(features) if features else np.empty((0, network.features), np.float32)
+    return _vectors(rows, present), pa.array(errors, pa.string())
+
+
+def column_rows(features: pa.Array, model: ScaledPCA) -> tuple[pa.Array, ...]:
+    """Return the columns :data:`SCORES` of a column of lists of numbers, as float32; null for null.
+
+    Raises
+    ------
+    DatasetError
+        The column is not one of lists of numbers.
+    ModelError
+        The model was fitted on another number of features.
+    """
+    length = len(model.mean)
+    try:
+        features = features.cast(pa.list_(pa.float64()))
+    except pa.ArrowException as error:
+        raise DatasetError(f"the column contains no vectors: {error}. Allowed: lists of numbers.") from error
+    present = ~np.asarray(features.is_null())
+    offsets = np.asarray(features.offsets)
+    lengths = np.diff(offsets)[present]
+    if (lengths != length).any():
+        raise ModelError(
+            f"the column contains vectors of {lengths[lengths != length][0]:,} numbers, which do not fit a model of "
+            f"{length:,} features. Use the backbone that the model was fitted with."
+        )
+    rows = np.asarray(features.flatten()).reshape(-1, length)
+    return tuple(_vectors(values.astype(np.float32), present) for values in model.transform(rows))
+
+
+def check_names(names: Collection[str], column: str, added: Sequence[str]) -> None:
+    """Raise a ``SettingsError`` unless a frame has a column, and none with a name of those to add."""
+    if column not in names:
+        raise SettingsError(
+            f"`column` = {brief(column)}: the DataFrame has no such column. Allowed: {', '.join(map(brief, names))}."
+        )
+    if existing := [name for name in names if name.casefold() in {new.casefold() for new in added}]:
+        raise SettingsError(
+            f"the DataFrame has a column {brief(existing[0])}, which would be replaced. Drop or rename it, or give "
+            "another name for the features as `into`."
+        )
+
+
+@lru_cache(maxsize=1)
+def _packaged() -> NeuralNetwork:
+    return compile_network(PACKAGED)
+
+
+def _contents(values: Sequence[bytes | str], settings: ColumnSettings) -> Iterator[Content]:
+    if all(isinstance(value, str) for value in values):
+        # No file name contains NUL, and Python refuses it.
+        paths = (str(value).replace("\0", "\N{REPLACEMENT CHARACTER}") for value in values)
+        return read_addresses(settings.folder, ((path, UNKNOWN_SIZE, "") for path in paths), settings.s3)
+    if other := [value for value in values if not isinstance(value, bytes | bytearray | memoryview)]:
+        raise DatasetError(
+            f"the column contains a value of type {type(other[0]).__name__}. Allowed: only the contents of images, as "
+            "bytes, or only texts, which are paths or URLs."
+        )
+    return (bytes(value) for value in values if not isinstance(value, str))
+
+
+def _vectors(rows: NDArray[np.float32], present: NDArray[np.bool_]) -> pa.Array:
+    """Return rows, shape (n, d), as lists in the places that are `present`, of which there are n."""
+    offsets = np.concatenate([[0], np.cumsum(present * rows.shape[1])]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows.reshape(-1)), type=VECTOR, mask=pa.array(~present))
