@@ -79,6 +79,8 @@ def name_text(name: str) -> str:
     A byte that is not UTF-8, which Python represents as a lone surrogate, becomes ``\xff``. In a name that contains
     such a sequence of characters already, its backslash becomes ``\x5c``. All other names are unchanged.
     """
+    if name.isascii() and "\\" not in name:  # a tenth of the time, for every image of a list
+        return name
     return ESCAPE_LIKE.sub(r"\\x5c", name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

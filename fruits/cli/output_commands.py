@@ -71,7 +71,8 @@ def verify(
 
     Exits with 0 if all parts are present and intact and rows/ contains no other file, and with 1 otherwise.
 
-    Run the command of the job again to regenerate missing and corrupt parts.
+    Run the command of the job again to regenerate missing and corrupt parts. The sources of a recogniser are listed, to
+    show whether it is stale.
     """
     from fruits.cli.display import show_verification
     from fruits.cli.recogniser.display import show_recogniser
@@ -79,14 +80,15 @@ def verify(
     from fruits.recogniser.jobs.status import recogniser_status
 
     verification = verify_output(out, to_stderr(quiet=quiet))
-    recogniser = recogniser_status(out) if verification.is_intact else None
+    recogniser = recogniser_status(out, list_images=True) if verification.is_intact else None
 
     def show(console: Console) -> None:
         show_verification(console, verification)
         if recogniser is not None:
             show_recogniser(console, recogniser)
 
-    return CommandResult(dataclasses.asdict(verification), show, 0 if verification.is_intact else 1)
+    values = dataclasses.asdict(verification) | ({} if recogniser is None else {"sources": recogniser.sources})
+    return CommandResult(values, show, 0 if verification.is_intact else 1)
 
 
 def compare(

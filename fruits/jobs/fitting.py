@@ -173,6 +173,7 @@ class Fitting:
 
     def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
         """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
+        partitions = [partition for partition in partitions if self._most_rows(kind, partition)]
         if not partitions:
             return Moments.empty(self._length())
         owned = self.output.owned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
@@ -65,7 +64,7 @@ class ImageEntry(NamedTuple):
     def label(self) -> Label:
         """The label, or the tuple of labels; None for an image without a label."""
         if self.own_label is None:
-            return posixpath.basename(posixpath.dirname(self.path)) or None
+            return self.path.rpartition("/")[0].rstrip("/").rpartition("/")[2] or None
         return None if self.own_label == "" else self.own_label
 
     @property

@@ -52,9 +52,10 @@ def count_labels(job: StoredJob) -> LabelCounts:
         ((name, known),) = job.page_checksums(start, count)
         content = read_part(job.owned.folder, name, known)
         for entry in decode_images([content], start, count):
-            labels = entry.label if isinstance(entry.label, tuple) else (entry.label or "",)
-            counts.update(map(name_text, labels))
+            label = entry.label
+            counts.update(label if isinstance(label, tuple) else (label or "",))
         counted += count
+    counts = Counter({name_text(label): count for label, count in counts.items()})
     if counted == images:
         return LabelCounts(counts, "listed images")
     return LabelCounts(

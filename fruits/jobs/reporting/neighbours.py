@@ -9,10 +9,13 @@ few in it (Datar, Immorlica, Indyk and Mirrokni, "Locality-sensitive hashing sch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from fruits.machine.cpus import available_cpus
 
 __all__ = ["NEAR", "Neighbours", "Outlier", "find_neighbours", "find_outliers"]
 
@@ -24,7 +27,8 @@ TABLES, DIRECTIONS = 24, 10
 WIDTH = 4.0  # of a cell, in largest distances of near-duplicates
 WINDOW = 8  # rows of a cell that a row is compared with
 SCREEN = 16  # components that are compared first
-CHUNK = 2**17  # pairs that are compared at once: 64 MB
+CHUNK = 2**14  # pairs that are compared at once: 8 MB, so that they stay in the CPU cache
+AT_ONCE = 6  # tables, between which equal pairs are removed
 SMALLEST_LABEL = 5  # rows, of which a mean says something
 
 Float32 = npt.NDArray[np.float32]
@@ -90,31 +94,38 @@ def find_neighbours(scores: Float32) -> Neighbours:
         return Neighbours(np.empty((0, 2), np.int64), np.empty(0))
     limit = np.float32(NEAR * typical)
     generator = np.random.default_rng(0)
+    screened = np.ascontiguousarray(scores[:, :SCREEN])
     keys = np.empty(0, np.int64)  # left · n + right of the pairs found, sorted
-    for _ in range(TABLES):
-        directions = generator.standard_normal((scores.shape[1], DIRECTIONS)).astype(np.float32)
-        places = scores @ directions / (limit * np.float32(WIDTH)) + generator.random(DIRECTIONS, np.float32)
-        odd = generator.integers(0, 2**62, DIRECTIONS, np.int64) * 2 + 1
-        cells = (np.floor(places).astype(np.int64) * odd).sum(axis=1)  # wraps around, like any hash
-        fresh = _distinct(_candidates(cells, places[:, 0]))
-        fresh = fresh[~_contained(fresh, keys)]
-        for width in (min(SCREEN, scores.shape[1]), scores.shape[1]):
-            fresh = fresh[_distances(scores[:, :width], _pairs(fresh, len(scores))) <= limit]
-        keys = np.sort(np.concatenate([keys, fresh]))
-    pairs = _pairs(keys, len(scores))
-    distances = _distances(scores, pairs) / typical
-    ranked = np.argsort(distances, kind="stable")
-    return Neighbours(pairs[ranked], distances[ranked])
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for _ in range(TABLES // AT_ONCE):
+            directions = generator.standard_normal((scores.shape[1], AT_ONCE * DIRECTIONS)).astype(np.float32)
+            places = scores @ directions / (limit * np.float32(WIDTH))
+            places += generator.random(AT_ONCE * DIRECTIONS, np.float32)
+            odd = generator.integers(0, 2**62, DIRECTIONS, np.int64) * 2 + 1
+            tables = np.split(places, AT_ONCE, axis=1)
+            found = pool.map(lambda places, odd=odd: _candidates(places, odd, screened, limit), tables)
+            keys = _distinct(np.concatenate([keys, *found]))
+    pairs = np.column_stack(np.divmod(keys, len(scores)))
+    distances = _distances(scores, *pairs.T)
+    near = np.flatnonzero(distances <= limit)
+    ranked = near[np.argsort(distances[near], kind="stable")]
+    return Neighbours(pairs[ranked], distances[ranked] / typical)
 
 
-def _candidates(cells: Int64, places: Float32) -> Int64:
-    """Return the keys of pairs of rows that are in one cell, and next to each other or nearly so in it."""
-    order = np.lexsort((places, cells))
+def _candidates(places: Float32, odd: Int64, screened: Float32, limit: np.float32) -> Int64:
+    """Return the keys of pairs of rows in one cell of a table, next to each other or nearly so, and near in a part.
+
+    A pair occurs once. Those of which the first components are farther apart than the limit are left out.
+    """
+    cells = (np.floor(places).astype(np.int64) * odd).sum(axis=1)  # wraps around, like any hash
+    order = np.lexsort((places[:, 0], cells))
+    cells = cells[order]
     found = [np.empty(0, np.int64)]
     for step in range(1, min(WINDOW, len(order) - 1) + 1):
-        left, right = order[:-step], order[step:]
-        same = cells[left] == cells[right]
-        left, right = left[same], right[same]
+        same = np.flatnonzero(cells[:-step] == cells[step:])
+        left, right = order[same], order[same + step]
+        near = _distances(screened, left, right) <= limit
+        left, right = left[near], right[near]
         found.append(np.minimum(left, right) * len(order) + np.maximum(left, right))
     return np.concatenate(found)
 
@@ -125,25 +136,14 @@ def _distinct(values: Int64) -> Int64:
     return values[np.diff(values, prepend=-1) > 0]
 
 
-def _contained(values: Int64, known: Int64) -> npt.NDArray[np.bool_]:
-    """Return which of some values are among sorted ones."""
-    if not len(known):
-        return np.zeros(len(values), bool)
-    contained: npt.NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, values), len(known) - 1)] == values
-    return contained
-
-
-def _pairs(keys: Int64, rows: int) -> Int64:
-    return np.column_stack(np.divmod(keys, rows))
-
-
-def _distances(scores: Float32, pairs: Int64) -> npt.NDArray[np.float64]:
+def _distances(scores: Float32, left: Int64, right: Int64) -> npt.NDArray[np.float64]:
     """Return the distances of pairs of rows."""
-    found = np.empty(len(pairs))
-    for start in range(0, len(pairs), CHUNK):
-        some = pairs[start : start + CHUNK]
-        difference = scores[some[:, 0]] - scores[some[:, 1]]
-        found[start : start + CHUNK] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+    found = np.empty(len(left))
+    for start in range(0, len(left), CHUNK):
+        some = slice(start, start + CHUNK)
+        difference = scores[left[some]]
+        difference -= scores[right[some]]
+        found[some] = np.sqrt(np.einsum("ij,ij->i", difference, difference))
     return found
 
 

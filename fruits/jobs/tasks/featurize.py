@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -183,13 +184,11 @@ def _stored_rows(stored: StoredFeatures, entries: Sequence[ImageEntry], out: Own
     before = {entry.path: entry for entry in _entries(stored.pages, images.start, images.images, out)}
     table = read_table(read_part(out.folder, *stored.features))
     rows = {path: row for row, path in enumerate(table["path"].to_pylist())}
-    reused = {
-        entry.path: rows[name_text(entry.path)]
-        for entry in entries
-        if (known := before.get(entry.path)) is not None
-        and is_unchanged(known, entry)
-        and name_text(entry.path) in rows
-    }
+    reused = {}
+    for entry in entries:
+        known, row = before.get(entry.path), rows.get(name_text(entry.path))
+        if known is not None and row is not None and is_unchanged(known, entry):
+            reused[entry.path] = row
     kept = set(reused.values())
     replaced = (rows.get(name_text(path)) for path in before)
     return _StoredRows(reused, [row for row in replaced if row is not None and row not in kept], table)
@@ -207,7 +206,9 @@ def _merged(entries: Sequence[ImageEntry], added: pa.Table, stored: _StoredRows)
     elif not known.num_rows:
         known = added.slice(0, 0)
     both = pa.concat_tables([added, known.cast(added.schema)])
-    return both.take(pa.array(order, pa.int64())).combine_chunks()
+    starts = [place for place, row in enumerate(order) if place == 0 or row != order[place - 1] + 1]
+    runs = [both.slice(order[start], stop - start) for start, stop in pairwise([*starts, len(order)])]
+    return pa.concat_tables(runs or [both.slice(0, 0)]).combine_chunks()
 
 
 class _StepTimer:

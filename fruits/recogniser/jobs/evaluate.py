@@ -33,6 +33,7 @@ from fruits.recogniser.evaluation.page import Heading, render_page
 from fruits.recogniser.files import read_recogniser
 from fruits.recogniser.jobs.predict import predict
 from fruits.recogniser.jobs.sources import check_labels
+from fruits.recogniser.jobs.status import stale_sources
 from fruits.recogniser.methods import Method
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
@@ -140,6 +141,8 @@ def evaluate(
         check_labels(source, stored_features, options)
     folder = Folder.at(out)
     _check_folder(folder)
+    for images in stale_sources(recogniser):
+        listener.note(f"{recogniser} is stale: its source {images} has changed since the training")
     rows = folder / PREDICTIONS
     job = Job(
         images=source,

@@ -47,11 +47,13 @@ from fruits.recogniser.training.sample import rows_per_label
 from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, read_part
 from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete, last_commit, remove_earlier
 from fruits.storage.folder import Folder, is_temporary
+from fruits.text import without_secrets
 
 __all__ = ["TEST", "TrainingReport", "train"]
 
 SCHEMA = "fruits.training/1"
 NODES = "moments"
+OUTPUTS = "outputs"  # in the commit: where the features of the sources are
 TEST = "test"  # the evaluation on `Training.test`, below the recogniser
 
 
@@ -150,7 +152,7 @@ def _check_folder(out: Folder) -> None:
 
 
 def _identity(training: Training, sources: Sequence[FeatureSource], mapping: Mapping[str, str]) -> dict[str, Any]:
-    """Return everything that determines the recogniser, and thus neither backend nor partitions."""
+    """Return everything that determines the recogniser, thus neither backend nor partitions; and the outputs."""
     features = sources[0].features
     described = {
         str(number): {
@@ -174,6 +176,7 @@ def _identity(training: Training, sources: Sequence[FeatureSource], mapping: Map
         "features": {name: features[name] for name in ("network", "length", "decode", "fingerprint")},
         "eigenvectors": solver_fingerprint(),
         "versions": versions(),
+        OUTPUTS: [without_secrets(source.job.owned.folder.address) for source in sources],
     }
 
 
@@ -181,10 +184,12 @@ def _claim_or_resume(training: Training, out: Folder, identity: dict[str, Any]) 
     """Return the last commit of this training, which claims the folder if it is new."""
     while True:
         current = last_commit(out)
-        if current is not None and is_same(current.job, identity):
+        # The same features in another output give the same recogniser.
+        requested = identity | {OUTPUTS: current.job.get(OUTPUTS)} if current is not None else identity
+        if current is not None and is_same(current.job, requested):
             return current
         if current is not None and not training.overwrite:
-            check_same(out, current, identity, ())
+            check_same(out, current, requested, ())
         claimed = claim(out, identity, {}, (current.number if current is not None else 0) + 1)
         if claimed is not None:
             return claimed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fruits.cli import main as cli
 from fruits.recogniser.jobs.status import RecogniserStatus, recogniser_status
 from fruits.recogniser.jobs.train import _Run
 from tests.unit.jobs.test_pipeline import network  # noqa: F401 - a fixture
-from tests.unit.recogniser.test_jobs import draw
+from tests.unit.recogniser.test_jobs import draw, fitted
 
 Command = Callable[..., tuple[int, str]]
 
@@ -50,6 +51,7 @@ def test_a_recogniser_is_described(training: fruits.Training, command: Command) 
     assert code == 0
     assert "4 parts" in text
     assert f"{report.version}, 4 classes" in text
+    assert "stale" not in text
 
 
 def test_a_copy_without_commits_is_described(training: fruits.Training, tmp_path: Path) -> None:
@@ -61,6 +63,7 @@ def test_a_copy_without_commits_is_described(training: fruits.Training, tmp_path
     found = recogniser_status(str(tmp_path / "copy"))
     assert found is not None
     assert (found.complete, found.version) == (True, report.version)
+    assert [source["state"] for source in found.sources] == ["unknown"]
 
 
 def test_a_training_that_was_stopped_is_described(
@@ -93,3 +96,48 @@ def test_another_folder_is_no_recogniser(tmp_path: Path, command: Command) -> No
     code, text = command("status", str(tmp_path))
     assert code == 2
     assert "no job here" in text
+
+
+def test_a_recogniser_is_stale_after_an_update_of_its_source(tmp_path: Path, command: Command) -> None:
+    images = draw(tmp_path / "images", each=10)
+    source = fitted(images, tmp_path / "features")
+    training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
+    fruits.train(training, LocalExecutor())
+    draw(images, each=1, seed=1)
+    assert state(training, list_images=False) == "current"
+    assert state(training, list_images=True) == "stale"
+    fitted(images, tmp_path / "features", update=True)
+    assert state(training, list_images=False) == "stale"
+    code, text = command("status", training.out)
+    assert code == 0
+    assert "source 1 has changed since the training" in text
+    code, text = command("verify", training.out, "--quiet", "--json")
+    assert (code, json.loads(text)["sources"][0]["state"]) == (0, "stale")
+    test = draw(tmp_path / "test", each=2, seed=2)
+    code, text = command("evaluate", str(test), "--recogniser", training.out, "--out", str(tmp_path / "evaluation"))
+    assert f"is stale: its source {images} has changed since the training" in text
+    fruits.train(dataclasses.replace(training, overwrite=True), LocalExecutor())
+    assert state(training, list_images=True) == "current"
+    shutil.rmtree(source)
+    assert state(training, list_images=True) == "unknown"
+
+
+def test_a_recogniser_of_a_folder_is_stale_after_a_change_of_an_image(training: fruits.Training) -> None:
+    fruits.train(training, LocalExecutor())
+    next(Path(training.sources[0]).rglob("*.png")).unlink()
+    assert state(training, list_images=False) == "current"
+    assert state(training, list_images=True) == "stale"
+
+
+def test_the_same_features_in_another_output_are_the_same_training(training: fruits.Training, tmp_path: Path) -> None:
+    source = fitted(Path(training.sources[0]), tmp_path / "features")
+    report = fruits.train(dataclasses.replace(training, sources=(source,)), LocalExecutor())
+    copied = str(shutil.copytree(source, tmp_path / "copy"))
+    again = fruits.train(dataclasses.replace(training, sources=(copied,)), LocalExecutor())
+    assert (again.version, again.seconds) == (report.version, {})
+
+
+def state(training: fruits.Training, *, list_images: bool) -> str:
+    found = recogniser_status(training.out, list_images=list_images)
+    assert found is not None
+    return str(found.sources[0]["state"])
