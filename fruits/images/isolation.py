@@ -19,7 +19,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -189,6 +188,8 @@ class IsolatedDecoder:
 def _shared_memory() -> int:
     """Return a descriptor of memory for pixels, which the child cannot make smaller: the parent would crash."""
     if not hasattr(os, "memfd_create"):  # a Python for glibc before 2.27, or not on Linux
+        import tempfile  # with what it imports, 3 MB in every child
+
         with tempfile.TemporaryFile() as file:
             file.truncate(PIXEL_BYTES)
             return os.dup(file.fileno())
