@@ -67,18 +67,24 @@ class Decision(NamedTuple):
 
     def criteria(self, scores: Scores) -> npt.NDArray[np.float64]:
         """Return the values that are compared with the thresholds, in their order, shape (3, n)."""
-        confidence = softmax(scores.similarity / self.temperature)[:, :-1].max(axis=1)
+        return self._criteria(scores, self._probabilities(scores))
+
+    def _probabilities(self, scores: Scores) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the classes by similarity, shape (n, classes)."""
+        return softmax(scores.similarity / self.temperature)[:, :-1]
+
+    def _criteria(self, scores: Scores, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         agreement = softmax(-scores.distance / self.distance_temperature)[:, :-1].max(axis=1)
-        return np.stack([confidence, scores.similarity[:, :-1].max(axis=1), agreement])
+        return np.stack([probabilities.max(axis=1), scores.similarity[:, :-1].max(axis=1), agreement])
 
     def decide(self, scores: Scores) -> Decided:
         """Return the decisions on images.
 
         An image is also ``unlike-anything`` if it is nearer to the unknown prototypes than to all others.
         """
-        probabilities = softmax(scores.similarity / self.temperature)[:, :-1]
+        probabilities = self._probabilities(scores)
         order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        confidence, similarity, agreement = self.criteria(scores)
+        confidence, similarity, agreement = self._criteria(scores, probabilities)
         unlike = (scores.similarity[:, -1] > similarity) | (similarity < self.thresholds.similarity)
         uncertain = (confidence < self.thresholds.confidence) | (agreement < self.thresholds.agreement)
         reasons = np.where(unlike, 2, np.where(uncertain, 1, 0))

@@ -99,6 +99,8 @@ def _exp(values: Float64) -> Float64:
     rest = (values - quotient * LN2_HIGH) - quotient * LN2_LOW
     result = np.ones_like(rest)
     for n in range(DEGREE, 0, -1):
-        result = result * rest / n + 1.0
+        result *= rest
+        result /= n
+        result += 1.0
     powers: Float64 = np.ldexp(result, quotient.astype(np.int64))
     return powers

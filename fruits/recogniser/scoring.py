@@ -78,6 +78,12 @@ class Scorer:
     def _prototypes(self) -> Float64:
         return self.prototypes.astype(np.float64)
 
+    @cached_property
+    def _class_starts(self) -> tuple[Int64, Int64]:
+        """The first prototype of each class, and the column of the class; that of class -1 is the last."""
+        starts = np.flatnonzero(np.diff(self.classes, prepend=-2))
+        return starts, self.classes[starts]
+
     def scores(self, features: Float32, classes: int, *, neighbours: int = 3) -> Scores:
         """Return the scores of features of shape (n, crops, d) for a number of classes."""
         blocks = [
@@ -92,14 +98,27 @@ class Scorer:
         cosines = on_grid(to_unit(points)) @ self._prototypes.T  # exact, as both are on the grid
         ratios = self.lengths / np.maximum(lengths(points), SHORTEST)[:, None]
         distances = (ratios - 2.0 * cosines) * ratios + 1.0
-        starts = np.flatnonzero(np.diff(self.classes, prepend=-2))
-        columns = self.classes[starts]  # class -1 is the last column
+        starts, columns = self._class_starts
         similarity = np.full((n * crops, classes + 1), -1.0)
         similarity[:, columns] = np.maximum.reduceat(cosines, starts, axis=1)
         distance = np.full((n * crops, classes + 1), FARTHEST)
         distance[:, columns] = np.clip(np.minimum.reduceat(distances, starts, axis=1), 0.0, FARTHEST)
-        order = np.argsort(-cosines[::crops], axis=1, kind="stable")[:, :neighbours]
-        return Scores(_over_crops(similarity, crops), _over_crops(distance, crops), order)
+        return Scores(
+            _over_crops(similarity, crops), _over_crops(distance, crops), _largest(cosines[::crops], neighbours)
+        )
+
+
+def _largest(values: Float64, count: int) -> Int64:
+    """Return the columns of the largest values of each row, (n, count), the first of equal ones first; alter `values`.
+
+    Three passes take a tenth of the time of a sort.
+    """
+    columns = np.empty((len(values), count), np.int64)
+    rows = np.arange(len(values))
+    for place in range(count):
+        columns[:, place] = values.argmax(axis=1)
+        values[rows, columns[:, place]] = -np.inf
+    return columns
 
 
 def _over_crops(values: Float64, crops: int) -> Float64:

@@ -25,8 +25,13 @@ class Limits:
         Longest time from a whole request to the end of its answer, which a client may not receive; then the connection
         is closed.
     queue_per_worker : int
-        Images for each worker that wait or are processed; more are answered with 503. At 90 images/s for each worker,
-        12 take 0.13 s, and twice that while many refused clients ask again at once.
+        Images for each worker that wait or are processed; more are answered with 503.
+    wait_seconds : float
+        Longest expected wait of an image in the queue; more is answered with 503, so that large images make the queue
+        shorter. With the time of the image itself, answers take up to 0.2 s.
+    refusal_seconds : float
+        Pause before a full queue is answered with 503. Without it, 48 clients that ask again at once are refused 4,000
+        times a second, which takes half of the CPU time from those that are served.
     queue_seconds : float
         Longest time in the queue; an image that waited longer is answered with 503.
     cpu_seconds : int
@@ -46,6 +51,8 @@ class Limits:
     body_seconds: float = 60.0
     answer_seconds: float = 60.0
     queue_per_worker: int = 12
+    wait_seconds: float = 0.15
+    refusal_seconds: float = 0.1
     queue_seconds: float = 5.0
     cpu_seconds: int = 5
     decode_seconds: float = 10.0

@@ -1,7 +1,7 @@
 """Recognition off the event loop: a pool of threads, each with a decoding process and a request of the network.
 
-The threads run native code without the interpreter's lock almost all of the time. The queue is bounded: an image that
-finds it full is refused at once instead of waiting without end.
+The threads run native code without the interpreter's lock almost all of the time. The queue is bounded by the number of
+its images and by the time that they are expected to take: an image that finds it full is refused.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from fruits.network.featurizer import Featurizer
 from fruits.recogniser.recogniser import Recogniser, Recognition
 from fruits.serving.limits import Limits
 from fruits.serving.metrics import Metrics
+
+
+ALWAYS = 4  # images for each worker
+SMOOTHING = 0.1  # weight of the last image in the mean time of an image
 
 
 class BusyError(Exception):
@@ -61,6 +65,7 @@ class Workers:
         self.count = len(decoders)
         self.capacity = self.count * limits.queue_per_worker
         self.pending = 0
+        self._image_seconds = 0.0  # of a worker, exponentially smoothed
         self.decoders = tuple(decoders)
         self._limits = limits
         self._metrics = metrics
@@ -87,7 +92,7 @@ class Workers:
         ImageError
             The first of them that cannot be used.
         """
-        if self.pending + len(images) > self.capacity:
+        if not self.has_room(len(images)):
             raise BusyError("The server is busy.")
         loop = asyncio.get_running_loop()
         submitted = time.perf_counter()
@@ -100,6 +105,15 @@ class Workers:
         if len(futures) == 1:
             return [await futures[0]]
         return await asyncio.gather(*futures)
+
+    def has_room(self, images: int) -> bool:
+        """Return True if the queue has room for a number of images, and the first of them is not expected to wait long.
+
+        `ALWAYS` images for each worker are accepted on the slowest machine.
+        """
+        wait = self.pending / self.count * self._image_seconds
+        is_short = wait <= self._limits.wait_seconds or self.pending < self.count * ALWAYS
+        return is_short and self.pending + images <= self.capacity
 
     def _finished(self, future: asyncio.Future[Recognition]) -> None:
         self.pending -= 1
@@ -122,6 +136,7 @@ class Workers:
         featurized = time.perf_counter()
         (answer,) = recogniser.recognise_features(features[np.newaxis])
         ended = time.perf_counter()
+        self._image_seconds += SMOOTHING * (ended - started - self._image_seconds)
         stages = {
             "queue": started - submitted,
             "decode": decoded - started,

@@ -45,7 +45,7 @@ BENCHMARK_LAYERS = (
     ("benchmarks.scenarios",),
     ("benchmarks.answers",),
     ("benchmarks.measure", "benchmarks.report", "benchmarks.precision"),
-    ("benchmarks.load", "benchmarks.numerics", "benchmarks.updates"),
+    ("benchmarks.load", "benchmarks.numerics", "benchmarks.training", "benchmarks.updates"),
     ("benchmarks.cli",),
     ("benchmarks",),
 )

@@ -35,7 +35,7 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["NodeItem", "NodeSettings", "Summary", "read_features", "read_node", "summarize", "summarize_node"]
 
 BATCH = 8  # nodes that one task verifies
 
@@ -139,7 +139,7 @@ def summarize(
             runner.run(stage, items, lambda report: manifest.add(report.checksums))
         inputs = [(name, manifest.get(name)) for name in names]
     (root,) = inputs
-    node = _read_node(out.folder, root)
+    node = read_node(out.folder, root)
     fit = node.fit if total is None else total - node.held_out
     return Summary(fit, node.held_out, node.sample)
 
@@ -162,8 +162,8 @@ def summarize_node(item: NodeItem, settings: NodeSettings) -> MergeReport:
     if item.group.level == 1:
         node = _from_features(item, settings)
     else:
-        nodes = [_read_node(settings.out.folder, each) for each in item.inputs[:1]]
-        node = _merged(nodes[0], (_read_node(settings.out.folder, each) for each in item.inputs[1:]), settings.most)
+        nodes = [read_node(settings.out.folder, each) for each in item.inputs[:1]]
+        node = _merged(nodes[0], (read_node(settings.out.folder, each) for each in item.inputs[1:]), settings.most)
     blobs = {name: np.frombuffer(part.to_bytes(), np.uint8) for name, part in node._asdict().items()}
     data = safetensors.numpy.save(blobs)
     settings.out.write(item.name, data)
@@ -178,7 +178,7 @@ def _merged(first: Summary, others: Iterator[Summary], most: int) -> Summary:
     return first
 
 
-def _read_node(folder: Folder, node: Input) -> Summary:
+def read_node(folder: Folder, node: Input) -> Summary:
     arrays = safetensors.numpy.load(read_part(folder, *node))
     return Summary(
         Moments.from_bytes(arrays["fit"].tobytes()),

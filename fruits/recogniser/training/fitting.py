@@ -13,7 +13,7 @@ from fruits.model.moments import Moments
 from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.discriminant import discriminant, within_covariance
-from fruits.recogniser.training.prototypes import find_prototypes, prototypes_per_group
+from fruits.recogniser.training.prototypes import find_prototypes, prototypes_of_group
 from fruits.recogniser.training.sample import Sample
 
 __all__ = ["Fit", "Group", "Source", "Statistics", "fit", "group_statistics", "without_group"]
@@ -121,7 +121,6 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
         lengths=np.empty(0),
         classes=np.empty(0, np.int64),
     )
-    most = 1 if method == "linear" else prototypes_per_group(len(statistics.groups))
     prototypes, lengths, classes, representatives = [], [], [], []
     rows = _rows_by_group(samples, chosen)
     for group in statistics.groups:
@@ -130,6 +129,7 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
             continue
         crops = sample.features.shape[1]
         points = scorer.project(sample.features[members].reshape(len(members) * crops, -1))
+        most = 1 if method == "linear" else prototypes_of_group(len(members), len(statistics.groups))
         found = find_prototypes(points, most)
         prototypes.append(found.directions)
         lengths.append(found.lengths)

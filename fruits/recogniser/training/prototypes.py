@@ -14,18 +14,23 @@ import numpy.typing as npt
 
 from fruits.recogniser.products import lengths, on_grid, to_unit
 
-__all__ = ["MOST_PROTOTYPES", "Prototypes", "find_prototypes", "prototypes_per_group"]
+__all__ = ["MOST_PROTOTYPES", "Prototypes", "find_prototypes", "prototypes_of_group"]
 
 MOST_PROTOTYPES = 8_192  # of all groups together, unless there are more groups
 MOST_PER_GROUP = 64
+# Of held-out photographs (two crops, 40 images a label), 94.0 % are right with 8 or with an eighth of the images, 93.2 %
+# with half of them; of Fruits-360, 98.3 and 98.1 %. With 490 images a label, 64 prototypes are better than 16.
+LEAST_PER_GROUP = 8
+IMAGES_PER_PROTOTYPE = 8
 ITERATIONS = 10
 
 Float64 = npt.NDArray[np.float64]
 
 
-def prototypes_per_group(groups: int) -> int:
-    """Return the largest number of prototypes of each of a number of groups: 1 to 64."""
-    return max(1, min(MOST_PER_GROUP, MOST_PROTOTYPES // groups))
+def prototypes_of_group(images: int, groups: int) -> int:
+    """Return the largest number of prototypes of a group of images: an eighth of them, 8 to 64; fewer of many groups."""
+    wanted = max(LEAST_PER_GROUP, -(-images // IMAGES_PER_PROTOTYPE))
+    return max(1, min(wanted, MOST_PER_GROUP, MOST_PROTOTYPES // groups))
 
 
 class Prototypes(NamedTuple):

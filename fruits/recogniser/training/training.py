@@ -98,13 +98,22 @@ def train(sources: Sequence[Source], method: Method = "prototypes") -> Trained:
 def _calibrate(
     sources: Sequence[Source], preliminary: Fit, labels: Sequence[str], held: Sequence[npt.NDArray[np.bool_]]
 ) -> Calibration:
-    """Return the calibration on the held-out images, except those of labels that have no other image."""
+    """Return the calibration on the held-out images of the sources of the largest weight.
+
+    The weights state which images are like those of use: with studio images among them, the confidences of photographs
+    are too high. Images of labels that have no other image are left out.
+    """
     index = {label: number for number, label in enumerate(labels)}
     features, classes, weights = [], [], []
-    for source, chosen in zip(sources, held, strict=True):
-        if source.classes is None:
+    usable = [
+        (source, [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes])
+        for source, chosen in zip(sources, held, strict=True)
+        if source.classes is not None
+    ]
+    largest = max((source.weight for source, rows in usable if rows), default=0)
+    for source, rows in usable:
+        if source.weight < largest:
             continue
-        rows = [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes]
         sampled: dict[str, int] = {}
         for row in rows:
             sampled[source.sample.labels[row]] = sampled.get(source.sample.labels[row], 0) + 1
@@ -112,7 +121,7 @@ def _calibrate(
             label = source.sample.labels[row]
             features.append(source.sample.features[row])
             classes.append(index[source.classes[label]])
-            weights.append(source.weight * source.held_out.classes[label].count / sampled[label])
+            weights.append(source.held_out.classes[label].count / sampled[label])
     if not features:
         return UNCALIBRATED
     step = -(-len(features) * len(labels) // MOST_SCORES)  # 1, unless their scores take too much memory

@@ -87,8 +87,8 @@ def _json(value: object) -> Response:
 def _routes(service: Service) -> list[Route]:
     async def recognise(request: Request) -> Response:
         recogniser = service.recogniser
-        if service.workers.pending >= service.workers.capacity:  # before the upload
-            raise errors.busy()
+        if not service.workers.has_room(1):  # before the upload
+            raise await service.refusal()
         async with service.uploads.image(request) as data:
             (answer,) = await service.recognise(recogniser, [data])
         nearest = request.query_params.get("nearest", "").lower() in TRUE

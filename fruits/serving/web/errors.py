@@ -20,7 +20,7 @@ def bad_request(message: str) -> HTTPException:
     return HTTPException(400, message)
 
 
-def busy(message: str = "The server is busy.") -> HTTPException:
+def busy(message: str) -> HTTPException:
     """Return the error for a request that the server has no room for now."""
     headers = {"retry-after": str(RETRY_SECONDS)}
     return HTTPException(503, f"{message} Retry after {RETRY_SECONDS} s.", headers)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
 
 from fruits.images.decode import ImageError, is_image
 from fruits.recogniser.recogniser import Recogniser, Recognition
@@ -66,4 +69,9 @@ class Service:
         except ImageError as error:
             raise errors.image_error(error) from error
         except BusyError as error:
-            raise errors.busy(str(error)) from error
+            raise await self.refusal(str(error)) from error
+
+    async def refusal(self, message: str = "The server is busy.") -> HTTPException:
+        """Return the error for a request that finds no room, after a pause."""
+        await asyncio.sleep(self.limits.refusal_seconds)
+        return errors.busy(message)
