@@ -21,8 +21,8 @@ cannot be used: Fruits needs Python 3.11, 3.12 or 3.13, with the venv module.
 endef
 export NO_PYTHON
 
-# No isolated builds: they would install build systems that are not pinned by hash.
-INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation
+# The locks are complete: nothing is resolved again. No isolated builds: they would install build systems that are not pinned by hash.
+INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation --no-deps
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 
 .PHONY: help setup setup-all demo test test-hosts test-spark-matrix lint format lock test-pythons clean
@@ -177,7 +177,7 @@ $(VENV)/.tools: requirements/tools.txt
 
 $(VENV)/.light: $(VENV)/.tools requirements/light.txt pyproject.toml
 	$(INSTALL) --require-hashes -r requirements/light.txt
-	$(INSTALL) --no-deps --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/.light requirements/test.txt
