@@ -79,7 +79,9 @@ class Folder:
         """Return the store of the folder, and its path on the store."""
         return open_store(self.address, self.s3)
 
-    def fetch(self, files: Iterable[File], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
+    def fetch(
+        self, files: Iterable[File], *, ahead: int = AHEAD, is_confined: bool = False
+    ) -> Iterator[bytes | OSError]:
         """Yield the content of each file in order, or its error, prefetching on object stores.
 
         Parameters
@@ -89,6 +91,8 @@ class Folder:
             than needed.
         ahead : int, default 32
             The largest number of files requested or waiting; less where they are large, to hold at most 64 MiB.
+        is_confined : bool, default False
+            Do not follow links out of this folder, also if one replaced a file since it was listed.
 
         Yields
         ------
@@ -97,7 +101,8 @@ class Folder:
             than 400 MB, which is not read. No request is left when the iterator is exhausted or closed.
         """
         store, root = self.open()
-        return store.fetch(((f"{root}/{path}", size, version) for path, size, version in files), ahead=ahead)
+        paths = ((f"{root}/{path}", size, version) for path, size, version in files)
+        return store.fetch(paths, ahead=ahead, inside=root if is_confined else "")
 
     def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
         """Yield the bytes of ranges of files in this folder, as :meth:`fetch` does for whole files."""

@@ -57,7 +57,7 @@ class FsspecStore:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return FileInfo(path, UNKNOWN_SIZE if entry["size"] is None else entry["size"], _version(entry))
 
-    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+    def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, prefetching if the file system is asynchronous."""
         if not self.file_system.async_impl:
             return read_one_by_one(lambda path: (self._content(path), ""), files)

@@ -74,7 +74,7 @@ class HttpStore(FsspecStore):
         file.close()
         return BytesIO(self.read(path, limit=MAX_BYTES))
 
-    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+    def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""
 
         async def read(path: str) -> tuple[bytes, str]:

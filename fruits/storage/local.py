@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from fruits.storage.prefetch import MAX_BYTES, File, Range, places, read_one_by_one, too_large
+from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, File, Range, places, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 from fruits.text import canonical, native
 
+OPEN_FILES = "/proc/self/fd"  # on Linux, links to the files that this process has open
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -47,9 +48,10 @@ class LocalStore:
         with _regular(path) as file:
             return _file(path, os.fstat(file))
 
-    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+    def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, without prefetching: a local disk is fast enough."""
-        return read_one_by_one(partial(_read, limit=MAX_BYTES), files)
+        root = os.path.join(os.path.realpath(native(inside)), "") if inside else ""
+        return read_one_by_one(partial(_read, limit=MAX_BYTES, inside=root), files)
 
     def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the bytes of each range or its error, without prefetching."""
@@ -205,9 +207,11 @@ def _regular(path: str) -> Iterator[int]:
         os.close(file)
 
 
-def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
-    """Return the content and the version of a regular file."""
+def _read(path: str, limit: int | None = None, inside: str = "") -> tuple[bytes, str]:
+    """Return the content and the version of a regular file, which is below the folder `inside`, if given."""
     with _regular(path) as file:
+        if inside and not _real_path(file, path).startswith(inside):
+            raise ChangedFileError("a link out of the folder, which it was not when it was listed")
         size = os.fstat(file).st_size
         if limit is not None and size > limit:
             raise too_large(path, limit)
@@ -215,6 +219,14 @@ def _read(path: str, limit: int | None = None) -> tuple[bytes, str]:
         while len(data) < size and (more := os.read(file, size + 1 - len(data))):  # one call reads at most 2 GiB
             data += more
         return data, str(os.fstat(file).st_mtime)  # after reading, to detect a concurrent write
+
+
+def _real_path(file: int, path: str) -> str:
+    """Return the path of an open file without links; on Linux, whatever its path leads to meanwhile."""
+    try:
+        return os.readlink(f"{OPEN_FILES}/{file}")
+    except OSError:  # another system
+        return os.path.realpath(native(path))
 
 
 def _read_range(place: Range) -> tuple[bytes, str]:

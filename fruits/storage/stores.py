@@ -58,8 +58,11 @@ class Store(Protocol):
     def info(self, path: str) -> FileInfo:
         """Return the size and the version of a file; raise a ``FileNotFoundError`` if it does not exist."""
 
-    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
-        """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`."""
+    def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
+        """Yield the content of each file in order, or its error; see :mod:`fruits.storage.prefetch`.
+
+        A link that leads out of the folder `inside`, if given, is not followed; only local disks have links.
+        """
 
     def fetch_ranges(self, ranges: Iterable[Range], *, ahead: int) -> Iterator[bytes | OSError]:
         """Yield the bytes of each range in order, or its error, as :meth:`fetch` does for whole files."""

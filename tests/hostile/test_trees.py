@@ -15,6 +15,7 @@ from fruits.images.decode import ImageError
 from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
+from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import image_bytes
 from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
 from fruits.model.fingerprint import numeric_fingerprint
@@ -22,6 +23,7 @@ from fruits.plan.pages import write_list
 from fruits.plan.partitions import even_partitions
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
+from fruits.storage.prefetch import ChangedFileError
 from tests.conformance.crashing import CornerNetwork
 from tests.hostile import pictures
 from tests.hostile.conftest import LONG, Fruits, watched
@@ -97,6 +99,24 @@ def test_link_to_an_outside_file_is_not_followed_by_default(images: Path, tmp_pa
     (tmp_path / "secret.png").write_bytes(PICTURE)
     (images / "label" / "link.png").symlink_to(tmp_path / "secret.png")
     assert listed(images) == ["label/whole.png"]
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_link_that_replaced_a_listed_image_is_not_followed(tmp_path: Path, whole_folder: bool, follow: bool) -> None:
+    for place, data in (("images/a/1.jpg", b"public."), ("images/b/2.jpg", b"public."), ("private/1.jpg", b"private")):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_bytes(data)
+        os.utime(tmp_path / place, (1, 1))  # whoever can write the folder can also choose size and time
+    (tmp_path / "link").symlink_to("images")
+    source = open_source(str(tmp_path / "link"), SourceOptions(follow_links=follow))
+    entries = list(Listing(source))
+    target, name = (tmp_path / "private", "a") if whole_folder else (tmp_path / "private/1.jpg", "a/1.jpg")
+    (tmp_path / "images" / name).rename(tmp_path / "old")
+    (tmp_path / "images" / name).symlink_to(target)
+    first, second = source.read(entries)
+    assert second == b"public."
+    assert first == b"private" if follow else isinstance(first, ChangedFileError)
 
 
 def test_outside_links_are_counted_in_a_message(fruits: Fruits, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class FolderSource:
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""
         entries = list(entries)
-        contents = self.folder.fetch(entry[:3] for entry in entries if not entry.leads_out)
+        files = (entry[:3] for entry in entries if not entry.leads_out)
+        contents = self.folder.fetch(files, is_confined=not self.follow_links)
         for entry in entries:
             if entry.leads_out:
                 yield ImageError("unreadable", "its path leads out of the image folder")

@@ -41,7 +41,7 @@ class S3ObjectStore(FsspecStore):
         found = super().info(path)
         return found._replace(version=found.version.strip('"'))
 
-    def fetch(self, files: Iterable[File], *, ahead: int) -> Iterator[bytes | OSError]:
+    def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""
         return read_ahead(self.file_system.read_with_etag, files, loop=self.file_system.loop, ahead=ahead)
 

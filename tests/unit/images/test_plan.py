@@ -154,9 +154,10 @@ def test_the_version_of_a_link_is_that_of_what_it_leads_to(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "1.jpg").symlink_to(tmp_path / "elsewhere" / "1.jpg")
     os.utime(tmp_path / "elsewhere" / "1.jpg", (7, 7))
-    (entry,) = Listing(open_source(str(tmp_path / "images"), SourceOptions(follow_links=True)))
+    source = open_source(str(tmp_path / "images"), SourceOptions(follow_links=True))
+    (entry,) = Listing(source)
     assert entry.version == "7.0"
-    assert list(open_source(str(tmp_path / "images")).read([entry])) == [JPEG]
+    assert list(source.read([entry])) == [JPEG]
 
 
 def test_what_cannot_be_listed_is_said(tmp_path):
