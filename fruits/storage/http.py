@@ -177,6 +177,8 @@ class HttpStore(FsspecStore):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
             kind = PermissionError if error.status in FORBIDDEN else ConnectionError
             raise kind(f"{path}: {error.status} {error.message}") from error
+        except ValueError as error:  # also InvalidURL, a ClientError: no host, or no such port
+            raise FileNotFoundError(errno.ENOENT, f"no valid URL: {error}", path) from error
         except ClientError as error:
             raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
 

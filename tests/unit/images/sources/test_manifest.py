@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fruits.errors import DatasetError, SettingsError
+from fruits.images.decode import ImageError
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.kinds import open_source, stored_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
+from fruits.images.sources.source import image_bytes
 from fruits.images.sources.tables import rows
 from tests.unit.storage import servers
 
@@ -386,3 +388,10 @@ assert list(source.read(Listing(source))) == [b"x"]
 assert "pandas" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999/1.jpg", "http:///1.jpg", "http://", "https://[::1/1.jpg"])
+def test_an_address_that_is_no_url_is_a_reject(tmp_path: Path, address: str) -> None:
+    (content,) = open_source(str(tmp_path / "m.csv"), SourceOptions(path_column="uri")).read([ImageEntry(address, -1)])
+    with pytest.raises(ImageError, match=r"unreadable: .*URL"):
+        image_bytes(content)
