@@ -250,7 +250,7 @@ def _headline(records: Sequence[Record]) -> str:
         return f"{name_of(first)} leads" if first is not None else "Nothing is compared"
     cores = ours[0].case.workers
     ours, others = ([side for side in of if side.case.workers == cores] for of in (ours, table))
-    rates = [f"{side.rate.median:,.0f}" for side in ours]
+    rates = [f"{side.rate.median:,.{0 if side.rate.median >= 10 else 1}f}" for side in ours]
     work = " in whole jobs" if ours[0].case.scenario == "run" else ""
     size = f" of {ours[0].case.megapixels:g} megapixels" if ours[0].case.megapixels else ""
     sentence = f"{name_of(ours[0])} processes {rates[0]} images{size} per second"

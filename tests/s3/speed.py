@@ -2,8 +2,8 @@
 
 ``python -m tests.s3.speed IMAGES --rounds 3`` measures ``fruits fit`` on a folder on a local disk, on the same folder
 on S3, and on the same images on S3 as tar archives that ``fruits pack`` wrote. ``--megapixels 12`` enlarges the images
-to photos, and ``--peer`` adds Ray Data with the same network and decoding (``benchmarks.peers.ray_openvino``) on disk
-and on S3, and compares its features.
+to photos, ``--format png`` writes them as PNG, and ``--peer`` adds Ray Data with the same network and decoding
+(``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features.
 
 The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
 for all sources. The result is therefore the cost of S3 to the workers, without that of the server. A round measures
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.answers.reference import read_features
 from benchmarks.inputs.images import Originals
@@ -52,12 +53,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=int, default=2048)
     parser.add_argument("--megapixels", type=float, default=0.0)
+    parser.add_argument("--format", choices=["jpg", "png"], default="jpg")
     parser.add_argument("--partition-size", type=int, default=1024)
     parser.add_argument("--shard-size", default="256MB")
     parser.add_argument("--delay", type=float, default=0.03)
     parser.add_argument("--backend", default="dask")
     parser.add_argument("--peer", action="store_true")
     arguments = parser.parse_args()
+    if arguments.peer and arguments.format != "jpg":
+        parser.error("--peer reads JPEG only")
     server_core, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -91,7 +95,11 @@ def _copy(arguments: argparse.Namespace, root: Path) -> None:
     for path in sorted(folder.rglob("*.jpg"))[: arguments.limit]:
         target = root / "s3" / "images" / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        if arguments.format == "png":
+            with Image.open(path) as image:
+                image.save(target.with_suffix(".png"), compress_level=1)
+        else:
+            shutil.copyfile(path, target)
 
 
 def _reading(root: Path, partition_size: int) -> dict[str, Any]:
