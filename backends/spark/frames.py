@@ -70,8 +70,8 @@ def features(
     -------
     pyspark.sql.DataFrame
         With two more columns: `into`, ``array<float>`` (1,280 for MobileNetV2), null for an image that cannot be used;
-        and `into` with the suffix ``_error``, ``string``: the reason and the detail of a job's reject, such as
-        ``truncated: …``, else null. A null in `column` gives two nulls.
+        and `into` with the suffix ``_error``, such as ``features_error``, ``string``: the reason and the detail of a
+        job's reject, ``truncated: …``, else null. A null in `column` gives two nulls.
 
     Raises
     ------
