@@ -58,8 +58,8 @@ def features(
     -------
     dask.dataframe.DataFrame
         With two more columns: `into`, lists of float32 in Arrow (1,280 for MobileNetV2), null for an image that cannot
-        be used; and `into` with the suffix ``_error``, text: the reason and the detail of a job's reject, such as
-        ``truncated: …``, else null. A null in `column` gives two nulls.
+        be used; and `into` with the suffix ``_error``, such as ``features_error``, text: the reason and the detail of
+        a job's reject, ``truncated: …``, else null. A null in `column` gives two nulls.
 
     Raises
     ------

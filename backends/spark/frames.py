@@ -70,8 +70,8 @@ def features(
     -------
     pyspark.sql.DataFrame
         With two more columns: `into`, ``array<float>`` (1,280 for MobileNetV2), null for an image that cannot be used;
-        and `into` with the suffix ``_error``, ``string``: the reason and the detail of a job's reject, such as
-        ``truncated: …``, else null. A null in `column` gives two nulls.
+        and `into` with the suffix ``_error``, such as ``features_error``, ``string``: the reason and the detail of a
+        job's reject, ``truncated: …``, else null. A null in `column` gives two nulls.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def _added(
         for batch in batches:
             yield pd.DataFrame({name: values.to_pandas() for name, values in zip(names, compute(batch), strict=True)})
 
-    # A column of Spark is one value. Not deterministic: Spark would compute a deterministic one again for each use.
+    # A function of Spark gives one column. Of a deterministic one, Spark computes the column again for each filter.
     kind = StructType([StructField(*each) for each in kinds.items()])
     function = pandas_udf(run, kind).asNondeterministic()  # type: ignore[call-overload]  # its stubs know few functions
     first, *others = names

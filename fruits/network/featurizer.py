@@ -17,6 +17,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,12 @@ CAFFE_MEANS = np.array([103.939, 116.779, 123.68], np.float32)  # ImageNet's blu
 STARTUP_LINES = (b"WARNING: All log messages before absl::InitializeLog()", b"I0000 ")  # the latter: INFO
 
 _loaded = threading.local()
+_requests: WeakSet[_OpenVINO] = WeakSet()
+_held: list[_OpenVINO] = []
 _loading = threading.Lock()  # OpenVINO's bindings can deadlock if two threads use them for the first time at once
+
+# A forked process frees the networks of threads that it does not have, and OpenVINO waits for ever as it frees one.
+os.register_at_fork(before=lambda: _held.extend(_requests), after_in_parent=_held.clear)
 
 
 class Featurizer(Protocol):
@@ -220,6 +226,7 @@ class _OneByOne:
 
 class _OpenVINO(_OneByOne):
     def __init__(self, compiled: Any, kind: Backbone) -> None:
+        _requests.add(self)
         self._kind = kind
         self._request = compiled.create_infer_request()
         self._input = self._request.get_input_tensor().data

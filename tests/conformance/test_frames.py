@@ -183,3 +183,20 @@ def test_worker_that_computes_other_features_is_refused(frames, images, monkeypa
     frame = frames.module.features(frames.make(list(images), list(images.values())), "content")
     with pytest.raises(Exception, match="computes other features than the one"):
         frames.rows(frame)
+
+
+def test_paths_in_the_form_of_hadoop_are_read(frames, engine, images):
+    if engine != "spark":
+        pytest.skip("a form of Spark alone")
+    path = next(iter(images))
+    frame = frames.session.read.format("binaryFile").load(path)
+    ((found, error),) = frames.module.features(frame, "path", into="a.`b").select("`a.``b`", "`a.``b_error`").collect()
+    assert error is None
+    assert np.array_equal(np.array(found, np.float32), fruits.features(path)[0])
+
+
+def test_features_are_computed_once_for_a_filter_and_the_result(frames, engine):
+    if engine != "spark":
+        pytest.skip("Dask computes a partition once")
+    frame = frames.module.features(frames.make(["a"], [b"a"]), "path").where("features_error is null")
+    assert frame._jdf.queryExecution().executedPlan().toString().count("ArrowEvalPython") == 1

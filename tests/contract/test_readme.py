@@ -153,6 +153,7 @@ def test_the_tutorial_of_the_readme_and_the_python_examples_work(
     job, model, images, *frames = blocks(examples, "python")
     (tmp_path / "tutorial.py").write_text("\n".join([*blocks(tutorial, "python"), model, images, *frames]))
     monkeypatch.setenv("JAVA_HOME", str(find_java(pyspark.__version__)))
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     (tmp_path / "job.py").write_text(job)
     label, path = run([sys.executable, "tutorial.py"], tmp_path).stdout.split()

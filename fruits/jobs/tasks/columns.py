@@ -173,9 +173,10 @@ def _contents(values: Sequence[bytes | str], settings: ColumnSettings) -> Iterat
         # No file name contains NUL, and Python refuses it.
         paths = (str(value).replace("\0", "\N{REPLACEMENT CHARACTER}") for value in values)
         return read_addresses(settings.folder, ((path, UNKNOWN_SIZE, "") for path in paths), settings.s3)
-    if other := [value for value in values if not isinstance(value, bytes | bytearray | memoryview)]:
+    kinds = {type(value).__name__ for value in values}
+    if not kinds <= {"bytes", "bytearray", "memoryview"}:
         raise DatasetError(
-            f"the column contains a value of type {type(other[0]).__name__}. Allowed: only the contents of images, as "
+            f"the column contains values of type {', '.join(sorted(kinds))}. Allowed: only the contents of images, as "
             "bytes, or only texts, which are paths or URLs."
         )
     return (bytes(value) for value in values if not isinstance(value, str))

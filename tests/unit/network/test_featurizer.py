@@ -104,6 +104,34 @@ def test_network_is_loaded_once_per_thread(network: NeuralNetwork) -> None:
     assert others[0] is not first
 
 
+FORK = """
+import os, threading
+from fruits.network.featurizer import compile_network
+
+loaded, end = threading.Event(), threading.Event()
+
+def use(network):
+    network.load()
+    loaded.set()
+    end.wait()
+
+thread = threading.Thread(target=use, args=[compile_network("MobileNetV2")])
+thread.start()
+loaded.wait()
+child = os.fork()
+if child == 0:
+    os._exit(7)
+end.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_process_forks_while_a_thread_has_a_network() -> None:
+    done = subprocess.run([PYTHON, "-c", FORK], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "7\n", "")
+
+
 def test_openvino_runs_in_float32_on_one_unpinned_thread(network: NeuralNetwork) -> None:
     compiled = network.load()._request.get_compiled_model()  # type: ignore[attr-defined]
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
