@@ -10,7 +10,7 @@ import sys
 from multiprocessing import forkserver, util
 
 # Dask imports numpy and pandas, if present.
-PRELOADED = ["backends.dask.local_cluster", "backends.dask.worker", "numpy", "pandas"]
+PRELOADED = ["backends.dask.local_cluster", "backends.dask.worker", "numpy", "pandas", "backends.preload"]
 ENVIRONMENT = {  # must be set before numpy is imported; Dask sets it later
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     "MALLOC_TRIM_THRESHOLD_": "65536",

@@ -40,6 +40,7 @@ def main() -> None:
     import pyarrow  # noqa: F401
     from pyspark import worker
 
+    import backends.preload
     import backends.spark.slices  # noqa: F401
 
     worker.main = _exiting_silently(worker.main)

@@ -24,12 +24,12 @@ def run(task: Task) -> Timings:
     out = Folder(task.out)
     begin = time.perf_counter()
     network = compile_network("MobileNetV2")
+    fingerprint = numeric_fingerprint(network.load())  # before the listing, as in a job
     with backends.load(case.backend)(workers=case.workers) as executor:  # type: ignore[call-arg]
         executor.start()
         started = time.perf_counter()
         images = write_list(Listing(open_source(task.data)).tables(), out / "plan").images
         listed = time.perf_counter()
-        fingerprint = numeric_fingerprint(network.load())
         settings = FeaturizeSettings(open_source(task.data), OwnedFolder(out), network, fingerprint)
         items = [_planned(partition) for partition in even_partitions(images, case.partition_size)]
         reports = executor.map(featurize, items, shared=settings)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 from fruits.errors import DamageError, ModelError, SettingsError
@@ -15,7 +16,7 @@ from fruits.jobs.job import DECODE_MODES, Job
 from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.stages import Stage, StageRunner
-from fruits.jobs.tasks.moments import Input, MergeItem, MergeSettings, levels, merge
+from fruits.jobs.tasks.moments import Group, Input, MergeItem, MergeSettings, levels, merge
 from fruits.jobs.tasks.rows import Encoder
 from fruits.model.components import check_components
 from fruits.model.moments import Moments
@@ -138,9 +139,10 @@ class Fitting:
         if stored is None and base is not None and self._has_all_changes(base.plan):
             changed = [partition for partition in partitions if partition.stored is not None]
             if (before := base.moments()) is not None:
-                stored = before + self._merged("added", changed) - self._merged("removed", changed)
+                added, removed = self._merged({"added": changed, "removed": changed})
+                stored = before + added - removed
         if stored is None:
-            stored = self._merged("features", partitions)
+            (stored,) = self._merged({"features": partitions})
         if stored.count != rows:
             raise DamageError(
                 f"{self.output.folder.address}/moments count {stored.count:,} rows, but the features have {rows:,}. "
@@ -171,27 +173,37 @@ class Fitting:
     def _length(self) -> int:
         return int(self.output.commit.job["features"]["length"])
 
-    def _merged(self, kind: str, partitions: Sequence[Partition]) -> Moments:
-        """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``."""
-        partitions = [partition for partition in partitions if self._most_rows(kind, partition)]
-        if not partitions:
-            return Moments.empty(self._length())
-        owned = self.output.owned
-        inputs: list[Input] = [self._input(kind, partition) for partition in partitions]
-        for level in levels([self._most_rows(kind, partition) for partition in partitions]):
-            names = [owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors") for group in level]
-            unfinished = self.parts.unfinished(names)
-            by_label = self._by_label(self.output.plan)
-            settings = MergeSettings(self.output.features.owned.folder, self._length(), owned, by_label)
-            items = [
-                MergeItem(group, name, tuple(inputs[group.start : group.stop]))
-                for group, name in zip(level, names, strict=True)
-                if name in unfinished
-            ]
-            self.parts.write(Stage("moments", merge, settings, "groups", lambda _: 1), items)
-            inputs = [(name, self.parts.checksum(name)) for name in names]
-        (root,) = inputs
-        return Moments.from_bytes(read_part(self.output.folder, *root))
+    def _merged(self, kinds: Mapping[str, Sequence[Partition]]) -> list[Moments]:
+        """Return the moments of the rows of some partitions in ``features/``, ``added/`` or ``removed/``.
+
+        The nodes of a level are merged in one stage, whatever their kind.
+        """
+        filled = {kind: [each for each in some if self._most_rows(kind, each)] for kind, some in kinds.items()}
+        inputs = {kind: [self._input(kind, each) for each in some] for kind, some in filled.items()}
+        trees = [levels([self._most_rows(kind, each) for each in some]) for kind, some in filled.items() if some]
+        for level in zip_longest(*trees, fillvalue=()):
+            by_kind = zip((kind for kind, some in filled.items() if some), level, strict=True)
+            nodes = {kind: [self._node(kind, group, inputs[kind]) for group in groups] for kind, groups in by_kind}
+            self._merge([node for some in nodes.values() for node in some])
+            for kind, some in nodes.items():
+                inputs[kind] = [(node.name, self.parts.checksum(node.name)) for node in some] or inputs[kind]
+        folder = self.output.folder
+        roots = (inputs[kind] for kind in kinds)
+        return [
+            Moments.from_bytes(read_part(folder, *root[0])) if root else Moments.empty(self._length()) for root in roots
+        ]
+
+    def _node(self, kind: str, group: Group, below: Sequence[Input]) -> MergeItem:
+        name = self.output.owned.part(f"moments/{kind}-{group.level}", group.index, "safetensors")
+        return MergeItem(group, name, tuple(below[group.start : group.stop]))
+
+    def _merge(self, nodes: Sequence[MergeItem]) -> None:
+        """Write the nodes that are not stored yet."""
+        unfinished = self.parts.unfinished([node.name for node in nodes])
+        by_label = self._by_label(self.output.plan)
+        settings = MergeSettings(self.output.features.owned.folder, self._length(), self.output.owned, by_label)
+        stage = Stage("moments", merge, settings, "groups", lambda _: 1)
+        self.parts.write(stage, [node for node in nodes if node.name in unfinished])
 
     def _input(self, kind: str, partition: Partition) -> Input:
         if kind == "features":

@@ -239,7 +239,7 @@ class _OpenVINO(_OneByOne):
 
 def _compiled(network: NeuralNetwork, threads: int) -> Any:
     """Return OpenVINO's compiled network for as many threads, of which each runs its requests alone."""
-    core = _import_openvino().Core()
+    core = import_openvino().Core()
     return core.compile_model(
         core.read_model(network.graph, network.constants),
         "CPU",
@@ -295,7 +295,7 @@ def _without_startup_lines() -> Iterator[None]:
             os.write(2, b"".join(line for line in caught if not line.startswith(STARTUP_LINES)))
 
 
-def _import_openvino() -> Any:
+def import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which would send statistics from every worker.
 
     If ``openvino_telemetry`` cannot be imported, OpenVINO uses its stub for the life of the process.

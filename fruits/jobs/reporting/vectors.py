@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import pyarrow as pa
 from fruits.errors import OutputError
 from fruits.jobs.job import FITTING
 from fruits.jobs.stored import StoredJob, feature_source
+from fruits.machine.cpus import available_cpus
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.partitions import Partition
@@ -30,6 +33,7 @@ __all__ = ["Vectors", "by_hash", "feature_job", "read_vectors"]
 MOST_ROWS = 131_072
 MOST_PARTS = 512
 MOST_BYTES = 768 * 2**20  # of the parts that are read
+AT_ONCE = 8  # parts that are decoded at the same time
 MOST_COMPONENTS = 128  # that are examined: scores of 64 MB
 
 Float32 = npt.NDArray[np.float32]
@@ -101,18 +105,12 @@ def read_vectors(job: StoredJob, origin: StoredJob | None) -> Vectors | None:
 
 def _read(job: StoredJob, name: Callable[[Partition], str], decode: Decoder) -> Vectors | None:
     parts: dict[int, tuple[list[Any], list[Any], Float32]] = {}
-    rows = size = 0
-    chosen = list(_chosen(job))
-    names = [name(partition) for partition in chosen]
-    contents = job.owned.folder.fetch((file, UNKNOWN_SIZE, "") for file in names)
-    for partition, file, content in zip(chosen, names, contents, strict=True):
-        if isinstance(content, OSError):
-            raise content
-        parts[partition.start] = decode(content, file)
-        rows, size = rows + len(parts[partition.start][2]), size + len(content)
-        if size > MOST_BYTES:
-            break
-    if not rows:
+    contents = _contents(job, name)
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        while some := list(islice(contents, AT_ONCE)):
+            decoded = pool.map(lambda part: decode(part[2], part[1]), some)
+            parts |= {partition.start: part for (partition, _, _), part in zip(some, decoded, strict=True)}
+    if not any(len(scores) for _, _, scores in parts.values()):
         return None
     ordered = [parts[start] for start in sorted(parts)]
     return Vectors(
@@ -122,6 +120,21 @@ def _read(job: StoredJob, name: Callable[[Partition], str], decode: Decoder) -> 
         len(parts),
         sum(partition.images > 0 for partition in job.plan.partitions),
     )
+
+
+def _contents(job: StoredJob, name: Callable[[Partition], str]) -> Iterator[tuple[Partition, str, bytes]]:
+    """Yield the parts of the sample with their names and contents."""
+    chosen = list(_chosen(job))
+    names = [name(partition) for partition in chosen]
+    contents = job.owned.folder.fetch((file, UNKNOWN_SIZE, "") for file in names)
+    size = 0
+    for partition, file, content in zip(chosen, names, contents, strict=True):
+        if isinstance(content, OSError):
+            raise content
+        yield partition, file, content
+        size += len(content)
+        if size > MOST_BYTES:
+            return
 
 
 def _chosen(job: StoredJob) -> Iterator[Partition]:

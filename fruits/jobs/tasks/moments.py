@@ -5,7 +5,7 @@ Moments are exact sums, so that the tree only distributes the work: no bit of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,10 @@ __all__ = ["Group", "Input", "MergeItem", "MergeSettings", "levels", "merge"]
 
 ROWS = 8192  # rows of a group of the first level: a node is as large as the features of 3,000 rows
 FAN_IN = 32  # nodes of a group of the other levels
+JOINED = 512  # rows: smaller blocks are joined
 
 Input = tuple[str, bytes | None]  # the name of a part, and its SHA-256; None: not verified
+Block = tuple[NDArray[np.float32], list[str | None]]  # features, and the label of each row
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,8 @@ class MergeSettings:
 def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     """Write a node of the merge tree from the features, or the nodes, below it."""
     if item.group.level == 1:
-        blocks = _features(item, settings.features)
-        if not settings.by_label:
-            blocks = ((features, None) for features, _ in blocks)
-        moments = Moments.from_blocks(blocks, settings.dimension)
+        blocks = _features(item, settings.features, by_label=settings.by_label)
+        moments = Moments.from_blocks(_joined(blocks), settings.dimension)
     else:
         moments = Moments.sum_all(_nodes(item, settings.out.folder))
     data = moments.to_bytes()
@@ -109,11 +109,30 @@ def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
     return MergeReport({item.name: checksum(data)})
 
 
-def _features(item: MergeItem, folder: Folder) -> Iterator[tuple[NDArray[np.float32], list[str | None] | None]]:
+def _features(item: MergeItem, folder: Folder, *, by_label: bool) -> Iterator[Block]:
+    """Yield features and labels of each part; an image with a list of labels is of no class."""
     for name, expected in item.inputs:
         table = read_table(read_part(folder, name, expected), ["label", "features"])
-        labels = None if pa.types.is_list(table.schema.field("label").type) else table["label"].to_pylist()
-        yield vectors(table["features"]), labels  # an image with a list of labels is of no class
+        has_classes = by_label and not pa.types.is_list(table.schema.field("label").type)
+        yield vectors(table["features"]), table["label"].to_pylist() if has_classes else [None] * table.num_rows
+
+
+def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Join small blocks, such as the rows that an update added to each partition: each costs passes over all sums."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(len(features) for features, _ in waiting) >= JOINED:
+            yield _concatenated(waiting)
+            waiting = []
+    if waiting:
+        yield _concatenated(waiting)
+
+
+def _concatenated(blocks: Sequence[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate([features for features, _ in blocks]), [label for _, labels in blocks for label in labels]
 
 
 def _nodes(item: MergeItem, folder: Folder) -> Iterator[Moments]:
