@@ -161,4 +161,4 @@ def _lists_the_same(job: Mapping[str, Any]) -> bool:
     """Return whether the images of a job are those that it listed."""
     listing = Listing(stored_source(job), limit=job["limit"], sample=job.get("sample"), seed=job.get("seed", 0))
     found: str = write_list(listing.tables()).digest
-    return found == job["list"]["digest"]
+    return found == str(job["list"]["digest"])
