@@ -12,7 +12,6 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -64,14 +63,19 @@ def repeat(rows: Sample, count: int, folder: Folder) -> Moments:
             features += random.normal(0, NOISE, features.shape).astype(np.float32)
             features = np.clip(features, 0, 6)  # the network ends in a ReLU6
             labels = [rows.labels[row] for row in own]
-            paths = [
-                f"{label}/r{number // len(rows) + 1}_{rows.paths[row].rpartition('_100.jpg')[0].rpartition('_')[2]}_100.jpg"
-                for number, row, label in zip(numbers.tolist(), own.tolist(), labels, strict=True)
-            ]
-            (folder / "features").write(part_name(part, "parquet"), write_table(features_table(paths, labels, features)))
+            turns, frames = (numbers // len(rows) + 1).tolist(), [_frame(rows.paths[row]) for row in own]
+            paths = [f"{name}/r{turn}_{frame}_100.jpg" for name, turn, frame in zip(labels, turns, frames, strict=True)]
+            (folder / "features").write(
+                part_name(part, "parquet"), write_table(features_table(paths, labels, features))
+            )
             yield features, labels
 
     return Moments.from_blocks(blocks(), rows.features.shape[2])
+
+
+def _frame(path: str) -> str:
+    """Return the number of the frame of an image of Fruits-360: 57 of ``r2_57_100.jpg``."""
+    return path.rpartition("_100.jpg")[0].rpartition("_")[2]
 
 
 def run(executor: Executor, folder: Folder, count: int, total: Moments) -> tuple[dict[str, float], Trained]:
@@ -80,7 +84,7 @@ def run(executor: Executor, folder: Folder, count: int, total: Moments) -> tuple
     settings = NodeSettings(folder, OwnedFolder(folder), total.dimension, 1, most, has_total=True, has_classes=True)
     starts = range(0, count, ROWS_PER_PART)
     inputs: list[Input] = [(f"features/{part_name(part, 'parquet')}", None) for part in range(len(starts))]
-    begin = time.perf_counter()
+    begin, cpu = time.perf_counter(), time.process_time()
     for level in levels([min(ROWS_PER_PART, count - start) for start in starts]):
         items = [
             NodeItem(group, f"moments/{group.level}-{group.index}", tuple(inputs[group.start : group.stop]))
@@ -89,10 +93,14 @@ def run(executor: Executor, folder: Folder, count: int, total: Moments) -> tuple
         executor.map(summarize_node, items, shared=settings)
         inputs = [(item.name, None) for item in items]
     node = read_node(folder, inputs[0])
-    summarized = time.perf_counter()
+    seconds = {"summaries": time.perf_counter() - begin}
+    begin, driver = time.perf_counter(), time.process_time()
     classes = {label or "": label or "" for label in total.classes}
     trained = train([Source(total - node.held_out, node.held_out, node.sample, 1, classes)])
-    return {"summaries": summarized - begin, "train": time.perf_counter() - summarized}, trained
+    seconds["train"] = time.perf_counter() - begin
+    ended = time.process_time()
+    cpu_seconds = {"CPU time of the driver, summaries": driver - cpu, "CPU time of the driver, train": ended - driver}
+    return seconds | cpu_seconds, trained
 
 
 def main() -> None:
@@ -106,14 +114,12 @@ def main() -> None:
     rows = read_rows(options.output)
     with (
         tempfile.TemporaryDirectory(prefix="fruits-training-") as place,
-        backends.load(options.backend)(workers=options.workers) as executor,
+        backends.load(options.backend)(workers=options.workers) as executor,  # type: ignore[call-arg]
     ):
         folder = Folder.at(place)
         total = repeat(rows, options.images, folder)
         executor.start()
-        begin, cpu = time.perf_counter(), time.process_time()
         seconds, trained = run(executor, folder, options.images, total)
-        seconds |= {"all": time.perf_counter() - begin, "CPU time of the driver": time.process_time() - cpu}
     best = trained.scorer.scores(rows.features, len(trained.labels)).similarity[:, :-1].argmax(axis=1)
     right = np.mean([trained.labels[one] == label for one, label in zip(best.tolist(), rows.labels, strict=True)])
     summary = {"images": options.images, "labels": len(trained.labels), "prototypes": len(trained.scorer.classes)}

@@ -22,7 +22,6 @@ from fruits.recogniser.recogniser import Recogniser, Recognition
 from fruits.serving.limits import Limits
 from fruits.serving.metrics import Metrics
 
-
 ALWAYS = 4  # images for each worker
 SMOOTHING = 0.1  # weight of the last image in the mean time of an image
 

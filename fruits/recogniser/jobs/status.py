@@ -160,4 +160,5 @@ def _state(training: Mapping[str, Any], number: int, list_images: bool) -> Sourc
 def _lists_the_same(job: Mapping[str, Any]) -> bool:
     """Return whether the images of a job are those that it listed."""
     listing = Listing(stored_source(job), limit=job["limit"], sample=job.get("sample"), seed=job.get("seed", 0))
-    return write_list(listing.tables()).digest == str(job["list"]["digest"])
+    found: str = write_list(listing.tables()).digest
+    return found == str(job["list"]["digest"])

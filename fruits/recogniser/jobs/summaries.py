@@ -3,10 +3,11 @@
 Moments are exact sums, and the sample is chosen by hashes, so that no bit of a summary depends on the partitions.
 
 For n images, d features, c crops and g labels, a worker holds the features of 8,192 images or of one partition,
-4 · 8,192 · c · d bytes, and two nodes. A node has moments of about 20 MB if d is 1,280, sums of 24 d bytes for each of
-its labels, and the sample of its labels, 256 MiB at most or one image a label. There are n / 8,192 nodes of the first
-level; the driver reads one node of each source. For 100 million images and 10,000 labels, 12,208 nodes of 20 to 60 MB,
-about 0.5 TB, are written and read once, as much as the features themselves; through the driver go only the names.
+4 · 8,192 · c · d bytes, or two nodes and samples of 512 MiB. A node has moments of about 20 MB if d is 1,280, sums of
+24 d bytes for each of its labels, and the sample of its labels, 256 MiB at most or one image a label. There are
+n / 8,192 nodes of the first level; the driver reads one node of each source. For 100 million images and 10,000 labels,
+12,208 nodes of 20 to 60 MB, about 0.5 TB, are written and read once, as much as the features themselves; through the
+driver go only the names.
 """
 
 from __future__ import annotations
@@ -162,23 +163,29 @@ def summarize_node(item: NodeItem, settings: NodeSettings) -> MergeReport:
     if item.group.level == 1:
         node = _from_features(item, settings)
     else:
-        nodes = [read_node(settings.out.folder, each) for each in item.inputs[:1]]
-        node = _merged(nodes[0], (read_node(settings.out.folder, each) for each in item.inputs[1:]), settings.most)
+        node = _merged(item.inputs, settings)
     blobs = {name: np.frombuffer(part.to_bytes(), np.uint8) for name, part in node._asdict().items()}
     data = safetensors.numpy.save(blobs)
     settings.out.write(item.name, data)
     return MergeReport({item.name: checksum(data)})
 
 
-def _merged(first: Summary, others: Iterator[Summary], most: int) -> Summary:
-    for other in others:
-        first = Summary(
-            first.fit + other.fit, first.held_out + other.held_out, Sample.merge([first.sample, other.sample], most)
-        )
-    return first
+def _merged(nodes: Sequence[Input], settings: NodeSettings) -> Summary:
+    fit, held_out = Moments.empty(settings.dimension), Moments.empty(settings.dimension)
+
+    def samples() -> Iterator[Sample]:
+        nonlocal fit, held_out
+        for name in nodes:
+            node = read_node(settings.out.folder, name)
+            fit, held_out = fit + node.fit, held_out + node.held_out
+            yield node.sample
+
+    sample = Sample.merge(samples(), settings.most)
+    return Summary(fit, held_out, sample)
 
 
 def read_node(folder: Folder, node: Input) -> Summary:
+    """Return a stored node."""
     arrays = safetensors.numpy.load(read_part(folder, *node))
     return Summary(
         Moments.from_bytes(arrays["fit"].tobytes()),

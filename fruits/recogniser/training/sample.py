@@ -49,30 +49,19 @@ class Sample:
     @classmethod
     def choose(cls, paths: Sequence[str], labels: Sequence[str], features: Float32, most: int) -> Sample:
         """Return the sample of rows: at most `most` of each label."""
-        digests = [hashlib.sha256(_bytes(path)).digest() for path in paths]
-        order = sorted(range(len(paths)), key=lambda row: (labels[row], digests[row], paths[row]))
-        kept: list[int] = []
-        taken: dict[str, int] = {}
-        for row in order:
-            count = taken.get(labels[row], 0)
-            if count < most:
-                taken[labels[row]] = count + 1
-                kept.append(row)
-        return cls(tuple(paths[row] for row in kept), tuple(labels[row] for row in kept), features[kept])
+        return _chosen([cls(tuple(paths), tuple(labels), features)], most)
 
     @classmethod
     def merge(cls, samples: Iterable[Sample], most: int) -> Sample:
-        """Return the sample of the rows of all samples, at least one; two are in memory at a time."""
-        merged: Sample | None = None
+        """Return the sample of the rows of samples, at least one; 512 MiB and one of them are in memory at a time."""
+        merged: list[Sample] = []
         for each in samples:
-            if merged is None:
-                merged = each
-            else:
-                features = np.concatenate([merged.features, each.features])
-                merged = cls.choose(merged.paths + each.paths, merged.labels + each.labels, features, most)
-        if merged is None:
+            merged.append(each)
+            if sum(one.features.nbytes for one in merged) > 2 * SAMPLE_BYTES:
+                merged = [_chosen(merged, most)]
+        if not merged:
             raise ValueError("no samples to merge; at least one is needed")
-        return merged
+        return _chosen(merged, most)
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the sample as arrays for a safetensors file."""
@@ -109,6 +98,26 @@ class Sample:
         ):
             raise ValueError("not a sample: its arrays contradict each other")
         return cls(paths, labels, features)
+
+
+def _chosen(samples: Sequence[Sample], most: int) -> Sample:
+    paths = [path for sample in samples for path in sample.paths]
+    labels = [label for sample in samples for label in sample.labels]
+    codes = {label: code for code, label in enumerate(sorted(set(labels)))}
+    own = np.array([codes[label] for label in labels], np.int64)
+    digests = b"".join(hashlib.sha256(_bytes(path)).digest() for path in paths)
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4).astype(np.uint64)
+    order = np.lexsort((*words.T[::-1], own))
+    ranks = np.arange(len(order)) - np.searchsorted(own[order], own[order], side="left")
+    kept = order[ranks < most]
+    features = np.empty((len(kept), *samples[0].features.shape[1:]), np.float32)
+    start = 0
+    for sample in samples:  # without a copy of all of them
+        here = (kept >= start) & (kept < start + len(sample))
+        features[here] = sample.features[kept[here] - start]
+        start += len(sample)
+    rows = kept.tolist()
+    return Sample(tuple(paths[row] for row in rows), tuple(labels[row] for row in rows), features)
 
 
 def _texts(texts: Sequence[str]) -> npt.NDArray[np.uint8]:

@@ -105,13 +105,13 @@ def _calibrate(
     """
     index = {label: number for number, label in enumerate(labels)}
     features, classes, weights = [], [], []
-    usable = [
-        (source, [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes])
-        for source, chosen in zip(sources, held, strict=True)
-        if source.classes is not None
-    ]
-    largest = max((source.weight for source, rows in usable if rows), default=0)
-    for source, rows in usable:
+    usable = []
+    for source, chosen in zip(sources, held, strict=True):
+        if source.classes is not None:
+            rows = [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes]
+            usable.append((source, source.classes, rows))
+    largest = max((source.weight for source, _, rows in usable if rows), default=0)
+    for source, mapping, rows in usable:
         if source.weight < largest:
             continue
         sampled: dict[str, int] = {}
@@ -120,7 +120,7 @@ def _calibrate(
         for row in rows:
             label = source.sample.labels[row]
             features.append(source.sample.features[row])
-            classes.append(index[source.classes[label]])
+            classes.append(index[mapping[label]])
             weights.append(source.held_out.classes[label].count / sampled[label])
     if not features:
         return UNCALIBRATED

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fruits.images.decode import Decoding, ImageError, decode, decode_crops
-from fruits.images.isolation import IsolatedDecoder
+from fruits.images.isolation import IsolatedDecoder, _shared_memory
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +143,19 @@ def test_child_that_was_started_before_is_used(image):
         decoder(image)
         decoder.start()
         assert children() == before
+
+
+def test_pixels_stay_when_the_next_image_is_decoded(decoder, image):
+    first = decoder(image)
+    before = first.copy()
+    other = BytesIO()
+    Image.new("RGB", (50, 50), "red").save(other, "PNG")
+    assert not np.array_equal(decoder(other.getvalue()), before)
+    np.testing.assert_array_equal(first, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memory file descriptors")
+def test_shared_memory_cannot_be_made_smaller():
+    shared = _shared_memory()
+    with open(shared, "r+b") as file, pytest.raises(PermissionError):
+        file.truncate(0)

@@ -18,6 +18,7 @@ from fruits.recogniser.files import read_recogniser, write_recogniser
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, group_statistics
 from fruits.recogniser.training.holdout import is_held_out
+from fruits.recogniser.training.prototypes import prototypes_of_group
 from fruits.recogniser.training.records import SourceRecord, picture_key, stored_recogniser, stored_sources
 from fruits.recogniser.training.sample import Sample, rows_per_label
 from fruits.recogniser.training.training import Trained, train
@@ -167,6 +168,16 @@ def test_weights_and_classes_of_sources() -> None:
     assert [(each.label, each.rows) for each in statistics.groups][-2:] == [("label 004", 50), ("label 005", 50)]
 
 
+def test_the_sources_of_the_largest_weight_set_temperature_and_thresholds() -> None:
+    studio, photos = make_images(4, 60), make_images(4, 40, seed=1, offset=4)
+    held_out = {images[0][0]: sum(map(is_held_out, images[0])) for images in (studio, photos)}
+    counts = [
+        train([make_source(*studio, weight=weight), make_source(*photos, weight=other)]).calibration.images
+        for weight, other in ((1, 1), (1, 5), (5, 1))
+    ]
+    assert counts == [sum(held_out.values()), held_out[photos[0][0]], held_out[studio[0][0]]]
+
+
 def test_one_class_is_refused() -> None:
     with pytest.raises(DatasetError, match="1 class in the sources: not allowed"):
         train([make_source(*make_images(1, 30))])
@@ -271,6 +282,14 @@ def test_the_sample_is_bounded() -> None:
     assert rows_per_label(131, 5120) == 400
     assert rows_per_label(10, 5120) == 512
     assert rows_per_label(10**6, 5120) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "groups", "expected"),
+    [(1, 2, 8), (40, 160, 8), (100, 31, 13), (512, 131, 62), (512, 8, 64), (9, 10**4, 1)],
+)
+def test_prototypes_follow_the_images_of_a_group(images: int, groups: int, expected: int) -> None:
+    assert prototypes_of_group(images, groups) == expected
 
 
 def test_an_arc_of_each_turn_is_held_out() -> None:

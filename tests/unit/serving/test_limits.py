@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fruits.serving.limits import Limits
+from fruits.serving.workers import ALWAYS
 from tests.unit.serving.running import Running, run_server, wait_for
 
 SMALL = Limits(body_bytes=200_000, buffered_bytes=300_000, idle_seconds=0.5, body_seconds=1.5, queue_per_worker=2)
@@ -194,7 +195,9 @@ def test_images_that_find_the_queue_full_are_503(
     for client in clients:
         client.start()
     wait_for(lambda: small.service.workers.pending == small.service.workers.capacity)
+    started = time.perf_counter()
     refused = small.recognise(banana)
+    assert time.perf_counter() - started >= SMALL.refusal_seconds  # so that clients do not ask again at once
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert small.request("GET", "/v2/health/live").status == 200
     assert small.metric("fruits_queue_images") == small.service.workers.capacity
@@ -203,6 +206,20 @@ def test_images_that_find_the_queue_full_are_503(
         client.join()
     assert statuses == [200] * len(clients)
     assert small.recognise(banana).status == 200
+
+
+def test_images_that_are_expected_to_wait_long_find_no_room(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = running.service.workers
+    rooms = {}
+    for pending in (0, 3, 4, 11, 12):
+        for seconds in (0.01, 1.0):
+            monkeypatch.setattr(workers, "pending", pending)
+            monkeypatch.setattr(workers, "_image_seconds", seconds)
+            rooms[pending, seconds] = workers.has_room(1)
+    assert rooms == {
+        **{(pending, 0.01): pending < workers.capacity for pending in (0, 3, 4, 11, 12)},
+        **{(pending, 1.0): pending < ALWAYS for pending in (0, 3, 4, 11, 12)},
+    }
 
 
 def test_an_image_that_waited_too_long_is_503(folder: Path, banana: bytes) -> None:
