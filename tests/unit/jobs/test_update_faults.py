@@ -45,10 +45,10 @@ def unreadable(monkeypatch):
     names = set()
     read = local._read
 
-    def refuse(path, limit=None):
+    def refuse(path, *limit, **options):
         if path.rpartition("/")[2] in names:
             raise PermissionError(13, "Permission denied", path)
-        return read(path, limit)
+        return read(path, *limit, **options)
 
     monkeypatch.setattr(local, "_read", refuse)
     return names

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_a_recogniser_is_stale_when_an_image_of_its_source_can_be_read_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(local, "_read", lambda path, limit=None, read=local._read: refuse_cherries(read, path, limit))
+        patch.setattr(local, "_read", partial(refuse_cherries, local._read))
         source = fitted(images, tmp_path / "features", max_reject_fraction=0.5)
     training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
     assert fruits.train(training, LocalExecutor()).classes == 3
@@ -255,10 +256,12 @@ def test_a_recogniser_is_stale_when_an_image_of_its_source_can_be_read_again(
     assert fruits.train(dataclasses.replace(training, overwrite=True), LocalExecutor()).classes == 4
 
 
-def refuse_cherries(read: Callable[..., tuple[bytes, str]], path: str, limit: int | None) -> tuple[bytes, str]:
+def refuse_cherries(
+    read: Callable[..., tuple[bytes, str]], path: str, *limit: int, **options: Any
+) -> tuple[bytes, str]:
     if "/Cherry/" in path:
         raise PermissionError(13, "Permission denied", path)
-    return read(path, limit)
+    return read(path, *limit, **options)
 
 
 def test_another_training_in_the_same_folder_needs_overwrite(training: fruits.Training) -> None:
