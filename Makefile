@@ -38,7 +38,7 @@ demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
 	$(BIN)/python -m pytest tests/hosts
