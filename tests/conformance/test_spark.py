@@ -230,6 +230,12 @@ with SparkExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
 
 
 def test_setting_that_spark_refuses_as_it_starts_is_named():
-    executor = SparkExecutor(workers=1, conf={"spark.task.cpus": "many"})
-    with pytest.raises(SettingsError, match=r"^Spark did not start on local\[1\]: .*spark.task.cpus should be int"):
-        executor.start()
+    program = """
+from backends.spark.executor import SparkExecutor
+
+SparkExecutor(workers=1, conf={"spark.task.cpus": "many"}).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "SettingsError: Spark did not start on local[1]: " in done.stderr
+    assert "spark.task.cpus should be int" in done.stderr
