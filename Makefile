@@ -21,7 +21,8 @@ cannot be used: Fruits needs Python 3.11, 3.12 or 3.13, with the venv module.
 endef
 export NO_PYTHON
 
-# The locks are complete: nothing is resolved again. No isolated builds: they would install build systems that are not pinned by hash.
+# The locks are complete: nothing is resolved again. No isolated builds: they would install build systems that are not
+# pinned by hash.
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation --no-deps
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $(OPTIONS)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fruits.errors import SettingsError
 from fruits.executor import Executor
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
     # The arguments: the command (run, fit or transform), its job, the cluster with its cloud settings, the listener.
     RunJob = Callable[[str, Job, Cluster, Progress], Report | SliceReport]
+
+
+def imported_on_use(module: str, names: Collection[str]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` (PEP 562) that takes some names from another one, imported on first use."""
+
+    def attribute(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module.rpartition('.')[0]!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(module), name)
+
+    return attribute
 
 
 class Entry(NamedTuple):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fruits.errors import DatasetError, OutputError, SettingsError
-from fruits.images.decode import Decoding, ImageError, decode_crops, resize_crops
+from fruits.errors import DatasetError, OutputError
+from fruits.images.decode import DecodeMode, Decoding, ImageError, decode_crops, resize_crops
 from fruits.network.backbones import backbone as find_backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
+from fruits.parameters import check_choice
 from fruits.storage.addresses import open_store
 from fruits.storage.prefetch import MAX_BYTES
 from fruits.text import brief, canonical
@@ -24,7 +25,6 @@ __all__ = ["ImageInput", "features", "image_features"]
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 
 ALLOWED = "Allowed: a path or URL, the bytes of a file, a PIL.Image, or a uint8 array of shape (height, width, 3), RGB."
-DECODE_MODES = ("reduced", "full")
 
 
 def features(
@@ -58,8 +58,7 @@ def features(
     SettingsError
         The backbone or `decode` is unknown, or the network needs packages that are not installed.
     """
-    if decode not in DECODE_MODES:
-        raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
+    check_choice("decode", decode, get_args(DecodeMode))
     return image_features(inputs, _network(backbone), Decoding(decode))[:, 0]
 
 

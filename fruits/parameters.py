@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from numbers import Integral
 from typing import Any, NoReturn
 
 from fruits.errors import SettingsError
-from fruits.text import canonical, quoted
+from fruits.text import brief, canonical, quoted
 
-__all__ = ["address", "switch", "whole_number"]
+__all__ = ["address", "check_choice", "switch", "whole_number"]
 
 
 def address(name: str, value: Any) -> str:
@@ -35,6 +36,12 @@ def whole_number(name: str, value: Any) -> int:
 def switch(name: str, value: Any) -> bool:
     """Return a truth value; the text ``"no"`` would be true."""
     return value if isinstance(value, bool) else _refuse(name, value, "True or False")
+
+
+def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise unless a value is one of a few names."""
+    if value not in allowed:
+        raise SettingsError(f"`{name}` = {brief(value)}: not known. Allowed: {', '.join(allowed)}.")
 
 
 def _refuse(name: str, value: object, allowed: str) -> NoReturn:

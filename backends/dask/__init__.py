@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from backends.registry import imported_on_use
 
 if TYPE_CHECKING:
     from backends.dask.frames import features, transform
 
 __all__ = ["features", "transform"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from backends.dask import frames
-
-    return getattr(frames, name)
+__getattr__ = imported_on_use("backends.dask.frames", __all__)

@@ -144,7 +144,7 @@ def _tables(records: Sequence[Record]) -> list[Table]:
 
 
 class _Key(NamedTuple):
-    """What the sides of a table have in common: group, kind of work, images, and their size."""
+    """The key of a table, which its sides share: group, kind of work, images, and their size."""
 
     group: str
     kind: str

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, cast
 
 from fruits.errors import DamageError, ModelError, SettingsError
@@ -178,15 +177,17 @@ class Fitting:
 
         The nodes of a level are merged in one stage, whatever their kind.
         """
-        filled = {kind: [each for each in some if self._most_rows(kind, each)] for kind, some in kinds.items()}
-        inputs = {kind: [self._input(kind, each) for each in some] for kind, some in filled.items()}
-        trees = [levels([self._most_rows(kind, each) for each in some]) for kind, some in filled.items() if some]
-        for level in zip_longest(*trees, fillvalue=()):
-            by_kind = zip((kind for kind, some in filled.items() if some), level, strict=True)
-            nodes = {kind: [self._node(kind, group, inputs[kind]) for group in groups] for kind, groups in by_kind}
+        inputs: dict[str, list[Input]] = {}
+        trees: dict[str, list[list[Group]]] = {}
+        for kind, some in kinds.items():
+            filled = [partition for partition in some if self._most_rows(kind, partition)]
+            inputs[kind] = [self._input(kind, partition) for partition in filled]
+            trees[kind] = levels([self._most_rows(kind, partition) for partition in filled]) if filled else []
+        for level in range(max(map(len, trees.values()))):
+            below = {kind: inputs[kind] for kind, tree in trees.items() if level < len(tree)}
+            nodes = {kind: [self._node(kind, group, below[kind]) for group in trees[kind][level]] for kind in below}
             self._merge([node for some in nodes.values() for node in some])
-            for kind, some in nodes.items():
-                inputs[kind] = [(node.name, self.parts.checksum(node.name)) for node in some] or inputs[kind]
+            inputs |= {kind: [(node.name, self.parts.checksum(node.name)) for node in nodes[kind]] for kind in below}
         folder = self.output.folder
         roots = (inputs[kind] for kind in kinds)
         return [

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
 from fruits.network.backbones import backbone
-from fruits.parameters import address, switch, whole_number
+from fruits.parameters import address, check_choice, switch, whole_number
 from fruits.text import quoted, without_secrets
 
 __all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FITTING", "FORMATS", "SOLVERS", "Job"]
@@ -201,8 +201,8 @@ class Job:
             ("solver", self.solver, SOLVERS),
             ("format", self.format, FORMATS),
         ):
-            if value is not None and value not in allowed:
-                raise SettingsError(f"`{name}` = {value}: not known. Allowed: {', '.join(allowed)}.")
+            if value is not None:
+                check_choice(name, value, allowed)
         if unknown := [column for column in self.columns if column not in COLUMNS]:
             raise SettingsError(f"`columns` = {','.join(unknown)}: not known. Allowed: {', '.join(COLUMNS)}.")
         if not self.columns or len(set(self.columns)) < len(self.columns):

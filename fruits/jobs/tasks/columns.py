@@ -23,6 +23,7 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone as find_backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST
+from fruits.parameters import check_choice
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
@@ -59,8 +60,7 @@ class ColumnSettings:
     @classmethod
     def on_this_machine(cls, backbone: str, engine: str, weights: str | None, decode: DecodeMode) -> ColumnSettings:
         """Return the settings of frames that are made by this process; see :class:`fruits.Job`."""
-        if decode not in DECODE_MODES:
-            raise SettingsError(f"`decode` = {brief(decode)}: not known. Allowed: {', '.join(DECODE_MODES)}.")
+        check_choice("decode", decode, DECODE_MODES)
         network = compile_network(backbone, engine, weights)
         return cls(
             folder=Folder.at("."),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
-from fruits.parameters import address, switch, whole_number
+from fruits.parameters import address, check_choice, switch, whole_number
 from fruits.recogniser.methods import METHODS, Method
 from fruits.text import brief
 
@@ -91,8 +91,7 @@ class Training:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self.source_options()  # raises if one is not allowed
-        if self.method not in METHODS:
-            raise SettingsError(f"`method` = {brief(self.method)}: not known. Allowed: {', '.join(METHODS)}.")
+        check_choice("method", self.method, METHODS)
         if self.crops not in (1, 2):
             raise SettingsError(f"`crops` = {self.crops}: not allowed. Allowed: 1, or 2.")
         if len(self.source_weights) != len(self.sources):

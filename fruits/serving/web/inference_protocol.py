@@ -137,8 +137,11 @@ def _output(name: str, answers: Sequence[Recognition]) -> dict[str, Any]:
 
 def _parse(body: bytes, json_length: str | None, limit: int) -> tuple[_InferRequest, list[bytes]]:
     """Return a request and its images."""
-    is_number = json_length is not None and json_length.isdecimal() and len(json_length) <= MAX_DIGITS
-    length = int(json_length) if json_length is not None and is_number else len(body) if json_length is None else -1
+    if json_length is None:
+        length = len(body)
+    else:
+        is_number = json_length.isdecimal() and len(json_length) <= MAX_DIGITS
+        length = int(json_length) if is_number else -1
     if not 0 <= length <= len(body):
         raise errors.bad_request(f"{JSON_LENGTH} {json_length!r:.50}: allowed are 0 to the length of the body.")
     if sum(body.count(character, 0, length) for character in (b"[", b"{", b",")) > MAX_VALUES:
