@@ -13,7 +13,6 @@ from multiprocessing import forkserver, util
 PRELOADED = ["backends.dask.local_cluster", "backends.dask.worker", "numpy", "pandas", "backends.preload"]
 ENVIRONMENT = {  # must be set before numpy is imported; Dask sets it later
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-    "MALLOC_TRIM_THRESHOLD_": "65536",
     "PYTHONHASHSEED": "6640",
 }
 
