@@ -330,12 +330,8 @@ class _Pipeline:
 
     def _slice_report(self, partitions: int) -> SliceReport:
         finished = self.output.job.stored_partitions("features" if self.command in FITTING else "rows")
-        return SliceReport(
-            **self.parts.totals(self.command),
-            shards=str(self.job.shards),
-            partitions_of_job=partitions,
-            partitions_left=partitions - len(finished),
-        )
+        totals, left = self.parts.totals(self.command), partitions - len(finished)
+        return SliceReport(**totals, shards=str(self.job.shards), partitions_of_job=partitions, partitions_left=left)
 
 
 def _slice(partitions: Sequence[Partition], shards: str | None) -> Sequence[Partition]:
