@@ -113,8 +113,14 @@ def measure(
         int, typer.Option("--repeat", metavar="COUNT", min=1, help="With --scenario: runs of each case.")
     ] = 5,
     partition_size: Annotated[
-        int, typer.Option("--partition-size", metavar="COUNT", min=1, help="With --scenario: images per partition.")
-    ] = 512,
+        int | None,
+        typer.Option(
+            "--partition-size",
+            metavar="COUNT",
+            min=1,
+            help="With --scenario: images per partition; default: as in jobs.",
+        ),
+    ] = None,
     components: Annotated[
         int, typer.Option("--components", metavar="COUNT", min=1, help="With --scenario: PCA components.")
     ] = 200,

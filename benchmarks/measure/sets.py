@@ -44,6 +44,7 @@ from itertools import product
 from benchmarks.cases import Case, Group
 from benchmarks.scenarios import EQUAL, PEERS, load
 from fruits.errors import SettingsError
+from fruits.plan.partitions import default_size
 
 __all__ = ["SETS", "named_groups", "set_groups"]
 
@@ -133,7 +134,7 @@ def named_groups(
     workers: Sequence[int],
     images: Sequence[int],
     repeats: int,
-    partition_size: int,
+    partition_size: int | None,
     components: int,
     megapixels: Sequence[float] = (0,),
 ) -> tuple[Group, ...]:
@@ -145,8 +146,10 @@ def named_groups(
         A scenario that supports none of the backends runs on its default. Without `backends`: Dask and Spark.
     workers, images : sequence of int
         Without `images`, each scenario has its default, 5,240 for most of those on images.
-    repeats, partition_size, components : int
+    repeats, components : int
         Of every case.
+    partition_size : int or None
+        Of every case; None: that of a job on as many images and workers.
     megapixels : sequence of float
         Sizes to which images are enlarged; 0: as they are.
 
@@ -171,7 +174,7 @@ def named_groups(
                 backend=backend,
                 workers=cores,
                 images=count,
-                partition_size=partition_size,
+                partition_size=partition_size or default_size(count, cores),
                 components=components,
                 megapixels=size,
             )
