@@ -1,4 +1,4 @@
-"""The network that computes features from pixels: read or built on the driver, sent as bytes, loaded once per thread.
+"""The network that computes features from pixels: read or built on the driver, sent to workers, loaded once per thread.
 
 Two engines implement one call. Both process one image at a time on one thread: the features of an image depend on that
 image alone, to the last bit, and one worker per core does not oversubscribe the CPU.
@@ -10,9 +10,9 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,6 +71,8 @@ class Featurizer(Protocol):
 class NeuralNetwork:
     """A network as bytes, sent by the driver to its workers.
 
+    Of the packaged network, only the digest is pickled: every worker has its files, and need not receive 9 MB.
+
     Attributes
     ----------
     engine : {"openvino", "tensorflow"}
@@ -103,6 +105,10 @@ class NeuralNetwork:
             f"NeuralNetwork({self.backbone!r}, package={self.package!r}, features={self.features}, "
             f"digest={self.digest[:12]!r})"
         )
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], NeuralNetwork], tuple[dict[str, Any]]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _unpickled, (values | ({"graph": b"", "constants": b""} if self.digest == PACKAGED_DIGEST else {}),)
 
     def load(self) -> Featurizer:
         """Return this thread's featurizer, created at the first call and cached for the life of the thread."""
@@ -172,6 +178,23 @@ def build_network(kind: Backbone, engine: Engine, weights: Weights) -> tuple[byt
         target = Path(temporary, "network.safetensors")
         build_in_subprocess(engine, kind.name, weights.path, target, origin=weights.source)
         return read_built(target)
+
+
+def _unpickled(values: dict[str, Any]) -> NeuralNetwork:
+    """Return a network from its pickled fields."""
+    if not values["graph"]:
+        if values["digest"] != PACKAGED_DIGEST:
+            raise SettingsError(
+                f"the {PACKAGED} of this machine's Fruits has the digest {PACKAGED_DIGEST[:12]}, that of the command "
+                f"{values['digest'][:12]}. Install the same version of Fruits on both."
+            )
+        values = values | dict(zip(("graph", "constants"), _packaged(), strict=True))
+    return NeuralNetwork(**values)
+
+
+@lru_cache(maxsize=1)  # a DataFrame's partitions are unpickled one by one
+def _packaged() -> tuple[bytes, bytes]:
+    return packaged_network()
 
 
 def _installed(engine: str) -> tuple[Engine, str]:

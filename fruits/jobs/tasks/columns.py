@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,6 @@ from fruits.model.fingerprint import numeric_fingerprint
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.backbones import backbone as find_backbone
 from fruits.network.featurizer import NeuralNetwork, compile_network
-from fruits.network.packaged import PACKAGED, PACKAGED_DIGEST
 from fruits.parameters import check_choice
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import UNKNOWN_SIZE
@@ -45,15 +43,14 @@ class ColumnSettings:
     folder : Folder
         Relative paths start there.
     s3 : S3Settings
-    network : NeuralNetwork or None
-        None: the packaged network, which every worker has; it would add 9 MB to every plan.
+    network : NeuralNetwork
     fingerprint : str
     decoding : Decoding
     """
 
     folder: Folder
     s3: S3Settings
-    network: NeuralNetwork | None
+    network: NeuralNetwork
     fingerprint: str
     decoding: Decoding
 
@@ -65,7 +62,7 @@ class ColumnSettings:
         return cls(
             folder=Folder.at("."),
             s3=S3Settings.from_environment(),
-            network=None if network.digest == PACKAGED_DIGEST else network,
+            network=network,
             fingerprint=numeric_fingerprint(network.load(), find_backbone(network.backbone).size),
             decoding=Decoding(decode),
         )
@@ -100,7 +97,7 @@ def column_features(
     SettingsError
         This machine computes other features than the one that made the settings.
     """
-    network = settings.network or _packaged()
+    network = settings.network
     featurizer = checked_featurizer(network, settings.fingerprint)
     size = find_backbone(network.backbone).size
     given = [index for index, value in enumerate(values) if value is not None]
@@ -161,11 +158,6 @@ def check_names(names: Collection[str], column: str, added: Sequence[str]) -> No
             f"the DataFrame has a column {brief(existing[0])}, which would be replaced. Drop or rename it, or give "
             "another name for the features as `into`."
         )
-
-
-@lru_cache(maxsize=1)
-def _packaged() -> NeuralNetwork:
-    return compile_network(PACKAGED)
 
 
 def _contents(values: Sequence[bytes | str], settings: ColumnSettings) -> Iterator[Content]:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -30,10 +31,19 @@ def network() -> NeuralNetwork:
     return compile_network("MobileNetV2")
 
 
-def test_network_pickles_to_less_than_10_mb(network: NeuralNetwork) -> None:
+def test_packaged_network_pickles_to_its_digest(network: NeuralNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pickle.dumps(network)
-    assert len(data) < 10_000_000
+    assert len(data) < 1_000
     assert pickle.loads(data) == network
+    other = replace(network, digest="0" * 64)
+    assert len(pickle.dumps(other)) > 9_000_000
+    assert pickle.loads(pickle.dumps(other)) == other
+    monkeypatch.setattr(featurizer, "PACKAGED_DIGEST", "1" * 64)
+    with pytest.raises(SettingsError, match=r"digest 111111111111, that of the command 005f7cbfb65a. Install the same"):
+        pickle.loads(data)
+
+
+def test_network_describes_itself(network: NeuralNetwork) -> None:
     assert (network.engine, network.backbone, network.features) == ("openvino", "MobileNetV2", 1280)
     assert network.weights_digest == BACKBONES["MobileNetV2"].weights_digest
     assert repr(network) == (
