@@ -6,27 +6,18 @@ import json as json_
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from backends.aws import cli_options as cloud
+from backends.aws.account import stack
 from backends.aws.account.clients import Account, bucket_name, bucket_of
-from backends.aws.cli_options import (
-    Bucket,
-    DefaultRegion,
-    DryRun,
-    Entry,
-    EntryName,
-    JobName,
-    Name,
-    Region,
-    Yes,
-    cloud_settings,
-    emr_settings,
-)
+from backends.aws.account.resources import end_resource, find_resources
+from backends.aws.account.subnets import find_subnets
 from backends.aws.cli_output import confirm, show, table, text
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
@@ -41,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "call"]
 
 JUPYTERHUB_PORT = 9443
-NOTHING_RUNNING = "No Fruits resources are running."
 
 app = typer.Typer(
     name="fruits cluster",
@@ -64,26 +54,24 @@ def init(
     bucket: Annotated[
         str, typer.Argument(metavar="BUCKET", help="s3://name, a new or existing bucket.", show_default=False)
     ],
-    region: DefaultRegion = None,
-    entry: Entry = "emr",
+    region: cloud.DefaultRegion = None,
+    entry: cloud.Entry = "emr",
     read: Annotated[
         list[str] | None, typer.Option("--read", metavar="ADDRESS", help="Another bucket that the nodes may read.")
     ] = None,
     user: Annotated[
         str | None, typer.Option("--user", metavar="NAME", help="The IAM user who will run jobs.", show_default=False)
     ] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    dry_run: cloud.DryRun = False,
+    yes: cloud.Yes = False,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """Set up the account once, as a CloudFormation stack; shows the changes, and asks before it makes them."""
-    from backends.aws.account import stack
     from backends.aws.account.prerequisites import prerequisites
-    from backends.aws.account.subnets import find_subnets
 
-    settings = cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, cluster_file)
     account = Account(region or settings.region)
     account.identity()
     subnets = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
@@ -97,7 +85,7 @@ def init(
     try:
         if wanted and not yes:
             show(grid)
-            wanted = confirm(f"Make these {len(rows)} changes in {account.client('ec2').meta.region_name}?")
+            wanted = confirm(f"Make these {len(rows)} changes in {account.region_name}?")
     finally:
         if not wanted:
             stack.discard(account, proposed)
@@ -112,17 +100,14 @@ def init(
 
 @app.command()
 def remove(
-    region: DefaultRegion = None, yes: Yes = False, json: options.Json = False, debug: options.Debug = False
+    region: cloud.DefaultRegion = None, yes: cloud.Yes = False, json: options.Json = False, debug: options.Debug = False
 ) -> CommandResult:
     """Delete the stack of init, and report what remains: the bucket with its data."""
-    from backends.aws.account import stack
-    from backends.aws.account.resources import find_resources
-
     account = Account(region)
+    where = account.region_name
     if found := find_resources(account):
         names = ", ".join(sorted({each.name for each in found}))
-        raise SettingsError(f"Still running: {names}. End them first with: fruits cluster down --all.")
-    where = account.client("ec2").meta.region_name
+        raise SettingsError(f"Still running: {names}. End them first with: fruits cluster down --all --region {where}.")
     if not (yes or confirm(f"Delete the stack {stack.STACK} in {where}: roles, policies, groups, keys and logs?")):
         return CommandResult({"removed": False}, text("nothing changed"))
     bucket = stack.remove(account)
@@ -139,9 +124,9 @@ def remove(
 
 @app.command()
 def doctor(
-    bucket: Bucket = None,
-    entry: Entry = "emr",
-    region: Region = None,
+    bucket: cloud.Bucket = None,
+    entry: cloud.Entry = "emr",
+    region: cloud.Region = None,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -149,7 +134,7 @@ def doctor(
     """Check the account, the bucket and the quotas for a cluster; starts nothing. Paste its output into an issue."""
     from backends.aws.doctor import examine
 
-    settings = cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
     checks = list(examine(Account.for_cluster(settings, where, region), settings, where))
     failed = sum(check.state == "failed" for check in checks)
@@ -160,9 +145,9 @@ def doctor(
 
 @app.command()
 def stage(
-    bucket: Bucket = None,
-    entry: Entry = "emr",
-    region: Region = None,
+    bucket: cloud.Bucket = None,
+    entry: cloud.Entry = "emr",
+    region: cloud.Region = None,
     backbone: Annotated[
         list[str] | None,
         typer.Option("--backbone", metavar="NAME", help="Also upload the weights of a network other than MobileNetV2."),
@@ -182,7 +167,7 @@ def stage(
     from backends.aws.staging.stage import PythonArchive
     from backends.aws.staging.stage import stage as stage_files
 
-    settings = cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, cluster_file)
     if isinstance(settings, DaskEc2Cluster):
         raise SettingsError(f"{entry}: its files are staged by each job. Give a cluster of EMR or EMR Serverless.")
     if (python_archive is None) != (sha256 is None):
@@ -204,9 +189,9 @@ def stage(
 
 @app.command()
 def render(
-    entry: EntryName,
+    entry: cloud.EntryName,
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="A local folder for the files.")],
-    bucket: Bucket = None,
+    bucket: cloud.Bucket = None,
     account_number: Annotated[
         str, typer.Option("--account", metavar="NUMBER", help="The account number in the requests.")
     ] = "111122223333",
@@ -217,7 +202,7 @@ def render(
     """Write the requests, the bootstrap script and the template of the account to files, to read or to use by hand."""
     from backends.aws.render import rendered
 
-    settings = emr_settings(entry, cluster_file)
+    settings = cloud.emr_settings(entry, cluster_file)
     files = rendered(settings, entry, bucket=bucket_of(settings, bucket), account=account_number)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +216,7 @@ def render(
 @app.command()
 def cost(
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="The number of images.")],
-    entry: Entry = "emr",
+    entry: cloud.Entry = "emr",
     region: Annotated[
         str | None,
         typer.Option("--region", metavar="NAME", help="Default: the region of the cluster, AWS_REGION, or us-east-1."),
@@ -249,7 +234,7 @@ def cost(
     """Estimate minutes, vCPU-hours and dollars, without a request to AWS."""
     from backends.aws import costs
 
-    settings = cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
     speed = costs.IMAGES_PER_SECOND if speed is None else speed
     estimate = costs.cost(settings, images, region=where, images_per_second=speed)
@@ -265,51 +250,49 @@ def cost(
 
 @app.command()
 def up(
-    entry: EntryName,
-    bucket: Bucket = None,
-    region: Region = None,
-    dry_run: DryRun = False,
+    entry: cloud.EntryName,
+    bucket: cloud.Bucket = None,
+    region: cloud.Region = None,
+    dry_run: cloud.DryRun = False,
     quiet: options.Quiet = False,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """Start a long-lived cluster. It shuts down after `idle_minutes` without work, and after `max_hours`."""
-    from backends.aws.account.stack import find_installed
-    from backends.aws.account.subnets import find_subnets
-    from backends.aws.emr.clusters import list_clusters, start_cluster
+    from backends.aws.emr.clusters import find_cluster, start_cluster
     from backends.aws.emr.job import ensure_staged
     from backends.aws.emr.releases import release
     from backends.aws.emr.request import job_flow
     from backends.aws.staging.stage import offer_notebook
     from backends.aws.staging.staged_files import StagedFiles
 
-    settings = emr_settings(entry, cluster_file)
+    settings = cloud.emr_settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
     account = Account.for_cluster(settings, where, region)
-    notify = to_stderr(quiet=quiet).note
+    notify, place = to_stderr(quiet=quiet).note, f"--region {account.region_name}"
     if dry_run:
         staged = StagedFiles.for_release(where, release(settings.release))
-        installed, subnets = find_installed(account), find_subnets(account, settings)
+        installed, subnets = stack.find_installed(account), find_subnets(account, settings)
         request = job_flow(settings, name=entry, bucket=where, staged=staged, installed=installed, subnets=subnets)
         return CommandResult(request, text(json_.dumps(request, indent=2)))
-    for running in list_clusters(account, entry):
+    if (running := find_cluster(account, entry)) is not None:
         raise SettingsError(
             f"{entry} exists already: {running['Id']}, {running['Status']['State']}. "
-            f"Use it, or end it with: fruits cluster down {entry}."
+            f"Use it, or end it with: fruits cluster down {entry} {place}."
         )
     staged = ensure_staged(account, settings, where, notify=notify)
     notebook = offer_notebook(account, where) if settings.notebook else None
     identifier = start_cluster(account, settings, name=entry, bucket=where, staged=staged, notify=notify)
     lines = [
-        f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry}",
+        f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry} {place}",
         f"It shuts down after {settings.idle_minutes} idle minutes, after {settings.max_hours} hours, or with: "
-        f"fruits cluster down {entry}",
+        f"fruits cluster down {entry} {place}",
     ]
     if notebook is not None:
         lines += [
-            f"JupyterHub, once the cluster is running: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT}, then "
-            f"open https://localhost:{JUPYTERHUB_PORT}. The notebook: {notebook}"
+            f"JupyterHub, once the cluster is running: fruits cluster ssh {entry} --tunnel {JUPYTERHUB_PORT} {place}, "
+            f"then open https://localhost:{JUPYTERHUB_PORT}. The notebook: {notebook}"
         ]
     return CommandResult({"name": entry, "cluster": identifier}, text("\n".join(lines)))
 
@@ -317,35 +300,34 @@ def up(
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A cluster or a job; default: all.")] = None,
-    region: DefaultRegion = None,
+    region: cloud.DefaultRegion = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """List the running Fruits resources in the account, which are found by their tags."""
-    from backends.aws.account.resources import find_resources
-
-    found = find_resources(Account(region), name)
+    account = Account(region)
+    found = find_resources(account, name)
     rows = [(each.name, each.kind, each.identifier, each.state) for each in found]
     return CommandResult(
         {"found": [asdict(each) for each in found]},
-        table(("name", "kind", "identifier", "state"), rows) if rows else text(NOTHING_RUNNING),
+        table(("name", "kind", "identifier", "state"), rows) if rows else _nothing(account),
     )
 
 
 @app.command()
 def logs(
-    name: JobName,
-    bucket: Bucket = None,
-    region: Region = None,
-    entry: Entry = "emr",
+    name: cloud.JobName,
+    bucket: cloud.Bucket = None,
+    region: cloud.Region = None,
+    entry: cloud.Entry = "emr",
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """Show the log of a job, running or ended."""
-    from backends.aws.emr.steps import read_log
+    from backends.aws.emr.submitted import read_log
 
-    settings = cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, cluster_file)
     where = bucket_of(settings, bucket)
     log = read_log(Account.for_cluster(settings, where, region), where, name)
     return CommandResult({"name": name, "log": log}, text(log.rstrip()))
@@ -353,13 +335,13 @@ def logs(
 
 @app.command()
 def ssh(
-    name: Name,
+    name: cloud.Name,
     tunnel: Annotated[
         int | None,
         typer.Option("--tunnel", metavar="PORT", help="Forward this port of the master node to this machine instead."),
     ] = None,
-    region: DefaultRegion = None,
-    dry_run: DryRun = False,
+    region: cloud.DefaultRegion = None,
+    dry_run: cloud.DryRun = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
@@ -378,36 +360,38 @@ def ssh(
 def down(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A cluster or a job.")] = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="End all Fruits resources.")] = False,
-    region: DefaultRegion = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    region: cloud.DefaultRegion = None,
+    dry_run: cloud.DryRun = False,
+    yes: cloud.Yes = False,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """End the running resources of a cluster or a job, or with --all those of every cluster and job."""
-    from backends.aws.account.resources import end_resource, find_resources
-
     if (name is None) == (not everything):
         raise SettingsError("fruits cluster down: give NAME or --all. List the names with: fruits cluster status.")
     account = Account(region)
-    found = find_resources(account, name)
-    ended: list[str] = []
+    rows: list[tuple[str, str, str]] = []
     failed: dict[str, str] = {}
-    for each in found:
+    for each in find_resources(account, name):
+        state = "running"
         description = f"{each.kind} {each.identifier} of {each.name} ({each.state.lower()})"
         if not dry_run and (yes or confirm(f"End {description}?")):
             try:
                 end_resource(account, each)
-                ended.append(each.identifier)
+                state = "ended"
             except FruitsError as error:  # reported at the end, after the other resources
-                failed[each.identifier] = str(error)
-    left = [each.identifier for each in found if each.identifier not in ended]
-    state = dict.fromkeys(ended, "ended") | dict.fromkeys(left, "running") | dict.fromkeys(failed, "failed")
-    rows = [(state[each.identifier], each.name, each.identifier) for each in found]
+                state, failed[each.identifier] = "failed", str(error)
+        rows.append((state, each.name, each.identifier))
 
     def report(console: Console) -> None:
-        (table(("", "name", "identifier"), rows) if rows else text(NOTHING_RUNNING))(console)
+        (table(("", "name", "identifier"), rows) if rows else _nothing(account))(console)
         for message in failed.values():
             text(message)(console)
 
+    ended = [identifier for state, _, identifier in rows if state == "ended"]
+    left = [identifier for state, _, identifier in rows if state != "ended"]
     return CommandResult({"ended": ended, "left": left, "failed": failed}, report, 1 if failed else 0)
+
+
+def _nothing(account: Account) -> Callable[[Console], None]:
+    return text(f"No Fruits resources are running in {account.region_name}.")

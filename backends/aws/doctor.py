@@ -30,7 +30,7 @@ class Check(NamedTuple):
     Attributes
     ----------
     name : str
-    state : {"ok", "failed", "not checked"}
+    state : {"ok", "failed", "unknown"}
     detail : str
         What was found, or the error with its remedy. It has no secret, and no account number.
     """
@@ -52,11 +52,11 @@ def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Che
     """
     notes: list[str] = []
 
-    def check(name: str, look: Callable[[], str]) -> Check:
+    def check(name: str, look: Callable[[], str], otherwise: str = "failed") -> Check:
         try:
             return Check(name, "ok", look())
         except FruitsError as error:
-            return Check(name, "failed", str(error))
+            return Check(name, otherwise, str(error))
 
     def quotas() -> str:
         if not isinstance(settings, EmrCluster | DaskEc2Cluster):
@@ -84,8 +84,8 @@ def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Che
         return "current" if found else "missing or outdated; the next job stages them"
 
     def price() -> str:
-        region = str(account.client("s3").meta.region_name)
-        return f"${cost(settings, 10_000, region=region).dollars:.2f} for 10,000 images"  # type: ignore[arg-type]
+        estimate = cost(settings, 10_000, region=account.region_name)  # type: ignore[arg-type]
+        return f"${estimate.dollars:.2f} for 10,000 images"
 
     here = f"fruits {version('fruits')}, boto3 {version('boto3')}, Python {platform.python_version()}"
     yield Check("versions", "ok", here)
@@ -97,7 +97,7 @@ def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Che
     yield check("subnets", subnets)
     yield check("quotas", quotas)
     yield check("staged files", staged)
-    yield check("price", price)
+    yield check("price", price, otherwise="unknown")
     yield check("running", lambda: ", ".join(sorted({each.name for each in find_resources(account)})) or "nothing")
 
 

@@ -1,15 +1,19 @@
-"""The command line of a job, for a step on a cluster."""
+"""The command line of a job, for a step on a cluster, and its name."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from uuid import uuid4
 
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 from fruits.text import without_secrets
 
-__all__ = ["command_line"]
+__all__ = ["command_line", "job_prefix", "new_name"]
 
 POSITIONAL = "images"
 NOT_ACCEPTED = {
@@ -34,6 +38,16 @@ def command_line(command: str, job: Job) -> list[str]:
         An address is local, so the nodes cannot read it.
     """
     return [command, job.images, *_options(command, job)]
+
+
+def job_prefix(arguments: Sequence[str]) -> str:
+    """Return the start of the name of every job with these arguments, by which a running one is found again."""
+    return f"fruits-{arguments[0]}-{sha256(json.dumps(list(arguments)).encode()).hexdigest()[:8]}"
+
+
+def new_name(prefix: str) -> str:
+    """Return a name that no other job has."""
+    return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
 
 
 def _options(command: str, job: Job) -> Iterator[str]:

@@ -6,33 +6,31 @@ https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/using-python.htm
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
-from uuid import uuid4
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, cast
 
 from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.resources import job_runs
 from backends.aws.account.stack import Installed, find_installed
 from backends.aws.account.tags import tags_of
-from backends.aws.emr.emr_step import LOG, SUBMITTED
+from backends.aws.emr.emr_step import SUBMITTED
 from backends.aws.emr.job import prepare
 from backends.aws.emr.releases import release
-from backends.aws.emr.steps import confirm_leaving, job_prefix, new_lines, outcome, read_text
+from backends.aws.emr.submitted import JobState, SubmittedJob, await_report, follow, job_folder
+from backends.aws.job_arguments import job_prefix, new_name
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrServerlessCluster
 from fruits.clusters.cluster import Cluster
-from fruits.errors import JobError, SettingsError
+from fruits.errors import SettingsError
 from fruits.jobs.job import Job
-from fruits.jobs.report import Report, SliceReport, report_from_dict
+from fruits.jobs.report import Report, SliceReport
 from fruits.progress.reporter import Progress
 from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["application_request", "job_request", "run_job"]
 
-POLL_SECONDS = 10.0
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
 PYTHON = "./environment/bin/python3.11"  # below the folder in which Spark unpacks the archive
 SPARK = {
@@ -75,7 +73,7 @@ def job_request(
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``start_job_run`` for ``fruits ARGUMENTS``."""
     conf = SPARK | {"spark.archives": f"{staged.environment}#environment"} | settings.conf
-    shown = json.dumps({key: value for key, value in dataclasses.asdict(s3).items() if value})
+    shown = json.dumps({key: value for key, value in asdict(s3).items() if value})
     return {
         "applicationId": application,
         "executionRoleArn": installed.serverless_role,
@@ -119,44 +117,48 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     JobError
         The job failed.
     """
-    settings = cluster.cloud
-    if not isinstance(settings, EmrServerlessCluster):
-        raise SettingsError(f"--cluster {cluster.name}: not a cluster of EMR Serverless.")
+    settings = cast(EmrServerlessCluster, cluster.cloud)
     if release(settings.release).brings_python:
         raise SettingsError(f"release {settings.release}: not available on EMR Serverless here. Allowed: emr-7.*.")
     account, bucket, staged, arguments, log = prepare(command, job, settings, SUBMITTED, progress)
     installed = find_installed(account)
     application = _application(account, settings, cluster.name)
     client = account.client("emr-serverless")
-    run = _running(account, application, job_prefix(arguments))
-    if run is not None:
-        name, identifier = run["name"], run["id"]
+    prefix = job_prefix(arguments)
+    running = next((each for each in job_runs(account) if each.name.startswith(prefix)), None)
+    if running is not None:
+        name, application, identifier = running.name, str(running.detail), running.identifier
         progress.note(f"{name} runs already, with the same arguments; following it")
     else:
-        name = f"{job_prefix(arguments)}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+        name = new_name(prefix)
         request = job_request(
             settings,
             name,
             application=application,
             installed=installed,
             staged=staged,
-            folder=f"s3://{bucket}/fruits/jobs/{name}",
+            folder=job_folder(bucket, name),
             s3=S3Settings.from_environment(),
             arguments=arguments,
         )
         with translated_errors("start the job"):
             identifier = client.start_job_run(**request)["jobRunId"]
-    log_command = f"fruits cluster logs {name} --bucket s3://{bucket}"
-    progress.note(f"{name} is submitted to the application {application}; its log: {log_command}")
-    folder = f"s3://{bucket}/fruits/jobs/{name}"
-    try:
-        return report_from_dict(_follow(account, application, identifier, folder, name, progress.note, log))
-    except KeyboardInterrupt:
-        if not confirm_leaving(name, application):
-            with translated_errors(f"cancel {name}"):
-                client.cancel_job_run(applicationId=application, jobRunId=identifier)
-            progress.note(f"{name} is cancelled")
-        raise
+    submitted = SubmittedJob(name, bucket, account.region_name, application, identifier, name)
+    identifiers = {"applicationId": application, "jobRunId": identifier}
+
+    def look() -> JobState:
+        with translated_errors("look up the job"):
+            found = client.get_job_run(**identifiers)["jobRun"]
+        state = str(found["state"])
+        return JobState(state.lower(), state in ENDED, state == "SUCCESS", [found.get("stateDetails")])
+
+    def end() -> None:
+        with translated_errors(f"cancel {name}"):
+            client.cancel_job_run(**identifiers)
+
+    return await_report(
+        submitted, lambda: follow(account, submitted, look, notify=progress.note, log=log), end, progress
+    )
 
 
 def _application(account: Account, settings: EmrServerlessCluster, name: str) -> str:
@@ -171,45 +173,3 @@ def _application(account: Account, settings: EmrServerlessCluster, name: str) ->
                     return str(each["id"])
     with translated_errors("create the application"):
         return str(client.create_application(**request)["applicationId"])
-
-
-def _running(account: Account, application: str, prefix: str) -> Mapping[str, Any] | None:
-    """Return the job run that has not ended, and whose name starts with a prefix."""
-    client = account.client("emr-serverless")
-    with translated_errors("look up the jobs"):
-        pages = client.get_paginator("list_job_runs").paginate(applicationId=application)
-        runs = [run for page in pages for run in page["jobRuns"]]
-    return next((run for run in runs if run.get("name", "").startswith(prefix) and run["state"] not in ENDED), None)
-
-
-def _follow(
-    account: Account,
-    application: str,
-    identifier: str,
-    folder: str,
-    name: str,
-    notify: Callable[[str], None],
-    log: Callable[[str], None],
-) -> dict[str, Any]:
-    client = account.client("emr-serverless")
-    last, seen = "", 0
-    while True:
-        with translated_errors("look up the job"):
-            run = client.get_job_run(applicationId=application, jobRunId=identifier)["jobRun"]
-        state = str(run["state"])
-        if state != last:
-            notify(f"{name}: {state.lower()}")
-            last = state
-        lines = new_lines(read_text(account, f"{folder}/{LOG}") or "", over=state in ENDED)
-        for line in lines[seen:]:
-            log(line)
-        seen = max(seen, len(lines))
-        if state in ENDED:
-            answer = outcome(account, folder, f"{name} in the application {application}")
-            if answer is not None and state == "SUCCESS":
-                return answer
-            raise JobError(
-                f"{name} ended in the state {state.lower()}, without a result: {run.get('stateDetails', '')}. "
-                "Completed parts are kept: run the same command again to resume."
-            )
-        time.sleep(POLL_SECONDS)

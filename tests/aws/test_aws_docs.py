@@ -16,7 +16,7 @@ from backends.aws.account.clients import Account, split_address
 from backends.aws.account.resources import end_resource, find_resources
 from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import RELEASES
-from backends.aws.emr.steps import SubmittedStep
+from backends.aws.emr.submitted import SubmittedJob
 from backends.aws.staging.wheelhouse import digest_of
 from backends.local import LocalExecutor
 from fruits.cli.main import app
@@ -65,7 +65,7 @@ def test_the_commands_run_in_their_order(
     monkeypatch.setattr(clusters_cli, "confirm", lambda question: True)
     submitted: list[str] = []
 
-    def follow(account: Account, job: SubmittedStep, **more: object) -> dict[str, Any]:
+    def follow(account: Account, job: SubmittedJob, **more: object) -> dict[str, Any]:
         submitted.append(job.name)
         for cluster in find_resources(account):
             end_resource(account, cluster)

@@ -17,15 +17,16 @@ from botocore.validate import ParamValidator
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.emr.models import emr_backends
 
-from backends.aws import cli, cli_output
+from backends.aws import cli, cli_output, job_arguments
 from backends.aws.account import resources
 from backends.aws.account.clients import Account
 from backends.aws.account.preflight import QUOTAS, check_quotas
-from backends.aws.emr import clusters, steps
+from backends.aws.emr import clusters
 from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.emr.session import session_command
-from backends.aws.emr.steps import SubmittedStep, follow_step, submit_step
+from backends.aws.emr.steps import follow_step, submit_step
+from backends.aws.emr.submitted import SubmittedJob, confirm_leaving
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
@@ -52,18 +53,18 @@ def ready(installed: Account) -> Account:
     return installed
 
 
-def submit(account: Account, *more: str) -> SubmittedStep:
+def submit(account: Account, *more: str) -> SubmittedJob:
     return submit_step(account, EMR, [*ARGUMENTS, *more], entry="emr", bucket=BUCKET, staged=STAGED, notify=print)
 
 
-def moto_cluster(job: SubmittedStep) -> Any:
+def moto_cluster(job: SubmittedJob) -> Any:
     """Return moto's record of a cluster in any region; moto takes EMR's region from the host name."""
     (found,) = (b.clusters[job.cluster] for b in emr_backends[DEFAULT_ACCOUNT_ID].values() if job.cluster in b.clusters)
     return found
 
 
 def play(
-    account: Account, job: SubmittedStep, *states: tuple[str, str], files: Iterable[tuple[str, Any]] = ()
+    account: Account, job: SubmittedJob, *states: tuple[str, str], files: Iterable[tuple[str, Any]] = ()
 ) -> Callable:
     """Return a wait function that moves cluster and step to the next state, and writes the files at the end."""
     cluster = moto_cluster(job)
@@ -80,7 +81,7 @@ def play(
     return wait
 
 
-def put(account: Account, job: SubmittedStep, name: str, content: Any) -> None:
+def put(account: Account, job: SubmittedJob, name: str, content: Any) -> None:
     body = content if isinstance(content, bytes) else content.encode() if isinstance(content, str) else b""
     body = body or json.dumps(content).encode()
     account.client("s3").put_object(Bucket=BUCKET, Key=f"fruits/jobs/{job.name}/{name}", Body=body)
@@ -139,14 +140,14 @@ def test_a_step_without_a_result_is_reported_with_the_end_of_its_log(ready: Acco
     wait = play(ready, job, ("TERMINATING", "FAILED"), files=[("stderr.txt", log)])
     with pytest.raises(JobError) as caught:
         follow_step(ready, job, notify=print, log=lambda line: None, wait=wait)
-    assert "ended in the state failed, without a result" in str(caught.value)
+    assert "has ended without a result (the cluster is shutting down; the step is failed)" in str(caught.value)
     assert str(caught.value).endswith("The end of its log:\n" + "\n".join(f"line {n}" for n in range(70, 100)))
 
 
 def test_a_cluster_that_ends_before_its_step_fails_the_job(ready: Account) -> None:
     job = submit(ready)
     wait = play(ready, job, ("TERMINATED_WITH_ERRORS", "PENDING"))
-    with pytest.raises(JobError, match="without a result"):
+    with pytest.raises(JobError, match=r"without a result \(TERMINATED_WITH_ERRORS; the step is pending\)"):
         follow_step(ready, job, notify=print, log=print, wait=wait)
 
 
@@ -166,7 +167,7 @@ def test_the_same_command_follows_its_running_job(ready: Account) -> None:
     assert len(resources.find_resources(ready)) == 1
     assert notes == [
         f"{job.name} runs already on {job.cluster}, with the same arguments; following it. "
-        f"To start anew, end it first: fruits cluster down {job.name}"
+        f"To start anew, end it first: fruits cluster down {job.name} --region {REGION}"
     ]
     other = submit_step(ready, EMR, [*ARGUMENTS, "--limit", "5"], **more)
     assert other.cluster != job.cluster
@@ -176,6 +177,7 @@ def test_the_same_command_follows_its_step_on_a_long_lived_cluster(ready: Accoun
     clusters.start_cluster(ready, EMR, name="emr", bucket=BUCKET, staged=STAGED, notify=print)
     job = submit(ready)
     assert submit(ready) == job
+    assert job.down == f"fruits cluster down emr --region {REGION}"
     moto_cluster(job).steps[0].state = "COMPLETED"
     assert submit(ready).identifier != job.identifier
 
@@ -258,6 +260,9 @@ def test_a_cluster_beyond_the_quotas_is_refused_with_a_shape_that_fits(
         submit(ready)
     shape = {"master_type": "m7i.xlarge", "worker_types": ["m7i.xlarge"], "core_nodes": 1, "task_nodes": 1}
     check_quotas(ready, EmrCluster(backend="spark", cloud="emr", **shape), print)
+    wrong = EmrCluster(backend="spark", cloud="emr", worker_types=["c7i.2xlarge", "z9.xlarge"])
+    with pytest.raises(SettingsError, match=r"use worker_types: c7i.2xlarge, z9.xlarge \(in cluster.yaml\) in eu-west-3"):
+        check_quotas(ready, wrong, print)
     quotas.clear()  # not readable: not checked, and said so
     notes: list[str] = []
     check_quotas(ready, EMR, notes.append)
@@ -270,7 +275,7 @@ def test_jobs_of_the_same_second_have_different_names(ready: Account, monkeypatc
         def now(cls, tz: tzinfo | None = None) -> Stopped:
             return cls(2026, 11, 25, 12, 30, 15, tzinfo=tz)
 
-    monkeypatch.setattr(steps, "datetime", Stopped)
+    monkeypatch.setattr(job_arguments, "datetime", Stopped)
     first = submit(ready)
     moto_cluster(first).steps[0].state = "FAILED"
     second = submit(ready)
@@ -418,9 +423,9 @@ def test_run_job_checks_stages_submits_and_follows(
     small_wheelhouse: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    followed: list[SubmittedStep] = []
+    followed: list[SubmittedJob] = []
 
-    def follow(account: Account, job: SubmittedStep, **more: object) -> dict[str, Any]:
+    def follow(account: Account, job: SubmittedJob, **more: object) -> dict[str, Any]:
         followed.append(job)
         return dataclasses.asdict(REPORT)
 
@@ -453,7 +458,7 @@ def test_the_json_log_relays_the_events_of_the_job(
     event = {"time": "2026-02-03T02:05:06.007Z", "level": "info", "event": "partition", "index": 3}
 
     def follow(
-        account: Account, job: SubmittedStep, *, notify: Callable[[str], None], log: Callable[[str], None]
+        account: Account, job: SubmittedJob, *, notify: Callable[[str], None], log: Callable[[str], None]
     ) -> Any:
         assert moto_cluster(job).steps[0].args[-1] == "--log-json"
         notify("the cluster is running")
@@ -494,9 +499,16 @@ def test_ctrl_c_on_a_terminal_asks_first(monkeypatch: pytest.MonkeyPatch) -> Non
         def isatty(self) -> bool:
             return True
 
+    job = SubmittedJob("name", BUCKET, REGION, "j-1", "s-1", "name")
     for answer, leave in (("y\n", True), ("n\n", False), ("\n", False), ("", False)):
         monkeypatch.setattr("sys.stdin", Terminal(answer))
-        assert steps.confirm_leaving("name", "j-1") is leave
+        assert confirm_leaving(job) is leave
+
+    def again(self: Terminal) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Terminal, "readline", again)
+    assert confirm_leaving(job) is False
 
 
 class Recorder(Silent):

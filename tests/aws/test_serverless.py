@@ -19,6 +19,7 @@ from backends.aws.account import resources
 from backends.aws.account.clients import Account
 from backends.aws.account.stack import Installed
 from backends.aws.emr import job as emr_job
+from backends.aws.emr import submitted
 from backends.aws.emr.emr_step import SUBMITTED
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.staging.staged_files import StagedFiles
@@ -134,7 +135,7 @@ def play(patch: pytest.MonkeyPatch, account: Account, *states: str, answer: Any 
             s3.put_object(Bucket=BUCKET, Key=f"{folder}/stderr.txt", Body=b"listing: 4 images\n")
             s3.put_object(Bucket=BUCKET, Key=f"{folder}/result.json", Body=json.dumps(answer).encode())
 
-    patch.setattr(serverless.time, "sleep", wait)
+    patch.setattr(submitted.time, "sleep", wait)
 
 
 def run(progress: Recorder) -> Any:
@@ -166,7 +167,7 @@ def test_errors_of_the_job_and_of_the_service_are_raised(ready: Account, monkeyp
     with pytest.raises(InputError, match=r"^s3://a: no image found\."):
         run(Recorder())
     play(monkeypatch, ready, "FAILED")
-    with pytest.raises(JobError, match="ended in the state failed, without a result"):
+    with pytest.raises(JobError, match=r"has ended without a result \(failed\)"):
         run(Recorder())
 
 
@@ -174,7 +175,7 @@ def test_the_same_command_follows_its_running_job(ready: Account, monkeypatch: p
     def interrupted(seconds: float) -> None:
         raise ConnectionAbortedError
 
-    monkeypatch.setattr(serverless.time, "sleep", interrupted)
+    monkeypatch.setattr(submitted.time, "sleep", interrupted)
     with pytest.raises(ConnectionAbortedError):
         run(Recorder())
     (found,) = resources.find_resources(ready)
@@ -191,7 +192,7 @@ def test_ctrl_c_without_a_terminal_and_down_cancel_the_job(ready: Account, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    monkeypatch.setattr(serverless.time, "sleep", interrupted)
+    monkeypatch.setattr(submitted.time, "sleep", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(Recorder())
     assert [each.state for each in runs()] == ["CANCELLED"]

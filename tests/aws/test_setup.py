@@ -133,6 +133,33 @@ def test_an_existing_bucket_is_not_a_resource_of_the_stack(account: Account) -> 
     account.client("s3").head_bucket(Bucket="my-fruits")
 
 
+def test_the_bucket_of_another_account_is_refused(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = botocore.client.BaseClient._make_api_call
+
+    def taken(self: Any, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "HeadBucket":  # S3's answer has no message
+            raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}, "ResponseMetadata": {}}, operation)
+        return make(self, operation, given)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", taken)
+    with pytest.raises(SettingsError, match=r"s3://fruits exists, and you have no access to it\. .* give another one"):
+        init("--yes", bucket="fruits")
+    assert account.client("cloudformation").describe_stacks()["Stacks"] == []
+
+
+def test_a_bucket_in_another_region_is_refused(account: Account) -> None:
+    Account("us-east-1").client("s3").create_bucket(Bucket="elsewhere")
+    with pytest.raises(SettingsError, match=r"in us-east-1, not in eu-west-3\. Give --region us-east-1, or another"):
+        init("--yes", bucket="elsewhere")
+
+
+@pytest.mark.parametrize("command", ["init s3://a", "status", "down --all", "ssh a", "remove", "logs a --bucket s3://a"])
+def test_a_missing_profile_is_bad_input(account: Account, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nonsuch")
+    with pytest.raises(InputError, match=r"The config profile \(nonsuch\) could not be found\. Give others by"):
+        cli.call([*command.split(), "--region", REGION])
+
+
 def test_the_user_receives_the_policies(account: Account) -> None:
     account.client("iam").create_user(UserName="ada")
     init("--yes", "--user", "ada")
@@ -219,6 +246,9 @@ def test_the_doctor_names_what_is_missing_and_its_remedy(account: Account, quota
     assert {name for name, (state, _) in found.items() if state == "failed"} == {"quotas"}
     assert "core_nodes: 0" in found["quotas"][1]
     assert account.identity() not in str(found)
+    elsewhere = "ap-south-1"  # without a known price
+    answer: Any = cli.call(["doctor", "--bucket", "s3://my-fruits", "--region", elsewhere])
+    assert [each["state"] for each in answer.values["checks"] if each["name"] == "price"] == ["unknown"]
 
 
 def test_remove_refuses_while_clusters_run(installed: Account) -> None:

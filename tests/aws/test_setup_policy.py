@@ -32,6 +32,9 @@ GROUP = f"arn:aws:ec2:{REGION}:{DEFAULT_ACCOUNT_ID}:security-group/sg-1"
 
 
 def test_init_and_remove_need_no_other_permission(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    serverless = account.client("emr-serverless")  # a job has ended there; its application remains
+    application = serverless.create_application(name="fruits-a", releaseLabel="emr-7.13.0", type="SPARK")
+    serverless.start_job_run(applicationId=application["applicationId"], executionRoleArn=f"{ROLE}/fruits")
     enforce(monkeypatch, POLICY)
     made: Any = cli.call(["init", f"s3://{BUCKET}", "--region", REGION, "--yes"])
     assert made.values["made"]

@@ -47,18 +47,34 @@ class Account:
             boto3 is not installed, or the region is not set.
         """
         if service not in self._clients:
+            session = self._connected()
+            from botocore.config import Config
+
+            retries = Config(retries={"mode": "standard"}, connect_timeout=10)
+            with translated_errors(f"use the AWS service {service}"):
+                self._clients[service] = session.client(service, config=retries)
+        return self._clients[service]
+
+    @property
+    def region_name(self) -> str:
+        """The name of the region."""
+        return str(self._connected().region_name)
+
+    def _connected(self) -> Any:
+        """Return the session; all clients share one, as it may ask for a second factor."""
+        if self._session is None:
             if importlib.util.find_spec("boto3") is None:
                 raise SettingsError("boto3 is not installed. Install it with: pip install 'fruits[aws]'.")
             import boto3
-            from botocore.config import Config
 
-            if self._session is None:
-                self._session = boto3.Session(region_name=self.region or os.environ.get("AWS_REGION"))
-            if self._session.region_name is None:
-                raise SettingsError("The AWS region is not set. Set --region, `region` in cluster.yaml, or AWS_REGION.")
-            retries = Config(retries={"mode": "standard"}, connect_timeout=10)
-            self._clients[service] = self._session.client(service, config=retries)
-        return self._clients[service]
+            with translated_errors("read the AWS configuration"):
+                session = boto3.Session(region_name=self.region or os.environ.get("AWS_REGION"))
+                if session.region_name is None:
+                    raise SettingsError(
+                        "The AWS region is not set. Set --region, `region` in cluster.yaml, or AWS_REGION."
+                    )
+            self._session = session
+        return self._session
 
     def identity(self) -> str:
         """Return the account number; this verifies the credentials.

@@ -1,4 +1,4 @@
-"""Checks before anything costs money: the quotas of the account against the request of a cluster.
+"""Checks before anything costs money: the instance types of the region, and the quotas of the account.
 
 A new account may run 5 vCPUs on demand and 5 as Spot: https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
 """
@@ -36,13 +36,20 @@ def request_of(settings: EmrCluster | DaskEc2Cluster) -> dict[str, int]:
 
 
 def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify: Callable[[str], None]) -> None:
-    """Compare the request of a cluster with the quotas of the account, without what runs already.
+    """Compare a cluster with the instance types of the region and the quotas of the account, without what runs already.
 
     Raises
     ------
     SettingsError
-        A quota is too small; names both, and a shape that fits.
+        The region does not have an instance type, or a quota is too small; names both, and a shape that fits.
     """
+    if isinstance(settings, DaskEc2Cluster):
+        types = {"scheduler_type": [settings.scheduler_type], "worker_type": [settings.worker_type]}
+    else:
+        types = {"master_type": [settings.master_type], "worker_types": settings.worker_types}
+    for key, each in types.items():
+        with translated_errors(f"use {key}: {', '.join(each)} (in cluster.yaml) in {account.region_name}"):
+            account.client("ec2").describe_instance_types(InstanceTypes=each)
     needed = request_of(settings)
     allowed: dict[str, float] = {}
     client = account.client("service-quotas")
@@ -58,12 +65,15 @@ def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify
         allowed[name] = float(quota["Value"])
     short = [name for name, most in allowed.items() if needed[name] > most]
     if short:
-        region = client.meta.region_name
         lines = [f"{needed[name]} {name} vCPUs, but the quota {QUOTAS[name]} is {allowed[name]:g}" for name in short]
+        requests = [
+            f"\n  aws service-quotas request-service-quota-increase --region {account.region_name} --service-code ec2 "
+            f"--quota-code {QUOTAS[name]} --desired-value {needed[name]}"
+            for name in short
+        ]
         raise SettingsError(
-            f"The cluster needs {', and '.join(lines)}. Request more: aws service-quotas request-service-quota-increase"
-            f" --region {region} --service-code ec2 --quota-code {QUOTAS[short[0]]} --desired-value "
-            f"{needed[short[0]]}. {_fitting_shape(settings, allowed)}"
+            f"The cluster needs {', and '.join(lines)}. {_fitting_shape(settings, allowed)} "
+            f"An administrator requests more with:{''.join(requests)}"
         )
 
 

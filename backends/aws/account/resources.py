@@ -11,7 +11,7 @@ from backends.aws.account.clients import Account, split_address, translated_erro
 from backends.aws.account.tags import BUCKET_TAG, SETUP, TAG, parse_tags
 from backends.aws.emr.clusters import ACTIVE, end_cluster, list_clusters
 
-__all__ = ["Resource", "end_resource", "end_resources_of", "find_resources", "secrets_address"]
+__all__ = ["Resource", "end_resource", "end_resources_of", "find_resources", "job_runs", "secrets_address"]
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
@@ -45,7 +45,7 @@ class Resource:
 
 def find_resources(account: Account, name: str | None = None) -> list[Resource]:
     """Return the resources of the job or the cluster `name`, or of all, in the order in which they must be ended."""
-    clusters, runs = _clusters(account, name), _job_runs(account, name)
+    clusters, runs = _clusters(account, name), job_runs(account, name)
     return [*clusters, *runs, *_instances(account, name, ALIVE), *_security_groups(account, name)]
 
 
@@ -119,7 +119,8 @@ def _clusters(account: Account, name: str | None) -> Iterator[Resource]:
             yield Resource(cluster["Tags"][TAG], "cluster", cluster["Id"], state)
 
 
-def _job_runs(account: Account, name: str | None) -> Iterator[Resource]:
+def job_runs(account: Account, name: str | None = None) -> Iterator[Resource]:
+    """Yield the running job `name`, or all running jobs, on EMR Serverless."""
     serverless = account.client("emr-serverless")
     with translated_errors("look up the jobs on EMR Serverless"):
         for page in serverless.get_paginator("list_applications").paginate(states=["CREATED", "STARTING", "STARTED"]):

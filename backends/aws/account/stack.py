@@ -12,6 +12,7 @@ from typing import Any
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.tags import SETUP, aws_tags, tags_of
 from fruits.errors import JobError, SettingsError
+from fruits.storage.s3.errors import FORBIDDEN
 from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["STACK", "ChangeSet", "Installed", "apply", "discard", "find_installed", "key_arn", "propose", "remove"]
@@ -89,7 +90,7 @@ def find_installed(account: Account) -> Installed:
         ``fruits cluster init`` was not run in this region.
     """
     cloudformation = account.client("cloudformation")
-    region = str(cloudformation.meta.region_name)
+    region = account.region_name
     with translated_errors(f"look up the stack {STACK}"):
         try:
             resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
@@ -259,11 +260,22 @@ def _bucket_exists(account: Account, bucket: str) -> bool:
     s3 = account.client("s3")
     with translated_errors(f"look up the bucket {bucket}"):
         try:
-            s3.head_bucket(Bucket=bucket)
+            found = s3.head_bucket(Bucket=bucket)
         except s3.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
+            code = error.response["Error"]["Code"]
+            if code in FORBIDDEN:
+                raise SettingsError(
+                    f"s3://{bucket} exists, and you have no access to it. The names of buckets are unique worldwide: "
+                    "give another one. If the bucket is yours, use the credentials of its administrator."
+                ) from error
+            if code in ("404", "NoSuchBucket"):
                 return False
             raise
+    if found.get("BucketRegion", account.region_name) != account.region_name:
+        raise SettingsError(
+            f"s3://{bucket} is in {found['BucketRegion']}, not in {account.region_name}. "
+            f"Give --region {found['BucketRegion']}, or another bucket."
+        )
     return True
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
-from uuid import uuid4
+from typing import cast
 
 from distributed import Client
 from distributed.security import Security
@@ -21,7 +20,7 @@ from backends.aws.ec2.dask_node import ROLES, Secrets
 from backends.aws.ec2.launch import client_address, prepare_launch
 from backends.aws.ec2.machines import Machines
 from backends.aws.emr.releases import Release
-from backends.aws.job_arguments import command_line
+from backends.aws.job_arguments import command_line, new_name
 from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
 from backends.dask.cluster import attach
@@ -75,9 +74,7 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     notify : callable
         Receives progress messages.
     """
-    settings = cluster.cloud
-    if not isinstance(settings, DaskEc2Cluster):
-        raise SettingsError(f"--cluster {cluster.name}: not a cluster of Dask on EC2.")
+    settings = cast(DaskEc2Cluster, cluster.cloud)
     command_line("run", job)  # rejects local paths, which instances cannot read
     bucket = bucket_of(settings, out=job.out)
     account = Account.for_cluster(settings, bucket)
@@ -87,7 +84,7 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     staged = StagedFiles.for_release(bucket, NODE)
     if not is_staged(account, staged, ()):
         staged = stage(account, bucket, NODE, backbones=(), notify=notify)
-    name = f"{cluster.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:4]}"
+    name = new_name(cluster.name)
     notify(
         f"starting {name}; it shuts down with the job, {settings.idle_minutes} minutes after it lost this machine, or "
         f"after {settings.max_hours} hours"

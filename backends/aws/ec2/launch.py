@@ -44,7 +44,6 @@ class LaunchSettings:
     subnets : Subnets
     group : str
         The identifier of the security group.
-    workers_per_node : int
     staged : StagedFiles
     secrets : str
         The S3 address of the :class:`~backends.aws.ec2.dask_node.Secrets`.
@@ -60,7 +59,6 @@ class LaunchSettings:
     root_device: str
     subnets: Subnets
     group: str
-    workers_per_node: int
     staged: StagedFiles
     secrets: str
     profile: str
@@ -129,8 +127,7 @@ def prepare_launch(
     installed = find_installed(account)
     subnets = find_subnets(account, settings)
     client = client_address(account, settings, subnets)
-    with translated_errors("look up the instance type and the image"):
-        types = ec2.describe_instance_types(InstanceTypes=[settings.worker_type])["InstanceTypes"]
+    with translated_errors("look up the image"):
         newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
         images = ec2.describe_images(**{"ImageIds": [settings.image]} if settings.image else newest)["Images"]
     if not images:
@@ -141,12 +138,11 @@ def prepare_launch(
         settings=settings,
         name=name,
         tags=tags,
-        region=str(ec2.meta.region_name),
+        region=account.region_name,
         image=str(image["ImageId"]),
         root_device=str(image["RootDeviceName"]),
         subnets=subnets,
         group=create_security_group(account, subnets.vpc, name, client, tags),
-        workers_per_node=int(types[0]["VCpuInfo"]["DefaultVCpus"]),
         staged=staged,
         secrets=secrets,
         profile=installed.node_profile,

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.ec2.dask_node import PORT
 from backends.aws.ec2.launch import LaunchSettings
+from backends.aws.instance_types import vcpus
 from fruits.errors import FruitsError, JobError
 
 __all__ = ["Machines"]
@@ -126,7 +127,7 @@ class Machines:
                 f"{self._started} worker instances were started for {wanted}, and {alive} are running: no more are "
                 "started. See the log of one: aws ec2 get-console-output --latest --output text --instance-id …"
             )
-        script = launch.script(scheduler, launch.workers_per_node)
+        script = launch.script(scheduler, vcpus(launch.settings.worker_type))
         request = launch.request("worker", launch.settings.worker_type, missing, script)
         self._started += len(self._run(request, spot=self._spot))
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from backends.aws.account.clients import Account, bucket_of, translated_errors
 from backends.aws.emr.clusters import end_cluster
 from backends.aws.emr.releases import release
-from backends.aws.emr.steps import SubmittedStep, confirm_leaving, follow_step, submit_step
+from backends.aws.emr.steps import follow_step, submit_step
+from backends.aws.emr.submitted import await_report
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster, EmrServerlessCluster
 from fruits.clusters.cluster import Cluster
-from fruits.errors import DatasetError, SettingsError
+from fruits.errors import DatasetError
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.jobs.job import Job
-from fruits.jobs.report import Report, SliceReport, report_from_dict
+from fruits.jobs.report import Report, SliceReport
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.packaged import PACKAGED
 from fruits.progress.json_log import JsonLog
@@ -46,29 +47,21 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
     JobError
         The job or the cluster failed.
     """
-    settings = cluster.cloud
-    if not isinstance(settings, EmrCluster):
-        raise SettingsError(f"--cluster {cluster.name}: not an EMR cluster.")
+    settings = cast(EmrCluster, cluster.cloud)
     account, bucket, staged, arguments, log = prepare(command, job, settings, "spark-yarn", progress)
     step = submit_step(
         account, settings, arguments, entry=cluster.name, bucket=bucket, staged=staged, notify=progress.note
     )
-    progress.note(
-        f"{step.name} is submitted to {step.cluster}; its log: fruits cluster logs {step.name} --bucket s3://{bucket}"
-    )
-    try:
-        return report_from_dict(follow_step(account, step, notify=progress.note, log=log))
-    except KeyboardInterrupt:
-        _stop_or_leave(account, step, progress)
-        raise
-    except Exception:
-        raise
-    except BaseException:  # SIGTERM: there may be no time for more than this
-        progress.note(
-            f"{step.name} continues on {step.cluster}. The same command follows it again; to end it: "
-            f"fruits cluster down {step.name if step.own else cluster.name}"
-        )
-        raise
+
+    def end() -> None:
+        if step.own:
+            return end_cluster(account, step.cluster)
+        with translated_errors(f"cancel {step.name}"):
+            account.client("emr").cancel_steps(
+                ClusterId=step.cluster, StepIds=[step.identifier], StepCancellationOption="TERMINATE_PROCESS"
+            )
+
+    return await_report(step, lambda: follow_step(account, step, notify=progress.note, log=log), end, progress)
 
 
 class Prepared(NamedTuple):
@@ -128,18 +121,3 @@ def ensure_staged(
     if is_staged(account, staged, (backbone,), environment=environment):
         return staged
     return stage(account, bucket, contents, backbones=(backbone,), environment=environment, notify=notify)
-
-
-def _stop_or_leave(account: Account, step: SubmittedStep, progress: Progress) -> None:
-    """After Ctrl-C, leave the job running if the user confirms it; otherwise end its cluster, or its step."""
-    if confirm_leaving(step.name, step.cluster):
-        progress.note(f"left running; end it with: fruits cluster down {step.name}")
-    elif step.own:
-        end_cluster(account, step.cluster)
-        progress.note(f"{step.cluster} is shutting down")
-    else:
-        with translated_errors(f"cancel {step.name}"):
-            account.client("emr").cancel_steps(
-                ClusterId=step.cluster, StepIds=[step.identifier], StepCancellationOption="TERMINATE_PROCESS"
-            )
-        progress.note(f"{step.name} is cancelled")

@@ -41,4 +41,4 @@ def session_command(account: Account, name: str, tunnel: int | None = None) -> l
     if tunnel is not None:
         ports = {"portNumber": [str(tunnel)], "localPortNumber": [str(tunnel)]}
         command += ["--document-name", "AWS-StartPortForwardingSession", "--parameters", json.dumps(ports)]
-    return [*command, "--region", str(account.client("emr").meta.region_name)]
+    return [*command, "--region", account.region_name]

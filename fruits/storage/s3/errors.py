@@ -56,6 +56,7 @@ CAUSES = {
     **dict.fromkeys(("404", "NoSuchKey", "NoSuchUpload", "NoSuchVersion"), Cause.MISSING),
     # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     **dict.fromkeys(("412", "ConditionalRequestConflict", "PreconditionFailed"), Cause.EXISTS),
+    "InvalidInstanceType": Cause.INVALID_PARAMETERS,
     "NoSuchBucket": Cause.NO_BUCKET,
 }
 
@@ -184,13 +185,20 @@ def service_error(action: str, error: Exception) -> Exception:
         case Cause.NO_CREDENTIALS:
             return InputError(f"Could not {action}: {failure}. {OTHER_CREDENTIALS}.")
         case Cause.REFUSED_CREDENTIALS:
+            region = "" if "Expired" in failure.code else ", or the region is not enabled in the account"
             return InputError(
-                f"Could not {action}: AWS does not accept the credentials ({failure.code}). {OTHER_CREDENTIALS}."
+                f"Could not {action}: AWS does not accept the credentials ({failure.code}){region}. "
+                f"{OTHER_CREDENTIALS}."
             )
         case Cause.FORBIDDEN:
             return InputError(
                 f"Could not {action}: {operation} is not permitted. {f'{failure.message}. ' * bool(failure.message)}"
-                "Ask for the policies fruits-user and fruits-user-dask, which `fruits cluster init` creates."
+                "An administrator attaches the policies of jobs: fruits cluster init s3://BUCKET --user NAME. "
+                "`init` and `remove` themselves need an administrator (docs/aws.md)."
+            )
+        case Cause.NO_BUCKET:
+            return SettingsError(
+                f"Could not {action}: the bucket does not exist. Correct its name, or create it: fruits cluster init."
             )
         case Cause.NO_RESPONSE:
             return JobError(f"Could not {action}: {failure}. Is the region right, and the network there?")
@@ -204,13 +212,18 @@ def service_error(action: str, error: Exception) -> Exception:
 def _cause(error: Exception, code: str) -> Cause:
     from botocore.exceptions import (
         ConnectionError,
+        CredentialRetrievalError,
         NoCredentialsError,
         ParamValidationError,
         PartialCredentialsError,
         ProfileNotFound,
+        SSOError,
+        TokenRetrievalError,
     )
 
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | SSOError):
+        return Cause.NO_CREDENTIALS
+    if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
         return Cause.NO_CREDENTIALS
     if isinstance(error, ConnectionError):
         return Cause.NO_RESPONSE

@@ -1,9 +1,9 @@
 """Errors of AWS in plain English; tests/s3 and tests/aws provoke them on servers."""
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError
+from botocore.exceptions import ClientError, NoCredentialsError, SSOTokenLoadError
 
-from fruits.errors import InputError, JobError
+from fruits.errors import InputError, JobError, SettingsError
 from fruits.storage.s3.errors import AddressError, service_error, storage_error
 
 
@@ -52,8 +52,16 @@ def test_failed_request_to_s3_is_an_os_error_with_a_remedy(error, kind, text):
             InputError,
             "Could not start: AWS does not accept the credentials (ExpiredToken). Give",
         ),
-        (refused("AccessDenied"), InputError, "Could not start: GetObject is not permitted. No. Ask for the policies"),
-        (refused("AccessDenied", ""), InputError, "Could not start: GetObject is not permitted. Ask for the policies"),
+        (
+            refused("InvalidClientTokenId"),
+            InputError,
+            "the credentials (InvalidClientTokenId), or the region is not enabled in the account. Give others",
+        ),
+        (SSOTokenLoadError(error_msg="Expired."), InputError, "Could not start: Error loading SSO Token: Expired. Give"),
+        (refused("AccessDenied"), InputError, "Could not start: GetObject is not permitted. No. An administrator"),
+        (refused("AccessDenied", ""), InputError, "Could not start: GetObject is not permitted. An administrator"),
+        (refused("NoSuchBucket"), SettingsError, "Could not start: the bucket does not exist. Correct its name, or"),
+        (refused("InvalidInstanceType"), SettingsError, "Could not start: InvalidInstanceType: No."),
         (refused("Throttling"), JobError, "Could not start: GetObject: No."),
         (refused("Throttling", ""), JobError, "Could not start: GetObject: Throttling."),
         (NoCredentialsError(), InputError, "Could not start: Unable to locate credentials. Give others"),
