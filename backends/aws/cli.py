@@ -81,21 +81,24 @@ def init(
     proposed = stack.propose(account, bucket_name(bucket), subnets.vpc, also_read=readable, user=user, s3=s3)
     rows = [*proposed.changes, *(("Create", "", each.description) for each in needed)]
     grid = table(("change", "type", "resource"), rows) if rows else text("Everything exists; nothing changes.")
-    wanted = bool(rows) and not dry_run
+    agreed = False
     try:
-        if wanted and not yes:
-            show(grid)
-            wanted = confirm(f"Make these {len(rows)} changes in {account.region_name}?")
-    finally:
-        if not wanted:
+        if rows and not dry_run:
+            if not yes:
+                show(grid)
+            agreed = yes or confirm(f"Make these {len(rows)} changes in {account.region_name}?")
+    finally:  # also after Ctrl-C
+        if not agreed:
             stack.discard(account, proposed)
-    if wanted:
+    if agreed:
+        show(text("Making the changes; this takes a few minutes."))
         for each in needed:
             each.create()
         if proposed.changes:
             stack.apply(account, proposed)
-    values = {"changes": [list(row) for row in rows], "made": wanted}
-    return CommandResult(values, grid if dry_run or yes or not rows else text("done" if wanted else "nothing changed"))
+    values = {"changes": [list(row) for row in rows], "made": agreed}
+    done = f"Done. Next: fruits cluster doctor --bucket s3://{bucket_name(bucket)}" if agreed else "nothing changed"
+    return CommandResult(values, grid if dry_run or yes or not rows else text(done))
 
 
 @app.command()
@@ -310,7 +313,7 @@ def status(
     rows = [(each.name, each.kind, each.identifier, each.state) for each in found]
     return CommandResult(
         {"found": [asdict(each) for each in found]},
-        table(("name", "kind", "identifier", "state"), rows) if rows else _nothing(account),
+        table(("name", "kind", "identifier", "state"), rows) if rows else _nothing(account, name),
     )
 
 
@@ -384,7 +387,7 @@ def down(
         rows.append((state, each.name, each.identifier))
 
     def report(console: Console) -> None:
-        (table(("", "name", "identifier"), rows) if rows else _nothing(account))(console)
+        (table(("", "name", "identifier"), rows) if rows else _nothing(account, name))(console)
         for message in failed.values():
             text(message)(console)
 
@@ -393,5 +396,5 @@ def down(
     return CommandResult({"ended": ended, "left": left, "failed": failed}, report, 1 if failed else 0)
 
 
-def _nothing(account: Account) -> Callable[[Console], None]:
-    return text(f"No Fruits resources are running in {account.region_name}.")
+def _nothing(account: Account, name: str | None) -> Callable[[Console], None]:
+    return text(f"No Fruits resources{f' of {name}' if name else ''} are running in {account.region_name}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -15,10 +16,10 @@ from backends.aws.account.stack import find_installed
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED
 from backends.aws.costs import cost
-from backends.aws.emr.releases import release
+from backends.aws.emr.releases import EC2_NODE, release
 from backends.aws.staging.stage import is_staged
 from backends.aws.staging.staged_files import StagedFiles
-from fruits.clusters.clouds import AwsCluster, DaskEc2Cluster, EmrCluster, NodesCluster
+from fruits.clusters.clouds import CloudCluster, DaskEc2Cluster, EmrCluster, EmrServerlessCluster, NodesCluster
 from fruits.errors import FruitsError, SettingsError
 
 __all__ = ["Check", "examine"]
@@ -40,13 +41,13 @@ class Check(NamedTuple):
     detail: str
 
 
-def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Check]:
+def examine(account: Account, settings: CloudCluster, bucket: str) -> Iterator[Check]:
     """Yield the checks in the order in which their failures should be corrected. Nothing is started.
 
     Parameters
     ----------
     account : Account
-    settings : AwsCluster
+    settings : CloudCluster
     bucket : str
         Without ``s3://``.
     """
@@ -55,8 +56,8 @@ def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Che
     def check(name: str, look: Callable[[], str], otherwise: str = "failed") -> Check:
         try:
             return Check(name, "ok", look())
-        except FruitsError as error:
-            return Check(name, otherwise, str(error))
+        except FruitsError as error:  # AWS names the user, with the account number, in refusals
+            return Check(name, otherwise, re.sub(r"\b\d{8}(?=\d{4}\b)", "…", str(error)))
 
     def quotas() -> str:
         if not isinstance(settings, EmrCluster | DaskEc2Cluster):
@@ -79,19 +80,24 @@ def examine(account: Account, settings: AwsCluster, bucket: str) -> Iterator[Che
         return f"s3://{bucket}: write, read, delete"
 
     def staged() -> str:
-        contents = release(settings.release if isinstance(settings, EmrCluster) else "emr-7.13.0")
-        found = is_staged(account, StagedFiles.for_release(bucket, contents))
-        return "current" if found else "missing or outdated; the next job stages them"
+        contents = EC2_NODE if isinstance(settings, DaskEc2Cluster) else release(settings.release)
+        serverless = isinstance(settings, EmrServerlessCluster)
+        if is_staged(account, StagedFiles.for_release(bucket, contents), environment=serverless):
+            return "current"
+        archive = " (the first time: fruits cluster stage with --python-archive, see docs/aws.md)"
+        return f"missing or outdated; the next job stages them{archive * (serverless or contents.brings_python)}"
 
     def price() -> str:
-        estimate = cost(settings, 10_000, region=account.region_name)  # type: ignore[arg-type]
-        return f"${estimate.dollars:.2f} for 10,000 images"
+        return f"${cost(settings, 10_000, region=account.region_name).dollars:.2f} for 10,000 images"
 
     here = f"fruits {version('fruits')}, boto3 {version('boto3')}, Python {platform.python_version()}"
     yield Check("versions", "ok", here)
     aws, plugin = (shutil.which(name) is not None for name in ("aws", "session-manager-plugin"))
     yield Check("tools", "ok", f"aws: {_yes(aws)}, session-manager-plugin: {_yes(plugin)} (for `ssh` alone)")
-    yield check("credentials", lambda: f"valid, of the account …{account.identity()[-4:]}")
+    credentials = check("credentials", lambda: f"valid, of the account …{account.identity()[-4:]}")
+    yield credentials
+    if credentials.state == "failed":
+        return
     yield check("stack", lambda: f"complete, in {find_installed(account).region}")
     yield check("bucket", objects)
     yield check("subnets", subnets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -74,6 +75,13 @@ def test_init_shows_the_changes_and_makes_them_once(account: Account) -> None:
     assert [each["Resource"] for each in others["Statement"]] == [["arn:aws:s3:::others"], ["arn:aws:s3:::others/*"]]
     (bucket,) = account.client("s3").list_buckets()["Buckets"]
     assert bucket["Name"] == "my-fruits"
+
+
+def test_an_unanswered_question_leaves_no_stack(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(SettingsError, match="Cannot ask"):
+        init()
+    assert account.client("cloudformation").describe_stacks()["Stacks"] == []
 
 
 def test_a_second_init_keeps_what_is_not_given(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +161,9 @@ def test_a_bucket_in_another_region_is_refused(account: Account) -> None:
         init("--yes", bucket="elsewhere")
 
 
-@pytest.mark.parametrize("command", ["init s3://a", "status", "down --all", "ssh a", "remove", "logs a --bucket s3://a"])
+@pytest.mark.parametrize(
+    "command", ["init s3://a", "status", "down --all", "ssh a", "remove", "logs a --bucket s3://a"]
+)
 def test_a_missing_profile_is_bad_input(account: Account, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nonsuch")
     with pytest.raises(InputError, match=r"The config profile \(nonsuch\) could not be found\. Give others by"):

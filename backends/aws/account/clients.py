@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ __all__ = ["Account", "bucket_name", "bucket_of", "region_of", "split_address", 
 
 # The location of old buckets: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html
 OLD_REGIONS = {"EU": "eu-west-1"}
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+BUCKET = re.compile(r"s3a?://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/|$)")
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ class Account:
 
 def region_of(bucket: str) -> str:
     """Return the region of a bucket."""
-    with translated_errors(f"look up the bucket {bucket}"):
+    with translated_errors(f"look up the bucket {bucket} (is it of this account?)"):
         # us-east-1 answers for the buckets of every region.
         response = Account("us-east-1").client("s3").get_bucket_location(Bucket=bucket)
     location = response.get("LocationConstraint") or "us-east-1"
@@ -120,13 +123,14 @@ def bucket_name(address: str) -> str:
     Raises
     ------
     SettingsError
-        The address is not on S3.
+        The address is not that of a bucket.
     """
-    scheme, _, rest = address.partition("://")
-    name = rest.partition("/")[0]
-    if scheme not in ("s3", "s3a") or not name:
-        raise SettingsError(f"{address}: not an S3 address. Give one such as s3://my-fruits.")
-    return name
+    if (found := BUCKET.match(address)) is None:
+        raise SettingsError(
+            f"{address}: not the address of a bucket. Give one such as s3://my-fruits: 3 to 63 lower-case letters, "
+            "digits, hyphens and dots."
+        )
+    return found[1]
 
 
 def bucket_of(settings: AwsCluster, option: str | None = None, out: str | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from backends.aws.account.subnets import find_subnets
 from backends.aws.ec2.dask_node import ROLES, Secrets
 from backends.aws.ec2.launch import client_address, prepare_launch
 from backends.aws.ec2.machines import Machines
-from backends.aws.emr.releases import Release
+from backends.aws.emr.releases import EC2_NODE
 from backends.aws.job_arguments import command_line, new_name
 from backends.aws.staging.stage import is_staged, stage
 from backends.aws.staging.staged_files import StagedFiles
@@ -40,8 +39,6 @@ __all__ = ["check_versions", "open_client", "open_executor", "run_job"]
 # Must be the same on both sides. Dask compares its own versions again on connecting.
 MATCHED = ("cloudpickle", "dask", "distributed", "openvino")
 WORKER_SECONDS = 1800  # an instance may take 15 minutes to start, and Spot has none at times
-# The Python that runs here, and the glibc of Amazon Linux 2023.
-NODE = Release("none", "none", None, f"{sys.version_info.major}.{sys.version_info.minor}", (2, 34))
 
 
 def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
@@ -81,9 +78,9 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     account.identity()
     client_address(account, settings, find_subnets(account, settings))  # before the wheels are gathered
     check_quotas(account, settings, notify)
-    staged = StagedFiles.for_release(bucket, NODE)
+    staged = StagedFiles.for_release(bucket, EC2_NODE)
     if not is_staged(account, staged, ()):
-        staged = stage(account, bucket, NODE, backbones=(), notify=notify)
+        staged = stage(account, bucket, EC2_NODE, backbones=(), notify=notify)
     name = new_name(cluster.name)
     notify(
         f"starting {name}; it shuts down with the job, {settings.idle_minutes} minutes after it lost this machine, or "

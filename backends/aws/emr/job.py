@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from backends.aws.account.clients import Account, bucket_of, translated_errors
+from backends.aws.account.preflight import check_quotas
+from backends.aws.account.stack import find_installed
 from backends.aws.emr.clusters import end_cluster
 from backends.aws.emr.releases import release
 from backends.aws.emr.steps import follow_step, submit_step
@@ -120,4 +122,7 @@ def ensure_staged(
     environment = isinstance(settings, EmrServerlessCluster)
     if is_staged(account, staged, (backbone,), environment=environment):
         return staged
+    find_installed(account)  # fails before 230 MB are gathered and uploaded
+    if isinstance(settings, EmrCluster):
+        check_quotas(account, settings, notify)
     return stage(account, bucket, contents, backbones=(backbone,), environment=environment, notify=notify)

@@ -7,11 +7,12 @@ system: 2.34 in Amazon Linux 2023, 2.26 in Amazon Linux 2.
 
 from __future__ import annotations
 
+import sys
 from typing import NamedTuple
 
 from fruits.errors import SettingsError
 
-__all__ = ["DEFAULT", "RELEASES", "Release", "release"]
+__all__ = ["DEFAULT", "EC2_NODE", "RELEASES", "Release", "release"]
 
 
 class Release(NamedTuple):
@@ -53,6 +54,9 @@ RELEASES = {
     # for glibc 2.17.
     "emr-6.9.0": Release("3.3.0-amzn-1", "3.3.3-amzn-1", "1.4.1", "3.11", (2, 26), True, "requirements-glibc-2.17.txt"),
 }
+
+# Of an EC2 instance for Dask: the Python that runs here, and the glibc of Amazon Linux 2023.
+EC2_NODE = Release("none", "none", None, f"{sys.version_info.major}.{sys.version_info.minor}", (2, 34))
 
 # The newest 7.x release: Spark 3.5, which the tests cover; Python 3.11 preinstalled on every node; in standard support
 # until April 2028.

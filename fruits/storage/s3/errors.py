@@ -213,6 +213,7 @@ def _cause(error: Exception, code: str) -> Cause:
     from botocore.exceptions import (
         ConnectionError,
         CredentialRetrievalError,
+        InvalidRegionError,
         NoCredentialsError,
         ParamValidationError,
         PartialCredentialsError,
@@ -227,6 +228,6 @@ def _cause(error: Exception, code: str) -> Cause:
         return Cause.NO_CREDENTIALS
     if isinstance(error, ConnectionError):
         return Cause.NO_RESPONSE
-    if isinstance(error, ParamValidationError):
+    if isinstance(error, ParamValidationError | InvalidRegionError):
         return Cause.INVALID_PARAMETERS
     return CAUSES.get(code, Cause.UNKNOWN)

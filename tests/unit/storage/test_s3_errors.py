@@ -57,7 +57,11 @@ def test_failed_request_to_s3_is_an_os_error_with_a_remedy(error, kind, text):
             InputError,
             "the credentials (InvalidClientTokenId), or the region is not enabled in the account. Give others",
         ),
-        (SSOTokenLoadError(error_msg="Expired."), InputError, "Could not start: Error loading SSO Token: Expired. Give"),
+        (
+            SSOTokenLoadError(error_msg="Expired."),
+            InputError,
+            "Could not start: Error loading SSO Token: Expired. Give",
+        ),
         (refused("AccessDenied"), InputError, "Could not start: GetObject is not permitted. No. An administrator"),
         (refused("AccessDenied", ""), InputError, "Could not start: GetObject is not permitted. An administrator"),
         (refused("NoSuchBucket"), SettingsError, "Could not start: the bucket does not exist. Correct its name, or"),
