@@ -54,9 +54,10 @@ def _options(command: str, job: Job) -> Iterator[str]:
     for field in dataclasses.fields(job):
         value = getattr(job, field.name)
         if field.name in ADDRESSES and value is not None and not value.startswith(("s3://", "s3a://")):
+            upload = "" if field.name == "out" else f" Upload it: aws s3 sync {value} s3://my-fruits/{field.name}"
             raise SettingsError(
-                f"{field.name} {value}: a local path, which the nodes of a cloud cluster cannot read. "
-                "Upload the folder with `aws s3 sync FOLDER s3://my-fruits/images`, and give that address."
+                f"{field.name} {value}: a local path, which the nodes of a cloud cluster cannot use. "
+                f"Give an address such as s3://my-fruits/{field.name}.{upload}"
             )
         if field.name in ADDRESSES and value is not None and without_secrets(value) != value:
             raise SettingsError(

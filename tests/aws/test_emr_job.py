@@ -147,7 +147,7 @@ def test_a_step_without_a_result_is_reported_with_the_end_of_its_log(ready: Acco
 def test_a_cluster_that_ends_before_its_step_fails_the_job(ready: Account) -> None:
     job = submit(ready)
     wait = play(ready, job, ("TERMINATED_WITH_ERRORS", "PENDING"))
-    with pytest.raises(JobError, match=r"without a result \(TERMINATED_WITH_ERRORS; the step is pending\)"):
+    with pytest.raises(JobError, match=r"without a result \(the cluster has failed; the step is pending\)"):
         follow_step(ready, job, notify=print, log=print, wait=wait)
 
 

@@ -20,13 +20,16 @@ from fruits.clusters.cluster import Cluster
 from fruits.errors import DatasetError
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
+from fruits.jobs.identity import check_same
 from fruits.jobs.job import Job
+from fruits.jobs.output import current_commit
 from fruits.jobs.report import Report, SliceReport
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.network.packaged import PACKAGED
 from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
+from fruits.text import without_secrets
 
 __all__ = ["Prepared", "ensure_staged", "prepare", "run_job"]
 
@@ -94,7 +97,12 @@ def prepare(
     bucket = bucket_of(settings, out=job.out)
     account = Account.for_cluster(settings, bucket)
     account.identity()
-    Folder.at(job.out).check()
+    out = Folder.at(job.out)
+    out.check()
+    current = current_commit(out, job)
+    if current is not None and not job.overwrite and "images" in current.job:
+        images = without_secrets(Folder.at(job.images).address)
+        check_same(out, current, current.job | {"images": images, "limit": job.limit}, ())
     if next(iter(Listing(open_source(job.images, job.source_options()), limit=1)), None) is None:
         raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
     backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])

@@ -24,6 +24,8 @@ CLUSTER_STATES = {
     "RUNNING": "the cluster is running",
     "WAITING": "the cluster is idle",
     "TERMINATING": "the cluster is shutting down",
+    "TERMINATED": "the cluster has ended",
+    "TERMINATED_WITH_ERRORS": "the cluster has failed",
 }
 
 
