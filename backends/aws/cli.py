@@ -119,6 +119,7 @@ def remove(
     remains = [
         f"s3://{bucket}, with its objects. To delete it: aws s3 rb --force s3://{bucket}",
         "the key of the volumes, for 7 days, without a charge",
+        "the applications of EMR Serverless, which cost nothing",
         "the tag of the subnets and the service-linked roles of AWS, which cost nothing",
     ]
     lines = "\n".join(f"  {each}" for each in remains)

@@ -92,8 +92,8 @@ def examine(account: Account, settings: CloudCluster, bucket: str) -> Iterator[C
 
     here = f"fruits {version('fruits')}, boto3 {version('boto3')}, Python {platform.python_version()}"
     yield Check("versions", "ok", here)
-    aws, plugin = (shutil.which(name) is not None for name in ("aws", "session-manager-plugin"))
-    yield Check("tools", "ok", f"aws: {_yes(aws)}, session-manager-plugin: {_yes(plugin)} (for `ssh` alone)")
+    tools = (f"{name}: {'' if shutil.which(name) else 'not '}found" for name in ("aws", "session-manager-plugin"))
+    yield Check("tools", "ok", f"{', '.join(tools)} (for `ssh` alone)")
     credentials = check("credentials", lambda: f"valid, of the account …{account.identity()[-4:]}")
     yield credentials
     if credentials.state == "failed":
@@ -105,7 +105,3 @@ def examine(account: Account, settings: CloudCluster, bucket: str) -> Iterator[C
     yield check("staged files", staged)
     yield check("price", price, otherwise="unknown")
     yield check("running", lambda: ", ".join(sorted({each.name for each in find_resources(account)})) or "nothing")
-
-
-def _yes(found: bool) -> str:
-    return "found" if found else "not found"

@@ -18,7 +18,7 @@ from backends.aws.account.tags import tags_of
 from backends.aws.emr.emr_step import SUBMITTED
 from backends.aws.emr.job import prepare
 from backends.aws.emr.releases import release
-from backends.aws.emr.submitted import JobState, SubmittedJob, await_report, follow, job_folder
+from backends.aws.emr.submitted import JobState, SubmittedJob, await_report, job_folder
 from backends.aws.job_arguments import job_prefix, new_name
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrServerlessCluster
@@ -156,9 +156,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
         with translated_errors(f"cancel {name}"):
             client.cancel_job_run(**identifiers)
 
-    return await_report(
-        submitted, lambda: follow(account, submitted, look, notify=progress.note, log=log), end, progress
-    )
+    return await_report(account, submitted, look, end, progress=progress, log=log)
 
 
 def _application(account: Account, settings: EmrServerlessCluster, name: str) -> str:

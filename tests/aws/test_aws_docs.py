@@ -14,7 +14,7 @@ import typer
 from backends.aws import cli as clusters_cli
 from backends.aws.account.clients import Account, split_address
 from backends.aws.account.resources import end_resource, find_resources
-from backends.aws.emr import job as emr_job
+from backends.aws.emr import submitted as emr_submitted
 from backends.aws.emr.releases import RELEASES
 from backends.aws.emr.submitted import SubmittedJob
 from backends.aws.staging.wheelhouse import digest_of
@@ -65,13 +65,13 @@ def test_the_commands_run_in_their_order(
     monkeypatch.setattr(clusters_cli, "confirm", lambda question: True)
     submitted: list[str] = []
 
-    def follow(account: Account, job: SubmittedJob, **more: object) -> dict[str, Any]:
+    def follow(account: Account, job: SubmittedJob, look: object, **more: object) -> dict[str, Any]:
         submitted.append(job.name)
         for cluster in find_resources(account):
             end_resource(account, cluster)
         return asdict(Report("transform", "s3://my-fruits/rows", 8, 8, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {}))
 
-    monkeypatch.setattr(emr_job, "follow_step", follow)
+    monkeypatch.setattr(emr_submitted, "follow", follow)
     archive = python_archive(tmp_path / "python")
     for name in ("Training", "Test"):
         generate(f"data/fruits360/{name}", images=8)
@@ -107,7 +107,7 @@ def test_the_commands_run_in_their_order(
     for cost in answers["cluster cost"]:
         assert f"${cost['dollars']:.2f} (${cost['dollars_without_spot']:.2f} without Spot)" in PAGE
         assert f"{cost['dollars']:.2f} dollars with Spot, {cost['dollars_without_spot']:.2f} without" in PAGE
-    assert [name.split("-")[1] for name in submitted] == ["fit", "transform", "transform"]
+    assert [name.split("-")[1] for name in submitted] == ["fit", "fit", "transform", "transform"]
     assert all(f"     {line}" in PAGE for line in removed["remains"])
 
 

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, tzinfo
+from functools import partial
 from typing import Any
 
 import botocore.client
@@ -21,11 +22,11 @@ from backends.aws import cli, cli_output, job_arguments
 from backends.aws.account import resources
 from backends.aws.account.clients import Account
 from backends.aws.account.preflight import QUOTAS, check_quotas
-from backends.aws.emr import clusters
+from backends.aws.emr import clusters, submitted
 from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.emr.session import session_command
-from backends.aws.emr.steps import follow_step, submit_step
+from backends.aws.emr.steps import step_state, submit_step
 from backends.aws.emr.submitted import SubmittedJob, confirm_leaving
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.staged_files import StagedFiles
@@ -55,6 +56,10 @@ def ready(installed: Account) -> Account:
 
 def submit(account: Account, *more: str) -> SubmittedJob:
     return submit_step(account, EMR, [*ARGUMENTS, *more], entry="emr", bucket=BUCKET, staged=STAGED, notify=print)
+
+
+def follow_step(account: Account, job: SubmittedJob, **more: Any) -> dict[str, Any]:
+    return submitted.follow(account, job, partial(step_state, account, job), **more)
 
 
 def moto_cluster(job: SubmittedJob) -> Any:
@@ -203,7 +208,7 @@ def test_sigterm_names_the_job_that_continues(
     def stopped(*given: object, **more: object) -> None:
         raise Terminated
 
-    monkeypatch.setattr(emr_job, "follow_step", stopped)
+    monkeypatch.setattr(submitted, "follow", stopped)
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     progress = Recorder()
     with pytest.raises(Terminated):
@@ -230,7 +235,7 @@ def test_ctrl_c_cancels_the_step_on_a_long_lived_cluster(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recorded)
-    monkeypatch.setattr(emr_job, "follow_step", interrupted)
+    monkeypatch.setattr(submitted, "follow", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     with pytest.raises(KeyboardInterrupt):
@@ -425,11 +430,11 @@ def test_run_job_checks_stages_submits_and_follows(
 ) -> None:
     followed: list[SubmittedJob] = []
 
-    def follow(account: Account, job: SubmittedJob, **more: object) -> dict[str, Any]:
+    def follow(account: Account, job: SubmittedJob, look: object, **more: object) -> dict[str, Any]:
         followed.append(job)
         return dataclasses.asdict(REPORT)
 
-    monkeypatch.setattr(emr_job, "follow_step", follow)
+    monkeypatch.setattr(submitted, "follow", follow)
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
     with pytest.raises(DatasetError, match=r"images: no such folder"):
         emr_job.run_job("run", job, resolve(cluster="emr", environ={}), Recorder())
@@ -458,7 +463,7 @@ def test_the_json_log_relays_the_events_of_the_job(
     event = {"time": "2026-02-03T02:05:06.007Z", "level": "info", "event": "partition", "index": 3}
 
     def follow(
-        account: Account, job: SubmittedJob, *, notify: Callable[[str], None], log: Callable[[str], None]
+        account: Account, job: SubmittedJob, look: object, *, notify: Callable[[str], None], log: Callable[[str], None]
     ) -> Any:
         assert moto_cluster(job).steps[0].args[-1] == "--log-json"
         notify("the cluster is running")
@@ -466,7 +471,7 @@ def test_the_json_log_relays_the_events_of_the_job(
             log(line)
         return dataclasses.asdict(REPORT)
 
-    monkeypatch.setattr(emr_job, "follow_step", follow)
+    monkeypatch.setattr(submitted, "follow", follow)
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     stream = io.StringIO()
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")
@@ -485,7 +490,7 @@ def test_ctrl_c_without_a_terminal_ends_the_cluster(
     def interrupted(*given: object, **more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(emr_job, "follow_step", interrupted)
+    monkeypatch.setattr(submitted, "follow", interrupted)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     ready.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     job = Job(images=f"s3://{BUCKET}/images", out=f"s3://{BUCKET}/out")

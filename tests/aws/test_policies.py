@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from backends.aws.account.clients import Account
 from backends.aws.account.tags import TAG
 from backends.aws.cli_options import emr_settings
 from backends.aws.ec2.launch import create_security_group
-from backends.aws.emr import emr_step, steps
+from backends.aws.emr import emr_step, steps, submitted
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.images.sample import generate
@@ -236,8 +237,9 @@ def test_the_user_policy_allows_exactly_the_actions_in_use(
     more: dict[str, Any] = {"bucket": BUCKET, "staged": STAGED, "notify": print}
     job = steps.submit_step(account, settings, ["run"], entry="emr-notebook", **more)
     steps.submit_step(account, settings, ["fit"], entry="emr", **more)
+    look = partial(steps.step_state, account, job)
     with pytest.raises(StopIteration):
-        steps.follow_step(account, job, notify=print, log=print, wait=lambda seconds: next(iter(())))
+        submitted.follow(account, job, look, notify=print, log=print, wait=lambda seconds: next(iter(())))
     account.client("ec2").run_instances(
         ImageId=IMAGE,
         MinCount=1,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from functools import partial
+from typing import cast
 
 from backends.aws.account.clients import Account, bucket_of, translated_errors
 from backends.aws.account.preflight import check_quotas
 from backends.aws.account.stack import find_installed
 from backends.aws.emr.clusters import end_cluster
 from backends.aws.emr.releases import release
-from backends.aws.emr.steps import follow_step, submit_step
+from backends.aws.emr.steps import step_state, submit_step
 from backends.aws.emr.submitted import await_report
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.stage import is_staged, stage
@@ -31,7 +32,7 @@ from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["Prepared", "ensure_staged", "prepare", "run_job"]
+__all__ = ["ensure_staged", "prepare", "run_job"]
 
 
 def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
@@ -66,23 +67,15 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
                 ClusterId=step.cluster, StepIds=[step.identifier], StepCancellationOption="TERMINATE_PROCESS"
             )
 
-    return await_report(step, lambda: follow_step(account, step, notify=progress.note, log=log), end, progress)
-
-
-class Prepared(NamedTuple):
-    """A job that was checked, and whose files are staged."""
-
-    account: Account
-    bucket: str
-    staged: StagedFiles
-    arguments: list[str]
-    log: Callable[[str], None]
+    return await_report(account, step, partial(step_state, account, step), end, progress=progress, log=log)
 
 
 def prepare(
     command: str, job: Job, settings: EmrCluster | EmrServerlessCluster, cluster: str, progress: Progress
-) -> Prepared:
+) -> tuple[Account, str, StagedFiles, list[str], Callable[[str], None]]:
     """Check a job here, and stage its files: on EMR the same errors take minutes and cost money.
+
+    Returns the account, the bucket, the staged files, the arguments of ``fruits``, and the receiver of the job's log.
 
     Parameters
     ----------
@@ -112,8 +105,8 @@ def prepare(
         arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
     arguments += ["--cluster", cluster]
     if isinstance(progress, JsonLog):
-        return Prepared(account, bucket, staged, [*arguments, "--log-json"], progress.relay)
-    return Prepared(account, bucket, staged, arguments, progress.note)
+        return account, bucket, staged, [*arguments, "--log-json"], progress.relay
+    return account, bucket, staged, arguments, progress.note
 
 
 def ensure_staged(
@@ -130,7 +123,7 @@ def ensure_staged(
     environment = isinstance(settings, EmrServerlessCluster)
     if is_staged(account, staged, (backbone,), environment=environment):
         return staged
-    find_installed(account)  # fails before 230 MB are gathered and uploaded
+    find_installed(account)  # fails before 250 MB are gathered and uploaded
     if isinstance(settings, EmrCluster):
         check_quotas(account, settings, notify)
     return stage(account, bucket, contents, backbones=(backbone,), environment=environment, notify=notify)

@@ -1,21 +1,20 @@
-"""Steps of EMR: submit a job as a step, find it again, and follow it to its end."""
+"""Steps of EMR: submit a job as a step, find it again, and look up its state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.tags import TAG
 from backends.aws.emr.clusters import ACTIVE, end_cluster, find_cluster, list_clusters, start_cluster
 from backends.aws.emr.request import step_request
-from backends.aws.emr.submitted import JobState, SubmittedJob, follow, job_folder
+from backends.aws.emr.submitted import JobState, SubmittedJob, job_folder
 from backends.aws.job_arguments import job_prefix, new_name
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["follow_step", "submit_step"]
+__all__ = ["step_state", "submit_step"]
 
 DONE = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 CLUSTER_STATES = {
@@ -95,29 +94,18 @@ def _running(account: Account, prefix: str, entry: str, bucket: str) -> Iterator
                     yield SubmittedJob(step["Name"], bucket, account.region_name, cluster["Id"], step["Id"], owner)
 
 
-def follow_step(
-    account: Account,
-    job: SubmittedJob,
-    *,
-    notify: Callable[[str], None],
-    log: Callable[[str], None],
-    wait: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
-    """Wait for the end of a step, and return the report of its job; see :func:`follow`."""
+def step_state(account: Account, job: SubmittedJob) -> JobState:
+    """Return the state of a step and its cluster."""
     emr = account.client("emr")
-
-    def look() -> JobState:
-        with translated_errors("look up the cluster and its step"):
-            cluster = emr.describe_cluster(ClusterId=job.cluster)["Cluster"]["Status"]
-            step = emr.describe_step(ClusterId=job.cluster, StepId=job.identifier)["Step"]["Status"]
-        where, state = str(cluster["State"]), str(step["State"])
-        details = step.get("FailureDetails", {})
-        changes = [each.get("StateChangeReason", {}).get("Message") for each in (step, cluster)]
-        return JobState(
-            f"{CLUSTER_STATES.get(where, where)}; the step is {state.lower()}",
-            over=state in DONE or where.startswith("TERMINATED"),
-            completed=state == "COMPLETED",
-            reasons=[details.get("Reason"), details.get("Message"), *changes],
-        )
-
-    return follow(account, job, look, notify=notify, log=log, wait=wait)
+    with translated_errors("look up the cluster and its step"):
+        cluster = emr.describe_cluster(ClusterId=job.cluster)["Cluster"]["Status"]
+        step = emr.describe_step(ClusterId=job.cluster, StepId=job.identifier)["Step"]["Status"]
+    where, state = str(cluster["State"]), str(step["State"])
+    details = step.get("FailureDetails", {})
+    changes = [each.get("StateChangeReason", {}).get("Message") for each in (step, cluster)]
+    return JobState(
+        f"{CLUSTER_STATES.get(where, where)}; the step is {state.lower()}",
+        over=state in DONE or where.startswith("TERMINATED"),
+        completed=state == "COMPLETED",
+        reasons=[details.get("Reason"), details.get("Message"), *changes],
+    )

@@ -83,23 +83,30 @@ class JobState(NamedTuple):
 
 
 def await_report(
-    job: SubmittedJob, follow: Callable[[], dict[str, Any]], end: Callable[[], None], progress: Progress
+    account: Account,
+    job: SubmittedJob,
+    look: Callable[[], JobState],
+    end: Callable[[], None],
+    *,
+    progress: Progress,
+    log: Callable[[str], None],
 ) -> Report | SliceReport:
     """Return the report of a job; after Ctrl-C, leave the job running if the user confirms it, and else end it.
 
     Parameters
     ----------
+    account : Account
     job : SubmittedJob
-    follow : callable
-        Waits for the job, and returns its report.
-    end : callable
-        Ends the job.
+    look, end : callable
+        Return the state of the job, and end it.
     progress : fruits.progress.reporter.Progress
+    log : callable
+        Receives each line of the job's log.
     """
-    log = f"fruits cluster logs {job.name} --bucket s3://{job.bucket} --region {job.region}"
-    progress.note(f"{job.name} is submitted to {job.cluster}; its log: {log}")
+    command = f"fruits cluster logs {job.name} --bucket s3://{job.bucket} --region {job.region}"
+    progress.note(f"{job.name} is submitted to {job.cluster}; its log: {command}")
     try:
-        return report_from_dict(follow())
+        return report_from_dict(follow(account, job, look, notify=progress.note, log=log))
     except KeyboardInterrupt:
         if confirm_leaving(job):
             progress.note(job.continues)
