@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backends.aws import cli_options as cloud
+from backends.aws import costs
 from backends.aws.account import stack
 from backends.aws.account.clients import Account, bucket_name, bucket_of
 from backends.aws.account.resources import end_resource, find_resources
 from backends.aws.account.subnets import find_subnets
 from backends.aws.cli_output import confirm, show, table, text
+from backends.aws.emr.releases import release
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.clusters.clouds import DaskEc2Cluster, EmrServerlessCluster, NodesCluster
@@ -167,7 +169,6 @@ def stage(
     debug: options.Debug = False,
 ) -> CommandResult:
     """Upload the files of a node: the wheel of Fruits, hash-pinned wheels for its Python, scripts, weights."""
-    from backends.aws.emr.releases import release
     from backends.aws.staging.stage import PythonArchive
     from backends.aws.staging.stage import stage as stage_files
 
@@ -226,21 +227,15 @@ def cost(
         typer.Option("--region", metavar="NAME", help="Default: the region of the cluster, AWS_REGION, or us-east-1."),
     ] = None,
     speed: Annotated[
-        float | None,
-        typer.Option(
-            "--images-per-second", metavar="NUMBER", help="The speed of one core; default: see docs/performance.md."
-        ),
-    ] = None,
+        float, typer.Option("--images-per-second", metavar="NUMBER", help="The speed of one core.")
+    ] = costs.IMAGES_PER_SECOND,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
 ) -> CommandResult:
     """Estimate minutes, vCPU-hours and dollars, without a request to AWS."""
-    from backends.aws import costs
-
     settings = cloud.cloud_settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
-    speed = costs.IMAGES_PER_SECOND if speed is None else speed
     estimate = costs.cost(settings, images, region=where, images_per_second=speed)
     on_demand = costs.cost(settings, images, region=where, images_per_second=speed, spot=False)
     content = (
@@ -266,7 +261,6 @@ def up(
     """Start a long-lived cluster. It shuts down after `idle_minutes` without work, and after `max_hours`."""
     from backends.aws.emr.clusters import find_cluster, start_cluster
     from backends.aws.emr.job import ensure_staged
-    from backends.aws.emr.releases import release
     from backends.aws.emr.request import job_flow
     from backends.aws.staging.stage import offer_notebook
     from backends.aws.staging.staged_files import StagedFiles

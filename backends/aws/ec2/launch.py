@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from backends.aws.account.clients import Account, split_address, translated_errors
-from backends.aws.account.stack import find_installed
+from backends.aws.account.stack import Installed, find_installed
 from backends.aws.account.subnets import Subnets, find_subnets
 from backends.aws.account.tags import BUCKET_TAG, aws_tags, tags_of
 from backends.aws.ec2.dask_node import PORT
@@ -38,7 +38,7 @@ class LaunchSettings:
     name : str
         The name of the job; the tag of every resource.
     tags : dict of str to str
-    region : str
+    installed : Installed
     image, root_device : str
         The identifier of the image, and the name of its root device.
     subnets : Subnets
@@ -47,21 +47,18 @@ class LaunchSettings:
     staged : StagedFiles
     secrets : str
         The S3 address of the :class:`~backends.aws.ec2.dask_node.Secrets`.
-    profile : str
-        The instance profile.
     """
 
     settings: DaskEc2Cluster
     name: str
     tags: dict[str, str]
-    region: str
+    installed: Installed
     image: str
     root_device: str
     subnets: Subnets
     group: str
     staged: StagedFiles
     secrets: str
-    profile: str
 
     def instance_name(self, role: str) -> str:
         """Return the name of the instances of a role: ``scheduler`` or ``worker``."""
@@ -87,7 +84,7 @@ class LaunchSettings:
             "InstanceType": instance_type,
             "MinCount": 1,
             "MaxCount": count,
-            "IamInstanceProfile": {"Name": self.profile},
+            "IamInstanceProfile": {"Name": self.installed.node_profile},
             "InstanceInitiatedShutdownBehavior": "terminate",
             "UserData": script,
             "BlockDeviceMappings": [{"DeviceName": self.root_device, "Ebs": disk}],
@@ -102,7 +99,7 @@ class LaunchSettings:
         """Return the start script of an instance, with the `arguments` of ``dask_node``. It contains no secret."""
         values = {
             "MINUTES": str(self.settings.max_hours * 60),
-            "REGION": self.region,
+            "REGION": self.installed.region,
             "PYTHON": self.staged.root.rpartition("-python")[2],
             "BOOTSTRAP": self.staged.bootstrap,
             "WHEELHOUSE": self.staged.wheelhouse,
@@ -124,8 +121,7 @@ def prepare_launch(
         The image or the subnet does not exist, or this machine could not reach the scheduler.
     """
     ec2 = account.client("ec2")
-    installed = find_installed(account)
-    subnets = find_subnets(account, settings)
+    installed, subnets = find_installed(account), find_subnets(account, settings)
     client = client_address(account, settings, subnets)
     with translated_errors("look up the image"):
         newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
@@ -138,14 +134,13 @@ def prepare_launch(
         settings=settings,
         name=name,
         tags=tags,
-        region=account.region_name,
+        installed=installed,
         image=str(image["ImageId"]),
         root_device=str(image["RootDeviceName"]),
         subnets=subnets,
         group=create_security_group(account, subnets.vpc, name, client, tags),
         staged=staged,
         secrets=secrets,
-        profile=installed.node_profile,
     )
 
 
