@@ -20,7 +20,7 @@ from backends.aws.emr.submitted import SubmittedJob
 from backends.aws.staging.wheelhouse import digest_of
 from backends.local import LocalExecutor
 from fruits.cli.main import app
-from fruits.errors import SettingsError
+from fruits.errors import OutputError, SettingsError
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
@@ -97,6 +97,9 @@ def test_the_commands_run_in_their_order(
             if words[1:3] == ["cluster", "remove"]:
                 continue  # last, as the page continues with other clusters of this account
             answers.setdefault(" ".join(words[1:3]), []).append(main(line.removeprefix("fruits ")))
+    # Another job in the output is found before a cluster is paid for.
+    with pytest.raises(OutputError, match=r"s3://my-fruits/model contains another job:\n  images: .* stored, s3://"):
+        main("fit s3://my-fruits/images/Training --out s3://my-fruits/model --cluster emr")
     for each in find_resources(Account("eu-west-3")):
         end_resource(Account("eu-west-3"), each)
     removed = main("cluster remove --region eu-west-3")

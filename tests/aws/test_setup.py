@@ -11,8 +11,10 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 from cfnlint.api import lint
 from cfnlint.config import ManualArgs
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from backends.aws import cli
+from backends.aws import doctor as aws_doctor
 from backends.aws.account.clients import Account, region_of, translated_errors
 from backends.aws.account.prerequisites import SERVICE_LINKED
 from backends.aws.account.stack import apply, find_installed, key_arn, propose, template
@@ -162,7 +164,7 @@ def test_a_bucket_in_another_region_is_refused(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["init s3://a", "status", "down --all", "ssh a", "remove", "logs a --bucket s3://a"]
+    "command", ["init s3://my-fruits", "status", "down --all", "ssh a", "remove", "logs a --bucket s3://my-fruits"]
 )
 def test_a_missing_profile_is_bad_input(account: Account, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nonsuch")
@@ -259,6 +261,26 @@ def test_the_doctor_names_what_is_missing_and_its_remedy(account: Account, quota
     elsewhere = "ap-south-1"  # without a known price
     answer: Any = cli.call(["doctor", "--bucket", "s3://my-fruits", "--region", elsewhere])
     assert [each["state"] for each in answer.values["checks"] if each["name"] == "price"] == ["unknown"]
+
+
+def test_the_doctor_stops_at_refused_credentials_and_hides_the_account(
+    installed: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(account: Account) -> None:
+        raise InputError(f"User: arn:aws:iam::{account.identity()}:user/ada is not authorized.")
+
+    command = ["doctor", "--bucket", "s3://my-fruits", "--region", REGION]
+    with monkeypatch.context() as patch:
+        patch.setattr(aws_doctor, "find_resources", refused)
+        answer: Any = cli.call(command)
+    assert (
+        answer.values["checks"][-1]["detail"]
+        == f"User: arn:aws:iam::…{DEFAULT_ACCOUNT_ID[-4:]}:user/ada is not authorized."
+    )
+    Refused(monkeypatch, "ExpiredToken")
+    answer = cli.call(command)
+    assert [each["name"] for each in answer.values["checks"]] == ["versions", "tools", "credentials"]
+    assert answer.exit_code == 1
 
 
 def test_remove_refuses_while_clusters_run(installed: Account) -> None:
