@@ -44,12 +44,11 @@ def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify
         The region does not have an instance type, or a quota is too small; names both, and a shape that fits.
     """
     if isinstance(settings, DaskEc2Cluster):
-        types = {"scheduler_type": [settings.scheduler_type], "worker_type": [settings.worker_type]}
+        types = sorted({settings.scheduler_type, settings.worker_type})
     else:
-        types = {"master_type": [settings.master_type], "worker_types": settings.worker_types}
-    for key, each in types.items():
-        with translated_errors(f"use {key}: {', '.join(each)} (in cluster.yaml) in {account.region_name}"):
-            account.client("ec2").describe_instance_types(InstanceTypes=each)
+        types = sorted({settings.master_type, *settings.worker_types})
+    with translated_errors(f"use the instance types {', '.join(types)} of cluster.yaml in {account.region_name}"):
+        account.client("ec2").describe_instance_types(InstanceTypes=types)
     needed = request_of(settings)
     allowed: dict[str, float] = {}
     client = account.client("service-quotas")
