@@ -19,6 +19,7 @@ from fruits.recogniser.products import lengths, on_grid, to_unit
 from fruits.storage.folder import Folder
 
 SHRINKAGE = 0.1
+FARTHEST = 5.0  # distance of an image that is recognised
 
 
 def drawn_fruit(folder: Path, *, images: int = 32, labels: int = 8, seed: int = 0) -> dict[str, list[Path]]:
@@ -27,7 +28,7 @@ def drawn_fruit(folder: Path, *, images: int = 32, labels: int = 8, seed: int = 
     return {label.name: sorted(label.iterdir()) for label in sorted(folder.iterdir())}
 
 
-def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1, unknown: float = 0.3) -> StoredRecogniser:
+def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1) -> StoredRecogniser:
     """Return a recogniser with one prototype for each label.
 
     Parameters
@@ -36,8 +37,6 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1, un
         Training images by label.
     crops : {1, 2}, default 1
         Crops of each image.
-    unknown : float, default 0.3
-        Smallest cosine to a prototype of an image that is recognised.
     """
     network = compile_network(PACKAGED)
     rows = {label: image_features(paths, network, Decoding(crops=crops)) for label, paths in images.items()}
@@ -62,8 +61,7 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1, un
             "decoding": "reduced",
         },
         temperature=0.05,
-        distance_temperature=0.05,
-        thresholds={"confidence": 0.5, "similarity": unknown, "agreement": 0.0},
+        thresholds={"doubt": (0.5,), "distance": (FARTHEST,), "product": 4},  # the largest ones of an image that is kept
         calibration_images=0,
         counts={label: len(rows[label]) for label in labels},
         sources=(),
@@ -71,6 +69,7 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1, un
         arrays={
             "mean": mean,
             "projection": projection,
+            "precisions": 1 / (1 + (centres**2).mean(0)),
             "prototypes": on_grid(to_unit(centres)).astype(np.float32),
             "lengths": lengths(centres),
             "classes": np.arange(len(labels)),

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scores
 
-__all__ = ["REASONS", "TOP", "Decided", "Decision", "Reason", "Thresholds"]
+__all__ = ["REASONS", "TOP", "Decided", "Decision", "Reason", "Thresholds", "doubts"]
 
 Reason: TypeAlias = Literal["uncertain", "unlike-anything"]
 
@@ -19,21 +19,21 @@ TOP = 5  # labels of a recognition
 
 
 class Thresholds(NamedTuple):
-    """The smallest values of an image that is not rejected.
+    """The doubts and distances of known images that were held out of training, and the least unusual ones rejected.
 
     Attributes
     ----------
-    confidence : float
-        Of the probability of the best class by similarity; below it, an image is ``uncertain``.
-    similarity : float
-        Of the cosine to a prototype; below it, an image is ``unlike-anything``.
-    agreement : float
-        Of the probability of the best class by distance; below it, an image is ``uncertain``.
+    doubt : tuple of float
+        Quantiles of the probability of all classes but the best, increasing.
+    distance : tuple of float
+        Quantiles of the distance; see :class:`fruits.recogniser.scoring.Scores`.
+    product : int
+        The smallest product of the two ranks of an image that is not rejected.
     """
 
-    confidence: float
-    similarity: float
-    agreement: float
+    doubt: tuple[float, ...]
+    distance: tuple[float, ...]
+    product: int
 
 
 class Decided(NamedTuple):
@@ -55,37 +55,50 @@ class Decided(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Divisors of similarities and of distances before the softmax, and thresholds.
+    """The divisor of similarities before the softmax, and thresholds.
 
-    Distances are those of k nearest neighbours; similarities ignore the lengths of points. Images of new objects are
-    often between the prototypes of several classes by one of them: the second rejects 3 points more of them.
+    The rank of a doubt or of a distance is 1 plus the number of larger quantiles: it grows with the
+    fraction of known images that are as unusual, the p-value of conformal prediction (Vovk et al., "Algorithmic
+    learning in a random world", 2005). Their product combines them (Fisher, "Statistical methods for research workers", 4th edition,
+    1932): an image that is a little unusual in both ways is rejected like one that is very unusual in one.
     """
 
     temperature: float
-    distance_temperature: float
     thresholds: Thresholds
 
-    def criteria(self, scores: Scores) -> npt.NDArray[np.float64]:
-        """Return the values that are compared with the thresholds, in their order, shape (3, n)."""
-        return self._criteria(scores, self._probabilities(scores))
+    def probabilities(self, scores: Scores) -> npt.NDArray[np.float64]:
+        """Return the probabilities of the classes, shape (n, classes + 1); the last one is that of no class."""
+        return softmax(scores.similarity / self.temperature)
 
-    def _probabilities(self, scores: Scores) -> npt.NDArray[np.float64]:
-        """Return the probabilities of the classes by similarity, shape (n, classes)."""
-        return softmax(scores.similarity / self.temperature)[:, :-1]
-
-    def _criteria(self, scores: Scores, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        agreement = softmax(-scores.distance / self.distance_temperature)[:, :-1].max(axis=1)
-        return np.stack([probabilities.max(axis=1), scores.similarity[:, :-1].max(axis=1), agreement])
+    def ranks(self, scores: Scores, probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Return the ranks of the doubts and of the distances, shape (2, n)."""
+        criteria = doubts(probabilities), scores.distance
+        quantiles = self.thresholds.doubt, self.thresholds.distance
+        return np.stack(
+            [
+                1 + len(known) - np.searchsorted(np.array(known), values, side="right")
+                for known, values in zip(quantiles, criteria, strict=True)
+            ]
+        )
 
     def decide(self, scores: Scores) -> Decided:
         """Return the decisions on images.
 
-        An image is also ``unlike-anything`` if it is nearer to the unknown prototypes than to all others.
+        The reason of a rejection is the smaller rank, the distance if they are equal. An image is also ``unlike-anything`` if it is nearer to
+        the unknown prototypes than to all others.
         """
-        probabilities = self._probabilities(scores)
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP]
-        confidence, similarity, agreement = self._criteria(scores, probabilities)
-        unlike = (scores.similarity[:, -1] > similarity) | (similarity < self.thresholds.similarity)
-        uncertain = (confidence < self.thresholds.confidence) | (agreement < self.thresholds.agreement)
-        reasons = np.where(unlike, 2, np.where(uncertain, 1, 0))
+        probabilities = self.probabilities(scores)
+        order = np.argsort(-probabilities[:, :-1], axis=1, kind="stable")[:, :TOP]
+        by_doubt, by_distance = self.ranks(scores, probabilities)
+        rejected = by_doubt * by_distance < self.thresholds.product
+        unlike = scores.nearest_unknown | (rejected & (by_distance <= by_doubt))
+        reasons = np.where(unlike, 2, np.where(rejected, 1, 0))
         return Decided(order, np.take_along_axis(probabilities, order, axis=1), reasons)
+
+
+def doubts(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the probability of all classes but the best, (n,), without the rounding of 1 - confidence."""
+    others = probabilities.copy()
+    np.put_along_axis(others, probabilities[:, :-1].argmax(axis=1)[:, None], 0.0, axis=1)
+    sums: npt.NDArray[np.float64] = np.add.reduce(others, axis=1)
+    return sums

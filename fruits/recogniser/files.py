@@ -39,9 +39,11 @@ FILE = re.compile(r"^(?:scorer|thumbnails|training)-[0-9a-f]{12}\.safetensors$")
 MAX_JSON_BYTES = 64 * 2**20
 MAX_BYTES = 512 * 2**20  # of the scorer, and of the thumbnails
 MAX_CLASSES = 100_000
+MAX_QUANTILES = 10_000
 SHAPES = {  # by array: its type and its shape, in the sizes d features, r directions, p prototypes
     "mean": ("float64", "d"),
     "projection": ("float64", "dr"),
+    "precisions": ("float64", "r"),
     "prototypes": ("float32", "pr"),
     "lengths": ("float64", "p"),
     "classes": ("int64", "p"),
@@ -63,10 +65,10 @@ class StoredRecogniser:
         Crops of each image.
     network : mapping of str to str
         ``backbone``, ``engine``, ``weights`` and ``decoding``.
-    temperature, distance_temperature : float
-        Divisors of similarities and of distances.
-    thresholds : mapping of str to float
-        ``confidence``, ``similarity`` and ``agreement``.
+    temperature : float
+        The divisor of similarities.
+    thresholds : mapping
+        The fields of :class:`fruits.recogniser.decision.Thresholds`.
     calibration_images : int
         Held-out images that temperature and thresholds were chosen on; if 0, nothing is rejected.
     counts : mapping of str to int
@@ -91,8 +93,7 @@ class StoredRecogniser:
     crops: int
     network: Mapping[str, str]
     temperature: float
-    distance_temperature: float
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Any]
     calibration_images: int
     counts: Mapping[str, int]
     sources: tuple[Mapping[str, Any], ...]
@@ -115,9 +116,9 @@ class _File(_Strict):
 
 
 class _Thresholds(_Strict):
-    confidence: float
-    similarity: float
-    agreement: float
+    doubt: Annotated[tuple[float, ...], pydantic.Field(min_length=1, max_length=MAX_QUANTILES)]
+    distance: Annotated[tuple[float, ...], pydantic.Field(min_length=1, max_length=MAX_QUANTILES)]
+    product: Count
 
 
 class _Network(_Strict):
@@ -145,7 +146,6 @@ class _Metadata(_Strict):
     crops: Literal[1, 2]
     network: _Network
     temperature: Annotated[float, pydantic.Field(gt=0)]
-    distance_temperature: Annotated[float, pydantic.Field(gt=0)]
     thresholds: _Thresholds
     calibration_images: Count
     counts: dict[str, Count]
@@ -181,7 +181,6 @@ def write_recogniser(
         "crops": recogniser.crops,
         "network": dict(recogniser.network),
         "temperature": recogniser.temperature,
-        "distance_temperature": recogniser.distance_temperature,
         "thresholds": dict(recogniser.thresholds),
         "calibration_images": recogniser.calibration_images,
         "counts": dict(recogniser.counts),
@@ -233,7 +232,6 @@ def _read(folder: Folder, training: bool) -> StoredRecogniser:
         crops=metadata.crops,
         network=metadata.network.model_dump(),
         temperature=metadata.temperature,
-        distance_temperature=metadata.distance_temperature,
         thresholds=metadata.thresholds.model_dump(),
         calibration_images=metadata.calibration_images,
         counts=metadata.counts,
@@ -265,6 +263,8 @@ def _read_metadata(folder: Folder) -> tuple[_Metadata, str]:
         raise _corrupt(folder, JSON, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if sorted(set(metadata.labels)) != metadata.labels:
         raise _corrupt(folder, JSON, "its labels are not sorted or not unique")
+    if any(list(known) != sorted(known) for known in (metadata.thresholds.doubt, metadata.thresholds.distance)):
+        raise _corrupt(folder, JSON, "the quantiles of its thresholds are not sorted")
     return metadata, actual
 
 
@@ -293,8 +293,12 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
         if not np.isfinite(array).all():
             raise _corrupt(folder, name, f"{key} contains non-finite numbers")
-    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["lengths"] < 0).any():
-        raise _corrupt(folder, name, "a direction has not length 1, or a length is negative")
+    if (
+        (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) >= 1e-3).any()
+        or (arrays["lengths"] < 0).any()
+        or (arrays["precisions"] <= 0).any()
+    ):
+        raise _corrupt(folder, name, "a direction has not length 1, a length is negative, or a precision not positive")
     classes, labels = arrays["classes"], len(metadata.labels)
     known = classes[classes >= 0]
     if (

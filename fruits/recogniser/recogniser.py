@@ -88,7 +88,7 @@ class Recogniser:
     version : str
         The first 12 digits of the SHA-256 of its content.
     decision : Decision
-        Temperatures and thresholds.
+        Temperature and thresholds.
     scorer : Scorer
     neighbours : tuple of Neighbour
         The training image nearest each prototype.
@@ -132,7 +132,7 @@ class Recogniser:
             crops=stored.crops,
             network=stored.network,
             version=stored.version,
-            decision=Decision(stored.temperature, stored.distance_temperature, Thresholds(**stored.thresholds)),
+            decision=Decision(stored.temperature, Thresholds(**stored.thresholds)),
             scorer=Scorer(**stored.arrays),
             neighbours=tuple(Neighbour(*each) for each in stored.neighbours),
             thumbnails=stored.thumbnails,

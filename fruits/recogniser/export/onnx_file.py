@@ -49,8 +49,8 @@ def encode_onnx(recogniser: Recogniser) -> bytes:
     """Return a recogniser as an ONNX file.
 
     The input is ``image``: uint8 of shape (n, crops, 224, 224, 3). The outputs are ``scores``, float32 of shape
-    (n, classes); ``similarity`` and ``agreement``, float32 of shape (n,), which have thresholds in the metadata, as has
-    the largest of the scores; and ``reason``, int64 of shape (n,), an index into the metadata's ``reasons``.
+    (n, classes); ``distance``, float32 of shape (n,); and ``reason``, int64 of shape (n,), an index into the metadata's
+    ``reasons``.
 
     Raises
     ------
@@ -75,8 +75,7 @@ def encode_onnx(recogniser: Recogniser) -> bytes:
         {"image": ("UINT8", ["n", crops, size, size, 3])},
         {
             "scores": ("FLOAT", ["n", len(recogniser.labels)]),
-            "similarity": ("FLOAT", ["n"]),
-            "agreement": ("FLOAT", ["n"]),
+            "distance": ("FLOAT", ["n"]),
             "reason": ("INT64", ["n"]),
         },
         _metadata(recogniser),
@@ -89,7 +88,6 @@ def _metadata(recogniser: Recogniser) -> dict[str, str]:
         "classes": json.dumps(recogniser.labels),
         "reasons": json.dumps([reason or "" for reason in REASONS]),
         "temperature": json.dumps(recogniser.decision.temperature),
-        "distance_temperature": json.dumps(recogniser.decision.distance_temperature),
         "thresholds": json.dumps(recogniser.decision.thresholds._asdict()),
         "network": json.dumps(dict(recogniser.network)),
         "version": recogniser.version,

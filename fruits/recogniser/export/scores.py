@@ -8,54 +8,52 @@ import numpy.typing as npt
 from fruits.recogniser.decision import REASONS
 from fruits.recogniser.export.graph import Graph
 from fruits.recogniser.recogniser import Recogniser
-from fruits.recogniser.scoring import FARTHEST, UNKNOWN
+from fruits.recogniser.scoring import UNKNOWN
 
-SHORTEST = 1e-30  # length of a point, in float32
+SMALLEST = 1e-30  # length of a point, or its square, in float32
 
 
 def add_scores(graph: Graph, features: str, recogniser: Recogniser) -> None:
-    """Add the outputs `scores`, `similarity`, `agreement` and `reason`; `features` has shape (n * crops, d)."""
-    scorer, decision = recogniser.scorer, recogniser.decision
+    """Add the outputs `scores`, `distance` and `reason`; `features` has shape (n * crops, d)."""
+    scorer = recogniser.scorer
     centred = graph.node("Sub", features, graph.constant("mean", scorer.mean))
     points = graph.node("MatMul", centred, graph.constant("projection", scorer.projection))
     length = graph.node("ReduceL2", points, axes=[1], keepdims=1)
-    length = graph.node("Max", length, graph.constant("shortest", SHORTEST))
-    unit = graph.node("Div", points, length)
+    smallest = graph.constant("smallest", SMALLEST)
+    unit = graph.node("Div", points, graph.node("Max", length, smallest))
     cosines = graph.node("MatMul", unit, graph.constant("prototypes", scorer.prototypes.T))
-    ratios = graph.node("Div", graph.constant("lengths", scorer.lengths), length)
-    twice = graph.node("Mul", cosines, graph.constant("two", 2.0))
-    distances = graph.node("Mul", graph.node("Sub", ratios, twice), ratios)
-    distances = graph.node("Add", distances, graph.constant("unit_square", 1.0))
-
-    similarity = _by_class(graph, "ReduceMax", cosines, recogniser, absent=-1.0)
-    distance = _by_class(graph, "ReduceMin", distances, recogniser, absent=FARTHEST, bounds=(0.0, FARTHEST))
-    logits = graph.node("Div", similarity, graph.constant("temperature", decision.temperature))
-    _known(graph, graph.node("Softmax", logits, axis=1), name="scores")
-    _largest(graph, _known(graph, similarity), name="similarity")
-    logits = graph.node("Div", distance, graph.constant("distance_temperature", -decision.distance_temperature))
-    _largest(graph, _known(graph, graph.node("Softmax", logits, axis=1)), name="agreement")
-    _add_reason(graph, similarity, recogniser)
+    similarity = _by_class(graph, cosines, recogniser)
+    logits = graph.node("Div", similarity, graph.constant("temperature", recogniser.decision.temperature))
+    probabilities = graph.node("Softmax", logits, axis=1)
+    _known(graph, probabilities, name="scores")
+    spread = graph.node("Mul", graph.node("Mul", points, points), graph.constant("precisions", scorer.precisions))
+    spread = graph.node("Max", _sum(graph, spread), smallest)
+    _over_crops(graph, graph.node("Div", _nearest(graph, cosines, length, recogniser), spread), recogniser, "distance")
+    _add_reason(graph, similarity, probabilities, recogniser)
 
 
-def _by_class(
-    graph: Graph,
-    reduction: str,
-    values: str,
-    recogniser: Recogniser,
-    *,
-    absent: float,
-    bounds: tuple[float, float] | None = None,
-) -> str:
-    """Add the extreme of each class over its prototypes, then the mean over the crops: shape (n, classes + 1)."""
+def _nearest(graph: Graph, cosines: str, length: str, recogniser: Recogniser) -> str:
+    """Add the smallest squared distance to a prototype that is not unknown, (n * crops, 1)."""
+    scorer = recogniser.scorer
+    known = np.flatnonzero(scorer.classes != UNKNOWN)
+    cosines = graph.node("Gather", cosines, graph.constant("known_prototypes", known, np.int64), axis=1)
+    lengths = graph.constant("lengths", scorer.lengths[known])
+    twice = graph.node("Mul", graph.node("Mul", cosines, length), graph.constant("two", 2.0))
+    offsets = graph.node("Mul", graph.node("Sub", lengths, twice), lengths)
+    squares = graph.node(
+        "Add", graph.node("ReduceMin", offsets, axes=[1], keepdims=1), graph.node("Mul", length, length)
+    )
+    return graph.node("Max", squares, graph.constant("nearest_possible", 0.0))
+
+
+def _by_class(graph: Graph, cosines: str, recogniser: Recogniser) -> str:
+    """Add the largest cosine of each class, the mean over the crops: shape (n, classes + 1)."""
     columns, prototypes = len(recogniser.labels) + 1, _prototypes(recogniser)
-    values = graph.node("Gather", values, graph.constant("of_class", prototypes, np.int64), axis=1)
-    values = graph.node(reduction, values, axes=[2], keepdims=0)
-    if bounds is not None:
-        low, high = (graph.constant(f"{reduction}/{bound}", bound) for bound in bounds)
-        values = graph.node("Clip", values, low, high)
+    values = graph.node("Gather", cosines, graph.constant("of_class", prototypes, np.int64), axis=1)
+    values = graph.node("ReduceMax", values, axes=[2], keepdims=0)
     if len(prototypes) < columns:  # no prototype is unknown
         one_column = graph.constant("one_column", [0, 0, 0, 1], np.int64)
-        values = graph.node("Pad", values, one_column, graph.constant(f"{reduction}/absent", absent))
+        values = graph.node("Pad", values, one_column, graph.constant("absent", -1.0))
     shape = graph.constant("by_image", [-1, recogniser.crops, columns], np.int64)
     return graph.node("ReduceMean", graph.node("Reshape", values, shape), axes=[1], keepdims=0)
 
@@ -69,6 +67,16 @@ def _prototypes(recogniser: Recogniser) -> npt.NDArray[np.int64]:
     return np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
 
 
+def _over_crops(graph: Graph, values: str, recogniser: Recogniser, name: str) -> str:
+    """Add the mean over the crops: (n * crops, 1) to (n,)."""
+    shape = graph.constant("crops", [-1, recogniser.crops], np.int64)
+    return graph.node("ReduceMean", graph.node("Reshape", values, shape), axes=[1], keepdims=0, name=name)
+
+
+def _sum(graph: Graph, values: str) -> str:
+    return graph.node("ReduceSum", values, graph.constant("columns", [1], np.int64), keepdims=1)
+
+
 def _known(graph: Graph, values: str, *, name: str | None = None) -> str:
     """Add all columns but the last, which is that of the unknown prototypes."""
     start, end, axis = (
@@ -77,20 +85,28 @@ def _known(graph: Graph, values: str, *, name: str | None = None) -> str:
     return graph.node("Slice", values, start, end, axis, name=name)
 
 
-def _largest(graph: Graph, values: str, *, name: str | None = None) -> str:
-    return graph.node("ReduceMax", values, axes=[1], keepdims=0, name=name)
-
-
-def _add_reason(graph: Graph, similarity: str, recogniser: Recogniser) -> None:
+def _add_reason(graph: Graph, similarity: str, probabilities: str, recogniser: Recogniser) -> None:
     """Add the reason of a rejection, an index into :data:`fruits.recogniser.decision.REASONS`."""
-    last = graph.constant("last", len(recogniser.labels), np.int64)
-    unknown = graph.node("Greater", graph.node("Gather", similarity, last, axis=1), "similarity")
-    criteria = {"confidence": _largest(graph, "scores"), "similarity": "similarity", "agreement": "agreement"}
-    below = {
-        name: graph.node("Less", criteria[name], graph.constant(f"least_{name}", threshold))
-        for name, threshold in recogniser.decision.thresholds._asdict().items()
-    }
-    unlike = graph.node("Or", unknown, below["similarity"])
-    uncertain = graph.node("Or", below["confidence"], below["agreement"])
+    thresholds, classes = recogniser.decision.thresholds, len(recogniser.labels)
+    best = graph.node("ArgMax", "scores", axis=1, keepdims=1)
+    is_best = graph.node("Equal", graph.constant("class_numbers", np.arange(classes + 1)[None], np.int64), best)
+    doubt = _sum(graph, graph.node("Where", is_best, graph.constant("nothing", 0.0), probabilities))
+    last_axis = graph.constant("last_axis", [1], np.int64)
+    distance = graph.node("Unsqueeze", "distance", last_axis)
+    by_doubt = _rank(graph, doubt, graph.constant("known_doubts", [thresholds.doubt]))
+    by_distance = _rank(graph, distance, graph.constant("known_distances", [thresholds.distance]))
+    product = graph.node("Mul", by_doubt, by_distance)
+    rejected = graph.node("Less", product, graph.constant("least_product", thresholds.product))
+    far = graph.node("And", rejected, graph.node("LessOrEqual", by_distance, by_doubt))
+    largest = graph.node("ReduceMax", _known(graph, similarity), axes=[1], keepdims=1)
+    unknown = graph.node("Gather", similarity, graph.constant("unknown", [classes], np.int64), axis=1)
+    unlike = graph.node("Or", graph.node("Greater", unknown, largest), far)
     values = [graph.constant(f"reason/{value}", value, np.int64) for value in range(len(REASONS))]
-    graph.node("Where", unlike, values[2], graph.node("Where", uncertain, values[1], values[0]), name="reason")
+    reason = graph.node("Where", unlike, values[2], graph.node("Where", rejected, values[1], values[0]))
+    graph.node("Squeeze", reason, last_axis, name="reason")
+
+
+def _rank(graph: Graph, values: str, quantiles: str) -> str:
+    """Add 1 plus the number of the quantiles, (1, q), that are larger than each value, (n, 1), in float32."""
+    above = graph.node("Cast", graph.node("Greater", quantiles, values), to=1)
+    return graph.node("Add", _sum(graph, above), graph.constant("first", 1.0))

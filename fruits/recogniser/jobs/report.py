@@ -75,10 +75,14 @@ def _render(stored: StoredRecogniser, commit: Commit, address: str) -> str:
         ]
         for source in stored.sources
     ]
-    decision = {f"threshold of {name}": f"{value:.4g}" for name, value in stored.thresholds.items()}
+    quantiles = {name: stored.thresholds[name] for name in ("doubt", "distance")}
+    decision = {
+        f"{name} of held-out images: median, largest": f"{known[len(known) // 2]:.4g}, {known[-1]:.4g}"
+        for name, known in quantiles.items()
+    }
     decision |= {
+        "smallest product of ranks": f"{stored.thresholds['product']:,}",
         "temperature of similarities": f"{stored.temperature:.4g}",
-        "temperature of distances": f"{stored.distance_temperature:.4g}",
     }
     sections = [
         f'<h1>Recogniser {text(stored.version)}</h1><p class="soft">{text(address, 200)}</p>',
@@ -86,7 +90,8 @@ def _render(stored: StoredRecogniser, commit: Commit, address: str) -> str:
         label_section(stored.counts, "training images", "class"),
         "<h2>Sources</h2>" + table(["images of", "images", "rejects", "weight", "classes"], sources),
         _pictures(stored),
-        "<h2>Decision</h2><p>An image is recognised if confidence, similarity and agreement reach their thresholds. "
+        "<h2>Decision</h2><p>An image is rejected if its doubt (1 &minus; confidence) and its distance from the "
+        "training images are, together, more unusual than those of 95 % of the held-out images. "
         "<code>fruits evaluate</code> measures the recogniser on other images.</p>" + facts(decision),
         "<h2>Settings and versions</h2>" + facts(dict(settings(commit.job))),
     ]

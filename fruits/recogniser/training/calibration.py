@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fruits.recogniser.decision import Decision, Thresholds
+from fruits.recogniser.decision import Decision, Thresholds, doubts
 from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scores
 
@@ -15,6 +15,7 @@ __all__ = ["KEPT", "UNCALIBRATED", "Calibration", "calibrate"]
 
 KEPT = 0.95  # of known images
 COLDEST, HOTTEST = 1e-3, 1.0  # temperatures
+QUANTILES = 100
 STEPS = 40  # halvings of the range of 1 / temperature, on a logarithmic scale
 
 Float64 = npt.NDArray[np.float64]
@@ -28,15 +29,15 @@ class Calibration(NamedTuple):
     images: int
 
 
-UNCALIBRATED = Calibration(Decision(0.05, 0.05, Thresholds(0.0, -1.0, 0.0)), 0)
+UNCALIBRATED = Calibration(Decision(0.05, Thresholds((0.0,), (0.0,), 0)), 0)
 
 
 def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
     """Return the calibration on known images.
 
-    The temperatures minimise the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
+    The temperature minimises the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
     similarity under the softmax is that of the true classes (Guo et al., "On calibration of modern neural networks",
-    2017). The thresholds reject equal fractions by each of the three criteria, and 5 % together.
+    2017). The thresholds reject 5 % of the images.
 
     Parameters
     ----------
@@ -48,16 +49,13 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
         The number of images that each stands for.
     """
     temperature = _temperature(scores.similarity, classes, weights)
-    distance_temperature = _temperature(-scores.distance, classes, weights)
-    accepting = Decision(temperature, distance_temperature, UNCALIBRATED.decision.thresholds)
-    criteria = accepting.criteria(scores)
-    ranks = np.stack([_ranks(each, weights) for each in criteria])
-    nearest_unknown = scores.similarity[:, -1] > scores.similarity[:, :-1].max(axis=1)
-    worst = np.where(nearest_unknown, 0.0, ranks.min(axis=0))
-    limit = _quantile(worst, weights, 1 - KEPT)
-    # A criterion rejects the values below its smallest kept one.
-    lowest = [float(each[rank >= limit].min()) for each, rank in zip(criteria, ranks, strict=True)]
-    return Calibration(accepting._replace(thresholds=Thresholds(*lowest)), len(classes))
+    accepting = Decision(temperature, UNCALIBRATED.decision.thresholds)
+    probabilities = accepting.probabilities(scores)
+    known = (tuple(_quantiles(each, weights)) for each in (doubts(probabilities), scores.distance))
+    decision = accepting._replace(thresholds=Thresholds(*known, product=0))
+    products = np.multiply.reduce(decision.ranks(scores, probabilities), axis=0)
+    product = _smallest_kept(np.where(scores.nearest_unknown, 0, products), weights)
+    return Calibration(decision._replace(thresholds=decision.thresholds._replace(product=product)), len(classes))
 
 
 def _temperature(similarity: Float64, classes: Int64, weights: Float64) -> float:
@@ -73,17 +71,18 @@ def _temperature(similarity: Float64, classes: Int64, weights: Float64) -> float
     return 1 / float(np.sqrt(low * high))
 
 
-def _ranks(values: Float64, weights: Float64) -> Float64:
-    """Return the fraction of the weight of smaller values, for each value."""
+def _quantiles(values: Float64, weights: Float64) -> list[float]:
+    """Return the quantiles of values at the middles of equal parts of their weight, increasing."""
+    order = np.argsort(values, kind="stable")
+    sums = np.cumsum(weights[order])
+    middles = (np.arange(QUANTILES) + 0.5) / QUANTILES * sums[-1]
+    quantiles: list[float] = values[order][np.searchsorted(sums, middles)].tolist()
+    return quantiles
+
+
+def _smallest_kept(values: Int64, weights: Float64) -> int:
+    """Return the largest of the values below which at most 5 % of the weight is."""
     order = np.argsort(values, kind="stable")
     before = np.cumsum(weights[order]) - weights[order]
     first = np.searchsorted(values[order], values[order], side="left")
-    ranks = np.empty_like(values)
-    ranks[order] = before[first] / np.add.reduce(weights)
-    return ranks
-
-
-def _quantile(values: Float64, weights: Float64, fraction: float) -> float:
-    """Return the largest of the values below which at most a fraction of the weight is."""
-    ranks = _ranks(values, weights)
-    return float(values[ranks <= fraction].max())
+    return int(values[order][before[first] <= (1 - KEPT) * np.add.reduce(weights)].max())

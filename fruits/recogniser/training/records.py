@@ -73,7 +73,6 @@ def stored_recogniser(
         crops=sources[0].sample.features.shape[1],
         network=network,
         temperature=decision.temperature,
-        distance_temperature=decision.distance_temperature,
         thresholds=decision.thresholds._asdict(),
         calibration_images=trained.calibration.images,
         counts=trained.counts,

@@ -21,8 +21,7 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         crops=crops,
         network={"backbone": "MobileNetV2", "engine": "openvino", "weights": "ab" * 32, "decoding": "reduced"},
         temperature=0.05,
-        distance_temperature=0.05,
-        thresholds={"confidence": 0.0, "similarity": -1.0, "agreement": 0.0},
+        thresholds={"doubt": (0.0,), "distance": (0.0,), "product": 0},
         calibration_images=12,
         counts=dict.fromkeys(LABELS, 10),
         sources=(
@@ -32,6 +31,7 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         arrays={
             "mean": random.random(features),
             "projection": random.normal(size=(features, directions)),
+            "precisions": np.linspace(0.1, 0.9, directions),
             "lengths": np.ones(len(classes)),
             "prototypes": prototypes.astype(np.float32),
             "classes": classes,

@@ -22,12 +22,12 @@ from fruits.errors import ModelError, OutputError
 from fruits.images.decode import decode_crops
 from fruits.network.featurizer import compile_network
 from fruits.network.packaged import PACKAGED
-from fruits.recogniser.decision import REASONS
+from fruits.recogniser.decision import REASONS, doubts
 from fruits.recogniser.export.onnx_file import encode_onnx, export_onnx
 from fruits.recogniser.files import StoredRecogniser
 from fruits.recogniser.products import softmax
 from fruits.recogniser.recogniser import Recogniser
-from tests.recognisers import drawn_fruit, small_recogniser
+from tests.recognisers import FARTHEST, drawn_fruit, small_recogniser
 from tests.unit.recogniser.conftest import random_recogniser
 
 ROBOT = Path(__file__).parents[3] / "docs" / "serving" / "robot.py"
@@ -65,14 +65,11 @@ def assert_same(recogniser: Recogniser, run: Run, image: np.ndarray) -> None:
     features = np.stack([featurizer(crops) for crops in image])
     expected = recogniser.scorer.scores(features, len(recogniser.labels))
     scores = softmax(expected.similarity / recogniser.decision.temperature)[:, :-1]
-    confidence, similarity, agreement = recogniser.decision.criteria(expected)
     reasons = [answer.reason for answer in recogniser.recognise_features(features)]
     outputs = run(image)
     np.testing.assert_allclose(outputs["scores"], scores, atol=TOLERANCE, rtol=0)
     np.testing.assert_array_equal(outputs["scores"].argmax(1), scores.argmax(1))
-    np.testing.assert_allclose(outputs["scores"].max(1), confidence, atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(outputs["similarity"], similarity, atol=TOLERANCE, rtol=0)
-    np.testing.assert_allclose(outputs["agreement"], agreement, atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(outputs["distance"], expected.distance, atol=0, rtol=TOLERANCE)
     assert [REASONS[value] for value in outputs["reason"]] == reasons
 
 
@@ -115,19 +112,18 @@ def test_crops_unknown_prototypes_and_every_reason(runtime: Callable[[bytes], Ru
     features = np.stack([featurizer(each) for each in image])
     recogniser = Recogniser.from_stored(dataclasses.replace(stored, arrays=arrays))
     scores = recogniser.scorer.scores(features, len(recogniser.labels))
-    criteria = recogniser.decision.criteria(scores)
-    for below in [(0, 0, 0), (3, 0, 0), (0, 3, 0), (0, 0, 3)]:  # images below each threshold
-        limits = map(_between, criteria, below)
-        thresholds = dict(zip(("confidence", "similarity", "agreement"), limits, strict=True))
+    criteria = doubts(recogniser.decision.probabilities(scores)), scores.distance
+    quantiles = {name: _between(values) for name, values in zip(("doubt", "distance"), criteria, strict=True)}
+    for product in (0, 10, 50):  # of ranks from 1 to 6
+        thresholds = {**quantiles, "product": product}
         recogniser = Recogniser.from_stored(dataclasses.replace(stored, arrays=arrays, thresholds=thresholds))
         assert_same(recogniser, runtime(encode_onnx(recogniser)), image)
 
 
-def _between(values: np.ndarray, below: int) -> float:
-    """Return a threshold with that many of the values below it, far from each of them."""
+def _between(values: np.ndarray) -> tuple[float, ...]:
+    """Return the middles between neighbouring values."""
     ordered = np.sort(values)
-    padded = np.concatenate([[ordered[0] - 1], ordered, [ordered[-1] + 1]])
-    return float((padded[below] + padded[below + 1]) / 2)
+    return tuple(((ordered[1:] + ordered[:-1]) / 2).tolist())
 
 
 def test_everything_that_a_program_needs_is_in_the_file(trained: Recogniser) -> None:
@@ -136,8 +132,7 @@ def test_everything_that_a_program_needs_is_in_the_file(trained: Recogniser) -> 
     metadata: dict[str, Any] = {entry.key: entry.value for entry in model.metadata_props}
     assert json.loads(metadata["classes"]) == list(trained.labels)
     assert json.loads(metadata["temperature"]) == trained.decision.temperature
-    assert json.loads(metadata["distance_temperature"]) == trained.decision.distance_temperature
-    assert json.loads(metadata["thresholds"]) == trained.decision.thresholds._asdict()
+    assert json.loads(metadata["thresholds"]) == {"doubt": [0.5], "distance": [FARTHEST], "product": 4}
     assert json.loads(metadata["network"]) == trained.network
     assert metadata["version"] == trained.version
     (image,) = model.graph.input

@@ -51,21 +51,22 @@ def test_a_prototype_is_recognised_as_its_label(stored: StoredRecogniser, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("threshold", "value", "reason"),
+    ("doubt", "distance", "product", "reason"),
     [
-        ("confidence", 1.0, "uncertain"),
-        ("similarity", 1.5, "unlike-anything"),
-        ("agreement", 1.0, "uncertain"),
+        ((-1.0, 1.0), (9.0, 9.0), 6, None),  # the ranks are 2 and 3
+        ((-1.0, 1.0), (9.0, 9.0), 7, "uncertain"),
+        ((1.0, 1.0), (-1.0, 9.0), 6, None),
+        ((1.0, 1.0), (-1.0, 9.0), 7, "unlike-anything"),
+        ((-1.0, -1.0), (-1.0, -1.0), 2, "unlike-anything"),
     ],
 )
-def test_each_threshold_rejects_for_its_reason(
-    stored: StoredRecogniser, threshold: str, value: float, reason: str
+def test_the_smaller_rank_is_the_reason(
+    stored: StoredRecogniser, doubt: tuple[float, ...], distance: tuple[float, ...], product: int, reason: str | None
 ) -> None:
-    recogniser = Recogniser.from_stored(
-        dataclasses.replace(stored, thresholds={**stored.thresholds, threshold: value}, temperature=0.5)
-    )
+    thresholds = {"doubt": doubt, "distance": distance, "product": product}
+    recogniser = Recogniser.from_stored(dataclasses.replace(stored, thresholds=thresholds, temperature=0.5))
     (result,) = recogniser.recognise_features(rows(recogniser, 0))
-    assert (result.prediction, result.reason) == (None, reason)
+    assert (result.prediction, result.reason) == (None if reason else "Apple", reason)
     assert result.top[0].label == "Apple"
     assert result.top[0].score == result.confidence > 0
 

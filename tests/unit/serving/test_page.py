@@ -134,7 +134,7 @@ def test_real_images_are_recognised(browser: Browser, fruits360: Path, tmp_path:
 def test_an_unknown_photo_shows_the_nearest_training_photos(
     browser: Browser, stored: StoredRecogniser, fruit: dict[str, list[Path]], tmp_path: Path
 ) -> None:
-    strict = dataclasses.replace(stored, thresholds={**stored.thresholds, "similarity": 1.1})
+    strict = dataclasses.replace(stored, thresholds={**stored.thresholds, "distance": (-1.0,)})
     with run_server(write(strict, tmp_path)) as running, open_page(browser, running) as page:
         page.set_input_files("#file", fruit["Banana"][0])
         assert answer(page) == "Not recognised"

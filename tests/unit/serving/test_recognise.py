@@ -114,7 +114,7 @@ def test_a_missing_thumbnail_is_null(stored: StoredRecogniser, banana: bytes, tm
 def test_a_rejected_image_has_a_reason_and_the_closest_labels(
     stored: StoredRecogniser, banana: bytes, tmp_path: Path
 ) -> None:
-    strict = dataclasses.replace(stored, thresholds={**stored.thresholds, "similarity": 1.1})
+    strict = dataclasses.replace(stored, thresholds={**stored.thresholds, "distance": (-1.0,)})
     with run_server(write(strict, tmp_path)) as running:
         answer = running.recognise(banana).json()
         assert running.metric('fruits_images_total{result="unlike-anything"}') == 1
