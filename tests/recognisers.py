@@ -19,7 +19,7 @@ from fruits.recogniser.products import lengths, on_grid, to_unit
 from fruits.storage.folder import Folder
 
 SHRINKAGE = 0.1
-FARTHEST = 5.0  # distance of an image that is recognised
+FARTHEST = 5.0
 
 
 def drawn_fruit(folder: Path, *, images: int = 32, labels: int = 8, seed: int = 0) -> dict[str, list[Path]]:
@@ -61,7 +61,7 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1) ->
             "decoding": "reduced",
         },
         temperature=0.05,
-        thresholds={"doubt": (0.5,), "distance": (FARTHEST,), "product": 4},  # the largest ones of an image that is kept
+        thresholds={"doubt": (0.5,), "distance": (FARTHEST,), "product": 4},  # the largest of an image that is kept
         calibration_images=0,
         counts={label: len(rows[label]) for label in labels},
         sources=(),

@@ -57,10 +57,10 @@ class Decided(NamedTuple):
 class Decision(NamedTuple):
     """The divisor of similarities before the softmax, and thresholds.
 
-    The rank of a doubt or of a distance is 1 plus the number of larger quantiles: it grows with the
-    fraction of known images that are as unusual, the p-value of conformal prediction (Vovk et al., "Algorithmic
-    learning in a random world", 2005). Their product combines them (Fisher, "Statistical methods for research workers", 4th edition,
-    1932): an image that is a little unusual in both ways is rejected like one that is very unusual in one.
+    The rank of a doubt or of a distance is 1 plus the number of larger quantiles: it grows with the fraction of known
+    images that are as unusual, the p-value of conformal prediction (Vovk et al., "Algorithmic learning in a random
+    world", 2005). Their product combines them (Fisher, "Statistical methods for research workers", 4th edition, 1932):
+    an image that is a little unusual in both ways is rejected like one that is very unusual in one.
     """
 
     temperature: float
@@ -84,8 +84,8 @@ class Decision(NamedTuple):
     def decide(self, scores: Scores) -> Decided:
         """Return the decisions on images.
 
-        The reason of a rejection is the smaller rank, the distance if they are equal. An image is also ``unlike-anything`` if it is nearer to
-        the unknown prototypes than to all others.
+        The reason of a rejection is that of the smaller rank, ``unlike-anything`` if they are equal. An image is also
+        ``unlike-anything`` if it is nearer to the unknown prototypes than to all others.
         """
         probabilities = self.probabilities(scores)
         order = np.argsort(-probabilities[:, :-1], axis=1, kind="stable")[:, :TOP]
