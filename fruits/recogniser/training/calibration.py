@@ -14,6 +14,7 @@ from fruits.recogniser.scoring import Scores
 __all__ = ["KEPT", "UNCALIBRATED", "Calibration", "calibrate"]
 
 KEPT = 0.95  # of known images
+DEVIATIONS = 1.645  # of a normal distribution, below which 95 % of it are
 COLDEST, HOTTEST = 1e-3, 1.0  # temperatures
 QUANTILES = 100
 STEPS = 40  # halvings of the range of 1 / temperature, on a logarithmic scale
@@ -32,12 +33,13 @@ class Calibration(NamedTuple):
 UNCALIBRATED = Calibration(Decision(0.05, Thresholds((0.0,), (0.0,), 0)), 0)
 
 
-def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
+def calibrate(scores: Scores, classes: Int64, weights: Float64, series: Int64) -> Calibration:
     """Return the calibration on known images.
 
     The temperature minimises the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
     similarity under the softmax is that of the true classes (Guo et al., "On calibration of modern neural networks",
-    2017). The thresholds reject 5 % of the images.
+    2017). Few series do not determine it well; it is the upper end of its one-sided 95 % confidence interval, so that
+    confidences are rather too low than too high. The thresholds reject 5 % of the images.
 
     Parameters
     ----------
@@ -47,8 +49,10 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
         The true classes.
     weights : ndarray of shape (n,), float64
         The number of images that each stands for.
+    series : ndarray of shape (n,), int64
+        The series of each image, from 0; images of one series are not independent.
     """
-    temperature = _temperature(scores.similarity, classes, weights)
+    temperature = _temperature(scores.similarity, classes, weights, series)
     accepting = Decision(temperature, UNCALIBRATED.decision.thresholds)
     probabilities = accepting.probabilities(scores)
     known = (tuple(_quantiles(each, weights)) for each in (doubts(probabilities), scores.distance))
@@ -58,13 +62,14 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64) -> Calibration:
     return Calibration(decision._replace(thresholds=decision.thresholds._replace(product=product)), len(classes))
 
 
-def _temperature(similarity: Float64, classes: Int64, weights: Float64) -> float:
+def _temperature(similarity: Float64, classes: Int64, weights: Float64, series: Int64) -> float:
     true = similarity[np.arange(len(classes)), classes]
     low, high = 1 / HOTTEST, 1 / COLDEST
     for _ in range(STEPS):
         middle = float(np.sqrt(low * high))
         expected = np.add.reduce(softmax(similarity * middle) * similarity, axis=1)
-        if np.add.reduce(weights * (expected - true)) < 0:  # too soft
+        slopes = np.bincount(series, weights * (expected - true))  # of the negative log-likelihood, by 1 / temperature
+        if np.add.reduce(slopes) < -DEVIATIONS * np.sqrt(np.add.reduce(slopes * slopes)):  # too soft
             low = middle
         else:
             high = middle

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["is_held_out"]
+__all__ = ["is_held_out", "series"]
 
 FRAME = re.compile(r"^(?P<axis>r\d*)?_?(?:(?P<frame>\d+)_)?100\.jpg$")
 NUMBER = re.compile(r"^(?P<series>.*?)(?P<number>\d{1,18})\.\w+$", re.DOTALL)
@@ -20,15 +20,21 @@ SERIES = 20  # files: of 40 photographs of one kind, half; those of one visit to
 ONE_IN = 5
 
 
-def is_held_out(path: str) -> bool:
-    """Return whether the image with this path in its source is held out."""
+def series(path: str) -> str:
+    """Return the name of the images that are held out, or not, together with this one: near-twins of it."""
     folder, _, name = path.rpartition("/")
     if match := FRAME.match(name):
-        arc = int(match["frame"] or 0) // ARC
-        return (arc + _number(f"{folder}/{match['axis'] or ''}")) % ONE_IN == 0
+        return f"{folder}/{match['axis'] or ''}"
     if match := NUMBER.match(path):
-        return _number(f"{match['series']}{int(match['number']) // SERIES}") % ONE_IN == 0
-    return _number(path) % ONE_IN == 0
+        return f"{match['series']}{int(match['number']) // SERIES}"
+    return path
+
+
+def is_held_out(path: str) -> bool:
+    """Return whether the image with this path in its source is held out."""
+    match = FRAME.match(path.rpartition("/")[2])
+    arc = int(match["frame"] or 0) // ARC if match else 0
+    return (arc + _number(series(path))) % ONE_IN == 0
 
 
 def _number(text: str) -> int:

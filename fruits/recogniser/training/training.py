@@ -18,7 +18,7 @@ from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
 from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics
-from fruits.recogniser.training.holdout import is_held_out
+from fruits.recogniser.training.holdout import is_held_out, series
 
 __all__ = ["Trained", "class_labels", "train"]
 
@@ -104,14 +104,14 @@ def _calibrate(
     are too high. Images of labels that have no other image are left out.
     """
     index = {label: number for number, label in enumerate(labels)}
-    features, classes, weights = [], [], []
+    features, classes, weights, names = [], [], [], []
     usable = []
     for source, chosen in zip(sources, held, strict=True):
         if source.classes is not None:
             rows = [row for row in np.flatnonzero(chosen).tolist() if source.sample.labels[row] in source.fit.classes]
             usable.append((source, source.classes, rows))
     largest = max((source.weight for source, _, rows in usable if rows), default=0)
-    for source, mapping, rows in usable:
+    for number, (source, mapping, rows) in enumerate(usable):
         if source.weight < largest:
             continue
         sampled: dict[str, int] = {}
@@ -122,8 +122,10 @@ def _calibrate(
             features.append(source.sample.features[row])
             classes.append(index[mapping[label]])
             weights.append(source.held_out.classes[label].count / sampled[label])
+            names.append(f"{number} {series(source.sample.paths[row])}")
     if not features:
         return UNCALIBRATED
     step = -(-len(features) * len(labels) // MOST_SCORES)  # 1, unless their scores take too much memory
     scores = preliminary.scorer.scores(np.stack(features[::step]), len(labels))
-    return calibrate(scores, np.array(classes[::step], np.int64), np.array(weights[::step]))
+    _, codes = np.unique(names[::step], return_inverse=True)
+    return calibrate(scores, np.array(classes[::step], np.int64), np.array(weights[::step]), codes)
