@@ -69,7 +69,9 @@ def _temperature(similarity: Float64, classes: Int64, weights: Float64, series: 
         middle = float(np.sqrt(low * high))
         expected = np.add.reduce(softmax(similarity * middle) * similarity, axis=1)
         slopes = np.bincount(series, weights * (expected - true))  # of the negative log-likelihood, by 1 / temperature
-        if np.add.reduce(slopes) < -DEVIATIONS * np.sqrt(np.add.reduce(slopes * slopes)):  # too soft
+        count, slope = len(slopes), np.add.reduce(slopes)
+        variance = np.add.reduce(np.square(slopes - slope / count)) * count / max(count - 1, 1)
+        if slope < -DEVIATIONS * np.sqrt(variance):  # too soft
             low = middle
         else:
             high = middle

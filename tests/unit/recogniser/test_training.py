@@ -16,6 +16,8 @@ from fruits.model.moments import Moments
 from fruits.recogniser.evaluation.leave_out import choose_labels, leave_out
 from fruits.recogniser.files import read_recogniser, write_recogniser
 from fruits.recogniser.recogniser import Recogniser
+from fruits.recogniser.scoring import Scores
+from fruits.recogniser.training.calibration import calibrate
 from fruits.recogniser.training.fitting import Source, group_statistics
 from fruits.recogniser.training.holdout import is_held_out
 from fruits.recogniser.training.prototypes import prototypes_of_group
@@ -94,6 +96,35 @@ def test_thresholds_keep_95_percent_of_new_images_and_reject_other_labels() -> N
     rejected = decision.decide(trained.scorer.scores(others, 12)).reasons > 0
     assert 0.88 < kept.mean() < 0.99
     assert rejected.mean() > 0.95
+
+
+def make_scores(images: int) -> tuple[Scores, np.ndarray]:
+    """Return scores for four classes, the last of them mostly the true one, and the true classes."""
+    random = np.random.default_rng(0)
+    similarity = np.c_[random.uniform(0, 0.5, (images, 4)), np.full(images, -1.0)]
+    similarity[:, 3] += random.uniform(-0.1, 0.5, images)
+    scores = Scores(similarity, random.lognormal(size=images), np.zeros((images, 3), np.int64))
+    return scores, np.where(random.random(images) < 0.1, 0, 3)
+
+
+def test_5_percent_of_the_weight_of_the_held_out_images_is_rejected() -> None:
+    scores, classes = make_scores(2000)
+    weights = np.where(np.arange(2000) % 2, 1.0, 3.0)
+    decision = calibrate(scores, classes, weights, np.arange(2000)).decision
+    reasons = decision.decide(scores).reasons
+    assert 0.045 < np.average(reasons > 0, weights=weights) <= 0.05
+    assert min(np.bincount(reasons)) > 20
+
+
+def test_confidences_are_lower_if_few_series_were_held_out() -> None:
+    scores, classes = make_scores(40)
+    copied = Scores(*(np.repeat(array, 10, axis=0) for array in scores))
+    temperatures = [
+        calibrate(copied, classes.repeat(10), np.ones(400), np.arange(400) // images).decision.temperature
+        for images in (400, 1, 10)  # of a series; a single series has no variance
+    ]
+    assert temperatures == sorted(temperatures)
+    assert temperatures[2] > 1.1 * temperatures[0]
 
 
 def test_images_like_the_unknown_source_are_rejected() -> None:
