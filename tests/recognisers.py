@@ -19,7 +19,7 @@ from fruits.recogniser.products import lengths, on_grid, to_unit
 from fruits.storage.folder import Folder
 
 SHRINKAGE = 0.1
-FARTHEST = 5.0
+FARTHEST = 0.5
 
 
 def drawn_fruit(folder: Path, *, images: int = 32, labels: int = 8, seed: int = 0) -> dict[str, list[Path]]:
@@ -69,7 +69,6 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1) ->
         arrays={
             "mean": mean,
             "projection": projection,
-            "precisions": 1 / (1 + (centres**2).mean(0)),
             "prototypes": on_grid(to_unit(centres)).astype(np.float32),
             "lengths": lengths(centres),
             "classes": np.arange(len(labels)),

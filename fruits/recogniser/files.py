@@ -43,7 +43,6 @@ MAX_QUANTILES = 10_000
 SHAPES = {  # by array: its type and its shape, in the sizes d features, r directions, p prototypes
     "mean": ("float64", "d"),
     "projection": ("float64", "dr"),
-    "precisions": ("float64", "r"),
     "prototypes": ("float32", "pr"),
     "lengths": ("float64", "p"),
     "classes": ("int64", "p"),
@@ -293,12 +292,8 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
         if not np.isfinite(array).all():
             raise _corrupt(folder, name, f"{key} contains non-finite numbers")
-    if (
-        (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) >= 1e-3).any()
-        or (arrays["lengths"] < 0).any()
-        or (arrays["precisions"] <= 0).any()
-    ):
-        raise _corrupt(folder, name, "a direction has not length 1, a length is negative, or a precision not positive")
+    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["lengths"] < 0).any():
+        raise _corrupt(folder, name, "a direction has not length 1, or a length is negative")
     classes, labels = arrays["classes"], len(metadata.labels)
     known = classes[classes >= 0]
     if (

@@ -14,7 +14,7 @@ from fruits.recogniser.products import Grid, lengths, on_grid, product, to_grid,
 __all__ = ["UNKNOWN", "Scorer", "Scores"]
 
 UNKNOWN = -1  # the class of prototypes that belong to no class
-SMALLEST = 1e-100  # squared distance from the mean
+SMALLEST = 1e-100  # mean squared distance
 BLOCK = 256  # rows at a time, which bounds the memory of the similarities
 
 Float32 = npt.NDArray[np.float32]
@@ -30,10 +30,8 @@ class Scores(NamedTuple):
     similarity : ndarray of shape (n, classes + 1), float64
         The largest cosine between an image and the prototypes of each class, in [-1, 1]; -1 if there are none.
     distance : ndarray of shape (n,), float64
-        The smallest squared distance between an image and a prototype of a class, divided by the squared Mahalanobis
-        distance from the mean of all training images. Its logarithm is proportional to the log-likelihood ratio of a
-        new class and the nearest one, if images of a class, and classes, have Student's t-distributions of few degrees
-        of freedom (Kenny, "Bayesian speaker verification with heavy-tailed priors", 2010).
+        The smallest squared distance between an image and a prototype of a class, divided by the mean over all classes,
+        in [0, 1].
     nearest : ndarray of shape (n, neighbours), int64
         The prototypes with the largest cosine to the whole image, the largest first.
     """
@@ -59,8 +57,6 @@ class Scorer:
         The mean of the training rows.
     projection : ndarray of shape (d, r), float64
         Discriminant directions, of within-class variance 1.
-    precisions : ndarray of shape (r,), float64
-        The inverse of the variance of all rows along each direction, 1 or less.
     prototypes : ndarray of shape (p, r), float32
         Directions of the prototypes: rows of length 1 in multiples of 2^-24, sorted by class.
     lengths : ndarray of shape (p,), float64
@@ -71,7 +67,6 @@ class Scorer:
 
     mean: Float64
     projection: Float64
-    precisions: Float64
     prototypes: Float32
     lengths: Float64
     classes: Int64
@@ -106,14 +101,15 @@ class Scorer:
         n, crops, d = features.shape
         points = self.project(features.reshape(n * crops, d))
         cosines = on_grid(to_unit(points)) @ self._prototypes.T  # exact, as both are on the grid
-        known = np.count_nonzero(self.classes != UNKNOWN)
-        sizes, known_lengths = lengths(points)[:, None], self.lengths[:known]
-        squares = (known_lengths - 2.0 * sizes * cosines[:, :known]) * known_lengths + sizes * sizes
-        spread = np.add.reduce(points * points * self.precisions, axis=1)
-        distance = np.maximum(squares.min(axis=1), 0.0) / np.maximum(spread, SMALLEST)
         starts, columns = self._class_starts
         similarity = np.full((n * crops, classes + 1), -1.0)
         similarity[:, columns] = np.maximum.reduceat(cosines, starts, axis=1)
+        sizes = lengths(points)[:, None]
+        squares = (self.lengths - 2.0 * sizes * cosines) * self.lengths + sizes * sizes
+        known = np.count_nonzero(columns != UNKNOWN)  # the unknown prototypes are last
+        by_class = np.maximum(np.minimum.reduceat(squares, starts, axis=1)[:, :known], 0.0)
+        means = np.add.reduce(by_class, axis=1) / known
+        distance = by_class.min(axis=1) / np.maximum(means, SMALLEST)
         return Scores(
             _over_crops(similarity, crops),
             _over_crops(distance[:, None], crops)[:, 0],

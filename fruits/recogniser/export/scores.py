@@ -10,7 +10,7 @@ from fruits.recogniser.export.graph import Graph
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.scoring import UNKNOWN
 
-SMALLEST = 1e-30  # length of a point, or its square, in float32
+SMALLEST = 1e-30  # length of a point, or mean squared distance, in float32
 
 
 def add_scores(graph: Graph, features: str, recogniser: Recogniser) -> None:
@@ -19,34 +19,34 @@ def add_scores(graph: Graph, features: str, recogniser: Recogniser) -> None:
     centred = graph.node("Sub", features, graph.constant("mean", scorer.mean))
     points = graph.node("MatMul", centred, graph.constant("projection", scorer.projection))
     length = graph.node("ReduceL2", points, axes=[1], keepdims=1)
-    smallest = graph.constant("smallest", SMALLEST)
-    unit = graph.node("Div", points, graph.node("Max", length, smallest))
+    unit = graph.node("Div", points, graph.node("Max", length, graph.constant("smallest", SMALLEST)))
     cosines = graph.node("MatMul", unit, graph.constant("prototypes", scorer.prototypes.T))
-    similarity = _by_class(graph, cosines, recogniser)
+    similarity = _similarity(graph, cosines, recogniser)
     logits = graph.node("Div", similarity, graph.constant("temperature", recogniser.decision.temperature))
     probabilities = graph.node("Softmax", logits, axis=1)
     _known(graph, probabilities, name="scores")
-    spread = graph.node("Mul", graph.node("Mul", points, points), graph.constant("precisions", scorer.precisions))
-    spread = graph.node("Max", _sum(graph, spread), smallest)
-    _over_crops(graph, graph.node("Div", _nearest(graph, cosines, length, recogniser), spread), recogniser, "distance")
+    _add_distance(graph, cosines, length, recogniser)
     _add_reason(graph, similarity, probabilities, recogniser)
 
 
-def _nearest(graph: Graph, cosines: str, length: str, recogniser: Recogniser) -> str:
-    """Add the smallest squared distance to a prototype that is not unknown, (n * crops, 1)."""
-    scorer = recogniser.scorer
-    known = np.flatnonzero(scorer.classes != UNKNOWN)
-    cosines = graph.node("Gather", cosines, graph.constant("known_prototypes", known, np.int64), axis=1)
-    lengths = graph.constant("lengths", scorer.lengths[known])
+def _add_distance(graph: Graph, cosines: str, length: str, recogniser: Recogniser) -> None:
+    """Add the output `distance`: the smallest squared distance of a class divided by the mean, averaged over crops."""
     twice = graph.node("Mul", graph.node("Mul", cosines, length), graph.constant("two", 2.0))
+    lengths = graph.constant("lengths", recogniser.scorer.lengths)
     offsets = graph.node("Mul", graph.node("Sub", lengths, twice), lengths)
-    squares = graph.node(
-        "Add", graph.node("ReduceMin", offsets, axes=[1], keepdims=1), graph.node("Mul", length, length)
-    )
-    return graph.node("Max", squares, graph.constant("nearest_possible", 0.0))
+    classes = _prototypes(recogniser)[: len(recogniser.labels)]
+    offsets = graph.node("Gather", offsets, graph.constant("of_known_class", classes, np.int64), axis=1)
+    offsets = graph.node("ReduceMin", offsets, axes=[2], keepdims=0)
+    squares = graph.node("Add", offsets, graph.node("Mul", length, length))
+    squares = graph.node("Max", squares, graph.constant("nothing", 0.0))
+    smallest = graph.node("ReduceMin", squares, axes=[1], keepdims=0)
+    means = graph.node("Max", graph.node("ReduceMean", squares, axes=[1], keepdims=0), "smallest")
+    by_crop = graph.constant("by_crop", [-1, recogniser.crops], np.int64)
+    distances = graph.node("Reshape", graph.node("Div", smallest, means), by_crop)
+    graph.node("ReduceMean", distances, axes=[1], keepdims=0, name="distance")
 
 
-def _by_class(graph: Graph, cosines: str, recogniser: Recogniser) -> str:
+def _similarity(graph: Graph, cosines: str, recogniser: Recogniser) -> str:
     """Add the largest cosine of each class, the mean over the crops: shape (n, classes + 1)."""
     columns, prototypes = len(recogniser.labels) + 1, _prototypes(recogniser)
     values = graph.node("Gather", cosines, graph.constant("of_class", prototypes, np.int64), axis=1)
@@ -67,12 +67,6 @@ def _prototypes(recogniser: Recogniser) -> npt.NDArray[np.int64]:
     return np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in rows])
 
 
-def _over_crops(graph: Graph, values: str, recogniser: Recogniser, name: str) -> str:
-    """Add the mean over the crops: (n * crops, 1) to (n,)."""
-    shape = graph.constant("crops", [-1, recogniser.crops], np.int64)
-    return graph.node("ReduceMean", graph.node("Reshape", values, shape), axes=[1], keepdims=0, name=name)
-
-
 def _sum(graph: Graph, values: str) -> str:
     return graph.node("ReduceSum", values, graph.constant("columns", [1], np.int64), keepdims=1)
 
@@ -90,7 +84,7 @@ def _add_reason(graph: Graph, similarity: str, probabilities: str, recogniser: R
     thresholds, classes = recogniser.decision.thresholds, len(recogniser.labels)
     best = graph.node("ArgMax", "scores", axis=1, keepdims=1)
     is_best = graph.node("Equal", graph.constant("class_numbers", np.arange(classes + 1)[None], np.int64), best)
-    doubt = _sum(graph, graph.node("Where", is_best, graph.constant("nothing", 0.0), probabilities))
+    doubt = _sum(graph, graph.node("Where", is_best, "nothing", probabilities))
     last_axis = graph.constant("last_axis", [1], np.int64)
     distance = graph.node("Unsqueeze", "distance", last_axis)
     by_doubt = _rank(graph, doubt, graph.constant("known_doubts", [thresholds.doubt]))

@@ -34,7 +34,6 @@ class Space(NamedTuple):
 
     mean: Float64
     projection: Float64
-    precisions: Float64
 
 
 def within_covariance(covariance: Float64, counts: Int64, means: Float64) -> Float64:
@@ -83,8 +82,7 @@ def discriminant(within: Float64, counts: Int64, means: Float64) -> Space:
     whitening = vectors / np.sqrt(np.maximum(values, floor / 2))  # rounding is far smaller than half of the floor
     whitened = product(offsets, whitening.T)
     kept = min(len(counts) - 1, len(mean), MOST_DIRECTIONS)
-    directions, between = _directions(whitened, kept)
-    return Space(mean, product(whitening, directions), 1.0 / (1.0 + np.maximum(between, 0.0)))
+    return Space(mean, product(whitening, _directions(whitened, kept)))
 
 
 def _offsets(counts: Int64, means: Float64) -> tuple[Float64, Float64]:
@@ -94,13 +92,10 @@ def _offsets(counts: Int64, means: Float64) -> tuple[Float64, Float64]:
     return mean, (means - mean) * np.sqrt(fractions)[:, None]
 
 
-def _directions(rows: Float64, kept: int) -> tuple[Float64, Float64]:
-    """Return the first right singular vectors of rows, (kept, d), and the squares of their singular values, (kept,).
-
-    They come from the smaller of the two Gram matrices.
-    """
+def _directions(rows: Float64, kept: int) -> Float64:
+    """Return the first right singular vectors of rows, (kept, d), from the smaller of the two Gram matrices."""
     if len(rows) >= rows.shape[1]:
-        values, vectors = eigh(product(rows.T, rows.T))
-        return fix_signs(vectors.T[::-1][:kept]), values[::-1][:kept]
-    values, vectors = eigh(product(rows, rows))
-    return fix_signs(to_unit(product(vectors.T[::-1][:kept], rows.T))), values[::-1][:kept]
+        _, vectors = eigh(product(rows.T, rows.T))
+        return fix_signs(vectors.T[::-1][:kept])
+    _, vectors = eigh(product(rows, rows))
+    return fix_signs(to_unit(product(vectors.T[::-1][:kept], rows.T)))

@@ -117,7 +117,6 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
     scorer = Scorer(
         mean=space.mean,
         projection=space.projection,
-        precisions=space.precisions,
         prototypes=np.empty((0, space.projection.shape[1]), np.float32),
         lengths=np.empty(0),
         classes=np.empty(0, np.int64),

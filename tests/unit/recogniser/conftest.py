@@ -31,7 +31,6 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
         arrays={
             "mean": random.random(features),
             "projection": random.normal(size=(features, directions)),
-            "precisions": np.linspace(0.1, 0.9, directions),
             "lengths": np.ones(len(classes)),
             "prototypes": prototypes.astype(np.float32),
             "classes": classes,

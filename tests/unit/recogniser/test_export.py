@@ -69,7 +69,7 @@ def assert_same(recogniser: Recogniser, run: Run, image: np.ndarray) -> None:
     outputs = run(image)
     np.testing.assert_allclose(outputs["scores"], scores, atol=TOLERANCE, rtol=0)
     np.testing.assert_array_equal(outputs["scores"].argmax(1), scores.argmax(1))
-    np.testing.assert_allclose(outputs["distance"], expected.distance, atol=0, rtol=TOLERANCE)
+    np.testing.assert_allclose(outputs["distance"], expected.distance, atol=TOLERANCE, rtol=0)
     assert [REASONS[value] for value in outputs["reason"]] == reasons
 
 
