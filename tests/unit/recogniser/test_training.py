@@ -88,7 +88,7 @@ def test_new_images_of_the_labels_are_recognised() -> None:
 
 
 def test_thresholds_keep_95_percent_of_new_images_and_reject_other_labels() -> None:
-    trained = train([make_source(*make_images(12, 60))])
+    trained = train([make_source(*make_images(12, 150))])
     decision = trained.calibration.decision
     _, _, known = make_images(12, 60, seed=1)
     _, _, others = make_images(12, 20, seed=2, offset=12)
