@@ -36,9 +36,9 @@ UNCALIBRATED = Calibration(Decision(0.05, Thresholds((0.0,), (0.0,), 0)), 0)
 def calibrate(scores: Scores, classes: Int64, weights: Float64, series: Int64) -> Calibration:
     """Return the calibration on known images.
 
-    The temperature minimises the negative log-likelihood. It is convex in 1 / temperature; at its minimum, the expected
-    similarity under the softmax is that of the true classes (Guo et al., "On calibration of modern neural networks",
-    2017). Few series do not determine it well; it is the upper end of its one-sided 95 % confidence interval, so that
+    The negative log-likelihood is convex in 1 / temperature; at its minimum, the expected similarity under the softmax
+    is that of the true classes (Guo et al., "On calibration of modern neural networks", 2017). Few series do not
+    determine the minimum well. The temperature is the upper end of its one-sided 95 % confidence interval, so that
     confidences are rather too low than too high. The thresholds reject 5 % of the images.
 
     Parameters
@@ -55,11 +55,11 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64, series: Int64) -
     temperature = _temperature(scores.similarity, classes, weights, series)
     accepting = Decision(temperature, UNCALIBRATED.decision.thresholds)
     probabilities = accepting.probabilities(scores)
-    known = (tuple(_quantiles(each, weights)) for each in (doubts(probabilities), scores.distance))
-    decision = accepting._replace(thresholds=Thresholds(*known, product=0))
+    known = Thresholds(_quantiles(doubts(probabilities), weights), _quantiles(scores.distance, weights), 0)
+    decision = accepting._replace(thresholds=known)
     products = np.multiply.reduce(decision.ranks(scores, probabilities), axis=0)
     product = _smallest_kept(np.where(scores.nearest_unknown, 0, products), weights)
-    return Calibration(decision._replace(thresholds=decision.thresholds._replace(product=product)), len(classes))
+    return Calibration(decision._replace(thresholds=known._replace(product=product)), len(classes))
 
 
 def _temperature(similarity: Float64, classes: Int64, weights: Float64, series: Int64) -> float:
@@ -78,13 +78,12 @@ def _temperature(similarity: Float64, classes: Int64, weights: Float64, series: 
     return 1 / float(np.sqrt(low * high))
 
 
-def _quantiles(values: Float64, weights: Float64) -> list[float]:
+def _quantiles(values: Float64, weights: Float64) -> tuple[float, ...]:
     """Return the quantiles of values at the middles of equal parts of their weight, increasing."""
     order = np.argsort(values, kind="stable")
     sums = np.cumsum(weights[order])
     middles = (np.arange(QUANTILES) + 0.5) / QUANTILES * sums[-1]
-    quantiles: list[float] = values[order][np.searchsorted(sums, middles)].tolist()
-    return quantiles
+    return tuple(values[order][np.searchsorted(sums, middles)].tolist())
 
 
 def _smallest_kept(values: Int64, weights: Float64) -> int:
