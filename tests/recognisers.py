@@ -71,6 +71,7 @@ def small_recogniser(images: Mapping[str, Sequence[Path]], *, crops: int = 1) ->
             "projection": projection,
             "prototypes": on_grid(to_unit(centres)).astype(np.float32),
             "lengths": lengths(centres),
+            "spreads": np.ones(len(labels)),
             "classes": np.arange(len(labels)),
         },
         thumbnails={key: _thumbnail(images[label][0]) for key, label in zip(keys, labels, strict=True)},

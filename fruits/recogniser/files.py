@@ -45,6 +45,7 @@ SHAPES = {  # by array: its type and its shape, in the sizes d features, r direc
     "projection": ("float64", "dr"),
     "prototypes": ("float32", "pr"),
     "lengths": ("float64", "p"),
+    "spreads": ("float64", "p"),
     "classes": ("int64", "p"),
 }
 
@@ -292,8 +293,12 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
         if not np.isfinite(array).all():
             raise _corrupt(folder, name, f"{key} contains non-finite numbers")
-    if not (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) < 1e-3).all() or (arrays["lengths"] < 0).any():
-        raise _corrupt(folder, name, "a direction has not length 1, or a length is negative")
+    if (
+        (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) >= 1e-3).any()
+        or (arrays["lengths"] < 0).any()
+        or (arrays["spreads"] <= 0).any()
+    ):
+        raise _corrupt(folder, name, "a direction has not length 1, a length is negative, or a spread not positive")
     classes, labels = arrays["classes"], len(metadata.labels)
     known = classes[classes >= 0]
     if (

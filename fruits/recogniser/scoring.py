@@ -30,8 +30,8 @@ class Scores(NamedTuple):
     similarity : ndarray of shape (n, classes + 1), float64
         The largest cosine between an image and the prototypes of each class, in [-1, 1]; -1 if there are none.
     distance : ndarray of shape (n,), float64
-        The smallest squared distance between an image and a prototype of a class, divided by the mean over all classes,
-        in [0, 1].
+        The smallest squared distance between an image and a prototype of a class, divided by the spread of the
+        prototype; this, divided by its mean over all classes, in [0, 1].
     nearest : ndarray of shape (n, neighbours), int64
         The prototypes with the largest cosine to the whole image, the largest first.
     """
@@ -61,6 +61,8 @@ class Scorer:
         Directions of the prototypes: rows of length 1 in multiples of 2^-24, sorted by class.
     lengths : ndarray of shape (p,), float64
         Lengths of the prototypes.
+    spreads : ndarray of shape (p,), float64
+        Root of the mean squared distance of the features of a prototype's label from their mean.
     classes : ndarray of shape (p,), int64
         The class of each prototype; `UNKNOWN` for those of no class, which are last.
     """
@@ -69,6 +71,7 @@ class Scorer:
     projection: Float64
     prototypes: Float32
     lengths: Float64
+    spreads: Float64
     classes: Int64
 
     def project(self, features: npt.NDArray[np.floating]) -> Float64:
@@ -105,7 +108,7 @@ class Scorer:
         similarity = np.full((n * crops, classes + 1), -1.0)
         similarity[:, columns] = np.maximum.reduceat(cosines, starts, axis=1)
         sizes = lengths(points)[:, None]
-        squares = (self.lengths - 2.0 * sizes * cosines) * self.lengths + sizes * sizes
+        squares = ((self.lengths - 2.0 * sizes * cosines) * self.lengths + sizes * sizes) / self.spreads
         known = np.count_nonzero(columns != UNKNOWN)  # the unknown prototypes are last
         by_class = np.maximum(np.minimum.reduceat(squares, starts, axis=1)[:, :known], 0.0)
         means = np.add.reduce(by_class, axis=1) / known

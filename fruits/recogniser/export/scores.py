@@ -34,10 +34,11 @@ def _add_distance(graph: Graph, cosines: str, length: str, recogniser: Recognise
     twice = graph.node("Mul", graph.node("Mul", cosines, length), graph.constant("two", 2.0))
     lengths = graph.constant("lengths", recogniser.scorer.lengths)
     offsets = graph.node("Mul", graph.node("Sub", lengths, twice), lengths)
-    classes = _prototypes(recogniser)[: len(recogniser.labels)]
-    offsets = graph.node("Gather", offsets, graph.constant("of_known_class", classes, np.int64), axis=1)
-    offsets = graph.node("ReduceMin", offsets, axes=[2], keepdims=0)
     squares = graph.node("Add", offsets, graph.node("Mul", length, length))
+    squares = graph.node("Div", squares, graph.constant("spreads", recogniser.scorer.spreads))
+    classes = _prototypes(recogniser)[: len(recogniser.labels)]
+    squares = graph.node("Gather", squares, graph.constant("of_known_class", classes, np.int64), axis=1)
+    squares = graph.node("ReduceMin", squares, axes=[2], keepdims=0)
     squares = graph.node("Max", squares, graph.constant("nothing", 0.0))
     smallest = graph.node("ReduceMin", squares, axes=[1], keepdims=0)
     means = graph.node("Max", graph.node("ReduceMean", squares, axes=[1], keepdims=0), "smallest")

@@ -18,6 +18,8 @@ from fruits.recogniser.training.sample import Sample
 
 __all__ = ["Fit", "Group", "Source", "Statistics", "fit", "group_statistics", "without_group"]
 
+LEAST_VARIANCE = 1e-12  # if all images of each label are equal
+
 Float64 = npt.NDArray[np.float64]
 Chosen = Sequence[npt.NDArray[np.bool_]]
 
@@ -119,29 +121,45 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
         projection=space.projection,
         prototypes=np.empty((0, space.projection.shape[1]), np.float32),
         lengths=np.empty(0),
+        spreads=np.empty(0),
         classes=np.empty(0, np.int64),
     )
-    prototypes, lengths, classes, representatives = [], [], [], []
+    prototypes, lengths, spreads, classes, representatives = [], [], [], [], []
+    variance = max(float(np.add.reduce(np.diagonal(statistics.within))), LEAST_VARIANCE)
     rows = _rows_by_group(samples, chosen)
     for group in statistics.groups:
         members, sample = rows.get((group.source, group.label)), samples[group.source]
         if members is None:
             continue
         crops = sample.features.shape[1]
-        points = scorer.project(sample.features[members].reshape(len(members) * crops, -1))
+        features = sample.features[members].reshape(len(members) * crops, -1)
+        points = scorer.project(features)
         most = 1 if method == "linear" else prototypes_of_group(len(members), len(statistics.groups))
         found = find_prototypes(points, most)
         prototypes.append(found.directions)
         lengths.append(found.lengths)
+        spreads += [_spread(features, variance)] * len(found.lengths)
         classes += [group.class_index] * len(found.lengths)
         representatives += [(group.source, group.label, sample.paths[members[row // crops]]) for row in found.nearest]
     complete = replace(
         scorer,
         prototypes=np.concatenate(prototypes),
         lengths=np.concatenate(lengths),
+        spreads=np.array(spreads),
         classes=np.array(classes, np.int64),
     )
     return Fit(complete, tuple(representatives))
+
+
+def _spread(rows: npt.NDArray[np.float32], variance: float) -> float:
+    """Return the root mean squared distance of rows, (n, d), from their mean, which is one of the n degrees of freedom.
+
+    In its place, `variance` counts as the squared distance of another row, so that a single row has a spread too.
+    """
+    values = rows.astype(np.float64)
+    offsets = values - np.add.reduce(values, axis=0) / len(values)
+    squares = np.add.reduce(np.add.reduce(offsets * offsets, axis=1))
+    return float(np.sqrt((squares + variance) / len(values)))
 
 
 def _rows_by_group(samples: Sequence[Sample], chosen: Chosen) -> dict[tuple[int, str], list[int]]:

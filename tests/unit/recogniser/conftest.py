@@ -32,6 +32,7 @@ def random_recogniser(seed: int = 0, *, features: int = 1280, directions: int = 
             "mean": random.random(features),
             "projection": random.normal(size=(features, directions)),
             "lengths": np.ones(len(classes)),
+            "spreads": np.linspace(0.8, 1.2, len(classes)),
             "prototypes": prototypes.astype(np.float32),
             "classes": classes,
         },

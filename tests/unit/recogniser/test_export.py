@@ -104,7 +104,7 @@ def test_real_images(fruits360: Path, runtime: Callable[[bytes], Run]) -> None:
 def test_crops_unknown_prototypes_and_every_reason(runtime: Callable[[bytes], Run], crops: int, unknown: bool) -> None:
     stored = with_packaged_network(random_recogniser(crops=crops))
     chosen = slice(None) if unknown else slice(0, -2)
-    of_prototypes = ("prototypes", "lengths", "classes")
+    of_prototypes = ("prototypes", "lengths", "spreads", "classes")
     arrays = {name: array[chosen] if name in of_prototypes else array for name, array in stored.arrays.items()}
     image = np.random.default_rng(1).integers(0, 256, (6, crops, 224, 224, 3), np.uint8)
     image[3:] //= 8
