@@ -700,7 +700,7 @@ def test_a_training_writes_a_page_that_belongs_to_it(training: fruits.Training, 
         "4classes",
         "4 classes, 100 images. The largest has 25",
         "Typical images",
-        "threshold of confidence",
+        "doubt of held-out images: median, largest",
         "features.network.backboneMobileNetV2",
     ):
         assert text in flat, text
