@@ -14,7 +14,7 @@ from fruits.jobs.output import Output
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report
 from fruits.jobs.stages import StageRunner
-from fruits.jobs.stored import StoredJob, encode_accounts
+from fruits.jobs.stored import encode_accounts
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.checksums import checksum, read_part
@@ -132,7 +132,7 @@ def tidy(output: Output) -> Commit | None:
         owned.sweep(folder)
     if last is None or not last.complete:
         return None
-    final = {*StoredJob.load(output.folder, last).final_files(), owned.name(REPORT, "html")}
+    final = {*replace(output.job, commit=last).final_files(), owned.name(REPORT, "html")}
     for folder in output.subfolders():
         owned.remove_unlisted(folder, final)
     remove_earlier(output.folder, last)

@@ -149,10 +149,11 @@ def _execute(
             encoder = RowEncoder(kept, job.format, job.columns)
         output = open_output(command, job, features, encoder, source, runner)
         _log_plan(output, progress)
-        parts = OutputParts(output, runner)
+        owned, parts = output.owned, OutputParts(output, runner)
         report = _run(_Pipeline(command, job, network, backgrounds, output, parts, runner), encoder)
+        del output, parts  # 2 kB a partition, which the page reads again
         if job.report and command in COMMANDS and isinstance(report, Report):
-            add_page(output.owned, runner, write_page)
+            add_page(owned, runner, write_page)
     counts = ("images", "rows", "rejects", "partitions", "resumed", "images_per_second", "slowest")
     progress.event("job_end", stage_seconds=report.seconds, **{name: getattr(report, name) for name in counts})
     return report
