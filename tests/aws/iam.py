@@ -41,6 +41,7 @@ RESOURCES = {
     ("emr", "ClusterId"): "cluster",
     ("emr", "JobFlowId"): "cluster",
     ("emr", "JobFlowIds"): "cluster",
+    ("emr", "ResourceId"): "cluster",
 }
 
 
@@ -79,6 +80,7 @@ def resources() -> dict[str, Any]:
 def _resolved(value: Any) -> Any:
     match value:
         case {"Sub": str(text)}:
+            text = text.replace("${!*}", "[*]")  # the character, for fnmatch
             return re.sub(r"\$\{(!?)([\w:]+)\}", lambda m: f"${{{m[2]}}}" if m[1] else VALUES[m[2]], text)
         case {"Ref": name} if name in VALUES:
             return VALUES[name]

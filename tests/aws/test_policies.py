@@ -90,6 +90,7 @@ NEW = {
     ("name", "arn", "context"),
     [
         ("elasticmapreduce:RunJobFlow", EMR, NEW),
+        ("elasticmapreduce:AddTags", EMR.replace("j-THEIRS", "*"), NEW),
         # Made by EMR for a request with such a policy, with the tags of the request or those of the new cluster.
         ("elasticmapreduce:PutAutoTerminationPolicy", EMR, NEW),
         ("elasticmapreduce:PutAutoTerminationPolicy", EMR, OURS),
@@ -256,6 +257,7 @@ def test_the_user_policy_allows_exactly_the_actions_in_use(
     # EMR Serverless, whose tests compare them with the policy.
     implied = {name for name in allowed if name.startswith(("emr-serverless:", "ec2:", "ssm:"))}
     implied |= {
+        "elasticmapreduce:AddTags",
         "elasticmapreduce:CancelSteps",
         "elasticmapreduce:PutAutoTerminationPolicy",
         "elasticmapreduce:PutManagedScalingPolicy",

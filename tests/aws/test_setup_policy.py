@@ -22,7 +22,7 @@ UNUSED = (
     "firehose:*", "iam:*Group*", "iam:*UserPolicy", "logs:*Delivery", "logs:*DataProtectionPolicy", "logs:*IndexPolicy",
     "logs:*ResourcePolicy", "logs:PutBearerTokenAuthentication", "s3:*MetadataTable*", "s3:DeleteObject",
     "s3:PutObject*", "s3:Put*ObjectLock*", "s3:REST.PUT.OBJECT", "s3:PutBucket[ACLNORVW]*",
-    "s3:Put[ALMIR]*Configuration", "s3tables:*",
+    "s3:Put[AMIR]*Configuration", "s3tables:*",
 )  # fmt: skip
 ROLE, USER = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:role", f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:user/ada"
 OWN = f"arn:aws:iam::{DEFAULT_ACCOUNT_ID}:policy/fruits"
