@@ -12,10 +12,11 @@ import pyarrow as pa
 
 from fruits.errors import SettingsError
 from fruits.jobs.tasks.columns import (
-    ERROR_SUFFIX,
     SCORES,
     VECTOR,
     ColumnSettings,
+    added_names,
+    check_model,
     check_names,
     column_features,
     column_rows,
@@ -76,7 +77,7 @@ def features(
     ``dask.dataframe.from_pandas`` fails for objects that are bytes, which it takes for texts: give them as
     ``pandas.ArrowDtype(pyarrow.binary())``, or call ``dask.config.set({"dataframe.convert-string": False})`` before.
     """
-    added = (into, f"{into}{ERROR_SUFFIX}")
+    added = added_names(into)
     _check(ddf, column, added)
     settings = ColumnSettings.on_this_machine(backbone, engine, weights, decode)
     return _added(ddf, column, dict(zip(added, (VECTOR, pa.string()), strict=True)), partial(_features, settings))
@@ -107,6 +108,7 @@ def transform(ddf: dd.DataFrame, model: ScaledPCA, column: str = "features") -> 
         When the columns are computed: the model was fitted on another number of features.
     """
     _check(ddf, column, SCORES, vectors=True)
+    check_model(model)
     return _added(ddf, column, dict.fromkeys(SCORES, VECTOR), partial(_rows, model))
 
 
@@ -135,8 +137,7 @@ def _features(settings: ColumnSettings, values: pd.Series) -> Sequence[pa.Array]
 
 
 def _rows(model: ScaledPCA, values: pd.Series) -> Sequence[pa.Array]:
-    vectors = pa.array(values, from_pandas=True)
-    return column_rows(vectors.combine_chunks() if isinstance(vectors, pa.ChunkedArray) else vectors, model)
+    return column_rows(values, model)
 
 
 def _added(ddf: dd.DataFrame, column: str, kinds: dict[str, pa.DataType], compute: Compute) -> dd.DataFrame:

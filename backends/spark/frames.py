@@ -20,12 +20,14 @@ from pyspark.sql.types import (
     StructField,
     StructType,
 )
+from pyspark.sql.utils import AnalysisException
 
 from fruits.errors import SettingsError
 from fruits.jobs.tasks.columns import (
-    ERROR_SUFFIX,
     SCORES,
     ColumnSettings,
+    added_names,
+    check_model,
     check_names,
     column_features,
     column_rows,
@@ -87,12 +89,12 @@ def features(
     ``spark.sql.execution.arrow.maxRecordsPerBatch`` rows (default: 10,000) of a partition. Reduce it, or the size of
     the partitions, if that is too much: Spark reads files in partitions of 128 MB.
     """
-    added = (into, f"{into}{ERROR_SUFFIX}")
+    added = added_names(into)
     _check(df, column, added, (BinaryType(), StringType()), "binary (contents of files) or string (paths or URLs)")
     settings = ColumnSettings.on_this_machine(backbone, engine, weights, decode)
 
     def compute(values: pd.Series) -> Sequence[pa.Array]:
-        images = [LOCAL_PATH.sub("file:///", image) if isinstance(image, str) else image for image in values]
+        images = [LOCAL_PATH.sub("/", image) if isinstance(image, str) else image for image in values]
         context = TaskContext.get()
         return column_features(images, settings, isolated=context is not None and context.attemptNumber() > 0)
 
@@ -126,9 +128,10 @@ def transform(df: DataFrame, model: ScaledPCA, column: str = "features") -> Data
     """
     kinds = (ArrayType(FloatType()), ArrayType(DoubleType()))
     _check(df, column, SCORES, kinds, "array<float> or array<double>")
+    check_model(model)
 
     def compute(values: pd.Series) -> Sequence[pa.Array]:
-        return column_rows(pa.array(values, from_pandas=True), model)
+        return column_rows(values, model)
 
     return _added(df, column, dict.fromkeys(SCORES, ArrayType(FloatType())), compute)
 
@@ -140,7 +143,10 @@ def _check(df: Any, column: str, added: Sequence[str], kinds: Sequence[DataType]
             "others convert with to_spark() or SparkSession.createDataFrame()."
         )
     check_names(df.columns, column, added)
-    found = df.schema[column].dataType
+    try:
+        found = df.select(_quoted(column)).schema[0].dataType
+    except AnalysisException as error:  # such as for `path` beside `PATH`, unless spark.sql.caseSensitive is set
+        raise SettingsError(f"`column` = {brief(column)}: {str(error).splitlines()[0]} Rename it.") from error
     if found.simpleString() not in [kind.simpleString() for kind in kinds]:  # whatever the nullability of elements
         raise SettingsError(f"`column` = {brief(column)}: of type {found.simpleString()}. Allowed: {allowed}.")
 

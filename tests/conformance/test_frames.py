@@ -142,6 +142,8 @@ def test_nothing_is_computed_before_the_frame(frames, images, tmp_path, monkeypa
     ("column", "options", "message"),
     [
         ("bytes", {}, "`column` = bytes: the DataFrame has no such column. Allowed: path, content, number"),
+        (7, {}, "`column` = 7: not allowed. Allowed: the name of a column"),
+        ("path", {"into": 7}, "`into` = 7: not allowed. Allowed: the name of the column"),
         ("number", {}, r"`column` = number: of type int(32|64)?\. Allowed: .*contents of files.* or .*paths or URLs"),
         ("path", {"into": "Number"}, "has a column number, which would be replaced. Drop or rename it, or .* `into`"),
         ("path", {"decode": "half"}, "`decode` = half: not known. Allowed: reduced, full"),
@@ -170,7 +172,11 @@ def test_frames_that_do_not_fit_a_model_are_named(frames, job):
     ):
         with pytest.raises(SettingsError, match=r"of type pandas\..*DataFrame\. Allowed: a DataFrame of"):
             call(pd.DataFrame({"path": ["a"]}))
+    with pytest.raises(SettingsError, match=r"`column` = path: the DataFrame has 2 such columns. Rename the others"):
+        frames.module.features(frame[["path", "path"]], "path")
     narrow = frames.read(job / "out" / "rows")[["path", "features"]]
+    with pytest.raises(SettingsError, match=r"`model` = 'out': not allowed. Allowed: a fruits.ScaledPCA"):
+        frames.module.transform(narrow, "out")
     other = dataclasses.replace(model, mean=model.mean[:7])
     with pytest.raises(Exception, match="vectors of 1,280 numbers, which do not fit a model of 7 features"):
         frames.rows(other.transform(narrow))
@@ -185,14 +191,23 @@ def test_worker_that_computes_other_features_is_refused(frames, images, monkeypa
         frames.rows(frame)
 
 
-def test_paths_in_the_form_of_hadoop_are_read(frames, engine, images):
+def test_paths_in_the_form_of_hadoop_are_read(frames, engine, images, tmp_path):
     if engine != "spark":
         pytest.skip("a form of Spark alone")
-    path = next(iter(images))
+    path = str(tmp_path / "a::b%20#c.jpg")
+    Path(path).write_bytes(next(iter(images.values())))
     frame = frames.session.read.format("binaryFile").load(path)
     ((found, error),) = frames.module.features(frame, "path", into="a.`b").select("`a.``b`", "`a.``b_error`").collect()
     assert error is None
     assert np.array_equal(np.array(found, np.float32), fruits.features(path)[0])
+
+
+def test_columns_that_differ_in_their_case_are_named(frames, engine):
+    if engine != "spark":
+        pytest.skip("Dask distinguishes them")
+    frame = frames.make(["a"], [b"a"]).withColumnRenamed("content", "PATH")
+    with pytest.raises(SettingsError, match=r"`column` = path: .*AMBIGUOUS.* Rename it"):
+        frames.module.features(frame, "path")
 
 
 def test_features_are_computed_once_for_a_filter_and_the_result(frames, engine):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,13 +27,24 @@ from fruits.parameters import check_choice
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
-from fruits.text import brief, without_secrets
+from fruits.text import brief, quoted, utf8, without_secrets
 
-__all__ = ["ERROR_SUFFIX", "SCORES", "VECTOR", "ColumnSettings", "check_names", "column_features", "column_rows"]
+__all__ = [
+    "ERROR_SUFFIX",
+    "SCORES",
+    "VECTOR",
+    "ColumnSettings",
+    "added_names",
+    "check_model",
+    "check_names",
+    "column_features",
+    "column_rows",
+]
 
 ERROR_SUFFIX = "_error"  # of the column with the reasons, after the name of the column of features
 SCORES = ("scaled_features", "pca_features")  # columns that a model adds; those of a job's rows
 VECTOR = pa.list_(pa.float32())
+NOT_IN_NAMES = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # Python refuses file names with these characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ def column_features(
 
         for index, found in zip(given, compute(len(given), pixels, featurizer), strict=True):
             if isinstance(found, ImageError):
-                errors[index] = without_secrets(str(found))
+                errors[index] = utf8(without_secrets(str(found)))
             else:
                 features.append(found[0])
                 present[index] = True
@@ -120,8 +133,10 @@ def column_features(
     return _vectors(rows, present), pa.array(errors, pa.string())
 
 
-def column_rows(features: pa.Array, model: ScaledPCA) -> tuple[pa.Array, ...]:
+def column_rows(values: Any, model: ScaledPCA) -> tuple[pa.Array, ...]:
     """Return the columns :data:`SCORES` of a column of lists of numbers, as float32; null for null.
+
+    `values` is a pandas Series, of objects or of Arrow.
 
     Raises
     ------
@@ -130,11 +145,14 @@ def column_rows(features: pa.Array, model: ScaledPCA) -> tuple[pa.Array, ...]:
     ModelError
         The model was fitted on another number of features.
     """
-    length = len(model.mean)
     try:
+        features = pa.array(values, from_pandas=True)
+        if isinstance(features, pa.ChunkedArray):
+            features = features.combine_chunks()
         features = features.cast(pa.list_(pa.float64()))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, TypeError, ValueError) as error:
         raise DatasetError(f"the column contains no vectors: {error}. Allowed: lists of numbers.") from error
+    length = len(model.mean)
     present = ~np.asarray(features.is_null())
     offsets = np.asarray(features.offsets)
     lengths = np.diff(offsets)[present]
@@ -147,13 +165,32 @@ def column_rows(features: pa.Array, model: ScaledPCA) -> tuple[pa.Array, ...]:
     return tuple(_vectors(values.astype(np.float32), present) for values in model.transform(rows))
 
 
-def check_names(names: Collection[str], column: str, added: Sequence[str]) -> None:
-    """Raise a ``SettingsError`` unless a frame has a column, and none with a name of those to add."""
-    if column not in names:
+def added_names(into: object) -> tuple[str, str]:
+    """Return the names of the columns of the features and of their errors."""
+    if not isinstance(into, str) or not into:
+        raise SettingsError(f"`into` = {quoted(into)}: not allowed. Allowed: the name of the column to add, as text.")
+    return into, f"{into}{ERROR_SUFFIX}"
+
+
+def check_model(model: object) -> None:
+    """Raise a ``SettingsError`` unless a value is a fitted model."""
+    if not isinstance(model, ScaledPCA):
         raise SettingsError(
-            f"`column` = {brief(column)}: the DataFrame has no such column. Allowed: {', '.join(map(brief, names))}."
+            f"`model` = {quoted(model)}: not allowed. Allowed: a fruits.ScaledPCA, such as "
+            'fruits.ScaledPCA.load("out") returns, with the `out` of a fit or a run.'
         )
-    if existing := [name for name in names if name.casefold() in {new.casefold() for new in added}]:
+
+
+def check_names(names: Sequence[Any], column: object, added: Sequence[str]) -> None:
+    """Raise a ``SettingsError`` unless a frame has exactly one column of a name, and none with one of those to add."""
+    if not isinstance(column, str):
+        raise SettingsError(f"`column` = {quoted(column)}: not allowed. Allowed: the name of a column, as text.")
+    if (count := names.count(column)) != 1:
+        found = f"{count} such columns. Rename the others" if count else "no such column"
+        raise SettingsError(
+            f"`column` = {brief(column)}: the DataFrame has {found}. Allowed: {', '.join(map(brief, names))}."
+        )
+    if existing := [name for name in names if str(name).casefold() in {new.casefold() for new in added}]:
         raise SettingsError(
             f"the DataFrame has a column {brief(existing[0])}, which would be replaced. Drop or rename it, or give "
             "another name for the features as `into`."
@@ -162,11 +199,10 @@ def check_names(names: Collection[str], column: str, added: Sequence[str]) -> No
 
 def _contents(values: Sequence[bytes | str], settings: ColumnSettings) -> Iterator[Content]:
     if all(isinstance(value, str) for value in values):
-        # No file name contains NUL, and Python refuses it.
-        paths = (str(value).replace("\0", "\N{REPLACEMENT CHARACTER}") for value in values)
+        paths = (NOT_IN_NAMES.sub("\N{REPLACEMENT CHARACTER}", str(value)) for value in values)
         return read_addresses(settings.folder, ((path, UNKNOWN_SIZE, "") for path in paths), settings.s3)
-    kinds = {type(value).__name__ for value in values}
-    if not kinds <= {"bytes", "bytearray", "memoryview"}:
+    if not all(isinstance(value, bytes | bytearray | memoryview) for value in values):
+        kinds = {type(value).__name__ for value in values}
         raise DatasetError(
             f"the column contains values of type {', '.join(sorted(kinds))}. Allowed: only the contents of images, as "
             "bytes, or only texts, which are paths or URLs."

@@ -6,12 +6,13 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import fruits
 from fruits.errors import DatasetError
-from fruits.jobs.tasks.columns import ColumnSettings, column_features
+from fruits.jobs.tasks.columns import ColumnSettings, column_features, column_rows
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,17 @@ def test_images_of_a_retried_task_are_decoded_in_another_process(
     assert features.to_pylist()[1:] == [None, None]
     assert errors.to_pylist()[:2] == [None, None]
     assert errors[2].as_py().startswith("not-an-image: ")
+
+
+def test_texts_that_are_no_unicode_are_read_as_names_or_rejected(settings: ColumnSettings) -> None:
+    _, errors = column_features(["a\ud800", "nonsuch://\udcff", "/nowhere/\udcff"], settings)
+    assert all(text.startswith("unreadable: ") for text in errors.to_pylist())
+
+
+@pytest.mark.parametrize("values", [[np.zeros((2, 2))], [[1.0], "x"], ["x"]])
+def test_columns_without_vectors_are_an_error(values: list[Any]) -> None:
+    with pytest.raises(DatasetError, match=r"the column contains no vectors: .* Allowed: lists of numbers"):
+        column_rows(pd.Series(values), None)  # type: ignore[arg-type]  # the model is used last
 
 
 @pytest.mark.parametrize(("values", "kinds"), [([b"a", "b"], "bytes, str"), (["a", 1], "int, str"), ([2.5], "float")])
