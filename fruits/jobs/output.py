@@ -21,6 +21,7 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.jobs.identity import check_same, describe, is_extension, is_same, is_update
 from fruits.jobs.job import FITTING, Job
+from fruits.jobs.report import reason
 from fruits.jobs.stages import StageRunner
 from fruits.jobs.stored import StoredJob, stored_base, untouched_base
 from fruits.jobs.tasks.rows import Encoder
@@ -186,8 +187,7 @@ def storage_errors(out: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"`out` = {out}: {error.strerror or error}. Stored parts are kept: fix the cause, then start the same "
-            "command again."
+            f"`out` = {out}: {reason(error)}. Stored parts are kept: fix the cause, then start the same command again."
         ) from error
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,7 @@ from fruits.storage.commits import Commit, last_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
-__all__ = ["REPORT", "Report", "SliceReport", "finished", "report_from_dict", "row_files"]
+__all__ = ["REPORT", "Report", "SliceReport", "finished", "reading", "reason", "report_from_dict", "row_files"]
 
 REPORT = "report"  # report-OWNER.json
 
@@ -169,6 +171,21 @@ def row_files(out: Folder, commit: Commit) -> list[str]:
     return [job.rows_name(partition) for partition in job.plan.partitions]
 
 
+def reason(error: OSError) -> str:
+    """Return the reason of an error, and its file, which can be one of an input, or a temporary one."""
+    file = f": {error.filename}" if isinstance(error.filename, str) else ""
+    return f"{error.strerror}{file}" if error.strerror else str(error)
+
+
+@contextmanager
+def reading(out: str) -> Iterator[None]:
+    """Translate an OSError of reading an output."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{out} cannot be read: {reason(error)}. Make it readable, or restore it.") from error
+
+
 def finished(out: Folder) -> Commit:
     """Return the last commit of an output folder that is complete.
 
@@ -177,10 +194,8 @@ def finished(out: Folder) -> Commit:
     OutputError
         The folder cannot be read, or contains no complete output.
     """
-    try:
+    with reading(out.address):
         commit = last_commit(out)
-    except OSError as error:
-        raise OutputError(f"{out.address} cannot be read: {error.strerror or error}.") from error
     if commit is None or not commit.complete:
         state = "its job has not finished" if commit is not None else "no job has written to it"
         raise OutputError(f"{out.address}: no finished output ({state}). Give the `out` of a finished command.")

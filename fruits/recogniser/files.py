@@ -271,7 +271,10 @@ def _read_metadata(folder: Folder) -> tuple[_Metadata, str]:
 def _read_arrays(folder: Folder, file: _File) -> Arrays:
     if file.bytes > MAX_BYTES and not file.file.startswith("training"):
         raise _corrupt(folder, JSON, f"{file.file} has {file.bytes:,} bytes; at most {MAX_BYTES:,} are allowed")
-    data = folder.read(file.file, limit=file.bytes)
+    try:
+        data = folder.read(file.file, limit=file.bytes)
+    except FileNotFoundError as error:
+        raise _corrupt(folder, file.file, "it is missing") from error
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _corrupt(folder, file.file, f"its SHA-256 differs from the one in {JSON}")
     try:

@@ -155,9 +155,7 @@ class LocalStore:
     ) -> Iterator[list[FileInfo]]:
         """Yield all files below a folder; see :meth:`fruits.storage.stores.Store.walk`."""
         path = native(path)
-        if not os.path.exists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-        if not os.path.isdir(path):
+        if not stat.S_ISDIR(os.stat(path).st_mode):  # os.path.isdir is false for a folder inside of a forbidden one
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         tree = _Tree(path.rstrip("/"), os.path.join(os.path.realpath(path), ""), follow_links)
         yield from walk_folders(tree.entries, prune)

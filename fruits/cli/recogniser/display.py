@@ -40,7 +40,7 @@ def show_recogniser(console: Console, status: RecogniserStatus) -> None:
         facts["training"] = "not finished. Run the same command again to resume it"
     if status.version is not None and status.network is not None:
         facts["recogniser"] = f"{status.version}, {status.classes:,} classes, {status.images:,} images"
-        facts |= _sources(status.sources) | _stale(status.sources)
+        facts |= _sources(status.sources) | _changes(status.sources)
         facts["calibrated"] = _calibration(status.calibration_images)
         crops = f"{status.crops} crop{'s' * (status.crops != 1)} of each image"
         facts["prototypes"] = f"{status.prototypes:,}, {crops}"
@@ -56,13 +56,19 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-def _stale(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    stale = [str(number) for number, source in enumerate(sources, 1) if source["state"] == "stale"]
-    if not stale:
-        return {}
-    changed = f"source {stale[0]} has" if len(stale) == 1 else f"sources {', '.join(stale)} have"
-    advice = "Update it with --update if it is an output, and run the same train command with --overwrite"
-    return {"stale": f"{changed} changed since the training. {advice}"}
+def _changes(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    texts = {
+        "stale": "changed since the training. Update it with --update if it is an output, and run the same train "
+        "command with --overwrite",
+        "unknown": "not been compared: its output or its images cannot be read, or this is a copy without commits/",
+    }
+    facts = {}
+    for state, text in texts.items():
+        numbers = [str(number) for number, source in enumerate(sources, 1) if source["state"] == state]
+        if numbers:
+            have = f"source {numbers[0]} has" if len(numbers) == 1 else f"sources {', '.join(numbers)} have"
+            facts[state] = f"{have} {text}"
+    return facts
 
 
 def _calibration(images: int) -> str:

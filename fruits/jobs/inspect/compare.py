@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fruits.errors import OutputError
 from fruits.jobs.job import FITTING
-from fruits.jobs.report import finished, row_files
+from fruits.jobs.report import finished, reading, row_files
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
@@ -83,22 +83,25 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     Raises
     ------
     OutputError
-        One of them is not a finished output, or their columns or kinds of output differ.
+        One of them is not a finished output or cannot be read, or their columns or kinds of output differ.
     """
     left, right = Folder.at(a), Folder.at(b)
-    commits = finished(left), finished(right)
-    models = [commit.job["command"] in FITTING for commit in commits]
-    parts = [row_files(side, commit) for side, commit in zip((left, right), commits, strict=True)]
-    if models[0] != models[1] and not all(parts):
-        raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")
-    differences: dict[str, Difference] = {}
-    if all(models):
-        _compare_models(ScaledPCA.load(left), ScaledPCA.load(right), differences)
-    rows = 0
-    if any(parts):
-        if not all(parts):
-            raise OutputError(f"{a if parts[1] else b} contains a model and no rows. Compare two runs, or two fits.")
-        rows = _compare_rows(left, right, parts, differences)
+    with reading(f"{a} or {b}"):
+        commits = finished(left), finished(right)
+        models = [commit.job["command"] in FITTING for commit in commits]
+        parts = [row_files(side, commit) for side, commit in zip((left, right), commits, strict=True)]
+        if models[0] != models[1] and not all(parts):
+            raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")
+        differences: dict[str, Difference] = {}
+        if all(models):
+            _compare_models(ScaledPCA.load(left), ScaledPCA.load(right), differences)
+        rows = 0
+        if any(parts):
+            if not all(parts):
+                raise OutputError(
+                    f"{a if parts[1] else b} contains a model and no rows. Compare two runs, or two fits."
+                )
+            rows = _compare_rows(left, right, parts, differences)
     return Comparison(rows, all(models), tuple(differences.values()))
 
 

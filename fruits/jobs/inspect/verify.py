@@ -11,17 +11,18 @@ from functools import partial
 from fruits.errors import DamageError, ModelError
 from fruits.jobs.job import FITTING
 from fruits.jobs.output import FOLDERS
-from fruits.jobs.report import REPORT, finished
+from fruits.jobs.report import REPORT, finished, reading
 from fruits.jobs.stored import StoredJob
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.progress.reporter import Progress
-from fruits.storage.checksums import CorruptPart, CorruptPartError, read_part
+from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, read_part
 from fruits.storage.commits import COMMITS, OwnedFolder, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
 __all__ = ["Verification", "verify"]
 
 READERS = 8
+LISTS = ("plan/partitions", f"{MANIFEST}/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,11 @@ class Verification:
     parts, bytes : int
         The number of intact files, and their size.
     corrupt : tuple of CorruptPart
-        The missing and the corrupt files.
+        The missing, the corrupt and the unreadable files.
     unexpected : tuple of str
         Files in the folders of the output that do not belong to it, by name below the output folder. No command reads
-        them, and the next command of the job removes those of other jobs, and temporary files and markers.
+        them, and the next command of the job removes those of other jobs, and temporary files and markers. Empty if a
+        file is corrupt that lists those of the output.
     """
 
     parts: int
@@ -68,13 +70,13 @@ def verify(address: str, progress: Progress) -> Verification:
     Raises
     ------
     OutputError
-        The folder contains no finished output.
+        The folder contains no finished output, or cannot be listed.
     """
     out = Folder.at(address)
     commit = finished(out)
     corrupt: list[CorruptPart] = []
     expected = {name: bytes.fromhex(known) for name, known in commit.files.items()}
-    with suppress(DamageError):  # a corrupt plan is reported as a file
+    with suppress(DamageError, OSError):  # a corrupt or unreadable plan is reported as a file
         expected = StoredJob.load(out, commit).final_files()
     intact = size = 0
     with progress.stage("verify", total=len(expected), unit="parts") as stage, ThreadPoolExecutor(READERS) as pool:
@@ -90,7 +92,11 @@ def verify(address: str, progress: Progress) -> Verification:
         except ModelError as error:
             corrupt.append(CorruptPart("model", str(error)))
     known = {*expected, OwnedFolder(out, commit.owner).name(REPORT, "html")}
-    return Verification(intact, size, tuple(corrupt), tuple(_unexpected_files(out, known)))
+    unexpected: list[str] = []
+    if not any(part.name.startswith(LISTS) for part in corrupt):  # which list the files of the output
+        with reading(out.address):
+            unexpected += _unexpected_files(out, known)
+    return Verification(intact, size, tuple(corrupt), tuple(unexpected))
 
 
 def _check(out: Folder, file: tuple[str, bytes]) -> int | CorruptPart:
@@ -100,6 +106,8 @@ def _check(out: Folder, file: tuple[str, bytes]) -> int | CorruptPart:
         return len(read_part(out, name, known))
     except CorruptPartError as error:
         return error.part
+    except OSError as error:
+        return CorruptPart(name, f"cannot be read: {error.strerror or error}")
 
 
 def _unexpected_files(out: Folder, known: Container[str]) -> Iterator[str]:

@@ -14,13 +14,12 @@ from threadpoolctl import threadpool_limits
 from fruits.errors import SettingsError
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.folder import FolderSource
-from fruits.images.sources.kinds import stored_source
 from fruits.jobs.report import Report
 from fruits.jobs.reporting.counts import MOST_PAGES, LabelCounts, RejectExamples, count_labels, reject_examples
 from fruits.jobs.reporting.neighbours import Neighbours, Outlier, find_neighbours, find_outliers
 from fruits.jobs.reporting.vectors import Vectors, feature_job, read_vectors
 from fruits.jobs.stored import StoredJob
-from fruits.jobs.tasks.thumbnails import thumbnail
+from fruits.jobs.tasks.thumbnails import picture_source, read_pictures
 from fruits.pages.charts import pictured
 from fruits.storage.prefetch import UNKNOWN_SIZE
 
@@ -158,7 +157,9 @@ def _pictures(job: StoredJob, paths: Iterable[str]) -> dict[str, bytes]:
     """Return pictures by path, in the order of the paths, until time is up; images that are gone are left out."""
     if "images" not in job.commit.job:
         return {}
-    source = stored_source(job.commit.job)
+    source = picture_source(job.commit.job)
+    if source is None:
+        return {}
     wanted = [path for path in dict.fromkeys(paths) if path]
     if len(job.plan.pages) <= MOST_PAGES:
         known = job.entries(wanted)
@@ -169,8 +170,7 @@ def _pictures(job: StoredJob, paths: Iterable[str]) -> dict[str, bytes]:
         return {}
     found: dict[str, bytes] = {}
     end = time.monotonic() + PICTURE_SECONDS
-    for entry, content in zip(entries, source.read(entries), strict=True):
-        picture = thumbnail(content, SIDE) if isinstance(content, bytes) else None
+    for entry, picture in zip(entries, read_pictures(source, entries, SIDE), strict=False):
         if picture is not None:
             found[entry.path] = picture
         if time.monotonic() > end:

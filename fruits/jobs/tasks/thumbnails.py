@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 from PIL import Image
 
+from fruits.errors import InputError
 from fruits.images.decode import ImageError, decode_image
 from fruits.images.sources.entries import ImageEntry
+from fruits.images.sources.kinds import stored_source
 from fruits.images.sources.source import Source
 
-__all__ = ["SIDE", "PictureItem", "batches", "make_pictures", "thumbnail"]
+__all__ = ["SIDE", "PictureItem", "batches", "make_pictures", "picture_source", "read_pictures"]
 
 SIDE = 96  # pixels of the longer side
 QUALITY = 80
@@ -31,17 +35,26 @@ class PictureItem:
 
 def make_pictures(item: PictureItem, shared: None) -> dict[str, bytes]:
     """Return the pictures of images by key, about 3 kB each; images that cannot be read any more are left out."""
-    contents = item.source.read(entry for _, entry in item.images)
-    found = {}
-    for (key, _), content in zip(item.images, contents, strict=True):
-        if isinstance(content, bytes):
-            picture = thumbnail(content)
-            if picture is not None:
-                found[key] = picture
-    return found
+    pictures = read_pictures(item.source, [entry for _, entry in item.images])
+    return {key: picture for (key, _), picture in zip(item.images, pictures, strict=False) if picture is not None}
 
 
-def thumbnail(content: bytes, side: int = SIDE) -> bytes | None:
+def read_pictures(source: Source, entries: Sequence[ImageEntry], side: int = SIDE) -> Iterator[bytes | None]:
+    """Yield the picture of each image, or None; nothing more if its store, such as an archive, cannot be opened."""
+    with suppress(InputError):
+        for content in source.read(entries):
+            yield _thumbnail(content, side) if isinstance(content, bytes) else None
+
+
+def picture_source(identity: Mapping[str, Any]) -> Source | None:
+    """Return the source of a stored job, as ``stored_source`` does; None if its store cannot be opened."""
+    try:
+        return stored_source(identity)
+    except InputError:
+        return None
+
+
+def _thumbnail(content: bytes, side: int) -> bytes | None:
     """Return the picture of an encoded image, at most `side` pixels wide and high; None if it cannot be decoded."""
     try:
         image = decode_image(content, side)

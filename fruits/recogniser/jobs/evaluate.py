@@ -16,13 +16,13 @@ from typing import Any, cast
 
 from fruits.errors import DatasetError, OutputError, SettingsError
 from fruits.executor import Executor
-from fruits.images.sources.kinds import stored_source
 from fruits.images.sources.options import SourceOptions
 from fruits.jobs.job import Job
+from fruits.jobs.output import storage_errors
 from fruits.jobs.report import finished, row_files
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.stored import StoredJob, feature_source
-from fruits.jobs.tasks.thumbnails import PictureItem, make_pictures
+from fruits.jobs.tasks.thumbnails import PictureItem, make_pictures, picture_source
 from fruits.model.rows import decode_rows
 from fruits.parameters import whole_number
 from fruits.progress.reporter import Progress
@@ -135,54 +135,55 @@ def evaluate(
     listener = progress or default()
     if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
         raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
-    stored_features = feature_source(source)
-    if stored_features is not None or label_column is not None:
-        options = SourceOptions(image_column=image_column, path_column=path_column, label_column=label_column)
-        check_labels(source, stored_features, options)
-    folder = Folder.at(out)
-    _check_folder(folder)
-    for images in stale_sources(recogniser):
-        listener.note(f"{recogniser} is stale: its source {images} has changed since the training")
-    rows = folder / PREDICTIONS
-    job = Job(
-        images=source,
-        out=rows.address,
-        recogniser=recogniser,
-        image_column=image_column,
-        path_column=path_column,
-        label_column=label_column,
-        label_regex=label_regex,
-        max_reject_fraction=1.0,
-        overwrite=overwrite,
-    )
-    report = predict(job, executor, progress=listener)
-    stored = read_recogniser(Folder.at(recogniser), training=True)
-    loaded = Recogniser.from_stored(stored)
-    classes = _classes(stored.sources, stored.labels)
-    outcomes, unknown = _outcomes(rows, classes)
-    if not outcomes and not unknown.images:
-        raise DatasetError(f"{source}: no image can be used. {rows.address}/rejects lists the reasons.")
-    runner = StageRunner(executor, listener)
-    found = _left_out(Folder.at(recogniser), loaded, stored_sources(stored), left_out, runner)
-    evaluation = Evaluation(
-        version=loaded.version,
-        source=without_secrets(source),
-        images=report.images,
-        rejects=sum(report.rejects.values()),
-        metrics=measure(outcomes) if outcomes else None,
-        unknown=unknown,
-        left_out=tuple(found),
-    )
-    page = render_page(
-        Heading(loaded.version, len(loaded.labels), sum(stored.counts.values()), evaluation.source),
-        evaluation.metrics,
-        evaluation.left_out,
-        _pictures(source, rows, evaluation.metrics),
-        _examples(loaded),
-        unknown,
-    )
-    folder.write(PAGE, page.encode())
-    folder.write(JSON, encode_json(evaluation.to_dict()))
+    with storage_errors(out):
+        stored_features = feature_source(source)
+        if stored_features is not None or label_column is not None:
+            options = SourceOptions(image_column=image_column, path_column=path_column, label_column=label_column)
+            check_labels(source, stored_features, options)
+        folder = Folder.at(out)
+        _check_folder(folder)
+        for images in stale_sources(recogniser):
+            listener.note(f"{recogniser} is stale: its source {images} has changed since the training")
+        rows = folder / PREDICTIONS
+        job = Job(
+            images=source,
+            out=rows.address,
+            recogniser=recogniser,
+            image_column=image_column,
+            path_column=path_column,
+            label_column=label_column,
+            label_regex=label_regex,
+            max_reject_fraction=1.0,
+            overwrite=overwrite,
+        )
+        report = predict(job, executor, progress=listener)
+        stored = read_recogniser(Folder.at(recogniser), training=True)
+        loaded = Recogniser.from_stored(stored)
+        classes = _classes(stored.sources, stored.labels)
+        outcomes, unknown = _outcomes(rows, classes)
+        if not outcomes and not unknown.images:
+            raise DatasetError(f"{source}: no image can be used. {rows.address}/rejects lists the reasons.")
+        runner = StageRunner(executor, listener)
+        found = _left_out(Folder.at(recogniser), loaded, stored_sources(stored), left_out, runner)
+        evaluation = Evaluation(
+            version=loaded.version,
+            source=without_secrets(source),
+            images=report.images,
+            rejects=sum(report.rejects.values()),
+            metrics=measure(outcomes) if outcomes else None,
+            unknown=unknown,
+            left_out=tuple(found),
+        )
+        page = render_page(
+            Heading(loaded.version, len(loaded.labels), sum(stored.counts.values()), evaluation.source),
+            evaluation.metrics,
+            evaluation.left_out,
+            _pictures(source, rows, evaluation.metrics),
+            _examples(loaded),
+            unknown,
+        )
+        folder.write(PAGE, page.encode())
+        folder.write(JSON, encode_json(evaluation.to_dict()))
     return evaluation
 
 
@@ -285,7 +286,9 @@ def _pictures(source: str, rows: Folder, metrics: Metrics | None) -> dict[str, b
     if metrics is None:
         return {}
     predictions = StoredJob.load(rows, finished(rows))
-    images = stored_source((feature_source(source) or predictions).commit.job)
+    images = picture_source((feature_source(source) or predictions).commit.job)
+    if images is None:
+        return {}
     paths = {each.example for each in metrics.confusions} | {each.path for each in metrics.mistakes}
     return make_pictures(PictureItem(images, tuple(sorted(predictions.entries(paths).items()))), None)
 

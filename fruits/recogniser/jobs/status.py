@@ -79,9 +79,7 @@ def recogniser_status(out: str, *, list_images: bool = False) -> RecogniserStatu
     try:
         commit, is_stored = last_commit(folder), folder.exists(JSON)
     except OSError as error:
-        raise OutputError(
-            f"{out}: {error.strerror or error}. Give the `out` of a training that can be read."
-        ) from error
+        raise OutputError(f"{out}: {error.strerror or error}. Give the `out` of a command that can be read.") from error
     if not is_stored and (commit is None or commit.job["command"] != "train"):
         return None
     complete = commit is None or commit.complete  # without a commit, the files of the recogniser were copied

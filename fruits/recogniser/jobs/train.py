@@ -25,12 +25,11 @@ import orjson
 
 from fruits.errors import DamageError, OutputError
 from fruits.executor import Executor, check_executor
-from fruits.images.sources.kinds import stored_source
 from fruits.jobs.identity import check_same, is_same, versions
 from fruits.jobs.output import storage_errors
 from fruits.jobs.reporting.write import add_page
 from fruits.jobs.stages import Stage, StageRunner
-from fruits.jobs.tasks.thumbnails import batches, make_pictures
+from fruits.jobs.tasks.thumbnails import batches, make_pictures, picture_source
 from fruits.model.fingerprint import solver_fingerprint
 from fruits.progress.reporter import Progress
 from fruits.progress.select import default
@@ -264,10 +263,10 @@ class _Run:
         items = []
         for number, paths in wanted.items():
             job = self.sources[number].job
-            entries = sorted(job.entries(paths).items())
-            items += batches(
-                stored_source(job.commit.job), [(picture_key(number, path), entry) for path, entry in entries]
-            )
+            source = picture_source(job.commit.job)
+            if source is not None:
+                entries = sorted(job.entries(paths).items())
+                items += batches(source, [(picture_key(number, path), entry) for path, entry in entries])
         found: dict[str, bytes] = {}
         stage = Stage("pictures", make_pictures, None, "pictures", lambda item: len(item.images))
         self.runner.run(stage, items, found.update)

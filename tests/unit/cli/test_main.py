@@ -317,6 +317,19 @@ def test_stdout_that_cannot_be_written_is_an_error(tmp_path: Path, options: str)
     )
 
 
+def test_a_removed_current_folder_is_named(fruits: Fruits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ended = fruits("run", str(tmp_path / "images"), "--out", "out")
+    assert (ended.code, ended.err) == (2, "Error: the current folder was removed. Change to another one, with cd.\n")
+
+
+def test_memory_of_the_command_is_refused(fruits: Fruits) -> None:
+    ended = fruits("run", "images", "--out", "memory://out")
+    assert (ended.code, "--out memory://out: not allowed, because this memory is lost" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize(("shell", "text"), [("bash", "complete -o"), ("zsh", "#compdef fruits"), ("fish", "complete")])
 def test_completion_scripts_are_generated(shell: str, text: str) -> None:
     environ = os.environ | {"_FRUITS_COMPLETE": f"source_{shell}"}

@@ -163,6 +163,8 @@ def test_the_version_of_a_link_is_that_of_what_it_leads_to(tmp_path):
 def test_what_cannot_be_listed_is_said(tmp_path):
     with pytest.raises(DatasetError, match="no such folder"):
         list(Listing(open_source(str(tmp_path / "missing"))))
+    with pytest.raises(DatasetError, match="File name too long"):
+        list(Listing(open_source("/" + "x" * 300)))
     write(tmp_path, "1.jpg")
     with pytest.raises(DatasetError, match="not a folder"):
         list(Listing(open_source(str(tmp_path / "1.jpg"))))

@@ -89,6 +89,10 @@ def test_outputs_that_cannot_be_compared_are_refused(tmp_path):
     fitted = finished_output(tmp_path / "c", "fit", MODEL).folder
     with pytest.raises(OutputError, match="no rows"):
         compare(a, fitted.address)
+    broken = output(tmp_path / "e")
+    next((tmp_path / "e" / "rows").iterdir()).unlink()
+    with pytest.raises(OutputError, match=r"cannot be read: No such file or directory: .*part-.* restore it"):
+        compare(a, broken)
     rows = output(tmp_path / "d", model=None)
     assert compare(a, rows).identical
     assert not compare(a, rows).model

@@ -739,6 +739,17 @@ def test_verify_names_corrupt_and_unexpected_files(job, tmp_path, capsys):
     assert (repaired.corrupt, repaired.unexpected, repaired.is_intact) == ((), ("features/notes.txt",), True)
 
 
+@pytest.mark.parametrize("name", ["plan/partitions", "manifest/rows-00000"])
+def test_verify_takes_no_file_for_unexpected_if_their_list_cannot_be_read(job, tmp_path, name):
+    pipeline.run(job, LocalExecutor())
+    (path,) = (tmp_path / "out").glob(f"{name}-*")
+    path.unlink()
+    path.mkdir()
+    found = verify(job.out, Silent())
+    assert [str(part) for part in found.corrupt] == [f"{path.relative_to(job.out)}: cannot be read: Is a directory"]
+    assert (found.unexpected, found.is_intact) == ((), False)
+
+
 @pytest.mark.parametrize(
     ("workers", "size", "text"),
     [

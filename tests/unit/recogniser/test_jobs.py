@@ -21,7 +21,15 @@ from PIL import Image, ImageDraw
 import fruits
 from backends.local import LocalExecutor
 from fruits.cli import main as cli
-from fruits.errors import DamageError, DatasetError, ModelError, OutputError, RejectsError, SettingsError
+from fruits.errors import (
+    DamageError,
+    DatasetError,
+    ModelError,
+    OutputError,
+    RejectsError,
+    SettingsError,
+    StorageError,
+)
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.status import status
@@ -74,7 +82,7 @@ def files(out: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
-def fitted(images: Path, out: Path, **settings: Any) -> str:
+def fitted(images: Path | str, out: Path, **settings: Any) -> str:
     """Return an output with features."""
     job = fruits.Job(images=str(images), out=str(out), components=2, **settings)
     fruits.fit(job, LocalExecutor())
@@ -586,6 +594,14 @@ def test_an_evaluation_is_written_as_json_and_as_a_page(recogniser: str, tmp_pat
     assert "top-1 accuracy" in page
     assert "unknown images rejected" in page
     assert fruits.evaluate(str(source), recogniser, str(out), LocalExecutor()) == found
+
+
+def test_a_page_that_cannot_be_written_is_an_error_of_the_storage(
+    recogniser: str, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluation" / "report.html").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"Is a directory: .*report.html"):
+        fruits.evaluate(str(images), recogniser, str(tmp_path / "evaluation"), LocalExecutor(), left_out=0)
 
 
 def test_images_of_unknown_labels_alone_are_evaluated(recogniser: str, tmp_path: Path) -> None:

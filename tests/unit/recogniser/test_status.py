@@ -89,6 +89,8 @@ def test_a_damaged_recogniser_is_found(training: fruits.Training, command: Comma
     code, text = command("status", training.out)
     assert code == 2
     assert f"{scorer.name} is corrupt" in text
+    scorer.unlink()
+    assert f"{scorer.name} is corrupt: it is missing" in command("status", training.out)[1]
 
 
 def test_another_folder_is_no_recogniser(tmp_path: Path, command: Command) -> None:
@@ -120,6 +122,8 @@ def test_a_recogniser_is_stale_after_an_update_of_its_source(tmp_path: Path, com
     assert state(training, list_images=True) == "current"
     shutil.rmtree(source)
     assert state(training, list_images=True) == "unknown"
+    code, text = command("status", training.out)
+    assert (code, "source 1 has not been compared" in text) == (0, True)
 
 
 def test_a_recogniser_of_a_folder_is_stale_after_a_change_of_an_image(training: fruits.Training) -> None:
@@ -135,6 +139,18 @@ def test_the_same_features_in_another_output_are_the_same_training(training: fru
     copied = str(shutil.copytree(source, tmp_path / "copy"))
     again = fruits.train(dataclasses.replace(training, sources=(copied,)), LocalExecutor())
     assert (again.version, again.seconds) == (report.version, {})
+
+
+def test_an_archive_that_is_gone_fails_no_command_on_its_features(tmp_path: Path, command: Command) -> None:
+    images = draw(tmp_path / "images", each=5)
+    archive = shutil.make_archive(str(tmp_path / "a"), "zip", images)
+    source = fitted(f"zip://::{archive}", tmp_path / "features", report=False)
+    Path(archive).unlink()
+    training = fruits.Training(sources=(source,), out=str(tmp_path / "rec"))
+    assert fruits.train(training, LocalExecutor()).pictures == 0
+    found = fruits.evaluate(source, training.out, str(tmp_path / "evaluation"), LocalExecutor(), left_out=0)
+    assert found.images == 20
+    assert command("report", source)[0] == 0
 
 
 def state(training: fruits.Training, *, list_images: bool) -> str:
