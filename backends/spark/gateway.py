@@ -112,9 +112,12 @@ def check_master(master: str) -> None:
     errors = []
     for address in master.removeprefix("spark://").split(","):
         host, _, port = address.rpartition(":")
+        if not port.isdecimal():
+            errors.append(f"{address} has no port, such as {address}:7077")
+            continue
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=MASTER_SECONDS).close()
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, OverflowError) as error:
             errors.append(f"{address}: {error}")
         else:
             return

@@ -18,7 +18,7 @@ import typer
 from fruits.cli.app import app
 from fruits.cli.result import CommandResult
 from fruits.cli.streams import open_closed_streams, reserved_stdout, write_result
-from fruits.cli.values import name_options
+from fruits.cli.values import check_current_folder, name_options
 from fruits.errors import FruitsError
 from fruits.text import canonical, without_secrets
 
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _run(argv: list[str], debug: bool) -> CommandResult | None:
     """Return the result of a command, or its error; None if the parser printed the output itself (``--help``)."""
     try:
+        check_current_folder()
         returned = app(argv, prog_name="fruits", standalone_mode=False)
     except FruitsError as error:
         return _failure(error, name_options(str(error)), error.exit_code, debug)

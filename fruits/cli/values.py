@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import fields
@@ -29,11 +30,24 @@ def _option(match: re.Match[str]) -> str:
     return ("IMAGES" if name == "images" else f"--{name.replace('_', '-')}") + (" " if equals else "")
 
 
+def check_current_folder() -> None:
+    """Raise an error if the current folder was removed: Python and Java do not start in it, and paths lead nowhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise SettingsError("the current folder was removed. Change to another one, with cd.") from error
+
+
 def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
-    """Reject an empty path, which would mean the current folder."""
+    """Reject an empty path, which would mean the current folder, and one in the memory of this process."""
+    name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
     if value == "":
-        name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
         raise SettingsError(f"{name}: empty path (unset shell variable?). Give a path or a URL.")
+    if value is not None and value.startswith("memory://"):
+        raise SettingsError(
+            f"{name} {value}: not allowed, because this memory is lost when the command ends. Give a path, or the URL "
+            "of a store."
+        )
     return value
 
 

@@ -156,6 +156,8 @@ def test_python_worker_exits_silently_when_spark_closes_the_connection(monkeypat
 def test_contradicting_arguments_are_rejected():
     with pytest.raises(SettingsError, match="session alone"):
         SparkExecutor(workers=2, master="spark://host:7077")
+    with pytest.raises(SettingsError, match="host has no port, such as host:7077"):
+        SparkExecutor(master="spark://host").start()
 
 
 @pytest.fixture
