@@ -20,7 +20,7 @@ from pyspark.sql.types import (
     StructField,
     StructType,
 )
-from pyspark.sql.utils import AnalysisException
+from pyspark.sql.utils import AnalysisException  # type: ignore[attr-defined]  # pyspark.errors is new in 3.4
 
 from fruits.errors import SettingsError
 from fruits.jobs.tasks.columns import (
