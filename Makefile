@@ -39,13 +39,13 @@ demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
 	$(BIN)/python -m pytest tests/hosts
 
 # Spark, the Python of its lane, and the environment that is made for it. Worker code has to do on all of them; whole
-# jobs, as of the two files that are left out, need the package installed, and a Python that it can be installed on.
+# jobs, as of the file that is left out, need the package installed, and a Python that it can be installed on.
 SPARKS = 3.3:3.10 3.5:3.11 4:3.12
 test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and Python 3.10, on 3.5, and on 4
 	@for lane in $(SPARKS); do \
@@ -60,8 +60,7 @@ test-spark-matrix: $(VENV)/.everything  ## the Spark backend on Spark 3.3.0 and 
 	             $(BIN)/uv pip install --quiet --python $$venv/bin/python --require-hashes --build-constraints requirements/tools.txt -r $$pins && \
 	             touch $$venv/.whole; }; } && \
 	        PYTHONPATH=$(CURDIR) FRUITS_PYTHON=$(abspath $(BIN))/python $$venv/bin/python -m pytest -k spark \
-	            --ignore tests/conformance/test_crashes.py --ignore tests/conformance/test_current_folder.py \
-	            tests/conformance tests/spark_matrix; \
+	            --ignore tests/conformance/test_crashes.py tests/conformance tests/spark_matrix; \
 	        then passed="$$passed $$spark"; else failed="$$failed $$spark"; fi; \
 	done; \
 	echo "passed:$${passed:- none}; failed:$${failed:- none}; skipped:$${skipped:- none}"; \
@@ -74,6 +73,10 @@ chaos: $(VENV)/.everything  ## faults by the hundred, counted: OPTIONS="--seed 2
 .PHONY: test-hostile
 test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every bomb, 200,000 files, 2,000 examples of each kind; a job suspended at every write (ten minutes)
 	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile tests/unit/jobs/test_ownership.py
+
+.PHONY: test-peers
+test-peers: $(VENV)/.everything  ## the tools that the benchmarks compare with, and ResNet50, give the features of Fruits and of Keras (minutes)
+	FRUITS_LONG=1 $(BIN)/python -m pytest tests/parity/test_peers.py tests/parity/test_tensorflow.py
 
 .PHONY: scale
 scale: $(VENV)/.everything  ## a simulated job of 100,000 partitions on Dask and on Spark: OPTIONS="--partitions 10000" (an hour)

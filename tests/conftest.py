@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LONG = "FRUITS_LONG" in os.environ  # set by `make test-hostile` and `make test-peers`
 THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -60,3 +64,23 @@ def fruits360() -> Path:
     if folder is None:
         pytest.skip("no real images. Set FRUITS360 to the folder with Training and Test.")
     return folder
+
+
+@cache
+def _eigh(data: bytes, size: int) -> Any:
+    import numpy as np
+
+    values, vectors = np.linalg.eigh(np.frombuffer(data).reshape(size, size))
+    return values, np.ascontiguousarray(vectors)
+
+
+@pytest.fixture(scope="module")
+def solver_in_this_process() -> Iterator[None]:
+    """Compute eigenvectors in this process, once for each matrix: a subprocess takes 0.2 s of each of many jobs."""
+    from fruits.model import solver
+    from fruits.recogniser.training import discriminant
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (solver, discriminant):
+            patch.setattr(module, "eigh", lambda matrix: _eigh(matrix.tobytes(), len(matrix)))
+        yield

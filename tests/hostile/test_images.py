@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fruits.images.decode import REASONS, ImageError, decode
+from tests.conftest import LONG
 from tests.hostile import decode_bombs, pictures
-from tests.hostile.conftest import EXAMPLES, LONG
+from tests.hostile.conftest import EXAMPLES
 from tests.hostile.measure import Measurement, run_module
 
 MEMORY = 10**9  # bytes of the whole process

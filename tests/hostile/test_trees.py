@@ -24,9 +24,10 @@ from fruits.plan.partitions import even_partitions
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import ChangedFileError
-from tests.conformance.crashing import CornerNetwork
+from tests.conformance.crashing import PixelNetwork
+from tests.conftest import LONG
 from tests.hostile import pictures
-from tests.hostile.conftest import LONG, Fruits, watched
+from tests.hostile.conftest import Fruits, watched
 from tests.hostile.measure import run_module
 from tests.plans import planned, through_storage
 
@@ -242,7 +243,7 @@ def test_stored_plan_cannot_lead_out_of_the_images(images: Path, tmp_path: Path,
     out = Folder(str(tmp_path / "out"))
     entries = [ImageEntry(path, len(PICTURE)), ImageEntry("label/whole.png", len(PICTURE))]
     (partition,) = even_partitions(write_list(entry_tables(entries), out / "plan").images, 2)
-    network = CornerNetwork()
+    network = PixelNetwork()
     settings = FeaturizeSettings(
         open_source(str(images)), OwnedFolder(out), network, numeric_fingerprint(network.load())
     )

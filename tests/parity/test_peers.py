@@ -18,10 +18,12 @@ from benchmarks.peers import PEERS
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
+from tests.conftest import LONG
 
 IMAGES = 24
 COMPONENTS = 3
-TESTED = [name for name in PEERS if name != "ray"]  # ray_openvino has its session and files, daft its model
+# The others take half a minute each. ray is left out: ray_openvino has its session and files, daft its model.
+TESTED = [name for name in PEERS if name != "ray"] if LONG else ["tfdata"]
 SHORTER = {"notebook": "peer.PARTITIONS = 2; "}  # one network is built per partition
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fruits.errors import WeightsError
 from fruits.images.decode import decode
 from fruits.network.backbones import BACKBONES
 from fruits.network.featurizer import compile_network
 from fruits.network.weights import find_weights
+from tests.conftest import LONG
 from tests.keras_reference import save_weights
 
 pytestmark = [
@@ -39,17 +41,24 @@ def test_engines_agree_on_real_images(fruits360: Path) -> None:
     assert _cosines(openvino, tensorflow).min() >= 0.999999
 
 
-@pytest.mark.parametrize(
-    ("name", "engines"),
-    [("MobileNetV2", ["openvino"]), ("ResNet50", ["openvino", "tensorflow"]), ("EfficientNetV2B0", ["openvino"])],
-)
-def test_features_equal_those_of_keras(name: str, engines: list[str], tmp_path: Path) -> None:
+NETWORKS = [("MobileNetV2", ["openvino"]), ("EfficientNetV2B0", ["openvino", "tensorflow"])]
+if LONG:  # half a minute
+    NETWORKS += [("ResNet50", ["openvino", "tensorflow"])]
+
+
+@pytest.mark.parametrize(("name", "engines"), NETWORKS)
+def test_features_equal_those_of_keras(
+    name: str, engines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))  # without conversions of an earlier run
     pixels = np.random.default_rng(2).integers(0, 256, (3, 224, 224, 3), np.uint8)
     saved = tmp_path / "saved.weights.h5"
     known = find_weights(BACKBONES[name]).path if name == "MobileNetV2" else None
-    expected = save_weights(name, saved, seed=3, weights=known, pixels=pixels)
-    assert expected is not None
-
+    expected = save_weights(name, saved, pixels, seed=3, weights=known)
+    if known is not None:
+        assert find_weights(BACKBONES[name], str(saved)).digest == BACKBONES[name].weights_digest
+        with pytest.raises(WeightsError, match=r"saved\.weights\.h5: corrupt, or not weights of this network"):
+            find_weights(BACKBONES["ResNet50"], str(saved))
     for engine in engines:
         features = compile_network(name, engine, weights=str(saved)).load()(pixels)
         assert np.abs(features - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -20,9 +20,9 @@ from fruits.text import name_text
 JOB = """
 from fruits.cli.main import main
 from fruits.jobs import pipeline
-from tests.conformance.crashing import CornerNetwork
+from tests.conformance.crashing import PixelNetwork
 
-pipeline.compile_network = lambda *_: CornerNetwork()
+pipeline.compile_network = lambda *_: PixelNetwork()
 main()
 """
 NAMES = [
