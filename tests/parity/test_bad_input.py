@@ -87,7 +87,7 @@ def many(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitted(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of a run on few images."""
     out = tmp_path_factory.mktemp("fitted") / "out"
-    finish("run", few, "--out", out, "--backend", "local", "--components", "5")
+    finish("run", few, "--out", out, "--backend", "local", "--components", "5", "--quiet")
     return out
 
 
@@ -95,7 +95,7 @@ def fitted(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Output of an undisturbed run on many images."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    finish(*job(many, out, "local"))
+    finish(*job(many, out, "local"), "--quiet")
     return out
 
 
@@ -112,12 +112,11 @@ def started(*arguments: str | Path, prefix: Sequence[str] = (), **options: objec
     )
 
 
-def finish(*arguments: str | Path, prefix: Sequence[str] = ()) -> str:
-    """Run a command that must succeed and return its stdout."""
-    process = started(*arguments, prefix=prefix)
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return str(out)
+def finish(*arguments: str | Path) -> None:
+    """Run a command that must succeed in this process."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
 
 
 def count_parts(out: Path, folder: str = "features") -> int:
@@ -131,10 +130,12 @@ def wait_for_parts(process: subprocess.Popen[str], out: Path, count: int = 2) ->
         time.sleep(0.005)
 
 
-def assert_resumes_to_the_same_bits(arguments: list[str | Path], out: Path, whole: Path) -> None:
+def assert_resumes_to_the_same_bits(fruits: Fruits, arguments: list[str | Path], out: Path, whole: Path) -> None:
     """Restart an interrupted job; check that it completes only the missing parts, with the same bits."""
     finished = count_parts(out)
-    report = json.loads(finish(*arguments, "--json", "--quiet"))
+    ended = fruits(*arguments, "--json", "--quiet")
+    assert ended.code == 0, ended.err
+    report = json.loads(ended.out)
     assert 0 < finished <= report["partitions"] == IMAGES // PARTITION
     assert report["resumed"] == finished
     assert compare(str(out), str(whole)).identical
@@ -184,7 +185,10 @@ def test_unusable_files_are_listed_in_rejects(few: Path, tmp_path: Path) -> None
     locked.write_bytes(whole)
     locked.chmod(0)
     arguments = ["run", images, "--out", tmp_path / "out", "--backend", "local", "--components", "5"]
-    report = json.loads(finish(*arguments, "--max-reject-fraction", "0.2", "--json", prefix=UNPRIVILEGED))
+    process = started(*arguments, "--max-reject-fraction", "0.2", "--json", prefix=UNPRIVILEGED)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    report = json.loads(out)
     rejects = pq.read_table(tmp_path / "out" / "rejects").to_pylist()
     reasons = {row["path"]: row["reason"] for row in rejects}
     assert reasons == {
@@ -266,7 +270,9 @@ def test_an_output_with_other_files_or_a_file_is_rejected(fruits: Fruits, few: P
 
 
 @pytest.mark.parametrize("backend", ["local", pytest.param("dask", marks=SLOW)])
-def test_a_full_disk_keeps_finished_parts(many: Path, whole: Path, tmp_path: Path, backend: str) -> None:
+def test_a_full_disk_keeps_finished_parts(
+    fruits: Fruits, many: Path, whole: Path, tmp_path: Path, backend: str
+) -> None:
     """Rows are the largest files, so that this limit is reached when all features are stored."""
     arguments = job(many, tmp_path / "out", backend)
     largest = max(path.stat().st_size for path in (whole / "rows").iterdir())
@@ -280,7 +286,7 @@ def test_a_full_disk_keeps_finished_parts(many: Path, whole: Path, tmp_path: Pat
     assert "File too large" in err
     assert KEPT in err
     assert "Traceback" not in err
-    assert_resumes_to_the_same_bits(arguments, tmp_path / "out", whole)
+    assert_resumes_to_the_same_bits(fruits, arguments, tmp_path / "out", whole)
 
 
 @contextmanager
@@ -297,7 +303,7 @@ def small_disk(folder: Path, kibibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_job_resumes_after_a_full_disk_is_enlarged(many: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_job_resumes_after_a_full_disk_is_enlarged(fruits: Fruits, many: Path, whole: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1024) as disk:
         arguments = job(many, disk / "out", "local")
         process = started(*arguments)
@@ -306,7 +312,7 @@ def test_a_job_resumes_after_a_full_disk_is_enlarged(many: Path, whole: Path, tm
         assert "No space left on device" in err
         assert KEPT in err
         subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
-        assert_resumes_to_the_same_bits(arguments, disk / "out", whole)
+        assert_resumes_to_the_same_bits(fruits, arguments, disk / "out", whole)
 
 
 # -- the model
@@ -344,12 +350,8 @@ def test_one_image_can_be_transformed(fruits: Fruits, few: Path, fitted: Path) -
 # -- interruptions
 
 
-@pytest.mark.parametrize("backend", ["local", pytest.param("dask", marks=SLOW), pytest.param("spark", marks=SLOW)])
-def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(
-    many: Path, whole: Path, tmp_path: Path, backend: str
-) -> None:
-    out = tmp_path / "out"
-    arguments = job(many, out, backend)
+def interrupt(arguments: list[str | Path], out: Path) -> None:
+    """Stop a job with Ctrl-C before its end."""
     process = started(*arguments)
     wait_for_parts(process, out)
     os.killpg(process.pid, signal.SIGINT)  # to all processes of the group, as a terminal does
@@ -360,12 +362,19 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(
     assert count_parts(out) < IMAGES // PARTITION
     while members(process.pid):  # Java ends later than the command
         time.sleep(0.01)
-    assert_resumes_to_the_same_bits(arguments, out, whole)
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(
+    fruits: Fruits, many: Path, whole: Path, tmp_path: Path
+) -> None:
+    arguments = job(many, tmp_path / "out", "local")
+    interrupt(arguments, tmp_path / "out")
+    assert_resumes_to_the_same_bits(fruits, arguments, tmp_path / "out", whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_driver_resumes_after_a_restart(
-    many: Path, whole: Path, tmp_path: Path, number: signal.Signals
+    fruits: Fruits, many: Path, whole: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "out"
     arguments = job(many, out, "local")
@@ -375,20 +384,24 @@ def test_a_killed_driver_resumes_after_a_restart(
     process.communicate()
     assert count_parts(out) < IMAGES // PARTITION
     assert process.returncode == (143 if number == signal.SIGTERM else -number)
-    assert_resumes_to_the_same_bits(arguments, out, whole)
+    assert_resumes_to_the_same_bits(fruits, arguments, out, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["dask", "spark"])
-def test_a_killed_worker_does_not_change_the_result(many: Path, whole: Path, tmp_path: Path, backend: str) -> None:
+def test_a_job_resumes_after_ctrl_c_and_a_killed_worker_does_not_change_the_result(
+    many: Path, whole: Path, tmp_path: Path, backend: str
+) -> None:
     out = tmp_path / "out"
+    interrupt(job(many, out, backend), out)
+    finished = count_parts(out)
     process = started(*job(many, out, backend), "--json")
-    wait_for_parts(process, out)
+    wait_for_parts(process, out, finished + 2)
     workers(process.pid, backend)[0].kill()
     text, err = process.communicate()
     assert process.returncode == 0, err
     report = json.loads(text)
-    assert (report["rows"], report["resumed"]) == (IMAGES, 0)
+    assert (report["rows"], report["resumed"]) == (IMAGES, finished)
     assert contents(out) == contents(whole)
 
 

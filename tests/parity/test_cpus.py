@@ -1,5 +1,6 @@
 """Whole jobs with the kernels and instruction sets of other CPUs: the same bits, or another fingerprint."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from distributed import Client
 
 from backends.dask.executor import DaskExecutor
+from backends.local import LocalExecutor
 from fruits.errors import SettingsError
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
@@ -35,11 +37,11 @@ def run(command, **settings):
 
 
 def test_whole_jobs_give_the_same_bits_on_every_cpu(tmp_path):
-    generate(tmp_path / "images", images=120, labels=5)
+    generate(tmp_path / "images", images=60, labels=5)
     outs = []
     for kernel in usable_kernels():
         outs.append(str(tmp_path / kernel))
-        job = ["run", str(tmp_path / "images"), "--out", outs[-1], "--components", "40", "--partition-size", "48"]
+        job = ["run", str(tmp_path / "images"), "--out", outs[-1], "--components", "40", "--partition-size", "24"]
         run(["-m", "fruits", *job, "--backend", "local", "--workers", "1"], **environment(kernel))
     for out in outs[1:]:
         found = compare(outs[0], out)
@@ -89,18 +91,18 @@ def dask_workers(folder, *environments):
 
 
 def test_workers_with_different_cpus_share_a_job(tmp_path):
-    generate(tmp_path / "images", images=60, labels=5)
-    job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "mixed"), components=20, partition_size=5)
+    generate(tmp_path / "images", images=30, labels=5)
+    job = Job(images=str(tmp_path / "images"), out=str(tmp_path / "mixed"), components=20, partition_size=3)
     with (
         dask_workers(tmp_path, *map(environment, usable_kernels())) as address,
         DaskExecutor(address=address) as executor,
     ):
         pipeline.run(job, executor)
-    alone = ["run", job.images, "--out", str(tmp_path / "alone"), "--components", "20", "--backend", "local"]
-    run(["-m", "fruits", *alone, "--workers", "1"])
-    found = compare(job.out, str(tmp_path / "alone"))
+    alone = dataclasses.replace(job, out=str(tmp_path / "alone"), partition_size=None)
+    pipeline.run(alone, LocalExecutor(workers=1))
+    found = compare(job.out, alone.out)
     assert found.identical, found.differences
-    assert found.rows == 60
+    assert found.rows == 30
 
 
 def test_a_worker_that_computes_other_features_fails_the_job(tmp_path):

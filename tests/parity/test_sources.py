@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import backends
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
@@ -93,10 +92,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+def reference(opened: Any, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
     job = Job(images=str(folder), out=str(tmp_path_factory.mktemp("reference") / "out"), components=8, partition_size=7)
-    with backends.load("local")(workers=1) as executor:
-        pipeline.run(job, executor)
+    pipeline.run(job, opened("local"))
     return job
 
 
@@ -107,7 +105,7 @@ def rejects(out: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("backend", "writer"), WRITERS, ids=lambda value: getattr(value, "__name__", value))
 def test_every_source_gives_the_bits_of_the_folder(
-    folder: Path, reference: Job, tmp_path: Path, backend: str, writer: Writer
+    opened: Any, folder: Path, reference: Job, tmp_path: Path, backend: str, writer: Writer
 ) -> None:
     paths = sorted(
         (path for path in folder.rglob("*.*") if path.suffix not in (".csv", ".jsonl", ".parquet")), key=hash
@@ -115,10 +113,9 @@ def test_every_source_gives_the_bits_of_the_folder(
     images = [(path.relative_to(folder).as_posix(), path.parent.name, path.read_bytes()) for path in paths]
     address, options = writer(images, folder if "manifest" in writer.__name__ else tmp_path)
     job = dataclasses.replace(reference, images=str(address), out=str(tmp_path / "out"), partition_size=9, **options)
-    with backends.load(backend)(workers=2) as executor:
-        report = pipeline.run(job, executor)
-        assert (report.images, report.labels, sum(report.rejects.values())) == (43, 4, 3)
-        assert pipeline.run(job, executor).rows == report.rows  # the finished output is the same job
+    report = pipeline.run(job, opened(backend))
+    assert (report.images, report.labels, sum(report.rejects.values())) == (43, 4, 3)
+    assert pipeline.run(job, opened(backend)).rows == report.rows  # the finished output is the same job
     found = compare(reference.out, job.out)
     assert (found.rows, found.differences) == (40, ())
     assert rejects(job.out) == rejects(reference.out)

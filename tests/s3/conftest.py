@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fruits.cli import main as cli
 from fruits.storage.s3.file_system import S3FileSystem
 from fruits.storage.s3.settings import conf
 from tests.s3.proxy import Proxy, running
@@ -32,6 +34,21 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             monkeypatch.setenv(name, value)
         yield server
         close_clients()
+
+
+@pytest.fixture
+def fruits(capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Return a function that runs a command in this process, asserts its exit code, and returns its JSON."""
+
+    def run(*arguments: object, exit_code: int = 0) -> Any:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*map(str, arguments), "--json"])
+        out, err = capfd.readouterr()
+        assert ended.value.code == exit_code, out + err
+        assert os.environ["AWS_SECRET_ACCESS_KEY"] not in out + err
+        return json.loads(out)
+
+    return run
 
 
 @pytest.fixture

@@ -8,32 +8,25 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from backends.local import LocalExecutor
+from fruits.images.sample import generate
+from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.job import Job
 from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder
 
-FRUITS = Path(sys.executable).with_name("fruits")
 OPTIONS = ("--components", "8", "--partition-size", "16", "--quiet", "--workers", "2")
-
-
-def fruits(*arguments, exit_code=0, **environ):
-    """Run a command, assert that its output has no secret, and return its JSON."""
-    command = [str(FRUITS), *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=120)
-    assert done.returncode == exit_code, done.stdout + done.stderr
-    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
-    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """Return a generated dataset of 62 images, 2 of them corrupt."""
     folder = tmp_path_factory.mktemp("sample") / "images"
-    subprocess.run([str(FRUITS), "sample", str(folder), "--images", "60", "--broken", "2"], check=True)
+    generate(folder, images=60, broken=2)
     return folder
 
 
@@ -41,12 +34,12 @@ def images(tmp_path_factory):
 def local(images, tmp_path_factory):
     """Return the output of the local job, the reference of the others."""
     out = tmp_path_factory.mktemp("local") / "out"
-    subprocess.run([str(FRUITS), "run", str(images), "--out", str(out), *OPTIONS, "--backend", "local"], check=True)
+    pipeline.run(Job(images=str(images), out=str(out), components=8, partition_size=16), LocalExecutor())
     return out
 
 
 @pytest.mark.parametrize("backend", ["dask", "spark"])
-def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(backend, bucket, folder_of, images, local, s3, proxy):
+def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(fruits, backend, bucket, folder_of, images, local, s3, proxy):
     """Even if one request in twenty fails, in each of four ways."""
     shutil.copytree(images, folder_of(bucket) / "images")
     between = proxy(faults=0.05, seed=random.Random(backend).randrange(1000))
@@ -71,7 +64,9 @@ def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(backend, bucket, folder_o
     assert compare(str(local), out).identical
 
 
-def test_packed_images_on_s3_have_the_bits_of_a_local_folder_with_few_requests(bucket, folder_of, images, local, proxy):
+def test_packed_images_on_s3_have_the_bits_of_a_local_folder_with_few_requests(
+    fruits, bucket, folder_of, images, local, proxy
+):
     shutil.copytree(images, folder_of(bucket) / "images")
     proxy(faults=0.03, seed=5)
     packed = fruits("pack", f"{bucket}/images", "--out", f"{bucket}/shards", "--shard-size", "60kB", "--quiet")
@@ -85,7 +80,7 @@ def test_packed_images_on_s3_have_the_bits_of_a_local_folder_with_few_requests(b
     assert len(packed["shards"]) < len(reads) < 4 * len(packed["shards"])
 
 
-def test_model_on_s3_transforms_with_the_endpoint_as_an_option(bucket, folder_of, images, local, s3):
+def test_model_on_s3_transforms_with_the_endpoint_as_an_option(fruits, bucket, folder_of, images, local, s3):
     shutil.copytree(images, folder_of(bucket) / "images")
     shutil.copytree(local / "model", folder_of(bucket) / "model")
     command = ("transform", f"{bucket}/images", "--model", f"{bucket}/model", "--out", f"{bucket}/rows")
@@ -108,6 +103,13 @@ def test_model_on_s3_transforms_with_the_endpoint_as_an_option(bucket, folder_of
 def test_wrong_credentials_end_the_command_before_an_engine_starts(bucket, folder_of, images, environ, text):
     shutil.copytree(images, folder_of(bucket) / "images")
     for command in (("run", f"{bucket}/images", "--out", f"{bucket}/out"), ("run", images, "--out", f"{bucket}/out")):
-        answer = fruits(*command, *OPTIONS, exit_code=2, **environ)
+        done = subprocess.run(
+            [sys.executable, "-m", "fruits", *map(str, command), *OPTIONS, "--json"],
+            capture_output=True,
+            text=True,
+            env=os.environ | environ,
+        )
+        assert done.returncode == 2, done.stdout + done.stderr
+        answer = json.loads(done.stdout)
         assert text in answer["error"]["message"]
         assert answer["error"]["type"] in ("DatasetError", "OutputError")

@@ -27,7 +27,7 @@ from fruits.jobs.inspect.compare import compare
 from fruits.storage.prefetch import ChangedFileError
 from fruits.storage.s3 import file_system
 from tests.s3.server import Server
-from tests.s3.test_jobs import OPTIONS, fruits, images, local  # noqa: F401 - fixtures
+from tests.s3.test_jobs import OPTIONS, images, local  # noqa: F401 - fixtures
 
 
 def manifest(folder: Path, lists: Path, address: str) -> tuple[str, list[str]]:
@@ -78,6 +78,7 @@ def parquet(folder: Path, lists: Path, address: str) -> tuple[str, list[str]]:
 @pytest.mark.parametrize("write", [manifest, relative_manifest, inventory, parquet])
 def test_a_job_on_another_source_has_the_bits_of_a_local_job(
     write: Callable[[Path, Path, str], tuple[str, list[str]]],
+    fruits: Callable[..., Any],
     bucket: str,
     folder_of: Callable[[str], Path],
     s3: Server,

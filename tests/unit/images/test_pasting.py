@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
@@ -28,6 +28,7 @@ def blue(width: int = 500, height: int = SIDE) -> Backgrounds:
     return Backgrounds((np.full((height, width, 3), (20, 20, 220), np.uint8),))
 
 
+@settings(max_examples=12)  # of 0.3 s
 @given(st.text(min_size=1))
 def test_the_object_replaces_the_background_and_keeps_its_highlights(path: str) -> None:
     pasted = np.asarray(blue().paste(disc(hole=True), path)).astype(int)

@@ -26,10 +26,11 @@ from fruits.storage import commits
 from fruits.storage.commits import OwnedFolder, last_commit, owner_in
 from fruits.storage.folder import Folder
 from fruits.storage.local import LocalStore
+from tests.conftest import LONG
 from tests.outputs import owner
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
 
-STEP = 1 if "FRUITS_LONG" in os.environ else 4  # not a multiple of 3, the number of positions of a write
+STEP = 1 if LONG else 4  # not a multiple of 3, the number of positions of a write
 COMMANDS = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}
 
 
@@ -154,9 +155,12 @@ def check_successor(second, out, undisturbed, where):
 
 
 @pytest.fixture
-def jobs(job, tmp_path):  # noqa: F811
-    """Pairs of a job and its successor, by name."""
-    job = dataclasses.replace(job, partition_size=16)
+def jobs(job, images, tmp_path):  # noqa: F811
+    """Pairs of a job and its successor on ten images and two rejects, by name."""
+    for number, path in enumerate(sorted(images.rglob("*.png"))):
+        if number % 3:
+            path.unlink()
+    job = dataclasses.replace(job, partition_size=6, max_reject_fraction=0.2)
     models = []
     for components in (3, 4):
         fitted = dataclasses.replace(job, out=str(tmp_path / f"model-{components}"), components=components)
@@ -166,7 +170,7 @@ def jobs(job, tmp_path):  # noqa: F811
     return {
         "another model": (("transform", transforms[0]), ("transform", transforms[1])),
         "other components": (("run", job), ("run", dataclasses.replace(job, components=4))),
-        "another limit": (("run", job), ("fit", dataclasses.replace(job, limit=20))),
+        "another limit": (("run", job), ("fit", dataclasses.replace(job, limit=8))),
         "a slice": (("run", dataclasses.replace(job, shards="1/1")), ("run", dataclasses.replace(job, components=4))),
     }
 
@@ -237,7 +241,7 @@ def test_twins_both_finish_wherever_one_is_suspended(jobs, tmp_path, monkeypatch
         with monkeypatch.context() as patch:
             suspension = Suspension(number, lambda out=out: run(first, out, overwrite=False))
             suspension.install(patch, LocalStore)
-            assert run(first, out, overwrite=False).rows == 30
+            assert run(first, out, overwrite=False).rows == 10
         if len(suspension.mutations) <= number:
             break
         check_successor(first, out, undisturbed, suspension.mutations[number])

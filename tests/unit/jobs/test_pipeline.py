@@ -73,7 +73,7 @@ class MeanColours:
 
 
 @pytest.fixture(autouse=True)
-def network(monkeypatch):
+def network(monkeypatch, solver_in_this_process):
     monkeypatch.setattr(pipeline, "compile_network", lambda backbone, engine, weights: MeanColours(backbone, engine))
 
 

@@ -45,8 +45,8 @@ def run(kernel, rows, size):
 
 
 @pytest.mark.skipif(not usable_kernels(), reason="not an x86-64 CPU with AVX2 on Linux")
-@pytest.mark.parametrize("rows", [1024, 2500])
-def test_every_kernel_and_every_cut_give_the_same_bits(rows):
+def test_every_kernel_and_every_cut_give_the_same_bits():
+    rows = 2500
     kernels = usable_kernels()
     cuts = [1024, 500, rows]
     answers = [run(kernel, rows, size) for kernel, size in zip(kernels, cuts, strict=False)]

@@ -124,7 +124,7 @@ def test_the_linear_method_has_one_prototype_for_each_label(training: fruits.Tra
 def on_white(folder: Path) -> Path:
     """Write images of discs of several colours on white."""
     for label, colour in (("Apple Red", (200, 30, 30)), ("Lime", (90, 200, 40))):
-        for number in range(12):
+        for number in range(7):
             image = Image.new("RGB", (60, 60), "white")
             ImageDraw.Draw(image).ellipse((10, 10, 40 + number, 50), fill=colour)
             path = folder / label / f"{number}.png"
@@ -146,7 +146,7 @@ def test_backgrounds_change_the_features_of_folders_and_not_those_of_predictions
     (folder,) = (Path(plain.out) / "sources").iterdir()
     assert features_of(folder) != features_of(tmp_path / "other-partitions")
     job = fruits.Job(images=str(source), out=str(tmp_path / "rows"), recogniser=pasted.out)
-    assert fruits.predict(job, LocalExecutor()).rows == 24
+    assert fruits.predict(job, LocalExecutor()).rows == 14
     fitted(source, tmp_path / "unpasted", crops=crops)
     stored = dataclasses.replace(job, images=str(tmp_path / "unpasted"), out=str(tmp_path / "stored"))
     fruits.predict(stored, LocalExecutor())

@@ -11,13 +11,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fruits.cli import main as cli
 from fruits.recogniser.files import StoredRecogniser
 from tests.recognisers import write
 
@@ -28,12 +29,19 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-P", "-m", "fruits", "serve", *map(str, arguments)]
 
 
-def fail(*arguments: str | Path) -> str:
-    """Run a server that does not start, and return its error in one line."""
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return " ".join(done.stderr.split())
+@pytest.fixture
+def fail(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a server that does not start, in this process, and returns its error in one line."""
+
+    def run(*arguments: str | Path) -> str:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["serve", *map(str, arguments)])
+        error = capfd.readouterr().err
+        assert ended.value.code == 2, error
+        assert "Traceback" not in error
+        return " ".join(error.split())
+
+    return run
 
 
 @contextmanager
@@ -136,7 +144,7 @@ def test_a_full_disk_for_the_log_stops_no_answer(folder: Path, banana: bytes) ->
         process.wait()
 
 
-def test_a_port_in_use(folder: Path) -> None:
+def test_a_port_in_use(fail: Callable[..., str], folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         error = fail("--recogniser", folder, "--port", port)
@@ -156,23 +164,23 @@ def test_a_port_in_use(folder: Path) -> None:
         (["--token-file", ""], "--token-file: empty path"),
     ],
 )
-def test_options_that_are_invalid(folder: Path, arguments: list[str], message: str) -> None:
+def test_options_that_are_invalid(fail: Callable[..., str], folder: Path, arguments: list[str], message: str) -> None:
     assert message in fail("--recogniser", folder, "--port", "0", *arguments)
 
 
 @pytest.mark.parametrize(
     "content", [b"short", b"with spaces in the token", b"two-long-enough\nlines-of-text", b"\xff" * 20]
 )
-def test_token_files_that_are_invalid(folder: Path, tmp_path: Path, content: bytes) -> None:
+def test_token_files_that_are_invalid(fail: Callable[..., str], folder: Path, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "token").write_bytes(content)
     assert "--token-file" in fail("--recogniser", folder, "--token-file", tmp_path / "token")
 
 
-def test_a_missing_recogniser(tmp_path: Path) -> None:
+def test_a_missing_recogniser(fail: Callable[..., str], tmp_path: Path) -> None:
     assert "no recogniser found" in fail("--recogniser", tmp_path / "none", "--port", "0")
 
 
-def test_a_recogniser_of_another_network(stored: StoredRecogniser, tmp_path: Path) -> None:
+def test_a_recogniser_of_another_network(fail: Callable[..., str], stored: StoredRecogniser, tmp_path: Path) -> None:
     write(dataclasses.replace(stored, network={**stored.network, "weights": "ab" * 32}), tmp_path)
     assert "belongs to weights abababababab, but this installation has" in fail("--recogniser", tmp_path, "--port", "0")
 
