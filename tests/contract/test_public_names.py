@@ -63,7 +63,7 @@ def test_errors_name_parameters_and_not_options() -> None:
         for text in ast.walk(node)
         if isinstance(text, ast.Constant) and isinstance(text.value, str)
     ]
-    commands = ("nthreads", "fruits fit ")  # command lines to start
+    commands = ("nthreads", "fruits fit ", "fruits cluster ")  # command lines to start
     texts = [text for text in texts if not any(command in text[2] for command in commands)]
     assert [text for text in texts if re.search(r"(?<!\w)--[a-z]", text[2])] == []
     assert len([text for text in texts if re.search(r"`(out|overwrite|components)`", text[2])]) > 10
