@@ -213,10 +213,12 @@ def _listed(commit: Commit, name: str) -> bytes:
 
 def encode_accounts(reports: Iterable[PartitionReport]) -> bytes:
     """Return the accounts of the partitions of a complete job as the content of a file."""
-    rows = sorted((each.index, each.images, each.rows, orjson.dumps(dict(each.rejects))) for each in reports)
+    # As text: bytes from orjson occupy a kilobyte each.
+    rows = sorted((each.index, each.images, each.rows, orjson.dumps(dict(each.rejects)).decode()) for each in reports)
     *numbers, rejects = zip(*rows, strict=True)
     columns = [number_array(np.array(column, np.int64)) for column in numbers]
-    return write_table(pa.table([*columns, text_array(rejects, pa.string())], schema=ACCOUNTS))
+    texts = text_array([each.encode() for each in rejects], pa.string())
+    return write_table(pa.table([*columns, texts], schema=ACCOUNTS))
 
 
 def stored_base(out: Folder, commit: Commit) -> StoredJob | None:
