@@ -12,7 +12,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import Backgrounds
 from fruits.cli.result import CommandResult
-from fruits.cli.values import local_path, parse_columns, parse_components, reject_empty
+from fruits.cli.values import check_address, local_path, parse_columns, parse_components
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 from fruits.text import canonical, native
@@ -31,7 +31,7 @@ def demo(
             "--out",
             metavar="FOLDER",
             help="The folder for images and output; default: a new temporary folder.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of generated images.")] = 240,

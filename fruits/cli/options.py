@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fruits.cli.values import reject_empty
+from fruits.cli.values import check_address
 from fruits.errors import FruitsError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ Images = Annotated[
         help="The folder of images, <label>/<file>, or a manifest, Parquet files or tar archives: a local path or a "
         "URL such as s3://bucket/folder.",
         show_default=False,
-        callback=reject_empty,
+        callback=check_address,
     ),
 ]
 Out = Annotated[
@@ -99,7 +99,7 @@ Out = Annotated[
         metavar="FOLDER",
         help="The output folder. Run the same command again to resume a stopped job.",
         show_default=False,
-        callback=reject_empty,
+        callback=check_address,
     ),
 ]
 Model = Annotated[
@@ -109,7 +109,7 @@ Model = Annotated[
         metavar="FOLDER",
         help="The fitted model: the --out of a run or fit.",
         show_default=False,
-        callback=reject_empty,
+        callback=check_address,
     ),
 ]
 
@@ -288,7 +288,7 @@ class SourceOptions:
             "--image-column",
             metavar="NAME",
             help="The column of images in Parquet files that contain them, such as image.bytes.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None
     path_column: Annotated[
@@ -297,7 +297,7 @@ class SourceOptions:
             "--path-column",
             metavar="NAME",
             help="The column of paths in a manifest: .parquet, .csv or .jsonl.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None
     label_column: Annotated[
@@ -306,7 +306,7 @@ class SourceOptions:
             "--label-column",
             metavar="NAME",
             help="The column of labels; default: the label is the folder in the path.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None
     label_regex: Annotated[
@@ -315,7 +315,7 @@ class SourceOptions:
             "--label-regex",
             metavar="REGEX",
             help="Find the label in the path of an image: the first group, or the one named label.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None
 
@@ -330,7 +330,7 @@ class VersionedSourceOptions(SourceOptions):
             "--version-column",
             metavar="NAME",
             help="The column of a value that changes with the image, such as an ETag, for --update.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None
 

@@ -13,7 +13,7 @@ import typer
 
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.cli.values import local_path, parse_size, reject_empty
+from fruits.cli.values import check_address, local_path, parse_size
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
 
@@ -29,7 +29,7 @@ def pack(
             metavar="FOLDER",
             help="A new or empty folder for the archives.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ],
     shard_size: Annotated[
@@ -76,7 +76,7 @@ def sample(
             metavar="DIR",
             help="A new or empty folder on this machine.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ],
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of images.")] = 240,

@@ -38,7 +38,7 @@ def check_current_folder() -> None:
         raise SettingsError("the current folder was removed. Change to another one, with cd.") from error
 
 
-def reject_empty(parameter: typer.CallbackParam, value: str | None) -> str | None:
+def check_address(parameter: typer.CallbackParam, value: str | None) -> str | None:
     """Reject an empty path, which would mean the current folder, and one in the memory of this process."""
     name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
     if value == "":

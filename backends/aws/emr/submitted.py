@@ -45,7 +45,7 @@ class SubmittedJob:
 
     @property
     def own(self) -> bool:
-        """Whether the cluster was started for this job and ends with it."""
+        """True if the cluster was started for this job, and ends with it."""
         return self.owner == self.name
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from fruits.cli import options
-from fruits.cli.values import reject_empty
+from fruits.cli.values import check_address
 
 __all__ = ["Backgrounds", "Method", "RecogniserFolder"]
 
@@ -18,7 +18,7 @@ RecogniserFolder = Annotated[
         metavar="REC",
         help="The recogniser: the --out of a training.",
         show_default=False,
-        callback=reject_empty,
+        callback=check_address,
     ),
 ]
 Method = Annotated[
@@ -37,6 +37,6 @@ Backgrounds = Annotated[
         "--backgrounds",
         metavar="FOLDER",
         help="Paste images with a white border onto these photographs, to train a recogniser of photographs.",
-        callback=reject_empty,
+        callback=check_address,
     ),
 ]

@@ -9,7 +9,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import RecogniserFolder
 from fruits.cli.result import CommandResult
-from fruits.cli.values import reject_empty, require_extra
+from fruits.cli.values import check_address, require_extra
 
 __all__ = ["export", "serve"]
 
@@ -26,7 +26,7 @@ def serve(
             "--token-file",
             metavar="FILE",
             help="A file with the token that requests must have.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None,
     workers: Annotated[
@@ -54,7 +54,7 @@ def export(
             metavar="FILE",
             help="The file to write, such as fruit.onnx.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ],
     s3_endpoint: options.S3Endpoint = None,

@@ -13,7 +13,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import Backgrounds, Method, RecogniserFolder
 from fruits.cli.result import CommandResult
-from fruits.cli.values import parse_weights, reject_empty
+from fruits.cli.values import check_address, parse_weights
 from fruits.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def train(
             metavar="REC",
             help="The folder of the recogniser. Run the same command again to resume a stopped training.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ],
     source: options.SourceOptions,
@@ -51,7 +51,7 @@ def train(
             "--classes",
             metavar="FILE",
             help="A CSV file label,class; labels that it does not contain are classes of their own.",
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None,
     weights: Annotated[
@@ -72,13 +72,13 @@ def train(
     unknown: Annotated[
         str | None,
         options.computation(
-            "--unknown", metavar="SOURCE", help="Images that belong to no class.", callback=reject_empty
+            "--unknown", metavar="SOURCE", help="Images that belong to no class.", callback=check_address
         ),
     ] = None,
     test: Annotated[
         str | None,
         options.computation(
-            "--test", metavar="SOURCE", help="Evaluate on these images, into REC/test.", callback=reject_empty
+            "--test", metavar="SOURCE", help="Evaluate on these images, into REC/test.", callback=check_address
         ),
     ] = None,
     max_reject_fraction: options.MaxRejectFraction = 0.1,
@@ -136,7 +136,7 @@ def train(
 def evaluate(
     *,
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=reject_empty)
+        str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=check_address)
     ],
     recogniser: RecogniserFolder,
     out: Annotated[
@@ -146,7 +146,7 @@ def evaluate(
             metavar="EVAL",
             help="The folder for report.json, report.html and the predictions.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ],
     images: options.SourceOptions,
@@ -202,7 +202,7 @@ def predict(
             metavar="FOLDER",
             help="The output folder. Run the same command again to resume a stopped job.",
             show_default=False,
-            callback=reject_empty,
+            callback=check_address,
         ),
     ] = None,
     source: options.SourceOptions,

@@ -22,19 +22,23 @@ ONE_IN = 5
 
 def series(path: str) -> str:
     """Return the name of the images that are held out, or not, together with this one: near-twins of it."""
-    folder, _, name = path.rpartition("/")
-    if match := FRAME.match(name):
-        return f"{folder}/{match['axis'] or ''}"
-    if match := NUMBER.match(path):
-        return f"{match['series']}{int(match['number']) // SERIES}"
-    return path
+    return _place(path)[0]
 
 
 def is_held_out(path: str) -> bool:
     """Return whether the image with this path in its source is held out."""
-    match = FRAME.match(path.rpartition("/")[2])
-    arc = int(match["frame"] or 0) // ARC if match else 0
-    return (arc + _number(series(path))) % ONE_IN == 0
+    name, arc = _place(path)
+    return (arc + _number(name)) % ONE_IN == 0
+
+
+def _place(path: str) -> tuple[str, int]:
+    """Return the series of an image, and the number of its arc in a turn, or 0."""
+    folder, _, name = path.rpartition("/")
+    if match := FRAME.match(name):
+        return f"{folder}/{match['axis'] or ''}", int(match["frame"] or 0) // ARC
+    if match := NUMBER.match(path):
+        return f"{match['series']}{int(match['number']) // SERIES}", 0
+    return path, 0
 
 
 def _number(text: str) -> int:

@@ -222,9 +222,8 @@ def _cause(error: Exception, code: str) -> Cause:
         TokenRetrievalError,
     )
 
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | SSOError):
-        return Cause.NO_CREDENTIALS
-    if isinstance(error, CredentialRetrievalError | TokenRetrievalError):
+    missing = NoCredentialsError | PartialCredentialsError | ProfileNotFound
+    if isinstance(error, missing | CredentialRetrievalError | SSOError | TokenRetrievalError):
         return Cause.NO_CREDENTIALS
     if isinstance(error, ConnectionError):
         return Cause.NO_RESPONSE
