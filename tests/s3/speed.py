@@ -3,7 +3,8 @@
 ``python -m tests.s3.speed IMAGES --rounds 3`` measures ``fruits fit`` on a folder on a local disk, on the same folder
 on S3, and on the same images on S3 as tar archives that ``fruits pack`` wrote. ``--megapixels 12`` enlarges the images
 to photos, ``--format png`` writes them as PNG, and ``--peer`` adds Ray Data with the same network and decoding
-(``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features.
+(``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features. ``--s3 tars`` leaves out the folder on S3,
+of which large data sets take long.
 
 The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
 for all sources. The result is therefore the cost of S3 to the workers, without that of the server. A round measures
@@ -40,7 +41,8 @@ from tests.s3.server import served
 FRUITS = [sys.executable, "-m", "fruits"]
 RAY = [sys.executable, "-m", "benchmarks.peers.ray_openvino"]
 DISK = "folder on disk"
-SOURCES = {DISK: "", "folder on S3": "s3://images", "tars on S3": "s3://tars/*.tar"}
+FOLDER = "folder on S3"
+SOURCES = {DISK: "", FOLDER: "s3://images", "tars on S3": "s3://tars/*.tar"}
 PEERS = {"Ray Data on disk": "", "Ray Data on S3": "s3://images"}
 COMPONENTS = "8"
 TIMEOUT = 3600.0
@@ -58,10 +60,12 @@ def main() -> None:
     parser.add_argument("--shard-size", default="256MB")
     parser.add_argument("--delay", type=float, default=0.03)
     parser.add_argument("--backend", default="dask")
+    parser.add_argument("--s3", choices=["all", "tars"], default="all")
     parser.add_argument("--peer", action="store_true")
     arguments = parser.parse_args()
     if arguments.peer and arguments.format != "jpg":
         parser.error("--peer reads JPEG only")
+    sources = {name: address for name, address in SOURCES.items() if arguments.s3 == "all" or name != FOLDER}
     server_core, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
@@ -79,8 +83,8 @@ def main() -> None:
                     packing = ["pack", "s3://images", "--out", "s3://tars", "--shard-size", arguments.shard_size]
                     packed = _timed([*FRUITS, *packing, "--json"], root, environ)
                     os.environ.update(environ)
-                    reading = [_reading(root, arguments.partition_size) for _ in range(arguments.rounds)]
-                    rounds = [_round(root, number, arguments, environ) for number in range(arguments.rounds)]
+                    reading = [_reading(root, sources, arguments.partition_size) for _ in range(arguments.rounds)]
+                    rounds = [_round(root, sources, number, arguments, environ) for number in range(arguments.rounds)]
                 finally:
                     proxy.terminate()
     print(json.dumps({"pack": packed, "without a job": reading, **_summary(rounds)}, indent=2))
@@ -102,10 +106,10 @@ def _copy(arguments: argparse.Namespace, root: Path) -> None:
             shutil.copyfile(path, target)
 
 
-def _reading(root: Path, partition_size: int) -> dict[str, Any]:
+def _reading(root: Path, sources: Mapping[str, str], partition_size: int) -> dict[str, Any]:
     """Return the seconds and the CPU seconds of listing the images of every source, and of reading all of them."""
     found: dict[str, Any] = {}
-    for name, address in SOURCES.items():
+    for name, address in sources.items():
         source = open_source(address or str(root / "s3" / "images"))
         times = [(time.perf_counter(), time.process_time())]
         entries = list(Listing(source))
@@ -122,11 +126,13 @@ def _reading(root: Path, partition_size: int) -> dict[str, Any]:
     return found
 
 
-def _round(root: Path, number: int, arguments: argparse.Namespace, environ: Mapping[str, str]) -> dict[str, Any]:
+def _round(
+    root: Path, sources: Mapping[str, str], number: int, arguments: argparse.Namespace, environ: Mapping[str, str]
+) -> dict[str, Any]:
     """Run a job on every source, and the peer."""
     found = {}
     disk = str(root / "s3" / "images")
-    for source, address in SOURCES.items():
+    for source, address in sources.items():
         out = f"{root}/out-{number}" if source == DISK else f"s3://out/{source.split()[0]}-{number}"
         command = ["fit", address or disk, "--out", out, "--components", COMPONENTS, "--workers", "2"]
         command += ["--partition-size", str(arguments.partition_size), "--backend", arguments.backend, "--quiet"]
