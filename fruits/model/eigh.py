@@ -48,8 +48,8 @@ def eigh(matrix: Float64) -> tuple[Float64, Float64]:
     if done.returncode != 0 or len(done.stdout) != 8 * size * (size + 1):
         detail = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         raise JobError(
-            f"the subprocess that solves the model ended with exit code {done.returncode}: {detail}. Completed work is "
-            "kept: run the same command again to resume."
+            f"the subprocess that solves the model, with numpy {np.__version__}, ended with exit code "
+            f"{done.returncode}: {detail}. Completed work is kept: run the same command again to resume."
         )
     result = np.frombuffer(done.stdout, np.float64)
     return result[:size], result[size:].reshape(size, size)
