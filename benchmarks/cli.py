@@ -18,8 +18,6 @@ from fruits.cli.result import CommandResult
 from fruits.errors import DatasetError, JobError, SettingsError
 from fruits.machine.cpus import available_cpus
 
-__all__ = ["app", "call"]
-
 DEFAULT = "measure"
 OUT = "bench"
 MOST_MEGAPIXELS = 50  # larger images are rejected

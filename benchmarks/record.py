@@ -12,8 +12,6 @@ import orjson
 from benchmarks.cases import Case
 from fruits.errors import SettingsError
 
-__all__ = ["RECORDS", "SCHEMA", "STAGES", "Agreement", "Machine", "Record", "append", "read_records"]
-
 SCHEMA = "fruits.bench/1"
 RECORDS = "records.jsonl"
 WORK = ("listing", "featurize", "fit", "transform", "write")

@@ -20,8 +20,6 @@ from fruits.storage.addresses import open_store
 from fruits.storage.prefetch import MAX_BYTES
 from fruits.text import brief, canonical
 
-__all__ = ["ImageInput", "features", "image_features"]
-
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 
 ALLOWED = "Allowed: a path or URL, the bytes of a file, a PIL.Image, or a uint8 array of shape (height, width, 3), RGB."

@@ -10,8 +10,6 @@ from typing import Any, NoReturn
 from fruits.errors import SettingsError
 from fruits.text import brief, canonical, quoted
 
-__all__ = ["address", "check_choice", "switch", "whole_number"]
-
 
 def address(name: str, value: Any) -> str:
     """Return an address that was given as text or as a path object.

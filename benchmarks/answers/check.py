@@ -23,8 +23,6 @@ from benchmarks.scenarios import EQUAL
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = ["COSINE", "LARGEST", "check", "compare_features", "compare_models"]
-
 # TensorFlow, in peers with Keras, differs from OpenVINO by at most 4e-5 on the same pixels, with a cosine of 1 - 3e-11.
 # Other pixels are detected: another JPEG decoder gives a cosine of 0.998, TensorFlow's own bicubic resize 0.967.
 LARGEST, COSINE = 1e-3, 0.999999

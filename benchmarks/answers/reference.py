@@ -18,8 +18,6 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.model.solver import solve
 from fruits.storage.parquet import vectors
 
-__all__ = ["Reference", "fit_parts", "read_features", "read_parts"]
-
 Float32 = npt.NDArray[np.float32]
 
 

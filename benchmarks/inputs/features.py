@@ -10,8 +10,6 @@ from fruits.model.rows import features_table
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.parquet import write_table
 
-__all__ = ["generated_features"]
-
 ROWS_PER_PART = 1024
 FEATURES = 1280
 FACTORS = 256

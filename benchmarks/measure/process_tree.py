@@ -16,8 +16,6 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Usage", "watch"]
-
 SAMPLE_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h

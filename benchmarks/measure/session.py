@@ -28,8 +28,6 @@ from fruits.errors import JobError, SettingsError
 from fruits.machine.cpus import available_cpus
 from fruits.network.featurizer import compile_network
 
-__all__ = ["Session"]
-
 MOST_ORIGINALS = 5_240  # the reference is computed for these alone; larger sets repeat them
 TIMEOUT = 7_200.0  # seconds per run
 BUSY_SECONDS = 0.5  # over which the CPU load is measured before a run

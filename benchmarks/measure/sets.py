@@ -46,8 +46,6 @@ from benchmarks.scenarios import EQUAL, PEERS, load
 from fruits.errors import SettingsError
 from fruits.plan.partitions import default_size
 
-__all__ = ["SETS", "named_groups", "set_groups"]
-
 OURS = ("dask", "spark")
 SOLVERS = ("dask", "spark", "local", "dask-ml", "spark-ml", "scikit-learn")
 PLAIN = (*EQUAL, "bare-loop", "ceiling")  # with the network and the decoding of Fruits

@@ -21,8 +21,6 @@ from fruits.model.fingerprint import solver_fingerprint
 from fruits.model.moments import Moments
 from fruits.model.solver import solve
 
-__all__ = ["Accuracy", "Cost", "accuracy", "costs", "peak_memory", "table"]
-
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 

@@ -45,8 +45,6 @@ from typing import Any, Protocol
 from fruits.network.backbones import backbone
 from fruits.network.weights import find_weights
 
-__all__ = ["BATCH", "FEATURES", "PEERS", "SIZE", "Run", "Start", "build_network", "command_line", "write_rows"]
-
 PEERS = ("notebook", "tfdata", "ray", "daft", "ray_openvino", "spark_openvino")
 
 SIZE = (224, 224)  # width and height of the network's input, in pixels

@@ -19,8 +19,6 @@ from fruits.images.decode import MARGIN
 from fruits.jobs.tasks.featurize import IMAGES_PER_GROUP
 from fruits.network.featurizer import NeuralNetwork
 
-__all__ = ["GROUP", "decode", "features"]
-
 GROUP = IMAGES_PER_GROUP  # images that are decoded before the network runs on them, one by one
 
 

@@ -22,8 +22,6 @@ from openvino._offline_transformations import apply_moc_transformations
 
 from fruits.network.featurizer import NeuralNetwork
 
-__all__ = ["FORMS", "Build", "Form", "Layers", "alone", "convolutions", "plain", "to_bfloat16"]
-
 Float32 = npt.NDArray[np.float32]
 Layers = Callable[[list[openvino.Node]], Sequence[openvino.Node]]  # a choice of convolutions
 Build = Callable[[NeuralNetwork, Sequence[Float32]], openvino.Model]

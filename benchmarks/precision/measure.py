@@ -26,8 +26,6 @@ from fruits.images.sources.listing import Listing
 from fruits.network.backbones import backbone
 from fruits.network.featurizer import NeuralNetwork
 
-__all__ = ["Result", "errors", "measure", "nearest_labels", "sensitivities", "table"]
-
 Float32 = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.floating]

@@ -9,8 +9,6 @@ from pathlib import Path
 from benchmarks.record import Record
 from fruits.errors import SettingsError
 
-__all__ = ["write_report"]
-
 
 def write_report(folder: Path, records: Sequence[Record]) -> tuple[Path, Path]:
     """Write ``report.html``, ``report.md`` and ``plots/`` from records with at least one finished run.

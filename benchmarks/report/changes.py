@@ -12,8 +12,6 @@ from benchmarks.report.summary import Side, noise_of, sides
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Change", "changes", "changes_table"]
-
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -11,8 +11,6 @@ from benchmarks.record import Record
 from benchmarks.report.plots import NAMES, Line, bars, lines, name_of, stages
 from benchmarks.report.summary import Side, ranking, sides
 
-__all__ = ["Plot", "plots"]
-
 OURS = ("dask", "spark")
 MEGABYTE = 1e6
 

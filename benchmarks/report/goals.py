@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from benchmarks.record import Record
 from benchmarks.report.summary import Side, sides
 
-__all__ = ["Goal", "goals"]
-
 OURS = ("dask", "spark")
 LARGE = 5_000  # least images for judging rates and growth: below, the start of a run weighs too much
 GROWTH = 2.0  # least ratio of images for judging growth

@@ -18,8 +18,6 @@ from benchmarks.report.summary import Side, Spread, noise_of, ranking, sides, ve
 from benchmarks.report.svg import PALETTE, drawn, themed
 from benchmarks.scenarios import PEERS, load
 
-__all__ = ["render"]
-
 WIDE, NARROW = 9.4, 3.7  # inches; the page chooses by its own width
 BUSY = 0.15  # share of the processors before a run; above it, other processes distort the times
 YARDSTICKS = ("bare-loop", "ceiling")

@@ -13,8 +13,6 @@ from benchmarks.record import STAGES, Record
 from benchmarks.report.summary import Side, Spread
 from benchmarks.report.svg import INK, PALETTE, QUIET, RULE
 
-__all__ = ["Line", "bars", "colour", "lines", "name_of", "stages"]
-
 ROW = 0.5  # inches per bar with its name
 NARROW = 5.0  # inches; narrower plots leave no room for text beside the bars
 NAMES = {

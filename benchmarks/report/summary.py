@@ -10,8 +10,6 @@ from itertools import combinations, islice
 from benchmarks.cases import Case
 from benchmarks.record import Record
 
-__all__ = ["Side", "Spread", "noise", "noise_of", "ranking", "sides", "verdict"]
-
 MOST_SPLITS = 20_000
 
 

@@ -10,8 +10,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["INK", "PALETTE", "QUIET", "RULE", "drawn", "themed"]
-
 INK, QUIET, RULE = "#1b1f24", "#5d6672", "#dfe3e8"
 PALETTE = {  # role → light and dark colour; light colours are unique, because `themed` replaces them by role
     "ink": (INK, "#e8eaed"),

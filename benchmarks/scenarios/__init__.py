@@ -16,8 +16,6 @@ from benchmarks.cases import Case
 from benchmarks.scenarios.task import Task, Timings
 from fruits.errors import SettingsError
 
-__all__ = ["EQUAL", "PEERS", "SCENARIOS", "Scenario", "load", "missing"]
-
 ENGINES = ("dask", "spark", "local")
 SOLVERS = (*ENGINES, "dask-ml", "spark-ml", "scikit-learn")
 PROCESSES = ("processes",)

@@ -9,8 +9,6 @@ import orjson
 
 from benchmarks.cases import Case
 
-__all__ = ["Task", "Timings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:

@@ -46,21 +46,6 @@ from fruits.images.containers import Container, parse
 from fruits.images.jpeg import load_reduced, load_without_end
 from fruits.images.tiff import LimitError, TiffImage, UnsupportedError
 
-__all__ = [
-    "DEFAULT",
-    "EXTENSIONS",
-    "MARGIN",
-    "REASONS",
-    "DecodeMode",
-    "Decoding",
-    "ImageError",
-    "decode",
-    "decode_crops",
-    "decode_image",
-    "is_image",
-    "resize_crops",
-]
-
 Result = TypeVar("Result")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DecodeMode = Literal["reduced", "full"]

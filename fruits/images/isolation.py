@@ -32,8 +32,6 @@ from fruits.machine.subprocesses import python_environment
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["IsolatedDecoder"]
-
 REQUEST = struct.Struct("<QI?B")  # bytes of the file, which follows; size of the result, True for full decoding, crops
 RESPONSE = struct.Struct("<?Q")  # True for pixels, False for reason and detail of an ImageError, which follow; bytes
 PIXEL_BYTES = 2 * 1024 * 1024 * 3  # of the shared memory, most of which is never used: two crops of 1,024 x 1,024

@@ -23,8 +23,6 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.text import without_secrets
 
-__all__ = ["SIDE", "Backgrounds", "load_backgrounds"]
-
 SIDE = 320  # pixels of the result: its centre crop has the size of the network's input
 MOST = 64  # photographs: 13 to 39 MB in every worker
 WIDEST = 2  # the longer side of a photograph, in shorter sides; the centre is kept

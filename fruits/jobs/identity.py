@@ -29,8 +29,6 @@ from fruits.storage.commits import Commit
 from fruits.storage.folder import Folder
 from fruits.text import brief, utf8, without_secrets
 
-__all__ = ["check_same", "describe", "feature_identity", "is_extension", "is_same", "is_update", "versions"]
-
 SCHEMA = "fruits.job/2"
 EXTENDED = {"command", "format", "columns"}  # settings in which a run differs from the fit that it continues
 UPDATED = {"list.digest", "list.images"}

@@ -14,8 +14,6 @@ from fruits.network.backbones import backbone
 from fruits.parameters import address, check_choice, switch, whole_number
 from fruits.text import quoted, without_secrets
 
-__all__ = ["COLUMNS", "DECODE_MODES", "ENGINES", "FITTING", "FORMATS", "SOLVERS", "Job"]
-
 COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
 FITTING = ("fit", "run")  # commands that fit a model; the others apply one, or a recogniser
 DECODE_MODES = ("reduced", "full")

@@ -44,8 +44,6 @@ from fruits.storage.commits import (
 )
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["FOLDERS", "Output", "current_commit", "open_output", "storage_errors"]
-
 FOLDERS = ("plan", "rejects", "features", "added", "removed", "moments", "model", "rows", MANIFEST)
 
 

@@ -21,8 +21,6 @@ from fruits.plan.partitions import Partition
 from fruits.storage.checksums import CorruptPart
 from fruits.text import without_secrets
 
-__all__ = ["OutputParts"]
-
 FEW = 8  # partitions: up to this many, the report omits the list of slowest partitions
 BATCH = 32  # parts that one task verifies: some 200 MB
 FINAL = ("rejects/", "features/", "rows/")  # the parts of a complete job

@@ -58,8 +58,6 @@ from fruits.progress.select import default
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["apply", "fit", "run", "transform"]
-
 
 def fit(job: Job, executor: Executor, *, progress: Progress | None = None) -> Report | SliceReport:
     """Fit the standardisation and the PCA on the features of the images, and store them in ``model/``.

@@ -14,8 +14,6 @@ from fruits.storage.commits import Commit, last_commit
 from fruits.storage.folder import Folder
 from fruits.text import brief
 
-__all__ = ["REPORT", "Report", "SliceReport", "finished", "reading", "reason", "report_from_dict", "row_files"]
-
 REPORT = "report"  # report-OWNER.json
 
 

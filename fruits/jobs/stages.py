@@ -17,8 +17,6 @@ from fruits.jobs.tasks.reports import PartitionReport
 from fruits.progress.heartbeat import UnderWay, Waiting, heartbeat
 from fruits.progress.reporter import Progress
 
-__all__ = ["Stage", "StageRunner"]
-
 SLOWEST = 10  # partitions that the report names
 
 Item = TypeVar("Item")

@@ -27,8 +27,6 @@ from fruits.storage.commits import Commit, OwnedFolder, last_commit, read_commit
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
-__all__ = ["StoredJob", "encode_accounts", "feature_source", "stored_base", "untouched_base"]
-
 TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt
 ACCOUNTS = pa.schema(
     [

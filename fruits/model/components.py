@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from fruits.errors import DatasetError, SettingsError
 
-__all__ = ["check_components", "choose_components", "fix_signs"]
-
 Float64 = npt.NDArray[np.float64]
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import pyspark.ml
     import sklearn.pipeline
 
-__all__ = ["sklearn_pipeline", "spark_pipeline"]
-
 Float64 = npt.NDArray[np.float64]
 
 

@@ -15,8 +15,6 @@ import numpy.typing as npt
 from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
 
-__all__ = ["numeric_fingerprint", "solver_fingerprint"]
-
 Pixels = npt.NDArray[np.uint8]
 Featurizer = Callable[[Pixels], npt.NDArray[np.float32]]
 

@@ -21,8 +21,6 @@ from fruits.errors import ModelError, OutputError
 from fruits.storage.commits import last_commit
 from fruits.storage.folder import Folder, encode_json
 
-__all__ = ["ARRAYS", "StoredModel", "encode_arrays", "encode_model", "read_model"]
-
 SCHEMA = "fruits.scaled_pca/1"
 JSON = re.compile(r"^model(?:-([0-9a-f]{12}))?\.json$")
 ARRAYS = ("mean", "scale", "components", "eigenvalues")

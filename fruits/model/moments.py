@@ -18,14 +18,13 @@ import safetensors.numpy
 
 from fruits.errors import DamageError
 from fruits.model.exact import derived, words
-from fruits.model.exact.accumulator import Accumulator, representable
+from fruits.model.exact.accumulator import Accumulator
+from fruits.model.exact.accumulator import representable as representable
 from fruits.model.exact.words import Int64
 from fruits.text import name_text
 
 if TYPE_CHECKING:
     from typing import Self
-
-__all__ = ["ClassSums", "Moments", "representable"]
 
 MOST_ROWS = 2**39  # the sums of their products fit into the words
 

@@ -18,22 +18,6 @@ from fruits.errors import OutputError
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.parquet import read_table, text_array, text_lists, vector_array, vectors, write_table
 
-__all__ = [
-    "LABEL",
-    "LABELS",
-    "Label",
-    "RowEncoder",
-    "decode_rows",
-    "encode_rows",
-    "features_table",
-    "join_csv",
-    "label_array",
-    "label_cell",
-    "label_text",
-    "rejects_table",
-    "text_cell",
-]
-
 JSON_COLUMNS = ("confidence", "top")  # of predictions
 LABEL = pa.string()
 # Of some sources. Parquet's name for list items, so that a table equals the one read back.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pyspark.sql
     import sklearn.pipeline
 
-__all__ = ["ScaledPCA"]
-
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 

@@ -11,21 +11,6 @@ import numpy.typing as npt
 
 from fruits.pages.document import data_uri, text
 
-__all__ = [
-    "BOTTOM",
-    "LEFT",
-    "RIGHT",
-    "TOP",
-    "Line",
-    "Range",
-    "axis",
-    "chart",
-    "grid",
-    "line_chart",
-    "pictured",
-    "point_map",
-]
-
 WIDTH, HEIGHT = 380, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 354, 12, 252  # of the plot
 STEPS = 5  # of a grid

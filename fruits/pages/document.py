@@ -8,8 +8,6 @@ from html import escape
 
 from fruits.text import printable, shortened
 
-__all__ = ["bars", "data_uri", "document", "facts", "pair", "percent", "table", "text", "tiles", "wall"]
-
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f23;--soft:#59636e;--paper:#fff;--panel:#f5f7f9;--rule:#d5dbe1;--mark:#0a66c2;
 --bar:#7fb2e5;--ideal:#b4470f;--c0:#0072b2;--c1:#d55e00;--c2:#008a64;--c3:#b8558f;--c4:#b07a00;--c5:#2f9fd8;--c6:#7d3fb0}

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from fruits.images.sources.entries import ImageEntry
 from fruits.plan.partitions import MOST_BYTES, Partition, Plan, Stored
 
-__all__ = ["Changes", "describe_changes", "updated_partitions"]
-
 EXAMPLES = 3  # images named for each kind of change
 FULL = 1.5  # times the partition size: a partition that exceeds this is split
 

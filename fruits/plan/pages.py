@@ -23,8 +23,6 @@ from fruits.images.sources.entries import PATHS, ImageEntry, table_entries
 from fruits.storage.folder import part_name
 from fruits.storage.parquet import text_scalar
 
-__all__ = ["ImageList", "PageWriter", "decode_images", "pages_of", "write_list"]
-
 GROUP = 1024  # images of a row group
 NUL, EMPTY = (text_scalar(text, pa.binary()) for text in (b"\0", b""))
 PAGE = 64 * GROUP  # images of a page: 1 to 2 MB, one request on S3

@@ -19,17 +19,6 @@ from fruits.errors import DamageError
 from fruits.plan.pages import ImageList, pages_of
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
-__all__ = [
-    "LARGEST",
-    "MOST_BYTES",
-    "Partition",
-    "Plan",
-    "Stored",
-    "bounded_partitions",
-    "default_size",
-    "even_partitions",
-]
-
 LARGEST = 1024  # images, by default
 SMALLEST = 16  # images, by default: below, the overhead of a task exceeds the work
 PER_WORKER = 3  # partitions, by default: the last ones then end at about the same time

@@ -9,8 +9,6 @@ import typer
 from fruits.cli import options
 from fruits.cli.values import check_address
 
-__all__ = ["Backgrounds", "Method", "RecogniserFolder"]
-
 RecogniserFolder = Annotated[
     str,
     typer.Option(

@@ -11,8 +11,6 @@ from fruits.cli.recogniser.options import RecogniserFolder
 from fruits.cli.result import CommandResult
 from fruits.cli.values import check_address, require_extra
 
-__all__ = ["export", "serve"]
-
 
 def serve(
     recogniser: RecogniserFolder,

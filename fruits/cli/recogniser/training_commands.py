@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from fruits.progress.reporter import Progress
     from fruits.recogniser.recogniser import Recognition
 
-__all__ = ["evaluate", "predict", "train"]
-
 SourceHelp = "The output of a fit or a run, a folder of images, <label>/<file>, or another source of images."
 
 

@@ -26,8 +26,6 @@ from typing import NamedTuple, NoReturn
 from fruits.errors import DatasetError
 from fruits.text import brief, printable
 
-__all__ = ["BLOCK", "Member", "Window", "padded", "read_members"]
-
 BLOCK = 512
 END = bytes(2 * BLOCK)  # of an archive
 MAX_EXTENSION = 2**20  # bytes of an extension header; paths have at most 4,096

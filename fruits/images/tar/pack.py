@@ -33,8 +33,6 @@ from fruits.storage.folder import Folder, encode_json, is_temporary
 from fruits.storage.prefetch import Range
 from fruits.text import brief, name_text, printable, without_secrets
 
-__all__ = ["SHARD_SIZE", "PackReport", "Shard", "pack"]
-
 SHARD_SIZE = 256_000_000
 SMALLEST = 10_000
 READ = 2**23  # bytes of a request that reads an archive back

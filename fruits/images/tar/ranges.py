@@ -14,8 +14,6 @@ from typing import NamedTuple
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import AHEAD, Range
 
-__all__ = ["Place", "read_places"]
-
 CHUNK = 2**24  # bytes of images that are sorted by place
 LONGEST = 2**23  # bytes of a request for several images
 GAP = 2**16  # bytes between two images that are read with them

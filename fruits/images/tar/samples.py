@@ -25,8 +25,6 @@ from fruits.images.skipped import LABEL, NOT_IMAGE, SPECIAL, skipped_by_name
 from fruits.images.tar.members import ENCODING, Member, Window
 from fruits.text import brief, printable
 
-__all__ = ["LABEL_EXTENSIONS", "MAX_LABEL", "Sample", "key_of", "read_samples", "stem_of"]
-
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in the order of their precedence
 HEAD_BYTES = 32
 ENDINGS = tuple(EXTENSIONS)  # the type that str.endswith needs

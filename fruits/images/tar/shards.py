@@ -15,8 +15,6 @@ from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo
 from fruits.text import brief, printable
 
-__all__ = ["INCOMPLETE", "find_shards", "is_compressed", "is_tar", "shard_folder"]
-
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 SPECIAL = re.compile(r"[{*?]")
 BRACES = re.compile(r"\{([^{}]*)\}")

@@ -33,8 +33,6 @@ from fruits.storage.prefetch import UNKNOWN_SIZE, Range
 from fruits.storage.stores import FileInfo
 from fruits.text import brief, printable
 
-__all__ = ["TarSource"]
-
 SHARDS_AT_ONCE = 8  # archives being listed, each with 8 MiB in memory
 ROWS = 16_384  # of a table before sorting
 BLOCK_BITS = 40  # of the block number in the place of an image; the other bits are the number of its archive

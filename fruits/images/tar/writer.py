@@ -10,8 +10,6 @@ from typing import BinaryIO
 from fruits.images.tar.members import BLOCK, ENCODING, Member, padded
 from fruits.images.tar.samples import MAX_LABEL, Label, key_of, stem_of
 
-__all__ = ["ShardWriter", "label_member", "member_bytes"]
-
 RECORD = 20 * BLOCK  # the length of archives is a multiple of it, by convention
 
 

@@ -18,8 +18,6 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["Comparison", "Difference", "compare"]
-
 Columns = dict[str, list[str | None] | npt.NDArray[np.float32]]
 
 

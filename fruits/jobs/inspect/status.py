@@ -23,8 +23,6 @@ from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo
 from fruits.text import without_secrets
 
-__all__ = ["StageStatus", "Status", "status"]
-
 WINDOW = 64  # newest parts of a stage, from which its speed is estimated
 SURVEYED = 2000  # partitions whose rejects are read, at most; this takes seconds
 STILL_SECONDS = 60.0  # without a new part, and five usual intervals, before a job counts as stalled

@@ -19,8 +19,6 @@ from fruits.storage.checksums import MANIFEST, CorruptPart, CorruptPartError, re
 from fruits.storage.commits import COMMITS, OwnedFolder, owner_in
 from fruits.storage.folder import Folder, is_temporary
 
-__all__ = ["Verification", "verify"]
-
 READERS = 8
 LISTS = ("plan/partitions", f"{MANIFEST}/")
 

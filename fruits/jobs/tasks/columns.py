@@ -29,18 +29,6 @@ from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
 from fruits.text import brief, quoted, utf8, without_secrets
 
-__all__ = [
-    "ERROR_SUFFIX",
-    "SCORES",
-    "VECTOR",
-    "ColumnSettings",
-    "added_names",
-    "check_model",
-    "check_names",
-    "column_features",
-    "column_rows",
-]
-
 ERROR_SUFFIX = "_error"  # of the column with the reasons, after the name of the column of features
 SCORES = ("scaled_features", "pca_features")  # columns that a model adds; those of a job's rows
 VECTOR = pa.list_(pa.float32())

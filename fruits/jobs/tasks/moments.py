@@ -19,8 +19,6 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
 
-__all__ = ["Group", "Input", "MergeItem", "MergeSettings", "levels", "merge"]
-
 ROWS = 8192  # rows of a group of the first level: a node is as large as the features of 3,000 rows
 FAN_IN = 32  # nodes of a group of the other levels
 JOINED = 512  # rows: smaller blocks are joined

@@ -20,8 +20,6 @@ from fruits.storage.checksums import CorruptPartError, checksum
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table
 
-__all__ = ["ACCOUNT", "Reject", "read_account", "read_rejects", "write_partition"]
-
 ACCOUNT = b"fruits.account"  # key in the metadata of a rejects part
 
 Reject = tuple[str, str | None, str, str]  # path, label, reason, detail

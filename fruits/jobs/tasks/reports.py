@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from fruits.storage.checksums import CorruptPart
 
-__all__ = ["MergeReport", "PartitionReport", "SurveyReport"]
-
 
 @dataclass(frozen=True, slots=True)
 class PartitionReport:

@@ -17,8 +17,6 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table
 
-__all__ = ["Encoder", "FeaturizedPartition", "RowSettings", "write_rows"]
-
 
 class Encoder(Protocol):
     """Turns the features of a partition into its rows."""

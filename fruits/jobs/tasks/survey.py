@@ -11,8 +11,6 @@ from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, re
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table
 
-__all__ = ["FinishedPartition", "PartBatch", "PartitionBatch", "survey", "verify_parts"]
-
 
 @dataclass(frozen=True, slots=True)
 class FinishedPartition:

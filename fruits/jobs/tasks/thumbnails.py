@@ -16,8 +16,6 @@ from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.kinds import stored_source
 from fruits.images.sources.source import Source
 
-__all__ = ["SIDE", "PictureItem", "batches", "make_pictures", "picture_source", "read_pictures"]
-
 SIDE = 96  # pixels of the longer side
 QUALITY = 80
 

@@ -18,8 +18,6 @@ from fruits.errors import DamageError
 from fruits.model.exact import words
 from fruits.model.exact.words import Int64
 
-__all__ = ["GRID_BITS", "LIMIT", "Accumulator", "representable"]
-
 Float64 = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]
 Label = str | None

@@ -18,8 +18,6 @@ from fruits.errors import DamageError
 from fruits.model.exact.accumulator import GRID_BITS
 from fruits.model.exact.words import BITS, Int64
 
-__all__ = ["correlation", "covariance", "mean", "std"]
-
 Float64 = npt.NDArray[np.float64]
 Extended = npt.NDArray[np.longdouble]
 

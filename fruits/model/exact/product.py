@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["product"]
-
 Float64 = npt.NDArray[np.float64]
 
 SUM_BITS = 52  # of a sum of products; two such sums are added without rounding

@@ -11,8 +11,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BITS", "MOST", "Int64", "Sum", "add_shifted", "carry", "is_canonical", "trimmed", "zeros"]
-
 Int64 = npt.NDArray[np.int64]
 
 BITS = 50
