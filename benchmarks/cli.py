@@ -75,6 +75,7 @@ def _sizes(text: str | None) -> list[float]:
 
 
 @app.command()
+@options.option_groups
 def measure(
     images: Annotated[
         str | None,
@@ -94,8 +95,7 @@ def measure(
         typer.Option("--scenario", metavar="NAMES", help="Scenarios to compare instead of a set, separated by commas."),
     ] = None,
     backend: Annotated[
-        str | None,
-        typer.Option("--backend", metavar="NAMES", help="With --scenario: backends; default: dask,spark."),
+        str | None, typer.Option("--backend", metavar="NAMES", help="With --scenario: backends; default: dask,spark.")
     ] = None,
     workers: Annotated[
         str | None,
@@ -134,8 +134,6 @@ def measure(
         bool, typer.Option("--cold", metavar="", help="Drop the images from the page cache before each run.")
     ] = False,
     quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Run a set of scenarios, or the named ones, and write records and a report."""
     from benchmarks.measure.session import Session
@@ -174,25 +172,23 @@ def measure(
 
 
 @app.command()
+@options.option_groups
 def report(
     folder: Annotated[
         str, typer.Argument(metavar="DIR", help="The --out folder of a measurement.", show_default=False)
     ],
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Write report.md and report.html (one self-contained page with plots) from the records of a measurement."""
     return _write_report(folder)
 
 
 @app.command()
+@options.option_groups
 def compare(
     old: Annotated[str, typer.Argument(metavar="OLD", help="The --out folder of a measurement.", show_default=False)],
     new: Annotated[
         str, typer.Argument(metavar="NEW", help="The --out folder of a later measurement.", show_default=False)
     ],
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """List cases that became faster or slower, beyond the noise of both measurements."""
     from benchmarks.record import read_records

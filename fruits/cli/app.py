@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fruits.cli import job_commands, output_commands, tool_commands
+from fruits.cli import job_commands, options, output_commands, tool_commands
 from fruits.cli.recogniser import serving_commands, training_commands
 
 JOBS, RECOGNISER, OUTPUTS, TOOLS = "Jobs", "Recogniser", "Outputs", "Tools"
@@ -44,8 +44,10 @@ def _global_options(
     pass
 
 
-def _add(panel: str, command: Callable[..., Any], example: str, **settings: Any) -> None:
-    app.command(rich_help_panel=panel, epilog=f"[bold]Example:[/] {example}", **settings)(command)
+def _add(panel: str, command: Callable[..., Any], example: str, *, has_parser: bool = False) -> None:
+    settings = PASSED_ON if has_parser else {}
+    complete = command if has_parser else options.option_groups(command)
+    app.command(rich_help_panel=panel, epilog=f"[bold]Example:[/] {example}", **settings)(complete)
 
 
 _add(JOBS, job_commands.demo, "fruits demo --backend spark")
@@ -63,9 +65,7 @@ _add(
     "fruits train photos/Training --out recogniser --crops 2 --test photos/Validation",
 )
 _add(
-    RECOGNISER,
-    training_commands.evaluate,
-    "fruits evaluate photos/Validation --recogniser recogniser --out evaluation",
+    RECOGNISER, training_commands.evaluate, "fruits evaluate photos/Validation --recogniser recogniser --out evaluation"
 )
 _add(RECOGNISER, training_commands.predict, "fruits predict photo.jpg --recogniser recogniser")
 _add(RECOGNISER, serving_commands.serve, "fruits serve --recogniser recogniser")
@@ -81,5 +81,5 @@ _add(OUTPUTS, output_commands.compare, "fruits compare out/dask out/spark")
 _add(TOOLS, tool_commands.pack, "fruits pack s3://bucket/photos --out s3://bucket/shards")
 _add(TOOLS, tool_commands.sample, "fruits sample photos/ --images 1000 --labels 5")
 _add(TOOLS, tool_commands.weights, "fruits weights --backbone ResNet50 --weights s3://bucket/resnet50.h5")
-_add(TOOLS, tool_commands.bench, "fruits bench photos/ --set quick --out bench/", **PASSED_ON)
-_add(TOOLS, tool_commands.cluster, "fruits cluster init s3://my-fruits --region eu-west-3 --dry-run", **PASSED_ON)
+_add(TOOLS, tool_commands.bench, "fruits bench photos/ --set quick --out bench/", has_parser=True)
+_add(TOOLS, tool_commands.cluster, "fruits cluster init s3://my-fruits --region eu-west-3 --dry-run", has_parser=True)

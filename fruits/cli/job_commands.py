@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import Backgrounds
 from fruits.cli.result import CommandResult
-from fruits.cli.values import check_address, local_path, parse_columns, parse_components
+from fruits.cli.values import local_path, parse_columns, parse_components
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
 from fruits.text import canonical, native
@@ -22,16 +21,12 @@ if TYPE_CHECKING:
     from fruits.progress.reporter import Progress
 
 
-@options.option_groups
 def demo(
     *,
     out: Annotated[
         str | None,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            help="The folder for images and output; default: a new temporary folder.",
-            callback=check_address,
+        options.address(
+            "--out", metavar="FOLDER", help="The folder for images and output; default: a new temporary folder."
         ),
     ] = None,
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of generated images.")] = 240,
@@ -69,7 +64,6 @@ def _generate_images(folder: Path, images: int, progress: Progress) -> None:
         )
 
 
-@options.option_groups
 def run(
     *,
     images: options.Images,
@@ -98,10 +92,7 @@ def run(
         components=parse_components(components),
         crops=crops,
         solver=solver,
-        **asdict(source),
-        **asdict(network),
-        **asdict(selection),
-        **asdict(partitions),
+        **options.settings(source, network, selection, partitions),
         format=format,
         columns=parse_columns(columns),
         overwrite=overwrite,
@@ -112,7 +103,6 @@ def run(
     return _run_job("run", job, cluster.resolve(), display.progress())
 
 
-@options.option_groups
 def fit(
     *,
     images: options.Images,
@@ -140,10 +130,7 @@ def fit(
         crops=crops,
         backgrounds=backgrounds,
         solver=solver,
-        **asdict(source),
-        **asdict(network),
-        **asdict(selection),
-        **asdict(partitions),
+        **options.settings(source, network, selection, partitions),
         overwrite=overwrite,
         update=update,
         report=not no_report,
@@ -151,7 +138,6 @@ def fit(
     return _run_job("fit", job, cluster.resolve(), display.progress())
 
 
-@options.option_groups
 def transform(
     *,
     images: options.Images,
@@ -174,10 +160,7 @@ def transform(
         images=images,
         model=model,
         out=out,
-        **asdict(source),
-        **asdict(network),
-        **asdict(selection),
-        **asdict(partitions),
+        **options.settings(source, network, selection, partitions),
         format=format,
         columns=parse_columns(columns),
         overwrite=overwrite,

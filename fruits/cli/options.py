@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,17 +20,24 @@ if TYPE_CHECKING:
 
 ALL_COLUMNS = "path,label,features,scaled_features,pca_features"
 
-source = partial(typer.Option, rich_help_panel="Images")
+source = partial(typer.Option, rich_help_panel="Images", callback=check_address)
 computation = partial(typer.Option, rich_help_panel="Computation")
 execution = partial(typer.Option, rich_help_panel="Execution")
 output = partial(typer.Option, rich_help_panel="Output")
 display = partial(typer.Option, rich_help_panel="Display")
+address = partial(typer.Option, show_default=False, callback=check_address)
+argument = partial(typer.Argument, show_default=False)
+
+Quiet = Annotated[bool, display("--quiet", metavar="", help="Show only the result, no progress.")]
+Json = Annotated[bool, display("--json", metavar="", help="Write the result to stdout as one JSON object.")]
+Debug = Annotated[bool, display("--debug", metavar="", help="Show the traceback of an error.")]
 
 
 def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command for typer, in which each keyword-only parameter that is a dataclass is replaced by its fields.
 
-    The fields become options, in their order; the command receives them as one value.
+    The fields become options, in their order; the command receives them as one value. ``--json`` and ``--debug``, which
+    only the entry point reads, are added to a command without them.
     """
     parameters: list[Parameter] = []
     groups: dict[str, Any] = {}
@@ -41,15 +48,27 @@ def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
             parameters += [option.replace(kind=Parameter.KEYWORD_ONLY) for option in options]
         else:
             parameters.append(parameter)
+    given = {parameter.name for parameter in parameters}
+    added = {name: kind for name, kind in (("json", Json), ("debug", Debug)) if name not in given}
+    parameters += [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in added.items()
+    ]
 
     @wraps(command)
     def ungrouped(**values: Any) -> Any:
+        for name in added:
+            del values[name]
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         return command(**values)
 
     ungrouped.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
     return ungrouped
+
+
+def settings(*groups: Any) -> dict[str, Any]:
+    """Return the fields of several groups of options by name."""
+    return {name: value for group in groups for name, value in asdict(group).items()}
 
 
 def _clusters(incomplete: str) -> list[str]:
@@ -76,6 +95,11 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
+def choice(panel: Callable[..., Any], option: str, *names: str, help: str) -> Any:
+    """Return an option for one of some names; the library checks the value, and lists the allowed ones."""
+    return panel(option, metavar="NAME", parser=str, help=help, autocompletion=one_of(*names))
+
+
 def _columns(incomplete: str) -> list[str]:
     """Return the lists that one more column makes of a list of columns, for shell completion."""
     *given, last = incomplete.split(",")
@@ -84,34 +108,19 @@ def _columns(incomplete: str) -> list[str]:
 
 Images = Annotated[
     str,
-    typer.Argument(
+    argument(
         metavar="IMAGES",
         help="The folder of images, <label>/<file>, or a manifest, Parquet files or tar archives: a local path or a "
         "URL such as s3://bucket/folder.",
-        show_default=False,
         callback=check_address,
     ),
 ]
 Out = Annotated[
     str,
-    typer.Option(
-        "--out",
-        metavar="FOLDER",
-        help="The output folder. Run the same command again to resume a stopped job.",
-        show_default=False,
-        callback=check_address,
-    ),
+    address("--out", metavar="FOLDER", help="The output folder. Run the same command again to resume a stopped job."),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="FOLDER",
-        help="The fitted model: the --out of a run or fit.",
-        show_default=False,
-        callback=check_address,
-    ),
-]
+Model = Annotated[str, address("--model", metavar="FOLDER", help="The fitted model: the --out of a run or fit.")]
+OutputFolder = Annotated[str, argument(metavar="OUT", help="The --out of a completed command.")]
 
 Components = Annotated[
     str,
@@ -136,15 +145,14 @@ Weights = Annotated[
         "--weights", metavar="FILE", help="The weights of the network; default: packaged, cached or downloaded."
     ),
 ]
-# `parser=str` leaves the check of the value to Job, whose message lists the allowed values.
 Solver = Annotated[
     Literal["exact", "native"],
-    computation(
+    choice(
+        computation,
         "--solver",
-        metavar="NAME",
-        parser=str,
+        "exact",
+        "native",
         help="exact, or native: fit with the estimators of dask-ml or Spark ML.",
-        autocompletion=one_of("exact", "native"),
     ),
 ]
 ClusterFile = Annotated[
@@ -166,26 +174,14 @@ S3Endpoint = Annotated[
 ]
 Format = Annotated[
     Literal["parquet", "csv"],
-    output(
-        "--format",
-        metavar="NAME",
-        parser=str,
-        help="The file format of the rows: parquet or csv.",
-        autocompletion=one_of("parquet", "csv"),
-    ),
+    choice(output, "--format", "parquet", "csv", help="The file format of the rows: parquet or csv."),
 ]
 Columns = Annotated[
     str,
-    output(
-        "--columns",
-        metavar="NAMES",
-        help="The columns of the rows, separated by commas.",
-        autocompletion=_columns,
-    ),
+    output("--columns", metavar="NAMES", help="The columns of the rows, separated by commas.", autocompletion=_columns),
 ]
 NoReport = Annotated[
-    bool,
-    output("--no-report", metavar="", help="Write no report page. To write it later: fruits report OUT."),
+    bool, output("--no-report", metavar="", help="Write no report page. To write it later: fruits report OUT.")
 ]
 KeepModel = Annotated[
     bool,
@@ -240,14 +236,9 @@ IncludeHidden = Annotated[
 MaxRejectFraction = Annotated[
     float,
     computation(
-        "--max-reject-fraction",
-        metavar="FRACTION",
-        help="Fail if more than this fraction of the images is rejected.",
+        "--max-reject-fraction", metavar="FRACTION", help="Fail if more than this fraction of the images is rejected."
     ),
 ]
-Quiet = Annotated[bool, display("--quiet", metavar="", help="Show only the result, no progress.")]
-Json = Annotated[bool, display("--json", metavar="", help="Write the result to stdout as one JSON object.")]
-Debug = Annotated[bool, display("--debug", metavar="", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,23 +248,23 @@ class NetworkOptions:
     backbone: Backbone = None
     engine: Annotated[
         Literal["openvino", "tensorflow"] | None,
-        computation(
+        choice(
+            computation,
             "--engine",
-            metavar="NAME",
-            parser=str,
+            "openvino",
+            "tensorflow",
             help="The inference engine: openvino (default) or tensorflow.",
-            autocompletion=one_of("openvino", "tensorflow"),
         ),
     ] = None
     weights: Weights = None
     decode: Annotated[
         Literal["reduced", "full"] | None,
-        computation(
+        choice(
+            computation,
             "--decode",
-            metavar="NAME",
-            parser=str,
+            "reduced",
+            "full",
             help="Decode large JPEGs at a reduced scale (reduced, default) or at full size (full), which is slower.",
-            autocompletion=one_of("reduced", "full"),
         ),
     ] = None
 
@@ -288,25 +279,16 @@ class SourceOptions:
             "--image-column",
             metavar="NAME",
             help="The column of images in Parquet files that contain them, such as image.bytes.",
-            callback=check_address,
         ),
     ] = None
     path_column: Annotated[
         str | None,
-        source(
-            "--path-column",
-            metavar="NAME",
-            help="The column of paths in a manifest: .parquet, .csv or .jsonl.",
-            callback=check_address,
-        ),
+        source("--path-column", metavar="NAME", help="The column of paths in a manifest: .parquet, .csv or .jsonl."),
     ] = None
     label_column: Annotated[
         str | None,
         source(
-            "--label-column",
-            metavar="NAME",
-            help="The column of labels; default: the label is the folder in the path.",
-            callback=check_address,
+            "--label-column", metavar="NAME", help="The column of labels; default: the label is the folder in the path."
         ),
     ] = None
     label_regex: Annotated[
@@ -315,7 +297,6 @@ class SourceOptions:
             "--label-regex",
             metavar="REGEX",
             help="Find the label in the path of an image: the first group, or the one named label.",
-            callback=check_address,
         ),
     ] = None
 
@@ -330,7 +311,6 @@ class VersionedSourceOptions(SourceOptions):
             "--version-column",
             metavar="NAME",
             help="The column of a value that changes with the image, such as an ETag, for --update.",
-            callback=check_address,
         ),
     ] = None
 
@@ -382,9 +362,7 @@ class ClusterOptions:
     workers: Annotated[
         int | None,
         execution(
-            "--workers",
-            metavar="COUNT",
-            help="The number of parallel tasks; default: one per CPU within the quota.",
+            "--workers", metavar="COUNT", help="The number of parallel tasks; default: one per CPU within the quota."
         ),
     ] = None
 
@@ -440,8 +418,6 @@ class DisplayOptions:
             help="Write progress and errors to stderr as JSON lines, one per event. Redirect them with 2> job.jsonl.",
         ),
     ] = False
-    json: Json = False
-    debug: Debug = False
 
     def progress(self) -> Progress:
         """Return the progress listener."""

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 
 def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a job.", show_default=False)],
+    out: Annotated[str, options.argument(metavar="OUT", help="The --out of a job.")],
     s3_endpoint: options.S3Endpoint = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Show the progress of a job, from another terminal or another machine, or the content of a recogniser.
 
@@ -39,15 +37,13 @@ def status(
 
 
 def report(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
+    out: options.OutputFolder,
     tsne: Annotated[
         bool,
         typer.Option("--tsne", metavar="", help="Add a map by t-SNE of up to 1,500 images; needs the extra report."),
     ] = False,
     s3_endpoint: options.S3Endpoint = None,
     quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Write the report page of a run, fit, transform or train again.
 
@@ -61,11 +57,7 @@ def report(
 
 
 def verify(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The --out of a completed command.", show_default=False)],
-    s3_endpoint: options.S3Endpoint = None,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    out: options.OutputFolder, s3_endpoint: options.S3Endpoint = None, quiet: options.Quiet = False
 ) -> CommandResult:
     """Check every part of an output against its checksum.
 
@@ -92,15 +84,13 @@ def verify(
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="OUT_A", help="The --out of a completed command.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="OUT_B", help="The --out of another one.", show_default=False)],
+    a: Annotated[str, options.argument(metavar="OUT_A", help="The --out of a completed command.")],
+    b: Annotated[str, options.argument(metavar="OUT_B", help="The --out of another one.")],
     tolerance: Annotated[
         float | None,
         typer.Option("--tolerance", metavar="NUMBER", min=0, help="The largest difference that still passes."),
     ] = None,
     s3_endpoint: options.S3Endpoint = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Compare two outputs bit by bit, and list the differences.
 

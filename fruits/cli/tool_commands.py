@@ -18,7 +18,6 @@ from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
 
 
-@options.option_groups
 def pack(
     *,
     images: options.Images,
@@ -44,8 +43,6 @@ def pack(
         bool, options.output("--overwrite", metavar="", help="Replace the archives of an earlier pack in --out.")
     ] = False,
     quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Pack images into tar archives, which are read faster from S3 and give the same model and rows.
 
@@ -71,20 +68,12 @@ def pack(
 
 def sample(
     folder: Annotated[
-        str,
-        typer.Argument(
-            metavar="DIR",
-            help="A new or empty folder on this machine.",
-            show_default=False,
-            callback=check_address,
-        ),
+        str, options.argument(metavar="DIR", help="A new or empty folder on this machine.", callback=check_address)
     ],
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="Number of images.")] = 240,
     labels: Annotated[int, typer.Option("--labels", metavar="COUNT", help="Number of labels (fruits), 1 to 8.")] = 8,
     broken: Annotated[int, typer.Option("--broken", metavar="COUNT", help="Number of additional corrupt files.")] = 0,
     seed: Annotated[int, typer.Option("--seed", metavar="NUMBER", help="Random seed.")] = 0,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Generate a labelled dataset of drawn fruit."""
     from fruits.images.sample import generate
@@ -92,8 +81,7 @@ def sample(
     files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
     text = f"Wrote {files:,} files to {folder}. Next: fruits run {quote(folder)} --out OUT"
     return CommandResult(
-        {"folder": os.path.abspath(folder), "files": files},
-        lambda console: console.print(text, soft_wrap=True),
+        {"folder": os.path.abspath(folder), "files": files}, lambda console: console.print(text, soft_wrap=True)
     )
 
 
@@ -102,8 +90,6 @@ def weights(
     weights: options.Weights = None,
     s3_endpoint: options.S3Endpoint = None,
     quiet: options.Quiet = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Verify the ImageNet weights of a network and cache them; download those that Fruits does not contain."""
     from fruits.cli.display import show_weights

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import typer
-
 from fruits.cli import options
 from fruits.cli.values import check_address
 
 RecogniserFolder = Annotated[
-    str,
-    typer.Option(
-        "--recogniser",
-        metavar="REC",
-        help="The recogniser: the --out of a training.",
-        show_default=False,
-        callback=check_address,
-    ),
+    str, options.address("--recogniser", metavar="REC", help="The recogniser: the --out of a training.")
 ]
 Method = Annotated[
     Literal["prototypes", "linear"],
-    options.computation(
+    options.choice(
+        options.computation,
         "--method",
-        metavar="NAME",
-        parser=str,
+        "prototypes",
+        "linear",
         help="prototypes, or linear: one direction for each label, which is smaller and less accurate.",
-        autocompletion=options.one_of("prototypes", "linear"),
     ),
 ]
 Backgrounds = Annotated[

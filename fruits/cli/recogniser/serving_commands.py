@@ -9,7 +9,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import RecogniserFolder
 from fruits.cli.result import CommandResult
-from fruits.cli.values import check_address, require_extra
+from fruits.cli.values import require_extra
 
 
 def serve(
@@ -20,20 +20,12 @@ def serve(
     port: Annotated[int, typer.Option("--port", metavar="NUMBER", help="The port; 0: any free one.")] = 8000,
     token_file: Annotated[
         str | None,
-        typer.Option(
-            "--token-file",
-            metavar="FILE",
-            help="A file with the token that requests must have.",
-            callback=check_address,
-        ),
+        options.address("--token-file", metavar="FILE", help="A file with the token that requests must have."),
     ] = None,
     workers: Annotated[
-        int | None,
-        typer.Option("--workers", metavar="COUNT", help="Images processed at once; default: one per CPU."),
+        int | None, typer.Option("--workers", metavar="COUNT", help="Images processed at once; default: one per CPU.")
     ] = None,
     s3_endpoint: options.S3Endpoint = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Serve a recogniser over HTTP, with a page for phones, until Ctrl-C or SIGTERM."""
     require_extra("serve", "starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
@@ -45,19 +37,8 @@ def serve(
 
 def export(
     recogniser: RecogniserFolder,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="The file to write, such as fruit.onnx.",
-            show_default=False,
-            callback=check_address,
-        ),
-    ],
+    out: Annotated[str, options.address("--out", metavar="FILE", help="The file to write, such as fruit.onnx.")],
     s3_endpoint: options.S3Endpoint = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Write a recogniser as one ONNX file, for programs without Fruits."""
     require_extra("export", "onnx")

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from fruits.cli import options as options
 from fruits.cli.recogniser.options import Backgrounds, Method, RecogniserFolder
 from fruits.cli.result import CommandResult
@@ -28,18 +26,15 @@ if TYPE_CHECKING:
 SourceHelp = "The output of a fit or a run, a folder of images, <label>/<file>, or another source of images."
 
 
-@options.option_groups
 def train(
     *,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=SourceHelp, show_default=False)],
+    sources: Annotated[list[str], options.argument(metavar="SOURCE...", help=SourceHelp)],
     out: Annotated[
         str,
-        typer.Option(
+        options.address(
             "--out",
             metavar="REC",
             help="The folder of the recogniser. Run the same command again to resume a stopped training.",
-            show_default=False,
-            callback=check_address,
         ),
     ],
     source: options.SourceOptions,
@@ -130,22 +125,13 @@ def train(
     return CommandResult(report.to_dict() | {"test": evaluation.to_dict()}, show)
 
 
-@options.option_groups
 def evaluate(
     *,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help=SourceHelp, show_default=False, callback=check_address)
-    ],
+    source: Annotated[str, options.argument(metavar="SOURCE", help=SourceHelp, callback=check_address)],
     recogniser: RecogniserFolder,
     out: Annotated[
         str,
-        typer.Option(
-            "--out",
-            metavar="EVAL",
-            help="The folder for report.json, report.html and the predictions.",
-            show_default=False,
-            callback=check_address,
-        ),
+        options.address("--out", metavar="EVAL", help="The folder for report.json, report.html and the predictions."),
     ],
     images: options.SourceOptions,
     left_out: Annotated[
@@ -181,26 +167,20 @@ def evaluate(
     return CommandResult(evaluation.to_dict(), lambda console: show_evaluation(console, evaluation, out, following))
 
 
-@options.option_groups
 def predict(
     *,
     images: Annotated[
         list[str],
-        typer.Argument(
+        options.argument(
             metavar="IMAGES_OR_FILE...",
             help="With --out, a folder of images or an output with features; without it, image files.",
-            show_default=False,
         ),
     ],
     recogniser: RecogniserFolder,
     out: Annotated[
         str | None,
-        typer.Option(
-            "--out",
-            metavar="FOLDER",
-            help="The output folder. Run the same command again to resume a stopped job.",
-            show_default=False,
-            callback=check_address,
+        options.address(
+            "--out", metavar="FOLDER", help="The output folder. Run the same command again to resume a stopped job."
         ),
     ] = None,
     source: options.SourceOptions,
@@ -227,9 +207,7 @@ def predict(
         images=images[0],
         out=out,
         recogniser=recogniser,
-        **asdict(source),
-        **asdict(selection),
-        **asdict(partitions),
+        **options.settings(source, selection, partitions),
         format=format,
         overwrite=overwrite,
     )
