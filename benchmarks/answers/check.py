@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -148,14 +149,7 @@ def _check_scores(folder: Path, features: Agreement, expected: dict[str, Float32
     least = min(abs(float(np.corrcoef(one, other)[0, 1])) for one, other in pairs)
     if least >= CORRELATION:
         detail = f"scores of the {scores.shape[1]} leading components correlate by at least {least:.4f}"
-        return Agreement(
-            what="rows",
-            verdict="close",
-            digest=features.digest,
-            largest=features.largest,
-            cosine=features.cosine,
-            detail=detail,
-        )
+        return replace(features, what="rows", verdict="close", detail=detail)
     detail = f"scores of a leading component correlate by {least:.3f} (required: {CORRELATION})"
     return _wrong("rows", features.digest, detail, features.largest, features.cosine)
 

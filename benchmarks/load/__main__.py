@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import orjson
 from PIL import Image
 
 from benchmarks.load.client import Load, run_clients
 from benchmarks.load.server import ServerProcess, network_rate
-from benchmarks.measure.machine import commit, machine, versions
+from benchmarks.measure.results import write_results
 from fruits.images.decode import EXTENSIONS
 from fruits.machine.cpus import available_cpus
 
@@ -68,12 +67,12 @@ def main() -> None:
     loaded_before = os.getloadavg()[0]
     starts, idle = [], []
     for _ in range(arguments.starts):
-        with ServerProcess(arguments.recogniser, [], out / "server.log") as server:
+        with ServerProcess(arguments.recogniser, out / "server.log") as server:
             starts.append(server.start_seconds)
             time.sleep(1)
             idle.append(server.memory())
     bare = [network_rate(cpus, 3)]
-    with ServerProcess(arguments.recogniser, [], out / "server.log") as server:
+    with ServerProcess(arguments.recogniser, out / "server.log") as server:
         run_clients(server.port, photos, 1, seconds=1)
         cpu = server.cpu_seconds()
         one = run_clients(server.port, photos, 1, seconds=arguments.seconds)
@@ -116,20 +115,9 @@ def main() -> None:
     text = "| what | measured | target |\n| --- | --- | --- |\n" + "".join(
         f"| {what} | {measured} | {target} |\n" for what, measured, target in rows
     )
-    print(text)
-    (out / "load.md").write_text(text)
     loads = {"one": one, "eight": eight, "many": many, "twelve": twelve, "broken": broken, "soak": soak}
-    raw = {
-        "machine": machine(),
-        "commit": commit(),
-        "versions": versions(),
-        "starts": starts,
-        "idle": idle,
-        "bare": bare,
-        "memory": memory,
-        "loads": loads,
-    }
-    (out / "load.json").write_bytes(orjson.dumps(raw))
+    figures = {"starts": starts, "idle": idle, "bare": bare, "memory": memory, "loads": loads}
+    write_results(arguments.out, "load", text, figures)
 
 
 def _latency(load: Load) -> str:

@@ -54,16 +54,14 @@ class Load:
         return float(np.percentile(self.accepted, percent)) if self.accepted else float("nan")
 
 
-def run_clients(
-    port: int, images: Sequence[bytes], clients: int, *, seconds: float, path: str = "/v1/recognise"
-) -> Load:
+def run_clients(port: int, images: Sequence[bytes], clients: int, *, seconds: float) -> Load:
     """Send images from `clients` connections for `seconds`."""
     statuses: Counter[str] = Counter()
     accepted: list[float] = []
     all_answers: list[float] = []
     together = threading.Barrier(clients + 1)
     end = 0.0
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: "
+    head = "POST /v1/recognise HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: "
     requests = [f"{head}{len(image)}\r\n\r\n".encode() + image for image in images]
 
     def send(offset: int) -> None:

@@ -39,7 +39,6 @@ class ServerProcess:
     """
 
     recogniser: str
-    arguments: list[str]
     log: Path
     port: int = 0
     start_seconds: float = 0.0
@@ -51,7 +50,7 @@ class ServerProcess:
     def __enter__(self) -> Self:
         command = [sys.executable, "-P", "-m", "fruits", "serve", "--recogniser", self.recogniser, "--port", "0"]
         started = time.perf_counter()
-        self._process = subprocess.Popen([*command, *self.arguments], stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         lines = []
         for line in self._process.stderr:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from benchmarks.inputs.features import generated_features
-from benchmarks.measure.machine import commit, machine, versions
+from benchmarks.measure.results import write_results
 from benchmarks.numerics.measure import accuracy, costs, peak_memory, table
 from fruits.images.decode import ImageError, decode
 from fruits.images.sources.kinds import open_source
@@ -72,19 +70,8 @@ def main() -> None:
         f"Difference from scikit-learn ({compared.rows:,} rows): scores {compared.scores:.1e}, explained variance "
         f"{compared.explained_variance:.1e}.\n"
     )
-    raw = {
-        "machine": asdict(machine()),
-        "commit": commit(),
-        "versions": versions(),
-        "costs": {name: asdict(cost) for name, cost in measured.items()},
-        "accuracy": asdict(compared),
-        "memory": memory,
-    }
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "numerics.md").write_text(text)
-    (out / "numerics.json").write_bytes(orjson.dumps(raw, option=orjson.OPT_INDENT_2))
-    print(text)
+    figures = {"costs": measured, "accuracy": compared, "memory": memory}
+    write_results(arguments.out, "numerics", text, figures)
 
 
 if __name__ == "__main__":

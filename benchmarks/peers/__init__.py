@@ -37,9 +37,11 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from fruits.network.backbones import backbone
@@ -132,6 +134,28 @@ def build_network(weights: str, *, threads: int) -> Any:
     for layer in network.layers:
         layer.set_weights([tensors[f"{layer.name}/{weight.name}"] for weight in layer.weights])
     return network
+
+
+def decode(content: bytes) -> Any:
+    """Return the pixels of an image at full size, (224, 224, 3); the tools' own filters give other pixels."""
+    import numpy as np
+    from PIL import Image
+
+    return np.asarray(Image.open(BytesIO(content)).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
+
+
+def features_table(root: str, paths: Iterable[str], features: Any) -> Any:
+    """Return the columns ``path, label, features`` of images below `root`; features have shape (n, 1280)."""
+    import pyarrow as pa
+
+    below = [PurePosixPath(path).relative_to(root) for path in paths]
+    return pa.table(
+        {
+            "path": [path.as_posix() for path in below],
+            "label": [path.parent.name for path in below],
+            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), FEATURES),
+        }
+    )
 
 
 def write_rows(out: str, components: int) -> dict[str, float]:

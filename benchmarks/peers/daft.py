@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from benchmarks.peers import BATCH, FEATURES, SIZE, Start, build_network, command_line, write_rows
+from benchmarks.peers import BATCH, FEATURES, Start, build_network, command_line, decode, write_rows
 
 REQUIRES = ("daft", "tensorflow", "sklearn")
 
@@ -34,7 +31,7 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
             from keras.applications.mobilenet_v2 import preprocess_input
 
             # Daft's own resize is bilinear, which gives other pixels.
-            pixels = [_decode(content) for content in contents.to_pylist()]
+            pixels = [decode(content) for content in contents.to_pylist()]
             return self.network.predict_on_batch(preprocess_input(np.stack(pixels).astype(np.float32)))
 
     daft.set_runner_native(num_threads=workers)
@@ -47,10 +44,6 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
         Featurizer(start).features(daft.col("path").download()).alias("features"),
     ).write_parquet(str(Path(out, "features").absolute()))
     return start.stages() | (write_rows(out, components) if components else {})
-
-
-def _decode(content: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(BytesIO(content)).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
 
 
 if __name__ == "__main__":

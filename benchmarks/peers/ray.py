@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.peers import BATCH, FEATURES, SIZE, Start, build_network, command_line, write_rows
+from benchmarks.peers import BATCH, SIZE, Start, build_network, command_line, features_table, write_rows
 
 REQUIRES = ("ray", "tensorflow", "sklearn")
 
@@ -36,6 +36,7 @@ class Predictor:
         # Ray's own resize is bilinear, which gives other pixels.
         pixels = [_resize(image) for image in batch["image"]]
         features = self.network.predict_on_batch(preprocess_input(np.stack(pixels).astype(np.float32)))
+        # A table of Arrow: Ray stores a NumPy array as a type that only Ray can read.
         return features_table(self.root, batch["path"], features)
 
 
@@ -85,18 +86,6 @@ def write_features(
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=1 - 2 * SHARE,
     ).write_parquet(str(Path(out, "features").absolute()), ray_remote_args={"num_cpus": SHARE})
-
-
-def features_table(root: str, paths: Iterable[str], features: NDArray[np.float32]) -> pa.Table:
-    """Return the columns ``path, label, features``; Ray stores a NumPy array as a type that only Ray can read."""
-    below = [PurePosixPath(path).relative_to(root) for path in paths]
-    return pa.table(
-        {
-            "path": [path.as_posix() for path in below],
-            "label": [path.parent.name for path in below],
-            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), FEATURES),
-        }
-    )
 
 
 def _resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

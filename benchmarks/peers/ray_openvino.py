@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from benchmarks.peers import Start, command_line, write_rows
+from benchmarks.peers import Start, command_line, features_table, write_rows
 from benchmarks.peers.equal import GROUP, features
-from benchmarks.peers.ray import SHARE, connected, features_table, write_features
+from benchmarks.peers.ray import SHARE, connected, write_features
 from fruits.network.featurizer import compile_network
 
 REQUIRES = ("ray", "sklearn")

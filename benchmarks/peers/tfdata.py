@@ -7,14 +7,9 @@ and rounded pixels.
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from benchmarks.peers import BATCH, FEATURES, SIZE, Start, build_network, command_line, write_rows
+from benchmarks.peers import BATCH, SIZE, Start, build_network, command_line, decode, features_table, write_rows
 
 REQUIRES = ("tensorflow", "sklearn")
 
@@ -26,12 +21,11 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
     start.mark_network()
 
     import keras
-    import pyarrow as pa
     import pyarrow.parquet as pq
     import tensorflow as tf
 
     def load(path: tf.Tensor) -> tf.Tensor:
-        pixels = tf.numpy_function(_decode, [tf.io.read_file(path)], tf.uint8, stateful=False)
+        pixels = tf.numpy_function(decode, [tf.io.read_file(path)], tf.uint8, stateful=False)
         return tf.ensure_shape(pixels, (*SIZE, 3))
 
     def preprocess(pixels: tf.Tensor) -> tf.Tensor:
@@ -51,19 +45,8 @@ def run(images: str, out: str, *, workers: int = 2, components: int | None = Non
 
     folder = Path(out, "features")
     folder.mkdir()
-    table = pa.table(
-        {
-            "path": [file.relative_to(images).as_posix() for file in files],
-            "label": [file.parent.name for file in files],
-            "features": pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), FEATURES),
-        }
-    )
-    pq.write_table(table, folder / "part-0.parquet")
+    pq.write_table(features_table(images, map(str, files), features), folder / "part-0.parquet")
     return start.stages() | (write_rows(out, components) if components else {})
-
-
-def _decode(content: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(BytesIO(content)).convert("RGB").resize(SIZE, Image.Resampling.BICUBIC))
 
 
 if __name__ == "__main__":

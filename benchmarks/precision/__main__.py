@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
 
 import openvino
-import orjson
 
+from benchmarks.measure.results import write_results
 from benchmarks.precision.forms import FORMS
 from benchmarks.precision.measure import measure, table
 from fruits.network.featurizer import compile_network
@@ -43,22 +40,16 @@ def main() -> None:
     text = table(results)
     if absent:
         text += f"\nNot run, because nncf is not installed: {', '.join(absent)}.\n"
-    raw = {
-        "machine": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
+    figures = {
         "capabilities": list(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-        "openvino": version("openvino"),
         "images": arguments.images,
         "test": arguments.test,
         "components": arguments.components,
-        "results": [asdict(result) for result in results],
+        "results": results,
         "not_run": absent,
         "error_with_one_layer_in_bf16": [{"kind": kind, "mean": error} for kind, error in layers],
     }
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "precision.md").write_text(text)
-    (out / "precision.json").write_bytes(orjson.dumps(raw, option=orjson.OPT_INDENT_2))
-    print(text)
+    write_results(arguments.out, "precision", text, figures)
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from PIL import Image
 
 from benchmarks.inputs.images import Originals
+from benchmarks.measure.results import write_results
 from benchmarks.precision.measure import errors, nearest_labels
 from fruits.images.containers import parse
 from fruits.images.decode import MARGIN, Decoding, decode_crops
@@ -167,19 +167,16 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="photos of IMAGES; of TEST, half as many; default 400")
     parser.add_argument("--out", metavar="FOLDER", default="bench", help="folder of decoding.md and decoding.json")
     arguments = parser.parse_args()
-    out = Path(arguments.out)
+    cache = Path(arguments.out, "cache").absolute()
     featurizer = compile_network(NETWORK).load()
     results: list[Result] = []
     for megapixels in map(float, arguments.megapixels.split(",")):
         gallery, queries = (
-            Originals.below(folder, count).enlarged(megapixels, (out / "cache").absolute())
+            Originals.below(folder, count).enlarged(megapixels, cache)
             for folder, count in ((arguments.images, arguments.count), (arguments.test, arguments.count // 2))
         )
         results += measure(megapixels, gallery, queries, featurizer)
-    text = table(results)
-    (out / "decoding.md").write_text(text)
-    (out / "decoding.json").write_bytes(orjson.dumps([asdict(one) for one in results], option=orjson.OPT_INDENT_2))
-    print(text)
+    write_results(arguments.out, "decoding", table(results), {"results": results})
 
 
 if __name__ == "__main__":

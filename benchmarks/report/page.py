@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -13,7 +12,7 @@ from benchmarks.answers.check import COSINE, LARGEST
 from benchmarks.record import Record
 from benchmarks.report.figures import plots
 from benchmarks.report.goals import goals
-from benchmarks.report.plots import colour, name_of
+from benchmarks.report.plots import colour, name_of, number
 from benchmarks.report.summary import Side, Spread, noise_of, ranking, sides, verdict
 from benchmarks.report.svg import PALETTE, drawn, themed
 from benchmarks.scenarios import PEERS, load
@@ -36,38 +35,7 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a ranked table."""
-
-    rank: str
-    name: str
-    colour: str
-    workers: int
-    rate: Spread
-    seconds: Spread
-    compared: str
-    whole: float
-    driver_peak: float
-    worker_peak: float
-    cpu: float
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The sides of a group with the same kind of work, the fastest first, and the unranked ones with their reasons."""
-
-    title: str
-    unit: str
-    images: int
-    partition_size: int
-    runs: str
-    noise: str
-    rows: tuple[Row, ...]
-    unranked: tuple[tuple[str, str], ...]
-    leads: bool
-    warning: str
+Context = dict[str, Any]  # values of a template by name
 
 
 def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
@@ -89,7 +57,7 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
     first = records[0]
     headline = _headline(records)
     busy = Spread.from_values(record.busy for record in records if record.status != "not run")
-    context: dict[str, Any] = {
+    context: Context = {
         "headline": headline[:1].upper() + headline[1:],
         "first": first,
         "machine": first.machine,
@@ -118,13 +86,13 @@ def render(records: Sequence[Record]) -> tuple[str, str, dict[str, str]]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "goal": _goal}
+    environment.filters |= {"figure": number, "goal": _goal}
     page = environment.get_template("page.html.j2").render(context)
     text = environment.get_template("page.md.j2").render(context)
     return page, text, files
 
 
-def _tables(records: Sequence[Record]) -> list[Table]:
+def _tables(records: Sequence[Record]) -> list[Context]:
     controlled = {record.group for record in records if record.control}
     found = {
         key: group for key, group in _compared(sides(records)).items() if key.kind != "first-image"
@@ -172,7 +140,8 @@ def _kind(side: Side) -> str:
     return "run" if scenario.startswith("run-") else scenario
 
 
-def _table(title: str, found: Sequence[Side], noise: float | None, *, leads: bool) -> Table:
+def _table(title: str, found: Sequence[Side], noise: float | None, *, leads: bool) -> Context:
+    """Return the sides of a group with the same kind of work, the fastest first, and the unranked ones."""
     ranked = ranking([side for side in found if side.done])
     reference = found[0] if found[0] in ranked else ranked[0] if ranked else None
     places = iter(range(1, len(ranked) + 1))
@@ -181,35 +150,34 @@ def _table(title: str, found: Sequence[Side], noise: float | None, *, leads: boo
         ratio = side.rate.median / reference.rate.median if reference is not None else 1.0
         once = min(len(side.done), len(reference.done) if reference is not None else 1) == 1
         rows.append(
-            Row(
-                rank="" if side.case.scenario in YARDSTICKS or once else str(next(places)),
-                name=name_of(side),
-                colour=next(role for role, (light, _) in PALETTE.items() if light == colour(side)),
-                workers=side.case.workers,
-                rate=side.rate,
-                seconds=side.spread(lambda record: record.work),
-                compared="one run" if once else "1, by definition" if side is reference else verdict(ratio, noise),
-                whole=side.spread(lambda record: record.images_per_second_whole).median,
-                driver_peak=side.spread(lambda record: record.driver_peak / 1e6).median,
-                worker_peak=side.spread(lambda record: record.worker_peak / 1e6).median,
-                cpu=side.spread(lambda record: record.cpu_seconds).median,
-                answer=_answer(side),
-            )
+            {
+                "rank": "" if side.case.scenario in YARDSTICKS or once else str(next(places)),
+                "name": name_of(side),
+                "colour": next(role for role, (light, _) in PALETTE.items() if light == colour(side)),
+                "workers": side.case.workers,
+                "rate": side.rate,
+                "seconds": side.spread(lambda record: record.work),
+                "compared": "one run" if once else "1, by definition" if side is reference else verdict(ratio, noise),
+                "whole": side.spread(lambda record: record.images_per_second_whole).median,
+                "driver_peak": side.spread(lambda record: record.driver_peak / 1e6).median,
+                "worker_peak": side.spread(lambda record: record.worker_peak / 1e6).median,
+                "cpu": side.spread(lambda record: record.cpu_seconds).median,
+                "answer": _answer(side),
+            }
         )
     others = [side for side in found if side not in ranked]
-    unranked = [(f"{name_of(side)}, {side.case.workers} workers", side.fault) for side in others]
-    return Table(
-        title=title,
-        unit=UNITS[load(found[0].case.scenario).data],
-        images=found[0].case.images,
-        partition_size=found[0].case.partition_size,
-        runs=_runs(ranked),
-        noise=_percent(noise),
-        rows=tuple(rows),
-        unranked=tuple(unranked),
-        leads=leads,
-        warning=" ".join(dict.fromkeys(side.case.idle for side in found if side.case.idle)),
-    )
+    return {
+        "title": title,
+        "unit": UNITS[load(found[0].case.scenario).data],
+        "images": found[0].case.images,
+        "partition_size": found[0].case.partition_size,
+        "runs": _runs(ranked),
+        "noise": _percent(noise),
+        "rows": rows,
+        "unranked": [(f"{name_of(side)}, {side.case.workers} workers", side.fault) for side in others],
+        "leads": leads,
+        "warning": " ".join(dict.fromkeys(side.case.idle for side in found if side.case.idle)),
+    }
 
 
 def _runs(ranked: Sequence[Side]) -> str:
@@ -276,12 +244,7 @@ def _percent(share: float | None) -> str:
     return "not measured" if share is None else f"{share:.1%}"
 
 
-def _figure(value: float) -> str:
-    """Format a figure with about three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
 def _goal(value: float, unit: str) -> str:
     if unit == "%":
         return f"{value:.1%}"
-    return f"{value:.2f} x" if unit == "x" else f"{_figure(value)} {unit}"
+    return f"{value:.2f} x" if unit == "x" else f"{number(value)} {unit}"

@@ -86,12 +86,12 @@ def bars(
         dots = [figure(record) for record in side.done]
         axes.plot(dots, [place] * len(dots), "o", markersize=2.6, color=INK, alpha=0.55, markeredgewidth=0)
         if width > NARROW:
-            axes.text(spread.most + longest * 0.015, place, _number(spread.median), va="center", weight="bold")
+            axes.text(spread.most + longest * 0.015, place, number(spread.median), va="center", weight="bold")
         else:
-            _at_the_edge(axes, place, _number(spread.median))
+            _at_the_edge(axes, place, number(spread.median))
     if limit is not None:
         axes.axvline(limit[1].median, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        label = f"{limit[0]} {_number(limit[1].median)}"
+        label = f"{limit[0]} {number(limit[1].median)}"
         axes.text(limit[1].median - longest * 0.012, -0.95, label, ha="right", va="center", color=INK)
     axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.02 if limit is None else 1.2))
     return made
@@ -111,9 +111,9 @@ def stages(rows: Sequence[tuple[str, Side]], width: float) -> Figure:
             start += taken
         longest = max(longest, start)
         if width > NARROW:
-            axes.text(start, place, f"  {_number(start)} s", va="center", weight="bold")
+            axes.text(start, place, f"  {number(start)} s", va="center", weight="bold")
         else:
-            _at_the_edge(axes, place, f"{_number(start)} s")
+            _at_the_edge(axes, place, f"{number(start)} s")
     axes.set_xlim(0, longest * (1.1 if width > NARROW else 1.02))
     marks = [axes.barh(0, 0, color=PALETTE[stage][0], label=stage) for stage in STAGES if stage in seen]
     columns = len(marks) if width > NARROW else 3
@@ -163,7 +163,7 @@ def _name_ends(axes: Axes, drawn: Sequence[Line], top: float, width: float) -> N
         count, spread = line.points[-1]
         height = max(spread.median, lowest + top * (0.075 if width > NARROW else 0.1))
         lowest = height
-        label = f"{line.name} {_number(spread.median)}"
+        label = f"{line.name} {number(spread.median)}"
         axes.annotate(
             label, (count, height), xytext=(7, 0), textcoords="offset points", va="center", color=PALETTE[line.role][0]
         )
@@ -197,6 +197,6 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return made, made.subplots()
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Format a figure with about three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

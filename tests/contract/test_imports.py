@@ -44,8 +44,8 @@ BENCHMARK_LAYERS = (
     ("benchmarks.record", "benchmarks.inputs"),
     ("benchmarks.scenarios",),
     ("benchmarks.answers",),
-    ("benchmarks.measure", "benchmarks.report", "benchmarks.precision"),
-    ("benchmarks.load", "benchmarks.numerics", "benchmarks.training", "benchmarks.updates"),
+    ("benchmarks.measure", "benchmarks.report"),
+    ("benchmarks.load", "benchmarks.numerics", "benchmarks.precision", "benchmarks.training", "benchmarks.updates"),
     ("benchmarks.cli",),
     ("benchmarks",),
 )
