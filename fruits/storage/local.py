@@ -8,7 +8,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from fruits.storage.stores import FileInfo, walk_folders
 from fruits.text import canonical, native
 
 OPEN_FILES = "/proc/self/fd"  # on Linux, links to the files that this process has open
+Publish = Callable[[Path, Path], None]  # gives a temporary file its name
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -57,33 +58,13 @@ class LocalStore:
         """Yield the bytes of each range or its error, without prefetching."""
         return read_one_by_one(_read_range, places(ranges))
 
-    @contextmanager
-    def writing(self, path: str, *, check: Callable[[], None] | None = None) -> Iterator[BinaryIO]:
+    def writing(self, path: str, *, check: Callable[[], None] | None = None) -> AbstractContextManager[BinaryIO]:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
-        target = Path(native(path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if check is not None:
-                check()
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        return _published(Path(native(path)), partial(_rename, check))
 
     def write(self, path: str, data: bytes, *, check: Callable[[], None] | None = None) -> None:
         """Write a file under a temporary name, flush it to the disk, and rename it."""
-
-        def publish(temporary: Path, target: Path) -> None:
-            if check is not None:
-                check()
-            temporary.replace(target)
-
-        _write(Path(native(path)), data, publish)
+        _write(Path(native(path)), data, partial(_rename, check))
 
     def create(self, path: str, data: bytes) -> bool:
         """Create a file unless it exists, as a hard link to a temporary file, which is complete and flushed.
@@ -246,23 +227,36 @@ def _read_head(path: str, count: int) -> bytes | OSError:
         return error
 
 
-def _write(path: Path, data: bytes, publish: Callable[[Path, Path], None], *, retry: bool = True) -> None:
-    """Write a temporary file beside a path, and publish it."""
+@contextmanager
+def _published(path: Path, publish: Publish) -> Iterator[BinaryIO]:
+    """Yield a temporary file beside a path; flush it to the disk, and publish it when the context ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         publish(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _rename(check: Callable[[], None] | None, temporary: Path, target: Path) -> None:
+    if check is not None:
+        check()
+    temporary.replace(target)
+
+
+def _write(path: Path, data: bytes, publish: Publish, *, retry: bool = True) -> None:
+    try:
+        with _published(path, publish) as file:
+            file.write(data)
     except FileNotFoundError:  # swept by another command that has just finished the same job
         if not retry:
             raise
         _write(path, data, publish, retry=False)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True, slots=True)
