@@ -106,31 +106,10 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """The parts of a command that opening an output depends on."""
+class Request:
+    """The parts of a command that opening an output depends on.
 
-    command: str
-    job: Job
-    features: Mapping[str, Any]
-    encoder: Encoder | None
-    source: StoredJob | None
-    runner: StageRunner
-
-    def identity(self, images: ImageList) -> dict[str, Any]:
-        return describe(self.command, self.job, images, self.features, self.encoder, self.source)
-
-
-def open_output(
-    command: str,
-    job: Job,
-    features: Mapping[str, Any],
-    encoder: Encoder | None,
-    source: StoredJob | None,
-    runner: StageRunner,
-) -> Output:
-    """List and plan the images, and return the output, new or resumed.
-
-    Parameters
+    Attributes
     ----------
     command : {"fit", "run", "transform", "predict"}
     job : Job
@@ -142,6 +121,22 @@ def open_output(
         The job whose features are used, if the images are an output.
     runner : StageRunner
         Reports the listing.
+    """
+
+    command: str
+    job: Job
+    features: Mapping[str, Any]
+    encoder: Encoder | None
+    source: StoredJob | None
+    runner: StageRunner
+
+    def identity(self, images: ImageList) -> dict[str, Any]:
+        """Return the identity of the job."""
+        return describe(self.command, self.job, images, self.features, self.encoder, self.source)
+
+
+def open_output(request: Request) -> Output:
+    """List and plan the images, and return the output, new or resumed.
 
     Raises
     ------
@@ -153,7 +148,7 @@ def open_output(
         ``keep_plan`` without a stored plan, another partition size than that of the stored plan, or more components
         than the images allow.
     """
-    request = _Request(command, job, features, encoder, source, runner)
+    job, source, runner = request.job, request.source, request.runner
     out = Folder.at(job.out)
     out.check()
     current = current_commit(out, job)
@@ -225,7 +220,7 @@ def current_commit(out: Folder, job: Job) -> Commit | None:
 
 
 def _claim_or_resume(
-    request: _Request,
+    request: Request,
     out: Folder,
     current: Commit | None,
     images: ImageList,
@@ -268,7 +263,7 @@ def _claim_or_resume(
         current = last_commit(out)  # a twin, another slice, or another job was faster
 
 
-def _starts_again(request: _Request, out: Folder, current: Commit, spool: PageSpool) -> bool:
+def _starts_again(request: Request, out: Folder, current: Commit, spool: PageSpool) -> bool:
     """Return whether the job in an output starts again instead of being resumed.
 
     A job on stored features does if they are in other parts since. Another one does if its output is complete, by an
@@ -300,7 +295,7 @@ def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJo
     return stored if stored is not None and stored.has_features else None
 
 
-def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
+def _new_plan(request: Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
     """Return the plan of a new job; where features are stored already, their partitions stay."""
     job, size = request.job, request.job.partition_size
     if request.source is not None:
@@ -328,7 +323,7 @@ def _new_plan(request: _Request, images: ImageList, base: StoredJob | None, spoo
 
 
 def _start(
-    request: _Request, out: Folder, commit: Commit, plan: Plan, base: StoredJob | None, spool: PageSpool
+    request: Request, out: Folder, commit: Commit, plan: Plan, base: StoredJob | None, spool: PageSpool
 ) -> Output:
     """Return the output of a job that has just claimed its folder."""
     owned = OwnedFolder(out, commit.owner, commit.number)
@@ -357,7 +352,7 @@ def _start(
     return output
 
 
-def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, spool: PageSpool, labels: int) -> Output:
+def _resume(request: Request, out: Folder, commit: Commit, images: ImageList, spool: PageSpool, labels: int) -> Output:
     """Return the output of a job that an earlier command started; restore corrupt files of its plan."""
     _check_partition_size(request.job, commit.partition_size)
     progress = request.runner.progress
@@ -380,7 +375,7 @@ def _resume(request: _Request, out: Folder, commit: Commit, images: ImageList, s
     return output
 
 
-def _resume_kept_plan(request: _Request, out: Folder, current: Commit | None) -> Output:
+def _resume_kept_plan(request: Request, out: Folder, current: Commit | None) -> Output:
     """Return the output of a job that is resumed without listing its images."""
     if current is None:
         raise SettingsError(f"`keep_plan`: {request.job.out} contains no job yet. Leave it out for the first command.")
@@ -423,7 +418,7 @@ def _remove_foreign(output: Output) -> None:
         owned.remove_foreign(folder, keep)
 
 
-def _check_images(request: _Request, images: int, skipped: str) -> None:
+def _check_images(request: Request, images: int, skipped: str) -> None:
     """Raise, before anything starts, if the job cannot succeed."""
     job = request.job
     if images == 0:

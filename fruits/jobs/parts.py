@@ -67,10 +67,6 @@ class OutputParts:
             raise DamageError(f"{job.owned.folder.address}: its manifest does not list {names[0]}. Run fruits verify.")
         return (names[0], features), (names[1], rejects)
 
-    def use_source(self) -> None:
-        """Take the reports of the partitions from the output whose features are used."""
-        self.reports = self._output.features.accounts()
-
     def unfinished_partitions(
         self, partitions: Sequence[Partition], folder: Literal["features", "rows"]
     ) -> list[Partition]:

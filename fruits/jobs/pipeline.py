@@ -41,7 +41,7 @@ from fruits.jobs.completion import Completion, tidy
 from fruits.jobs.fitting import Fitting, check_features, decode_mode, fitted_model, kept_model, without_links
 from fruits.jobs.identity import feature_identity, versions
 from fruits.jobs.job import FITTING, Job
-from fruits.jobs.output import Output, current_commit, open_output, storage_errors
+from fruits.jobs.output import Output, Request, current_commit, open_output, storage_errors
 from fruits.jobs.parts import OutputParts
 from fruits.jobs.report import REPORT, Report, SliceReport
 from fruits.jobs.reporting.write import COMMANDS, add_page, write_page
@@ -145,7 +145,7 @@ def _execute(
             check_features(job, encoder, features)
         if kept is not None:
             encoder = RowEncoder(kept, job.format, job.columns)
-        output = open_output(command, job, features, encoder, source, runner)
+        output = open_output(Request(command, job, features, encoder, source, runner))
         _log_plan(output, progress)
         owned, parts = output.owned, OutputParts(output, runner)
         report = _run(_Pipeline(command, job, network, backgrounds, output, parts, runner), encoder)
@@ -218,24 +218,16 @@ def _features(
     """Return the network and the backgrounds of a job without stored features, and the identity of its features."""
     if source is not None:
         return None, None, source.commit.job["features"]
-    with runner.timed("model"):
-        network = _network(job, encoder)
-        backgrounds = None if job.backgrounds is None else load_backgrounds(job.backgrounds)
-        return network, backgrounds, feature_identity(network, _decoding(job, encoder), backgrounds)
-
-
-def _network(job: Job, encoder: Encoder | None) -> NeuralNetwork:
-    """Return the network of a job: that of the model or the recogniser that is applied."""
     fitted_on = dict(encoder.network) if encoder is not None else {}
-    return compile_network(
-        job.backbone or fitted_on.get("backbone", "MobileNetV2"),
-        job.engine or fitted_on.get("engine", "openvino"),
-        job.weights,
-    )
-
-
-def _decoding(job: Job, encoder: Encoder | None) -> Decoding:
-    return Decoding(decode_mode(job, encoder), job.crops if encoder is None else encoder.crops)
+    with runner.timed("model"):
+        network = compile_network(
+            job.backbone or fitted_on.get("backbone", "MobileNetV2"),
+            job.engine or fitted_on.get("engine", "openvino"),
+            job.weights,
+        )
+        decoding = Decoding(decode_mode(job, encoder), job.crops if encoder is None else encoder.crops)
+        backgrounds = None if job.backgrounds is None else load_backgrounds(job.backgrounds)
+        return network, backgrounds, feature_identity(network, decoding, backgrounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +249,7 @@ class _Pipeline:
             self.runner.note_idle_workers(len(partitions))
         selected = _slice(partitions, self.job.shards)
         if self.output.has_source:
-            self.parts.use_source()
+            self.parts.reports = self.output.features.accounts()
         elif self.command not in FITTING:
             assert encoder is not None
             self._transform(selected, encoder)
