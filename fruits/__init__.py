@@ -63,31 +63,23 @@ __all__ = [
     "write_report",
 ]
 
-_MODULES = {
-    "Comparison": "jobs.inspect.compare",
-    "Evaluation": "recogniser.jobs.evaluate",
-    "Executor": "executor",
-    "FruitsError": "errors",
-    "InputError": "errors",
-    "Job": "jobs.job",
-    "JobError": "errors",
-    "Recogniser": "recogniser.recogniser",
-    "Recognition": "recogniser.recogniser",
-    "Report": "jobs.report",
-    "ScaledPCA": "model.scaled_pca",
-    "SliceReport": "jobs.report",
-    "Training": "recogniser.jobs.request",
-    "TrainingReport": "recogniser.jobs.train",
-    "compare": "jobs.inspect.compare",
-    "evaluate": "recogniser.jobs.evaluate",
-    "features": "image_features",
-    "fit": "jobs.pipeline",
-    "predict": "recogniser.jobs.predict",
-    "run": "jobs.pipeline",
-    "train": "recogniser.jobs.train",
-    "transform": "jobs.pipeline",
-    "write_report": "recogniser.jobs.report",
+_NAMES = {
+    "errors": ("FruitsError", "InputError", "JobError"),
+    "executor": ("Executor",),
+    "image_features": ("features",),
+    "jobs.inspect.compare": ("Comparison", "compare"),
+    "jobs.job": ("Job",),
+    "jobs.pipeline": ("fit", "run", "transform"),
+    "jobs.report": ("Report", "SliceReport"),
+    "model.scaled_pca": ("ScaledPCA",),
+    "recogniser.jobs.evaluate": ("Evaluation", "evaluate"),
+    "recogniser.jobs.predict": ("predict",),
+    "recogniser.jobs.report": ("write_report",),
+    "recogniser.jobs.request": ("Training",),
+    "recogniser.jobs.train": ("TrainingReport", "train"),
+    "recogniser.recogniser": ("Recogniser", "Recognition"),
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
