@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ import numpy.typing as npt
 from fruits.errors import OutputError
 from fruits.jobs.job import FITTING
 from fruits.jobs.report import finished, reading, row_files
+from fruits.model.model_files import ARRAYS
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
+Array = npt.NDArray[np.floating[Any]]
 Columns = dict[str, list[str | None] | npt.NDArray[np.float32]]
 
 
@@ -90,9 +93,11 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
         parts = [row_files(side, commit) for side, commit in zip((left, right), commits, strict=True)]
         if models[0] != models[1] and not all(parts):
             raise OutputError(f"{a} and {b} cannot be compared: one contains a model, the other only rows.")
-        differences: dict[str, Difference] = {}
+        differences = _Differences()
         if all(models):
-            _compare_models(ScaledPCA.load(left), ScaledPCA.load(right), differences)
+            one, two = ScaledPCA.load(left), ScaledPCA.load(right)
+            for name in ARRAYS:
+                differences.compare(f"model.{name}", getattr(one, name), getattr(two, name), "entry {}")
         rows = 0
         if any(parts):
             if not all(parts):
@@ -103,12 +108,28 @@ def compare(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Comparison:
     return Comparison(rows, all(models), tuple(differences.values()))
 
 
-def _compare_models(a: ScaledPCA, b: ScaledPCA, differences: dict[str, Difference]) -> None:
-    for name in ("mean", "scale", "components", "eigenvalues"):
-        _compare_arrays(f"model.{name}", getattr(a, name), getattr(b, name), "entry {}", differences)
+class _Differences(dict[str, Difference]):
+    """The differences found so far, by name."""
+
+    def add(self, name: str, values: int, largest: float, first: str) -> None:
+        known = self.get(name, Difference(name, 0, 0.0, first))
+        self[name] = Difference(name, known.values + values, max(known.largest, largest), known.first)
+
+    def compare(self, name: str, a: Array, b: Array, place: str) -> None:
+        """Add the difference between two arrays, if there is one; `place` formats the place of the first value."""
+        if a.shape[1:] != b.shape[1:] or len(a) != len(b):
+            self.add(name, 1, math.inf, f"shapes {a.shape} and {b.shape}")
+            return
+        bits = np.dtype(f"u{a.dtype.itemsize}")
+        differ = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
+        if differ.any():
+            first = np.argwhere(differ)[0]
+            gap = np.abs(a.astype(np.float64) - b.astype(np.float64))[differ]
+            largest = float(np.max(np.where(np.isnan(gap), np.inf, gap)))
+            self.add(name, int(differ.sum()), largest, place.format(", ".join(map(str, first))))
 
 
-def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differences: dict[str, Difference]) -> int:
+def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differences: _Differences) -> int:
     """Compare two sets of rows, one part of each in memory at a time, and return their number."""
     left, right = _columns(a, parts[0]), _columns(b, parts[1])
     one: Columns | None = None
@@ -127,30 +148,23 @@ def _compare_rows(a: Folder, b: Folder, parts: Sequence[Sequence[str]], differen
         if count == 0:  # a row of one side only
             side, columns = (a, one) if str(one["path"][0]) < str(two["path"][0]) else (b, two)
             where = f"{columns['path'][0]}: only in {without_secrets(side.address)}"
-            _note(differences, Difference("rows", 1, float("inf"), where))
+            differences.add("rows", 1, math.inf, where)
             one, two = (_rest(one, 1), two) if columns is one else (one, _rest(two, 1))
             continue
         for name in one:
             x, y = one[name][:count], two[name][:count]
             if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-                _compare_arrays(name, x, y, f"row {rows} + {{}}", differences)
+                differences.compare(name, x, y, f"row {rows} + {{}}")
             elif x != y:
-                at = next(index for index in range(count) if x[index] != y[index])
-                _note(
-                    differences,
-                    Difference(
-                        name,
-                        sum(p != q for p, q in zip(x, y, strict=True)),
-                        float("inf"),
-                        f"row {rows + at}: {x[at]!r} and {y[at]!r}",
-                    ),
-                )
+                differ = [index for index in range(count) if x[index] != y[index]]
+                at = differ[0]
+                differences.add(name, len(differ), math.inf, f"row {rows + at}: {x[at]!r} and {y[at]!r}")
         rows += count
         one, two = _rest(one, count), _rest(two, count)
     for side, left_over, parts_left in ((a, one, left), (b, two, right)):
         while left_over is not None:
             where = f"row {rows}: only {without_secrets(side.address)} has more rows"
-            _note(differences, Difference("rows", _length(left_over), float("inf"), where))
+            differences.add("rows", _length(left_over), math.inf, where)
             left_over = _next(None, parts_left)
     return rows
 
@@ -183,33 +197,3 @@ def _next(columns: Columns | None, parts: Iterator[Columns]) -> Columns | None:
 
 def _length(columns: Columns) -> int:
     return len(next(iter(columns.values())))
-
-
-def _compare_arrays(
-    name: str,
-    a: npt.NDArray[np.floating[Any]],
-    b: npt.NDArray[np.floating[Any]],
-    place: str,
-    differences: dict[str, Difference],
-) -> None:
-    if a.shape[1:] != b.shape[1:] or len(a) != len(b):
-        _note(differences, Difference(name, 1, float("inf"), f"shapes {a.shape} and {b.shape}"))
-        return
-    bits = np.dtype(f"u{a.dtype.itemsize}")
-    differ = np.ascontiguousarray(a).view(bits) != np.ascontiguousarray(b).view(bits)
-    if differ.any():
-        first = np.argwhere(differ)[0]
-        gap = np.abs(a.astype(np.float64) - b.astype(np.float64))[differ]
-        largest = float(np.max(np.where(np.isnan(gap), np.inf, gap)))
-        where = place.format(", ".join(map(str, first)))
-        _note(differences, Difference(name, int(differ.sum()), largest, where))
-
-
-def _note(differences: dict[str, Difference], found: Difference) -> None:
-    known = differences.get(found.name)
-    if known is None:
-        differences[found.name] = found
-    else:
-        differences[found.name] = Difference(
-            found.name, known.values + found.values, max(known.largest, found.largest), known.first
-        )
