@@ -19,7 +19,7 @@ def run(task: Task) -> Timings:
     begin = time.perf_counter()
     model = ScaledPCA.load(task.model)
     source, out = Folder(task.data) / "features", Folder(task.out) / "rows"
-    parts: list[pa.Table] = [source.read_table(part_name(index, "parquet")) for index in source.parts()]
+    parts: list[pa.Table] = [source.read_table(name) for name in source.names()]
     started = time.perf_counter()
     with threadpool_limits(1):  # as on a worker
         for index, table in enumerate(parts):

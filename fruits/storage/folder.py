@@ -26,7 +26,6 @@ from fruits.text import utf8, without_secrets
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART = re.compile(r"^part-(\d{5,})(?:-([0-9a-f]{12}))?\.\w+$")
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 
 
@@ -38,12 +37,6 @@ def is_temporary(name: str) -> bool:
 def part_name(index: int, suffix: str, owner: str = "") -> str:
     """Return the file name of part `index`, such as ``part-00017-3f9c2a1b4d5e.parquet``, of a job or of no job."""
     return f"part-{index:05d}{owner and '-'}{owner}.{suffix}"
-
-
-def part_index(name: str, owner: str = "") -> int | None:
-    """Return the index in the file name of a part of a job; None for other names."""
-    match = PART.match(name)
-    return None if match is None or (match[2] or "") != owner else int(match[1])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -185,10 +178,6 @@ class Folder:
         """Return the names of the files and folders in this folder, sorted; empty if it does not exist."""
         store, path = self.open()
         return store.names(path)
-
-    def parts(self, owner: str = "") -> list[int]:
-        """Return the indices of the parts of a job in this folder, sorted."""
-        return sorted(index for name in self.names() if (index := part_index(name, owner)) is not None)
 
     def files(self) -> dict[str, FileInfo]:
         """Return the files in this folder by name, sorted; empty if it does not exist."""

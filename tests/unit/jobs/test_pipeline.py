@@ -175,8 +175,7 @@ def test_rows_are_the_features_transformed_by_the_model(job):
     model = ScaledPCA.load(job.out)
     assert report.components == 5
     assert model.rows == 30
-    for index in (out / "rows").parts(owner(job.out)):
-        name = part_name(index, "parquet", owner(job.out))
+    for name in (out / "rows").names():
         rows = decode_rows((out / "rows").read(name), name)
         scaled, scores = model.transform(rows["features"])
         np.testing.assert_array_equal(rows["scaled_features"], scaled.astype(np.float32))

@@ -35,13 +35,12 @@ def test_written_file_is_read_back(folder):
     assert not folder.exists("a/b/part-00001.parquet")
 
 
-def test_names_parts_and_files_are_sorted_and_empty_for_a_missing_folder(folder):
-    assert (folder.names(), folder.parts(), folder.files()) == ([], [], {})
+def test_names_and_files_are_sorted_and_empty_for_a_missing_folder(folder):
+    assert (folder.names(), folder.files()) == ([], {})
     for index in (100_000, 2, 10):
         folder.write(part_name(index, "csv"), b"")
     folder.write("report.json", b"{}")
     folder.write("folder/file", b"")
-    assert folder.parts() == [2, 10, 100_000]
     parts = ["part-00002.csv", "part-00010.csv", "part-100000.csv"]
     assert folder.names() == ["folder", *parts, "report.json"]
     assert list(folder.files()) == [*parts, "report.json"]
@@ -114,7 +113,6 @@ def test_temporary_file_of_a_killed_writer_is_swept(tmp_path):
     (tmp_path / ".part-00000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     (tmp_path / "part-00001.parquet").write_bytes(b"whole")
     folder = Folder.at(str(tmp_path))
-    assert folder.parts() == [1]
     OwnedFolder(folder, "0123456789ab", 1).sweep("")
     assert folder.names() == ["part-00001.parquet"]
 
