@@ -160,16 +160,18 @@ def open_output(request: Request) -> Output:
             _check_images(request, source.plan.images, "")
             for name, known in source.page_checksums(0, source.plan.images):
                 spool.write(name, read_part(source.owned.folder, name, known))
-            return _claim_or_resume(request, out, current, source.plan.list, spool, source.plan.labels)
+            spool.list, spool.labels = source.plan.list, source.plan.labels
+            return _claim_or_resume(request, out, current, spool)
         listing = Listing(
             open_source(job.images, job.source_options()), limit=job.limit, sample=job.sample, seed=job.seed
         )
         with runner.timed("listing") as advance:
-            images = write_list(_counted(listing.tables(), advance), spool)
-        _check_images(request, images.images, "".join(f"\n  {line}" for line in listing.describe_skipped()))
+            spool.list = write_list(_counted(listing.tables(), advance), spool)
+        spool.labels = listing.labels
+        _check_images(request, spool.list.images, "".join(f"\n  {line}" for line in listing.describe_skipped()))
         for line in listing.describe_skipped():
             runner.progress.note(f"skipped {line}")
-        output = _claim_or_resume(request, out, current, images, spool, listing.labels)
+        output = _claim_or_resume(request, out, current, spool)
         return replace(output, labels=listing.labels, skipped=dict(listing.skipped))
 
 
@@ -219,20 +221,13 @@ def current_commit(out: Folder, job: Job) -> Commit | None:
     return None
 
 
-def _claim_or_resume(
-    request: Request,
-    out: Folder,
-    current: Commit | None,
-    images: ImageList,
-    spool: PageSpool,
-    labels: int,
-) -> Output:
+def _claim_or_resume(request: Request, out: Folder, current: Commit | None, spool: PageSpool) -> Output:
     """Return the output of the requested job, which this command starts or resumes."""
-    job, identity = request.job, request.identity(images)
+    job, identity = request.job, request.identity(spool.list)
     while True:
         if current is not None and is_same(current.job, identity) and not _starts_again(request, out, current, spool):
             try:
-                return _resume(request, out, current, images, spool, labels)
+                return _resume(request, out, current, spool)
             except DamageError:
                 if untouched_base(out, current) is None:
                     raise
@@ -240,15 +235,14 @@ def _claim_or_resume(
             is_extension(current.job, identity) or (job.update and is_update(current.job, identity))
         )
         if current is not None and not job.overwrite and not continues:
-            check_same(out, current, identity, spool.images(images))
+            check_same(out, current, identity, spool.images())
         base = _base(out, current, identity) if current is not None else None
         try:
-            plan = _new_plan(request, images, base, spool)
+            plan = _new_plan(request, base, spool)
         except DamageError as error:  # of the base, which another command may just have started or replaced
             request.runner.progress.event("damage", f"corrupt: {error}; nothing is used again", parts=[str(error)])
             base = None
-            plan = _new_plan(request, images, None, spool)
-        plan = replace(plan, labels=labels)
+            plan = _new_plan(request, None, spool)
         files = {"plan/partitions-{owner}.parquet": checksum(plan.encode()).hex()}
         claimed = claim(
             out,
@@ -269,11 +263,10 @@ def _starts_again(request: Request, out: Folder, current: Commit, spool: PageSpo
     A job on stored features does if they are in other parts since. Another one does if its output is complete, by an
     overwrite, or by an update that tries rejects again.
     """
-    job, source = request.job, request.source
-    if source is not None:
-        plan = replace(_new_plan(request, source.plan.list, None, spool), labels=source.plan.labels)
+    job = request.job
+    if request.source is not None:
         name = OwnedFolder(out, current.owner).name("plan/partitions", "parquet")
-        if current.files.get(name) != checksum(plan.encode()).hex():
+        if current.files.get(name) != checksum(_new_plan(request, None, spool).encode()).hex():
             return True
     if not current.complete or not job.update:
         return job.overwrite and current.complete
@@ -295,7 +288,7 @@ def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJo
     return stored if stored is not None and stored.has_features else None
 
 
-def _new_plan(request: Request, images: ImageList, base: StoredJob | None, spool: PageSpool) -> Plan:
+def _new_plan(request: Request, base: StoredJob | None, spool: PageSpool) -> Plan:
     """Return the plan of a new job; where features are stored already, their partitions stay."""
     job, size = request.job, request.job.partition_size
     if request.source is not None:
@@ -304,14 +297,14 @@ def _new_plan(request: Request, images: ImageList, base: StoredJob | None, spool
             Partition(each.index, each.start, each.images, each.owner or source.owned.owner)
             for each in source.plan.partitions
         )
-        return Plan(images, source.plan.partition_size, partitions, spool.checksums)
+        return spool.plan(source.plan.partition_size, partitions)
     if base is None:
         known = sum(each for each in spool.sizes() if each > 0)
-        size = size or default_size(images.images, request.runner.executor.parallelism, known)
-        return Plan(images, size, bounded_partitions(spool.sizes(), size), spool.checksums)
+        size = size or default_size(spool.list.images, request.runner.executor.parallelism, known)
+        return spool.plan(size, bounded_partitions(spool.sizes(), size))
     _check_partition_size(job, base.plan.partition_size)
     partitions, changes = updated_partitions(
-        base.plan, base.owned.owner, base.images(), spool.images(images), base.is_finished, base.retried()
+        base.plan, base.owned.owner, base.images(), spool.images(), base.is_finished, base.retried()
     )
     request.runner.progress.note(changes.describe(partitions))
     if isinstance(request.encoder, RowEncoder) and base.has_rows_of(request.encoder.model):
@@ -319,7 +312,7 @@ def _new_plan(request: Request, images: ImageList, base: StoredJob | None, spool
         partitions = tuple(replace(each, rows_owner=each.owner and (each.rows_owner or owner)) for each in partitions)
     else:
         partitions = tuple(replace(each, rows_owner="") for each in partitions)
-    return Plan(images, base.plan.partition_size, partitions, spool.checksums)
+    return spool.plan(base.plan.partition_size, partitions)
 
 
 def _start(
@@ -352,7 +345,7 @@ def _start(
     return output
 
 
-def _resume(request: Request, out: Folder, commit: Commit, images: ImageList, spool: PageSpool, labels: int) -> Output:
+def _resume(request: Request, out: Folder, commit: Commit, spool: PageSpool) -> Output:
     """Return the output of a job that an earlier command started; restore corrupt files of its plan."""
     _check_partition_size(request.job, commit.partition_size)
     progress = request.runner.progress
@@ -361,8 +354,7 @@ def _resume(request: Request, out: Folder, commit: Commit, images: ImageList, sp
         job = StoredJob.load(out, commit)
     except DamageError as error:
         progress.event("damage", f"corrupt: {error}; regenerating", parts=[str(error)])
-        partitions = bounded_partitions(spool.sizes(), commit.partition_size)
-        plan = Plan(images, commit.partition_size, partitions, spool.checksums, labels)
+        plan = spool.plan(commit.partition_size, bounded_partitions(spool.sizes(), commit.partition_size))
         name = owned.name("plan/partitions", "parquet")
         if checksum(plan.encode()).hex() != commit.files.get(name):
             raise

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fruits.images.sources.entries import ImageEntry
 from fruits.plan.pages import ImageList, decode_images
+from fruits.plan.partitions import Partition, Plan
 from fruits.storage.checksums import CorruptPart, CorruptPartError, checksum, read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table
@@ -17,26 +18,35 @@ class PageSpool:
 
     A page has 20 to 30 bytes an image. Nothing is written to the output before its owner, and thus the listing, is
     known.
+
+    Attributes
+    ----------
+    list : ImageList
+        The list, once all pages are written.
+    labels : int
+        The number of labels of its images.
     """
+
+    list: ImageList
+    labels: int
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._checksums: list[bytes] = []
 
-    @property
-    def checksums(self) -> tuple[bytes, ...]:
-        """The SHA-256 of each page."""
-        return tuple(self._checksums)
+    def plan(self, partition_size: int, partitions: tuple[Partition, ...]) -> Plan:
+        """Return the plan of the list in these partitions."""
+        return Plan(self.list, partition_size, partitions, tuple(self._checksums), self.labels)
 
     def write(self, name: str, data: bytes) -> None:
         """Take the next page; see :func:`fruits.plan.pages.write_list`."""
         self._path(len(self._checksums)).write_bytes(data)
         self._checksums.append(checksum(data))
 
-    def images(self, images: ImageList) -> Iterator[ImageEntry]:
+    def images(self) -> Iterator[ImageEntry]:
         """Yield the images of the pages."""
         pages = (self._path(number).read_bytes() for number in range(len(self._checksums)))
-        return decode_images(pages, 0, images.images)
+        return decode_images(pages, 0, self.list.images)
 
     def sizes(self) -> Iterator[int]:
         """Yield the bytes of each image of the pages, in order; negative if unknown."""
