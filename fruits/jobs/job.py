@@ -20,12 +20,14 @@ DECODE_MODES = ("reduced", "full")
 ENGINES = ("openvino", "tensorflow")
 FORMATS = ("parquet", "csv")
 SOLVERS = ("exact", "native")
+CHOICES = {"engine": ENGINES, "decode": DECODE_MODES, "solver": SOLVERS, "format": FORMATS}
 SHARDS = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})", re.ASCII)
 # A worker holds the rows of a partition and their encoded copy: 60 KB an image as Parquet, 80 KB as CSV at 1280
 # features. The largest partition thus takes 1.3 GB.
 MOST_IN_A_PARTITION = 16_384
 MAX_CROPS = 2
 MOST_IMAGES = 2**63 - 1  # the plan counts in 64 bits
+MOST = {"crops": MAX_CROPS, "partition_size": MOST_IN_A_PARTITION, "limit": MOST_IMAGES, "sample": MOST_IMAGES}
 CONVERSIONS: dict[str, Callable[[str, Any], object]] = {
     **dict.fromkeys(("images", "out", "weights", "backgrounds", "model", "recogniser"), address),
     **dict.fromkeys(("crops", "partition_size", "limit", "sample", "seed"), whole_number),
@@ -193,13 +195,8 @@ class Job:
             )
         if self.backbone is not None:
             backbone(self.backbone)
-        for name, value, allowed in (
-            ("engine", self.engine, ENGINES),
-            ("decode", self.decode, DECODE_MODES),
-            ("solver", self.solver, SOLVERS),
-            ("format", self.format, FORMATS),
-        ):
-            if value is not None:
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) is not None:
                 check_choice(name, value, allowed)
         if unknown := [column for column in self.columns if column not in COLUMNS]:
             raise SettingsError(f"`columns` = {','.join(unknown)}: not known. Allowed: {', '.join(COLUMNS)}.")
@@ -208,13 +205,8 @@ class Job:
                 f"`columns` = {','.join(self.columns)}: name at least one column, and each once. "
                 f"Allowed: {', '.join(COLUMNS)}."
             )
-        for name, count, most in (
-            ("crops", self.crops, MAX_CROPS),
-            ("partition_size", self.partition_size, MOST_IN_A_PARTITION),
-            ("limit", self.limit, MOST_IMAGES),
-            ("sample", self.sample, MOST_IMAGES),
-        ):
-            if count is not None and not 1 <= count <= most:
+        for name, most in MOST.items():
+            if (count := getattr(self, name)) is not None and not 1 <= count <= most:
                 raise SettingsError(f"`{name}` = {count}: not allowed. Allowed: 1 or more, up to {most:,}.")
         if self.seed and self.sample is None:
             raise SettingsError(f"`seed` = {self.seed}: not allowed without `sample`. Give both.")
