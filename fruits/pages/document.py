@@ -5,51 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 
 from fruits.text import printable, shortened
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f23;--soft:#59636e;--paper:#fff;--panel:#f5f7f9;--rule:#d5dbe1;--mark:#0a66c2;
---bar:#7fb2e5;--ideal:#b4470f;--c0:#0072b2;--c1:#d55e00;--c2:#008a64;--c3:#b8558f;--c4:#b07a00;--c5:#2f9fd8;--c6:#7d3fb0}
-@media screen and (prefers-color-scheme:dark){:root{--ink:#e8ebee;--soft:#a3adb8;--paper:#14181c;--panel:#1e242a;
---rule:#39424c;--mark:#6cb0f5;--bar:#3f78b0;--ideal:#f0a070;--c0:#5aa9e6;--c1:#ff8b4d;--c2:#3fc79a;--c3:#e48fc0;
---c4:#e6b84c;--c5:#8fd3ff;--c6:#b98aec}}
-*{box-sizing:border-box}
-body{margin:0 auto;padding:1rem;max-width:60rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.5rem;margin:.5rem 0}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid var(--rule)}
-h3{font-size:1rem;margin:1.25rem 0 .25rem}
-p{max-width:44rem}.soft,figcaption{color:var(--soft);font-size:.875rem}
-code{font:.9em ui-monospace,monospace;background:var(--panel);padding:.1em .3em;border-radius:.25rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(8rem,1fr));gap:.75rem;margin:1rem 0;padding:0}
-.tiles li{list-style:none;background:var(--panel);border:1px solid var(--rule);border-radius:.5rem;padding:.75rem}
-.tiles b{display:block;font-size:1.6rem;line-height:1.2}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));gap:1rem}
-figure{margin:0}svg{display:block;width:100%;height:auto}svg text{fill:var(--soft);font-size:12px}
-.map svg{background:var(--panel);border:1px solid var(--rule);border-radius:.5rem}
-.legend{display:flex;flex-wrap:wrap;gap:.25rem .9rem;margin:.4rem 0;padding:0;font-size:.875rem}
-.legend li{list-style:none}.legend i{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.35em}
-.grid{stroke:var(--rule)}.bar{fill:var(--bar)}.ideal{stroke:var(--ideal);stroke-width:2;stroke-dasharray:5 4}
-.line{fill:none;stroke:var(--mark);stroke-width:2}.dot{fill:var(--mark)}.area{fill:var(--bar);opacity:.45}
-.scroll{max-height:28rem;overflow:auto;border:1px solid var(--rule);border-radius:.5rem}
-table{border-collapse:collapse;width:100%;font-size:.9rem}
-th,td{padding:.35rem .4rem;text-align:right;border-bottom:1px solid var(--rule)}
-tr:last-child>td{border-bottom:0}
-th{position:sticky;top:0;background:var(--panel);vertical-align:bottom;overflow-wrap:normal}
-th:first-child,td:first-child{text-align:left;min-width:6rem}
-.facts td:nth-child(2),.left{text-align:left}.left .pair{justify-content:start}
-.bars{display:grid;grid-template-columns:minmax(5rem,auto) 1fr auto;gap:.2rem .6rem;align-items:center;font-size:.9rem;
-margin:.5rem 0}
-.bars b{font-weight:400;max-width:16rem}.bars i{height:.9rem;min-width:1px;background:var(--bar);border-radius:.2rem}
-.bars span{text-align:right;font-variant-numeric:tabular-nums}
-.pair{display:flex;flex-wrap:wrap;gap:.25rem;justify-content:end}.wall{justify-content:start;max-width:none}
-.pair img{width:48px;height:48px;object-fit:contain;background:var(--panel);border-radius:.25rem}
-:focus-visible{outline:3px solid var(--mark)}
-@media(max-width:30rem){body{padding:.75rem}.bars b{max-width:9rem}.pair img{width:40px;height:40px}}
-@media print{body{max-width:none;padding:0;font-size:11pt}.scroll{max-height:none;overflow:visible}th{position:static}
-.map svg{max-width:14cm}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
-figure,tr,.tiles li,.bars{break-inside:avoid}h2,h3,h2+p{break-after:avoid}}
-"""
+STYLE = files("fruits.pages").joinpath("style.css").read_text("utf-8")
 
 PICTURE_BYTES = 20_000  # of a picture, which has 1 to 3 kB unless a recogniser comes from someone else
 TEXT_CHARACTERS = 80  # of a name on a page: thousands of hostile names stay below the limit of a page
@@ -72,7 +32,7 @@ def document(title: str, sections: Iterable[str]) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';style-src 'unsafe-inline';"
         'img-src data:">'
         f'<link rel="icon" href="data:,"><title>{text(title)}</title>'
-        f"<style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
+        f"<style>\n{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
     )
 
 
