@@ -174,9 +174,7 @@ def measure(
 @app.command()
 @options.option_groups
 def report(
-    folder: Annotated[
-        str, typer.Argument(metavar="DIR", help="The --out folder of a measurement.", show_default=False)
-    ],
+    folder: Annotated[str, options.argument(metavar="DIR", help="The --out folder of a measurement.")],
 ) -> CommandResult:
     """Write report.md and report.html (one self-contained page with plots) from the records of a measurement."""
     return _write_report(folder)
@@ -185,10 +183,8 @@ def report(
 @app.command()
 @options.option_groups
 def compare(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The --out folder of a measurement.", show_default=False)],
-    new: Annotated[
-        str, typer.Argument(metavar="NEW", help="The --out folder of a later measurement.", show_default=False)
-    ],
+    old: Annotated[str, options.argument(metavar="OLD", help="The --out folder of a measurement.")],
+    new: Annotated[str, options.argument(metavar="NEW", help="The --out folder of a later measurement.")],
 ) -> CommandResult:
     """List cases that became faster or slower, beyond the noise of both measurements."""
     from benchmarks.record import read_records
