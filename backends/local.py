@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from fruits.executor import Executor, Item, Outcome, Result, one_thread, run_with_retries, worker_count
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from fruits.clusters.cluster import Cluster
 
 TASKS_PER_THREAD = 3  # submitted at a time: no thread waits for the driver, and memory does not grow with the job
@@ -35,7 +33,7 @@ class LocalExecutor(Executor):
         return f"LocalExecutor(workers={self._workers})"
 
     @classmethod
-    def from_cluster(cls, cluster: Cluster) -> Self:
+    def from_cluster(cls, cluster: Cluster) -> LocalExecutor:
         """Return an executor with as many threads as the cluster has workers."""
         return cls(workers=cluster.workers or 1)
 

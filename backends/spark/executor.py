@@ -18,8 +18,6 @@ from fruits.executor import Executor, Item, Outcome, Result, worker_count
 from fruits.machine.cpus import available_cpus
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from pyspark.sql import SparkSession
 
     from fruits.clusters.cluster import Cluster
@@ -79,7 +77,7 @@ class SparkExecutor(Executor):
         return f"SparkExecutor(master={self._master!r})" if self._master else f"SparkExecutor(workers={self._workers})"
 
     @classmethod
-    def from_cluster(cls, cluster: Cluster) -> Self:
+    def from_cluster(cls, cluster: Cluster) -> SparkExecutor:
         """Return an executor on the cluster's master, or on this machine."""
         return cls(
             workers=cluster.workers,

@@ -10,15 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import numpy as np
 import psutil
 
 from fruits.network.featurizer import Featurizer, compile_network
-
-if TYPE_CHECKING:
-    from typing import Self
 
 SAMPLE_SECONDS = 0.25
 SERVING = "Serving on http://"
@@ -47,7 +44,7 @@ class ServerProcess:
     _stop: threading.Event = field(default_factory=threading.Event)
     _sampling: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> ServerProcess:
         command = [sys.executable, "-P", "-m", "fruits", "serve", "--recogniser", self.recogniser, "--port", "0"]
         started = time.perf_counter()
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -20,16 +20,12 @@ import struct
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
 from fruits.machine.subprocesses import python_environment
-
-if TYPE_CHECKING:
-    from typing import Self
 
 REQUEST = struct.Struct("<QI?B")  # bytes of the file, which follows; size of the result, True for full decoding, crops
 RESPONSE = struct.Struct("<?Q")  # True for pixels, False for reason and detail of an ImageError, which follow; bytes
@@ -102,7 +98,7 @@ class IsolatedDecoder:
         )
         raise ImageError("crashed", f"the process that decoded it {end}, {ATTEMPTS} times")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> IsolatedDecoder:
         return self
 
     def __exit__(self, *_: object) -> None:

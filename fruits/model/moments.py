@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,6 @@ from fruits.model.exact.accumulator import Accumulator
 from fruits.model.exact.accumulator import representable as representable
 from fruits.model.exact.words import Int64
 from fruits.text import name_text
-
-if TYPE_CHECKING:
-    from typing import Self
 
 MOST_ROWS = 2**39  # the sums of their products fit into the words
 
@@ -75,12 +71,12 @@ class Moments:
         return int(self.sums.shape[1])
 
     @classmethod
-    def empty(cls, dimension: int) -> Self:
+    def empty(cls, dimension: int) -> Moments:
         """Return the moments of no row."""
         return cls.from_blocks([], dimension)
 
     @classmethod
-    def from_features(cls, features: Features, labels: Sequence[Label] | None = None) -> Self:
+    def from_features(cls, features: Features, labels: Sequence[Label] | None = None) -> Moments:
         """Return the moments of features of shape (n, d); n may be 0. Without `labels`, all rows are of class None.
 
         Raises
@@ -91,7 +87,7 @@ class Moments:
         return cls.from_blocks([(features, labels)], features.shape[1])
 
     @classmethod
-    def from_blocks(cls, blocks: Iterable[tuple[Features, Sequence[Label] | None]], dimension: int) -> Self:
+    def from_blocks(cls, blocks: Iterable[tuple[Features, Sequence[Label] | None]], dimension: int) -> Moments:
         """Return the moments of blocks of features, (n, d), and labels: faster than adding the moments of each.
 
         Raises
@@ -111,7 +107,7 @@ class Moments:
         return cls._from_classes(classes, sums.products(), dimension)
 
     @classmethod
-    def _from_classes(cls, classes: Mapping[Label, ClassSums], products: Int64, dimension: int) -> Self:
+    def _from_classes(cls, classes: Mapping[Label, ClassSums], products: Int64, dimension: int) -> Moments:
         """Return moments whose count and sums are those of all classes."""
         count, sums = 0, words.Sum(dimension)
         for part in classes.values():
@@ -123,7 +119,7 @@ class Moments:
         return cls(count, sums.result(), products, ordered)
 
     @classmethod
-    def sum_all(cls, parts: Iterable[Moments]) -> Self:
+    def sum_all(cls, parts: Iterable[Moments]) -> Moments:
         """Return the moments of the rows of all parts, at least one. With an iterator, two are in memory at a time."""
         total: _Total | None = None
         for part in parts:
@@ -199,7 +195,7 @@ class Moments:
         return safetensors.numpy.save(arrays | {"sha256": _checksum(arrays)})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes) -> Moments:
         """Return the moments encoded by :meth:`to_bytes`.
 
         Raises

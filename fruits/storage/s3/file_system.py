@@ -30,8 +30,6 @@ from fruits.storage.s3.errors import storage_error
 from fruits.storage.s3.settings import S3Settings
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from obstore.store import ClientConfig, S3Config, S3Credential
 
 CONNECTIONS = 64
@@ -71,7 +69,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         self._routes: dict[str, _Route] = {}
 
     @classmethod
-    def from_settings(cls, settings: S3Settings) -> Self:
+    def from_settings(cls, settings: S3Settings) -> S3FileSystem:
         """Return the file system of these settings, completed by fsspec's configuration."""
         options: dict[str, Any] = {
             "use_listings_cache": False,
