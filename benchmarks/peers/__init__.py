@@ -35,12 +35,10 @@ import argparse
 import inspect
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -193,20 +191,5 @@ def command_line(run: Run) -> None:
     parser.add_argument("--out", required=True, help="output folder, which must not exist")
     parser.add_argument("--workers", type=int, default=2, help="cores to use (default: 2)")
     parser.add_argument("--components", type=int, help="fit standardisation and PCA too, and write rows")
-    parser.add_argument("--limit", type=int, help="use only the first N images")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.limit is not None:
-            _link(Path(arguments.images), Path(folder), arguments.limit)
-            arguments.images = folder
-        print(
-            json.dumps(run(arguments.images, arguments.out, workers=arguments.workers, components=arguments.components))
-        )
-
-
-def _link(images: Path, folder: Path, limit: int) -> None:
-    """Link the first images, in the order of their paths, into a folder."""
-    for source in islice(sorted(images.rglob("*.jpg")), limit):
-        target = folder / source.relative_to(images)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(source.absolute())
+    print(json.dumps(run(arguments.images, arguments.out, workers=arguments.workers, components=arguments.components)))
