@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fruits.cli import options as options
-from fruits.cli.recogniser.options import Backgrounds
 from fruits.cli.result import CommandResult
 from fruits.cli.values import local_path, parse_columns, parse_components
 from fruits.errors import SettingsError
@@ -111,7 +110,7 @@ def fit(
     source: options.VersionedSourceOptions,
     network: options.NetworkOptions,
     crops: options.Crops = 1,
-    backgrounds: Backgrounds = None,
+    backgrounds: options.Backgrounds = None,
     solver: options.Solver = "exact",
     selection: options.SelectionOptions,
     cluster: options.ClusterOptions,

@@ -120,6 +120,9 @@ Out = Annotated[
     address("--out", metavar="FOLDER", help="The output folder. Run the same command again to resume a stopped job."),
 ]
 Model = Annotated[str, address("--model", metavar="FOLDER", help="The fitted model: the --out of a run or fit.")]
+RecogniserFolder = Annotated[
+    str, address("--recogniser", metavar="REC", help="The recogniser: the --out of a training.")
+]
 OutputFolder = Annotated[str, argument(metavar="OUT", help="The --out of a completed command.")]
 
 Components = Annotated[
@@ -198,6 +201,15 @@ Crops = Annotated[
         metavar="COUNT",
         help="2: store the features of the centre crop of each image too. The network then runs twice on an image.",
         autocompletion=one_of("1", "2"),
+    ),
+]
+Backgrounds = Annotated[
+    str | None,
+    computation(
+        "--backgrounds",
+        metavar="FOLDER",
+        help="Paste images with a white border onto these photographs, to train a recogniser of photographs.",
+        callback=check_address,
     ),
 ]
 Overwrite = Annotated[

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 
 from fruits.cli import options as options
-from fruits.cli.recogniser.options import RecogniserFolder
 from fruits.cli.result import CommandResult
 from fruits.cli.values import require_extra
 
 
 def serve(
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     host: Annotated[
         str, typer.Option("--host", metavar="NAME", help="Where to listen; any other than loopback needs a token.")
     ] = "127.0.0.1",
@@ -36,7 +35,7 @@ def serve(
 
 
 def export(
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[str, options.address("--out", metavar="FILE", help="The file to write, such as fruit.onnx.")],
     s3_endpoint: options.S3Endpoint = None,
 ) -> CommandResult:

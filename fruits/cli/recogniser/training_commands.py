@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fruits.cli import options as options
-from fruits.cli.recogniser.options import Backgrounds, Method, RecogniserFolder
 from fruits.cli.result import CommandResult
 from fruits.cli.values import check_address, parse_weights
 from fruits.errors import SettingsError
@@ -60,8 +59,17 @@ def train(
             autocompletion=options.one_of("1", "2"),
         ),
     ] = 1,
-    method: Method = "prototypes",
-    backgrounds: Backgrounds = None,
+    method: Annotated[
+        Literal["prototypes", "linear"],
+        options.choice(
+            options.computation,
+            "--method",
+            "prototypes",
+            "linear",
+            help="prototypes, or linear: one direction for each label, which is smaller and less accurate.",
+        ),
+    ] = "prototypes",
+    backgrounds: options.Backgrounds = None,
     unknown: Annotated[
         str | None,
         options.computation(
@@ -128,7 +136,7 @@ def train(
 def evaluate(
     *,
     source: Annotated[str, options.argument(metavar="SOURCE", help=SourceHelp, callback=check_address)],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str,
         options.address("--out", metavar="EVAL", help="The folder for report.json, report.html and the predictions."),
@@ -176,7 +184,7 @@ def predict(
             help="With --out, a folder of images or an output with features; without it, image files.",
         ),
     ],
-    recogniser: RecogniserFolder,
+    recogniser: options.RecogniserFolder,
     out: Annotated[
         str | None,
         options.address(
