@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,14 @@ from backends.aws import cli_options as cloud
 from backends.aws import costs
 from backends.aws.account import stack
 from backends.aws.account.clients import Account, bucket_name, bucket_of
+from backends.aws.account.prerequisites import prerequisites
 from backends.aws.account.resources import end_resource, find_resources
 from backends.aws.account.subnets import find_subnets
 from backends.aws.cli_output import confirm, show, table, text
-from backends.aws.emr.releases import release
+from backends.aws.emr.releases import release_of
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
-from fruits.clusters.clouds import DaskEc2Cluster, EmrServerlessCluster, NodesCluster
+from fruits.clusters.clouds import DaskEc2Cluster, NodesCluster
 from fruits.errors import FruitsError, SettingsError
 from fruits.progress.select import to_stderr
 from fruits.storage.s3.settings import S3Settings
@@ -51,12 +53,17 @@ def call(argv: Sequence[str]) -> Any:
     return app(list(argv) or ["--help"], prog_name="fruits cluster", standalone_mode=False)
 
 
-@app.command()
+def command(function: Callable[..., CommandResult]) -> Callable[..., CommandResult]:
+    """Add a command, whose parameters can be groups of options."""
+    return app.command()(options.option_groups(function))
+
+
+@command
 def init(
+    *,
     bucket: Annotated[
         str, typer.Argument(metavar="BUCKET", help="s3://name, a new or existing bucket.", show_default=False)
     ],
-    region: cloud.DefaultRegion = None,
     entry: cloud.Entry = "emr",
     read: Annotated[
         list[str] | None, typer.Option("--read", metavar="ADDRESS", help="Another bucket that the nodes may read.")
@@ -67,17 +74,14 @@ def init(
     dry_run: cloud.DryRun = False,
     yes: cloud.Yes = False,
     cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.AccountOptions,
 ) -> CommandResult:
     """Set up the account once, as a CloudFormation stack; shows the changes, and asks before it makes them."""
-    from backends.aws.account.prerequisites import prerequisites
-
     settings = cloud.cloud_settings(entry, cluster_file)
-    account = Account(region or settings.region)
+    account = Account(common.region or settings.region)
     account.identity()
     subnets = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
-    needed = [each for each in prerequisites(account, subnets) if not each.exists]
+    needed = list(prerequisites(account, subnets))
     readable = [bucket_name(address) for address in read or ()]
     s3 = S3Settings.from_environment()
     proposed = stack.propose(account, bucket_name(bucket), subnets.vpc, also_read=readable, user=user, s3=s3)
@@ -103,12 +107,10 @@ def init(
     return CommandResult(values, grid if dry_run or yes or not rows else text(done))
 
 
-@app.command()
-def remove(
-    region: cloud.DefaultRegion = None, yes: cloud.Yes = False, json: options.Json = False, debug: options.Debug = False
-) -> CommandResult:
+@command
+def remove(*, yes: cloud.Yes = False, common: cloud.AccountOptions) -> CommandResult:
     """Delete the stack of init, and report what remains: the bucket with its data."""
-    account = Account(region)
+    account = Account(common.region)
     where = account.region_name
     if found := find_resources(account):
         names = ", ".join(sorted({each.name for each in found}))
@@ -128,32 +130,24 @@ def remove(
     return CommandResult({"removed": True, "remains": remains}, text(f"The stack is deleted. There remain:\n{lines}"))
 
 
-@app.command()
-def doctor(
-    bucket: cloud.Bucket = None,
-    entry: cloud.Entry = "emr",
-    region: cloud.Region = None,
-    cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
-) -> CommandResult:
+@command
+def doctor(*, entry: cloud.Entry = "emr", common: cloud.ClusterOptions) -> CommandResult:
     """Check the account, the bucket and the quotas for a cluster; starts nothing. Paste its output into an issue."""
     from backends.aws.doctor import examine
 
-    settings = cloud.cloud_settings(entry, cluster_file)
-    where = bucket_of(settings, bucket)
-    checks = list(examine(Account.for_cluster(settings, where, region), settings, where))
+    settings = cloud.cloud_settings(entry, common.cluster_file)
+    account, bucket = common.place(settings)
+    checks = list(examine(account, settings, bucket))
     failed = sum(check.state == "failed" for check in checks)
     rows = [(check.state, check.name, check.detail) for check in checks]
     values = {"checks": [check._asdict() for check in checks], "failed": failed}
     return CommandResult(values, table(("", "check", "found"), rows), 1 if failed else 0)
 
 
-@app.command()
+@command
 def stage(
-    bucket: cloud.Bucket = None,
+    *,
     entry: cloud.Entry = "emr",
-    region: cloud.Region = None,
     backbone: Annotated[
         list[str] | None,
         typer.Option("--backbone", metavar="NAME", help="Also upload the weights of a network other than MobileNetV2."),
@@ -164,35 +158,25 @@ def stage(
     ] = None,
     sha256: Annotated[str | None, typer.Option("--sha256", metavar="DIGEST", help="The digest of that file.")] = None,
     quiet: options.Quiet = False,
-    cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.ClusterOptions,
 ) -> CommandResult:
     """Upload the files of a node: the wheel of Fruits, hash-pinned wheels for its Python, scripts, weights."""
     from backends.aws.staging.stage import PythonArchive
     from backends.aws.staging.stage import stage as stage_files
 
-    settings = cloud.cloud_settings(entry, cluster_file)
+    settings = cloud.cloud_settings(entry, common.cluster_file)
     if isinstance(settings, DaskEc2Cluster):
         raise SettingsError(f"{entry}: its files are staged by each job. Give a cluster of EMR or EMR Serverless.")
     if (python_archive is None) != (sha256 is None):
         raise SettingsError("--python-archive and --sha256: give both, the digest from the publisher of the file.")
     python = PythonArchive(Path(python_archive), sha256) if python_archive and sha256 else None
-    where = bucket_of(settings, bucket)
-    account = Account.for_cluster(settings, where, region)
-    staged = stage_files(
-        account,
-        where,
-        release(settings.release),
-        backbones=backbone or (),
-        python=python,
-        environment=isinstance(settings, EmrServerlessCluster),
-        notify=to_stderr(quiet=quiet).note,
-    )
+    account, bucket = common.place(settings)
+    notify, contents = to_stderr(quiet=quiet).note, release_of(settings)
+    staged = stage_files(account, bucket, contents, backbones=backbone or (), python=python, notify=notify)
     return CommandResult({"staged": staged.root}, text(f"staged: {staged.root}"))
 
 
-@app.command()
+@command
 def render(
     entry: cloud.EntryName,
     out: Annotated[str, typer.Option("--out", metavar="FOLDER", help="A local folder for the files.")],
@@ -218,7 +202,7 @@ def render(
     )
 
 
-@app.command()
+@command
 def cost(
     images: Annotated[int, typer.Option("--images", metavar="COUNT", help="The number of images.")],
     entry: cloud.Entry = "emr",
@@ -236,8 +220,8 @@ def cost(
     """Estimate minutes, vCPU-hours and dollars, without a request to AWS."""
     settings = cloud.cloud_settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
-    estimate = costs.cost(settings, images, region=where, images_per_second=speed)
-    on_demand = costs.cost(settings, images, region=where, images_per_second=speed, spot=False)
+    estimated = partial(costs.cost, settings, images, region=where, images_per_second=speed)
+    estimate, on_demand = estimated(), estimated(spot=False)
     content = (
         f"{images:,} images on {estimate.vcpus} vCPUs ({estimate.workers}), {speed:g} images/s per core\n"
         f"about {estimate.minutes:,.0f} minutes, {estimate.vcpu_hours:,.0f} vCPU-hours, ${estimate.dollars:,.2f}"
@@ -247,41 +231,32 @@ def cost(
     return CommandResult(asdict(estimate) | {"dollars_without_spot": on_demand.dollars}, text(content))
 
 
-@app.command()
+@command
 def up(
-    entry: cloud.EntryName,
-    bucket: cloud.Bucket = None,
-    region: cloud.Region = None,
-    dry_run: cloud.DryRun = False,
-    quiet: options.Quiet = False,
-    cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    *, entry: cloud.EntryName, dry_run: cloud.DryRun = False, quiet: options.Quiet = False, common: cloud.ClusterOptions
 ) -> CommandResult:
     """Start a long-lived cluster. It shuts down after `idle_minutes` without work, and after `max_hours`."""
     from backends.aws.emr.clusters import find_cluster, start_cluster
-    from backends.aws.emr.job import ensure_staged
     from backends.aws.emr.request import job_flow
-    from backends.aws.staging.stage import offer_notebook
+    from backends.aws.staging.stage import ensure_staged, offer_notebook
     from backends.aws.staging.staged_files import StagedFiles
 
-    settings = cloud.emr_settings(entry, cluster_file)
-    where = bucket_of(settings, bucket)
-    account = Account.for_cluster(settings, where, region)
+    settings = cloud.emr_settings(entry, common.cluster_file)
+    account, bucket = common.place(settings)
     notify, place = to_stderr(quiet=quiet).note, f"--region {account.region_name}"
     if dry_run:
-        staged = StagedFiles.for_release(where, release(settings.release))
+        staged = StagedFiles.for_release(bucket, release_of(settings))
         installed, subnets = stack.find_installed(account), find_subnets(account, settings)
-        request = job_flow(settings, name=entry, bucket=where, staged=staged, installed=installed, subnets=subnets)
-        return CommandResult(request, text(json_.dumps(request, indent=2)))
+        request = job_flow(settings, name=entry, staged=staged, installed=installed, subnets=subnets)
+        return CommandResult(request, text(json.dumps(request, indent=2)))
     if (running := find_cluster(account, entry)) is not None:
         raise SettingsError(
             f"{entry} exists already: {running['Id']}, {running['Status']['State']}. "
             f"Use it, or end it with: fruits cluster down {entry} {place}."
         )
-    staged = ensure_staged(account, settings, where, notify=notify)
-    notebook = offer_notebook(account, where) if settings.notebook else None
-    identifier = start_cluster(account, settings, name=entry, bucket=where, staged=staged, notify=notify)
+    staged = ensure_staged(account, settings, bucket, notify=notify)
+    notebook = offer_notebook(account, bucket) if settings.notebook else None
+    identifier = start_cluster(account, settings, name=entry, staged=staged, notify=notify)
     lines = [
         f"{entry}: {identifier} is starting. Its state: fruits cluster status {entry} {place}",
         f"It shuts down after {settings.idle_minutes} idle minutes, after {settings.max_hours} hours, or with: "
@@ -295,15 +270,14 @@ def up(
     return CommandResult({"name": entry, "cluster": identifier}, text("\n".join(lines)))
 
 
-@app.command()
+@command
 def status(
+    *,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A cluster or a job; default: all.")] = None,
-    region: cloud.DefaultRegion = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.AccountOptions,
 ) -> CommandResult:
     """List the running Fruits resources in the account, which are found by their tags."""
-    account = Account(region)
+    account = Account(common.region)
     found = find_resources(account, name)
     rows = [(each.name, each.kind, each.identifier, each.state) for each in found]
     return CommandResult(
@@ -312,62 +286,55 @@ def status(
     )
 
 
-@app.command()
+@command
 def logs(
-    name: cloud.JobName,
-    bucket: cloud.Bucket = None,
-    region: cloud.Region = None,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A job, by the name that it printed at its start.")],
     entry: cloud.Entry = "emr",
-    cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.ClusterOptions,
 ) -> CommandResult:
     """Show the log of a job, running or ended."""
     from backends.aws.emr.submitted import read_log
 
-    settings = cloud.cloud_settings(entry, cluster_file)
-    where = bucket_of(settings, bucket)
-    log = read_log(Account.for_cluster(settings, where, region), where, name)
+    account, bucket = common.place(cloud.cloud_settings(entry, common.cluster_file))
+    log = read_log(account, bucket, name)
     return CommandResult({"name": name, "log": log}, text(log.rstrip()))
 
 
-@app.command()
+@command
 def ssh(
-    name: cloud.Name,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml, or a job.")],
     tunnel: Annotated[
         int | None,
         typer.Option("--tunnel", metavar="PORT", help="Forward this port of the master node to this machine instead."),
     ] = None,
-    region: cloud.DefaultRegion = None,
     dry_run: cloud.DryRun = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.AccountOptions,
 ) -> CommandResult:
     """Open a session on the master node, or a tunnel to it, through the AWS Session Manager; needs no open port."""
     from backends.aws.emr.session import session_command
 
-    account = Account(region)
-    command = session_command(account, name, tunnel)
-    if dry_run or shutil.which(command[0]) is None:
-        return CommandResult({"command": command}, text(" ".join(command)))
-    ended = subprocess.run(command, check=False)
-    return CommandResult({"command": command, "exit_code": ended.returncode}, lambda console: None, ended.returncode)
+    words = session_command(Account(common.region), name, tunnel)
+    if dry_run or shutil.which(words[0]) is None:
+        return CommandResult({"command": words}, text(" ".join(words)))
+    ended = subprocess.run(words, check=False)
+    return CommandResult({"command": words, "exit_code": ended.returncode}, lambda console: None, ended.returncode)
 
 
-@app.command()
+@command
 def down(
+    *,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A cluster or a job.")] = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="End all Fruits resources.")] = False,
-    region: cloud.DefaultRegion = None,
     dry_run: cloud.DryRun = False,
     yes: cloud.Yes = False,
-    json: options.Json = False,
-    debug: options.Debug = False,
+    common: cloud.AccountOptions,
 ) -> CommandResult:
     """End the running resources of a cluster or a job, or with --all those of every cluster and job."""
     if (name is None) == (not everything):
         raise SettingsError("fruits cluster down: give NAME or --all. List the names with: fruits cluster status.")
-    account = Account(region)
+    account = Account(common.region)
     rows: list[tuple[str, str, str]] = []
     failed: dict[str, str] = {}
     for each in find_resources(account, name):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from backends.aws.account.clients import Account, bucket_of
+from fruits.cli import options as options
 from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.clusters.resolve import resolve
 from fruits.errors import SettingsError
 
-__all__ = [
-    "Bucket",
-    "DefaultRegion",
-    "DryRun",
-    "Entry",
-    "EntryName",
-    "JobName",
-    "Name",
-    "Region",
-    "Yes",
-    "cloud_settings",
-    "emr_settings",
-]
+__all__ = ["AccountOptions", "ClusterOptions", "DryRun", "Entry", "EntryName", "Yes", "cloud_settings", "emr_settings"]
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A cluster of cluster.yaml, or a job.")]
-JobName = Annotated[str, typer.Argument(metavar="NAME", help="A job, by the name that it printed at its start.")]
 EntryName = Annotated[str, typer.Argument(metavar="NAME", help="An EMR cluster of cluster.yaml.")]
 Entry = Annotated[str, typer.Option("--cluster", metavar="NAME", help="A cluster of cluster.yaml.")]
 Region = Annotated[
@@ -47,6 +36,31 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", metavar="", help="Show the effect of the command without making changes.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", metavar="", help="Answer every question with yes.")]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountOptions:
+    """Options of a command about the resources of one region."""
+
+    region: DefaultRegion = None
+    json: options.Json = False
+    debug: options.Debug = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOptions:
+    """Options of a command about a cluster of ``cluster.yaml``."""
+
+    bucket: Bucket = None
+    region: Region = None
+    cluster_file: options.ClusterFile = None
+    json: options.Json = False
+    debug: options.Debug = False
+
+    def place(self, settings: CloudCluster) -> tuple[Account, str]:
+        """Return the account of a cluster in its region, and its bucket without ``s3://``."""
+        bucket = bucket_of(settings, self.bucket)
+        return Account.for_cluster(settings, bucket, self.region), bucket
 
 
 def cloud_settings(entry: str, file: str | None) -> CloudCluster:

@@ -16,10 +16,9 @@ from backends.aws.account.stack import find_installed
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED
 from backends.aws.costs import cost
-from backends.aws.emr.releases import EC2_NODE, release
+from backends.aws.emr.releases import release_of
 from backends.aws.staging.stage import is_staged
-from backends.aws.staging.staged_files import StagedFiles
-from fruits.clusters.clouds import CloudCluster, DaskEc2Cluster, EmrCluster, EmrServerlessCluster, NodesCluster
+from fruits.clusters.clouds import CloudCluster, EmrServerlessCluster, NodesCluster
 from fruits.errors import FruitsError, SettingsError
 
 __all__ = ["Check", "examine"]
@@ -60,7 +59,7 @@ def examine(account: Account, settings: CloudCluster, bucket: str) -> Iterator[C
             return Check(name, otherwise, re.sub(r"\b\d{8}(?=\d{4}\b)", "…", str(error)))
 
     def quotas() -> str:
-        if not isinstance(settings, EmrCluster | DaskEc2Cluster):
+        if isinstance(settings, EmrServerlessCluster):
             return "not of EC2"
         check_quotas(account, settings, notes.append)
         return "; ".join(notes) or "enough"
@@ -80,12 +79,11 @@ def examine(account: Account, settings: CloudCluster, bucket: str) -> Iterator[C
         return f"s3://{bucket}: write, read, delete"
 
     def staged() -> str:
-        contents = EC2_NODE if isinstance(settings, DaskEc2Cluster) else release(settings.release)
-        serverless = isinstance(settings, EmrServerlessCluster)
-        if is_staged(account, StagedFiles.for_release(bucket, contents), environment=serverless):
+        contents = release_of(settings)
+        if is_staged(account, bucket, contents):
             return "current"
         archive = " (the first time: fruits cluster stage with --python-archive, see docs/aws.md)"
-        return f"missing or outdated; the next job stages them{archive * (serverless or contents.brings_python)}"
+        return f"missing or outdated; the next job stages them{archive * contents.needs_python}"
 
     def price() -> str:
         return f"${cost(settings, 10_000, region=account.region_name).dollars:.2f} for 10,000 images"

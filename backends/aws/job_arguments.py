@@ -1,4 +1,4 @@
-"""The command line of a job, for a step on a cluster, and its name."""
+"""The command line of a job on a cluster, its name, and its folder in the bucket."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from uuid import uuid4
 
+from backends.aws.staging.staged_files import StagedFiles
 from fruits.errors import SettingsError
 from fruits.jobs.job import Job
+from fruits.storage.s3.settings import S3Settings
 from fruits.text import without_secrets
 
-__all__ = ["command_line", "job_prefix", "new_name"]
+__all__ = ["command_line", "job_folder", "job_prefix", "new_name", "submit_arguments"]
 
 POSITIONAL = "images"
 NOT_ACCEPTED = {
@@ -48,6 +50,21 @@ def job_prefix(arguments: Sequence[str]) -> str:
 def new_name(prefix: str) -> str:
     """Return a name that no other job has."""
     return f"{prefix}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{uuid4().hex[:4]}"
+
+
+def job_folder(bucket: str, name: str) -> str:
+    """Return the address of the folder with the log and the result of a job."""
+    return f"s3://{bucket}/fruits/jobs/{name}"
+
+
+def submit_arguments(name: str, staged: StagedFiles, arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of spark-submit for ``fruits ARGUMENTS``: the program of the job, and those of the program.
+
+    The nodes use the S3 settings of this process too.
+    """
+    s3 = {key: value for key, value in dataclasses.asdict(S3Settings.from_environment()).items() if value}
+    # A flat object: YARN removes "}}" from command lines.
+    return [staged.step, job_folder(staged.bucket, name), json.dumps(s3), *arguments]
 
 
 def _options(command: str, job: Job) -> Iterator[str]:

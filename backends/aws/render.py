@@ -11,7 +11,6 @@ from backends.aws.emr.releases import release
 from backends.aws.emr.request import configurations, job_flow, step_request
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
-from fruits.storage.s3.settings import S3Settings
 
 __all__ = ["rendered"]
 
@@ -32,11 +31,9 @@ def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> 
     staged = StagedFiles.for_release(bucket, release(settings.release))
     installed = Installed(settings.region or "us-east-1", account)
     arguments = ["run", f"s3://{bucket}/images", "--out", f"s3://{bucket}/out", "--cluster", "spark-yarn"]
-    folder = f"s3://{bucket}/fruits/jobs/example"
-    s3 = S3Settings.from_environment()
     documents: dict[str, Any] = {
-        "run_job_flow.json": job_flow(settings, name=entry, bucket=bucket, staged=staged, installed=installed),
-        "step.json": step_request("example", staged=staged, folder=folder, s3=s3, arguments=arguments),
+        "run_job_flow.json": job_flow(settings, name=entry, staged=staged, installed=installed),
+        "step.json": step_request("example", staged, arguments),
         "config_jup_emr.json": configurations(settings, bucket),
     }
     script = (files("backends.aws.emr") / "bootstrap_emr.sh").read_text(encoding="utf-8")

@@ -65,10 +65,10 @@ def test_the_commands_run_in_their_order(
     monkeypatch.setattr(clusters_cli, "confirm", lambda question: True)
     submitted: list[str] = []
 
-    def follow(account: Account, job: SubmittedJob, look: object, **more: object) -> dict[str, Any]:
+    def follow(job: SubmittedJob, **more: object) -> dict[str, Any]:
         submitted.append(job.name)
-        for cluster in find_resources(account):
-            end_resource(account, cluster)
+        for cluster in find_resources(job.account):
+            end_resource(job.account, cluster)
         return asdict(Report("transform", "s3://my-fruits/rows", 8, 8, {}, 0, 1, 0, {}, {}, 0.0, 2, [0.5, 0.5], {}))
 
     monkeypatch.setattr(emr_submitted, "follow", follow)

@@ -31,6 +31,7 @@ from backends.aws.ec2 import machines as ec2_machines
 from backends.aws.ec2.job import check_versions
 from backends.aws.ec2.launch import create_security_group, prepare_launch
 from backends.aws.emr.releases import DEFAULT, release
+from backends.aws.staging import stage as staging
 from backends.aws.staging.staged_files import StagedFiles
 from backends.local import LocalExecutor
 from fruits.clusters.clouds import DaskEc2Cluster
@@ -134,7 +135,7 @@ def job(account, settings, tmp_path):
 
 def test_a_job_runs_on_a_cluster_that_leaves_nothing(account, settings, machines, job, called, monkeypatch):
     # Staging is tested elsewhere; the local processes use the installed packages.
-    monkeypatch.setattr(ec2_job, "is_staged", lambda *_: True)
+    monkeypatch.setattr(staging, "is_staged", lambda *_: True)
     monkeypatch.setattr(ec2_machines, "CHECK_SECONDS", 0.2)
     before = copy.deepcopy(dask.config.config)
     ec2, s3 = account.client("ec2"), account.client("s3")
@@ -267,7 +268,7 @@ def place(settings):
 
 
 def client(account, settings, staged=STAGED):
-    return ec2_job.open_client(settings, name=NAME, bucket=BUCKET, staged=staged, account=account, notify=print)
+    return ec2_job.open_client(account, settings, name=NAME, staged=staged, notify=print)
 
 
 def left(account):
@@ -348,6 +349,11 @@ def test_a_client_of_every_address_is_rejected(account, settings):
         create_security_group(account, vpc, NAME, "0.0.0.0/0", {})
 
 
+def group_of(launch):
+    """Return the identifier of the security group of a cluster."""
+    return launch.common["NetworkInterfaces"][0]["Groups"][0]
+
+
 def started(ec2, settings, group):
     """Start an instance of the job without its cluster, and return its identifier."""
     machine = ec2.run_instances(
@@ -367,7 +373,7 @@ def test_resources_of_a_killed_driver_are_found_and_ended(account, settings):
     key = address.removeprefix(f"s3://{BUCKET}/")
     for name in (key, key.replace(NAME, "another")):
         s3.put_object(Bucket=BUCKET, Key=name, Body=b"{}")
-    group = prepare_launch(account, settings, NAME, STAGED, address).group
+    group = group_of(prepare_launch(account, settings, NAME, STAGED, address))
     machine = started(ec2, settings, group)
     assert [(each.kind, each.identifier) for each in find_resources(account)] == [
         ("instance", machine),
@@ -389,7 +395,7 @@ def test_a_security_group_is_deleted_even_if_its_bucket_is_gone(account, setting
 
 def test_ending_continues_after_a_failed_step(account, settings, monkeypatch):
     ec2 = account.client("ec2")
-    group = prepare_launch(account, settings, NAME, STAGED, "s3://gone/s").group
+    group = group_of(prepare_launch(account, settings, NAME, STAGED, "s3://gone/s"))
     started(ec2, settings, group)
 
     terminate = ec2.terminate_instances

@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, tzinfo
-from functools import partial
 from typing import Any
 
 import botocore.client
@@ -24,9 +23,9 @@ from backends.aws.account.clients import Account
 from backends.aws.account.preflight import QUOTAS, check_quotas
 from backends.aws.emr import clusters, submitted
 from backends.aws.emr import job as emr_job
+from backends.aws.emr.job import Step, submit_step
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.emr.session import session_command
-from backends.aws.emr.steps import step_state, submit_step
 from backends.aws.emr.submitted import SubmittedJob, confirm_leaving
 from backends.aws.job_arguments import command_line
 from backends.aws.staging.staged_files import StagedFiles
@@ -55,11 +54,7 @@ def ready(installed: Account) -> Account:
 
 
 def submit(account: Account, *more: str) -> SubmittedJob:
-    return submit_step(account, EMR, [*ARGUMENTS, *more], entry="emr", bucket=BUCKET, staged=STAGED, notify=print)
-
-
-def follow_step(account: Account, job: SubmittedJob, **more: Any) -> dict[str, Any]:
-    return submitted.follow(account, job, partial(step_state, account, job), **more)
+    return submit_step(account, EMR, [*ARGUMENTS, *more], entry="emr", staged=STAGED, notify=print)
 
 
 def moto_cluster(job: SubmittedJob) -> Any:
@@ -94,13 +89,13 @@ def put(account: Account, job: SubmittedJob, name: str, content: Any) -> None:
 
 def test_a_job_starts_its_own_cluster_and_returns_its_report(ready: Account) -> None:
     job = submit(ready)
-    assert job.own
+    assert job.owner == job.name
     messages: list[str] = []
     logged: list[str] = []
     states = [("BOOTSTRAPPING", "PENDING"), ("RUNNING", "RUNNING"), ("TERMINATING", "COMPLETED")]
     files = [("stderr.txt", "listing\nlisting: 4 images\n"), ("result.json", {"exit_code": 0, "answer": {"rows": 4}})]
     wait = play(ready, job, *states, files=files)
-    assert follow_step(ready, job, notify=messages.append, log=logged.append, wait=wait) == {"rows": 4}
+    assert submitted.follow(job, notify=messages.append, log=logged.append, wait=wait) == {"rows": 4}
     assert [message.partition(": ")[2] for message in messages] == [
         "waiting for instances; the step is pending",
         "the nodes build their environment; the step is pending",
@@ -123,7 +118,7 @@ def test_an_incomplete_line_of_the_log_is_not_shown(ready: Account) -> None:
         put(ready, job, "stderr.txt", next(texts))
         put(ready, job, "result.json", {"exit_code": 0, "answer": {"rows": 4}})
 
-    follow_step(ready, job, notify=lambda text: None, log=logged.append, wait=wait)
+    submitted.follow(job, notify=lambda text: None, log=logged.append, wait=wait)
     assert logged == ["listing", "listing: 4 images", "engine"]
     assert shown == [0, 1, 2]
 
@@ -135,7 +130,7 @@ def test_the_error_of_the_job_is_raised_with_its_kind(ready: Account) -> None:
         result = [("result.json", {"exit_code": code, "answer": answer})]
         wait = play(ready, job, ("TERMINATING", "FAILED"), files=result)
         with pytest.raises(kind, match=r"^s3://a: no image found\.\n\(Error of fruits-run-.* on j-") as caught:
-            follow_step(ready, job, notify=print, log=print, wait=wait)
+            submitted.follow(job, notify=print, log=print, wait=wait)
         assert isinstance(caught.value, kind)
 
 
@@ -144,7 +139,7 @@ def test_a_step_without_a_result_is_reported_with_the_end_of_its_log(ready: Acco
     log = "\n".join(f"line {number}" for number in range(100))
     wait = play(ready, job, ("TERMINATING", "FAILED"), files=[("stderr.txt", log)])
     with pytest.raises(JobError) as caught:
-        follow_step(ready, job, notify=print, log=lambda line: None, wait=wait)
+        submitted.follow(job, notify=print, log=lambda line: None, wait=wait)
     assert "has ended without a result (the cluster is shutting down; the step is failed)" in str(caught.value)
     assert str(caught.value).endswith("The end of its log:\n" + "\n".join(f"line {n}" for n in range(70, 100)))
 
@@ -153,13 +148,13 @@ def test_a_cluster_that_ends_before_its_step_fails_the_job(ready: Account) -> No
     job = submit(ready)
     wait = play(ready, job, ("TERMINATED_WITH_ERRORS", "PENDING"))
     with pytest.raises(JobError, match=r"without a result \(the cluster has failed; the step is pending\)"):
-        follow_step(ready, job, notify=print, log=print, wait=wait)
+        submitted.follow(job, notify=print, log=print, wait=wait)
 
 
 def test_a_job_runs_on_the_active_long_lived_cluster_of_that_name(ready: Account) -> None:
-    up = clusters.start_cluster(ready, EMR, name="emr", bucket=BUCKET, staged=STAGED, notify=print)
+    up = clusters.start_cluster(ready, EMR, name="emr", staged=STAGED, notify=print)
     job = submit(ready)
-    assert (job.cluster, job.own) == (up, False)
+    assert (job.cluster, job.owner) == (up, "emr")
     (step,) = ready.client("emr").list_steps(ClusterId=up)["Steps"]
     assert step["ActionOnFailure"] == "CONTINUE"
 
@@ -167,7 +162,7 @@ def test_a_job_runs_on_the_active_long_lived_cluster_of_that_name(ready: Account
 def test_the_same_command_follows_its_running_job(ready: Account) -> None:
     job = submit(ready)
     notes: list[str] = []
-    more: dict[str, Any] = {"entry": "emr", "bucket": BUCKET, "staged": STAGED, "notify": notes.append}
+    more: dict[str, Any] = {"entry": "emr", "staged": STAGED, "notify": notes.append}
     assert submit_step(ready, EMR, ARGUMENTS, **more) == job
     assert len(resources.find_resources(ready)) == 1
     assert notes == [
@@ -179,7 +174,7 @@ def test_the_same_command_follows_its_running_job(ready: Account) -> None:
 
 
 def test_the_same_command_follows_its_step_on_a_long_lived_cluster(ready: Account) -> None:
-    clusters.start_cluster(ready, EMR, name="emr", bucket=BUCKET, staged=STAGED, notify=print)
+    clusters.start_cluster(ready, EMR, name="emr", staged=STAGED, notify=print)
     job = submit(ready)
     assert submit(ready) == job
     assert job.down == f"fruits cluster down emr --region {REGION}"
@@ -191,7 +186,7 @@ def test_a_lost_connection_names_the_job_that_continues(ready: Account, monkeypa
     job = submit(ready)
     monkeypatch.setattr(ready.client("emr"), "describe_step", lost)
     with pytest.raises(JobError, match=rf"{job.name} continues on {job.cluster}\. The same command follows it again"):
-        follow_step(ready, job, notify=print, log=print)
+        submitted.follow(job, notify=print, log=print)
     assert [each.identifier for each in resources.find_resources(ready)] == [job.cluster]
 
 
@@ -220,7 +215,7 @@ def test_sigterm_names_the_job_that_continues(
 def test_ctrl_c_cancels_the_step_on_a_long_lived_cluster(
     ready: Account, small_wheelhouse: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    up = clusters.start_cluster(ready, EMR, name="emr", bucket=BUCKET, staged=STAGED, notify=print)
+    up = clusters.start_cluster(ready, EMR, name="emr", staged=STAGED, notify=print)
     sent: list[dict[str, Any]] = []
     make = botocore.client.BaseClient._make_api_call
 
@@ -430,7 +425,7 @@ def test_run_job_checks_stages_submits_and_follows(
 ) -> None:
     followed: list[SubmittedJob] = []
 
-    def follow(account: Account, job: SubmittedJob, look: object, **more: object) -> dict[str, Any]:
+    def follow(job: SubmittedJob, **more: object) -> dict[str, Any]:
         followed.append(job)
         return dataclasses.asdict(REPORT)
 
@@ -462,9 +457,7 @@ def test_the_json_log_relays_the_events_of_the_job(
 ) -> None:
     event = {"time": "2026-02-03T02:05:06.007Z", "level": "info", "event": "partition", "index": 3}
 
-    def follow(
-        account: Account, job: SubmittedJob, look: object, *, notify: Callable[[str], None], log: Callable[[str], None]
-    ) -> Any:
+    def follow(job: SubmittedJob, *, notify: Callable[[str], None], log: Callable[[str], None]) -> Any:
         assert moto_cluster(job).steps[0].args[-1] == "--log-json"
         notify("the cluster is running")
         for line in (json.dumps(event), "WARN a library message"):
@@ -504,7 +497,7 @@ def test_ctrl_c_on_a_terminal_asks_first(monkeypatch: pytest.MonkeyPatch) -> Non
         def isatty(self) -> bool:
             return True
 
-    job = SubmittedJob("name", BUCKET, REGION, "j-1", "s-1", "name")
+    job = Step(Account(REGION), "name", BUCKET, "j-1", "s-1", "name")
     for answer, leave in (("y\n", True), ("n\n", False), ("\n", False), ("", False)):
         monkeypatch.setattr("sys.stdin", Terminal(answer))
         assert confirm_leaving(job) is leave

@@ -12,20 +12,17 @@ from botocore.validate import ParamValidator
 from backends.aws.account.stack import Installed
 from backends.aws.account.subnets import Subnets
 from backends.aws.emr.releases import DEFAULT, RELEASES, release
-from backends.aws.emr.request import PYTHON, configurations, job_flow, step_request
+from backends.aws.emr.request import PREFIX, configurations, job_flow, step_request
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.cluster_file import BUILT_IN
 from fruits.errors import SettingsError
-from fruits.storage.s3.settings import S3Settings
 
 STAGED = StagedFiles.for_release("my-fruits", release(DEFAULT))
 INSTALLED = Installed("eu-west-3", "111122223333")
 VPC = Subnets("vpc-1", ("subnet-1", "subnet-2"), private=True, cidr="10.0.0.0/24")
 ARGUMENTS = ["transform", "s3://a/b"]
-STEP = step_request(
-    "transform", staged=STAGED, folder="s3://my-fruits/fruits/jobs/x", s3=S3Settings(), arguments=ARGUMENTS
-)
+STEP = step_request("transform", STAGED, ARGUMENTS)
 FULL = {
     "worker_types": ["c7i.4xlarge", "c7a.4xlarge"],
     "key_pair": "me",
@@ -41,7 +38,7 @@ def emr(**settings: Any) -> EmrCluster:
 
 
 def request(settings: EmrCluster, **more: Any) -> dict[str, Any]:
-    return job_flow(settings, name="fruits-x", bucket="my-fruits", staged=STAGED, installed=INSTALLED, **more)
+    return job_flow(settings, name="fruits-x", staged=STAGED, installed=INSTALLED, **more)
 
 
 def wrong_values(value: Any, shape: Shape, where: str = "") -> list[str]:
@@ -201,7 +198,7 @@ def test_the_cluster_is_tagged_with_the_job() -> None:
 def test_a_node_runs_our_environment_and_the_users_properties_win() -> None:
     found = {entry["Classification"]: entry for entry in configurations(emr(**FULL), "my-fruits")}
     spark = found["spark-defaults"]["Properties"]
-    assert spark["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == PYTHON
+    assert spark["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == f"{PREFIX}/bin/python"
     assert (spark["spark.executor.memory"], spark["spark.executor.cores"]) == ("4g", "4")
     assert found["jupyter-s3-conf"]["Properties"] == {
         "s3.persistence.enabled": "true",

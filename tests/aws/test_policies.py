@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from backends.aws.account.clients import Account
 from backends.aws.account.tags import TAG
 from backends.aws.cli_options import emr_settings
 from backends.aws.ec2.launch import create_security_group
-from backends.aws.emr import emr_step, steps, submitted
+from backends.aws.emr import emr_step, submitted
+from backends.aws.emr import job as emr_job
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.images.sample import generate
@@ -235,12 +235,11 @@ def test_the_user_policy_allows_exactly_the_actions_in_use(
     with pytest.raises(Exception, match="master node of emr-notebook has not started"):
         cli.call(["ssh", "emr-notebook"])
     settings = emr_settings("emr", None)
-    more: dict[str, Any] = {"bucket": BUCKET, "staged": STAGED, "notify": print}
-    job = steps.submit_step(account, settings, ["run"], entry="emr-notebook", **more)
-    steps.submit_step(account, settings, ["fit"], entry="emr", **more)
-    look = partial(steps.step_state, account, job)
+    more: dict[str, Any] = {"staged": STAGED, "notify": print}
+    job = emr_job.submit_step(account, settings, ["run"], entry="emr-notebook", **more)
+    emr_job.submit_step(account, settings, ["fit"], entry="emr", **more)
     with pytest.raises(StopIteration):
-        submitted.follow(account, job, look, notify=print, log=print, wait=lambda seconds: next(iter(())))
+        submitted.follow(job, notify=print, log=print, wait=lambda seconds: next(iter(())))
     account.client("ec2").run_instances(
         ImageId=IMAGE,
         MinCount=1,

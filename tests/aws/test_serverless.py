@@ -18,10 +18,10 @@ from backends.aws import serverless
 from backends.aws.account import resources
 from backends.aws.account.clients import Account
 from backends.aws.account.stack import Installed
-from backends.aws.emr import job as emr_job
 from backends.aws.emr import submitted
 from backends.aws.emr.emr_step import SUBMITTED
-from backends.aws.emr.releases import DEFAULT, release
+from backends.aws.emr.releases import DEFAULT, release, release_of
+from backends.aws.staging import stage as staging
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrServerlessCluster
 from fruits.clusters.resolve import resolve
@@ -29,7 +29,6 @@ from fruits.errors import InputError, JobError, SettingsError
 from fruits.jobs.job import Job
 from fruits.jobs.report import Report
 from fruits.progress.reporter import Silent
-from fruits.storage.s3.settings import S3Settings
 from tests.aws.conftest import REGION
 from tests.aws.iam import BUCKET, action, document, enforce
 
@@ -42,12 +41,10 @@ REPORT = Report("run", f"s3://{BUCKET}/out", 4, 4, {}, 0, 1, 0, {}, {}, 0.0, 2, 
 def job_request() -> dict[str, Any]:
     return serverless.job_request(
         SETTINGS,
-        "fruits-run-x",
+        "x",
         application="00abc",
         installed=Installed(REGION, DEFAULT_ACCOUNT_ID),
         staged=STAGED,
-        folder=f"s3://{BUCKET}/fruits/jobs/x",
-        s3=S3Settings(),
         arguments=["run", f"s3://{BUCKET}/images"],
     )
 
@@ -94,7 +91,7 @@ class Recorder(Silent):
 @pytest.fixture
 def ready(installed: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
     """Return an account after ``init`` and ``stage``, in which the user policy is enforced."""
-    monkeypatch.setattr(emr_job, "is_staged", lambda *_, **__: True)  # tests/stage builds the archive
+    monkeypatch.setattr(staging, "is_staged", lambda *_, **__: True)  # tests/stage builds the archive
     monkeypatch.setenv("AWS_REGION", REGION)
     installed.client("s3").put_object(Bucket=BUCKET, Key="images/apple/a.jpg", Body=b"picture")
     create = EMRServerlessBackend.create_application
@@ -183,7 +180,7 @@ def test_the_same_command_follows_its_running_job(ready: Account, monkeypatch: p
     play(monkeypatch, ready, "SUCCESS", answer={"exit_code": 0, "answer": dataclasses.asdict(REPORT)})
     progress = Recorder()
     assert run(progress) == REPORT
-    assert f"{found.name} runs already, with the same arguments; following it" in progress.notes
+    assert progress.notes[0].startswith(f"{found.name} runs already on {found.detail}, with the same arguments;")
     assert len(runs()) == 1
 
 
@@ -199,8 +196,13 @@ def test_ctrl_c_without_a_terminal_and_down_cancel_the_job(ready: Account, monke
     assert resources.find_resources(ready) == []
 
 
+def test_the_release_of_the_original_chain_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"emr-6\.9\.0: not available on EMR Serverless here\. Allowed: emr-7"):
+        release_of(SETTINGS.model_copy(update={"release": "emr-6.9.0"}))
+
+
 def test_a_missing_python_archive_is_named(ready: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(emr_job, "is_staged", lambda *_, **__: False)
+    monkeypatch.setattr(staging, "is_staged", lambda *_, **__: False)
     with pytest.raises(SettingsError, match=r"stage it once: fruits cluster stage .*--python-archive FILE"):
         run(Recorder())
     assert runs() == []

@@ -17,7 +17,7 @@ from backends.aws import cli
 from backends.aws import doctor as aws_doctor
 from backends.aws.account.clients import Account, region_of, translated_errors
 from backends.aws.account.prerequisites import SERVICE_LINKED
-from backends.aws.account.stack import apply, find_installed, key_arn, propose, template
+from backends.aws.account.stack import apply, find_installed, key_arn, propose, remove, template
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED, TAG
 from backends.aws.emr.releases import DEFAULT, release
@@ -183,6 +183,17 @@ def test_the_user_receives_the_policies(account: Account) -> None:
         assert size < 6_144  # IAM's limit
 
 
+def test_a_creation_that_was_interrupted_can_be_removed(installed: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resources that CloudFormation has not made yet have no identifier."""
+    cloudformation = installed.client("cloudformation")
+    listed = cloudformation.describe_stack_resources(StackName="fruits")["StackResources"]
+    (pending,) = (each for each in listed if each.get("LogicalResourceId") == "ServiceGroup")
+    del pending["PhysicalResourceId"]
+    monkeypatch.setattr(cloudformation, "describe_stack_resources", lambda **given: {"StackResources": listed})
+    assert remove(installed) == "my-fruits"
+    assert names(installed) == []
+
+
 def test_a_kms_key_must_be_an_arn(account: Account) -> None:
     assert key_arn(S3Settings(encryption="aws:kms", kms_key=KEY)) == KEY
     with pytest.raises(SettingsError, match="alias/fruits: not an ARN"):
@@ -213,7 +224,7 @@ def test_emr_nodes_use_imdsv2_and_encrypted_volumes(installed: Account) -> None:
     rest = content["EncryptionConfiguration"]["AtRestEncryptionConfiguration"]["LocalDiskEncryptionConfiguration"]
     assert rest == {"EnableEbsEncryption": True, "EncryptionKeyProviderType": "AwsKms", "AwsKmsKey": "VolumeKey.Arn"}
     found = find_installed(installed)
-    requested = job_flow(EMR, name="a", bucket="my-fruits", staged=STAGED, installed=found)
+    requested = job_flow(EMR, name="a", staged=STAGED, installed=found)
     assert requested["SecurityConfiguration"] == found.security_configuration
 
 

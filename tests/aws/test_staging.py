@@ -64,10 +64,10 @@ def test_a_python_archive_is_verified_stored_and_found_again(
     ):
         with pytest.raises(SettingsError, match=message):
             stage(installed, BUCKET, SEED, python=PythonArchive(path, given))
-    assert not is_staged(installed, staged)
+    assert not is_staged(installed, BUCKET, SEED)
 
     stage(installed, BUCKET, SEED, python=PythonArchive(archive, digest.upper()))
-    assert is_staged(installed, staged)
+    assert is_staged(installed, BUCKET, SEED)
     assert installed.read(staged.python_archive) == b"a build of Python"
     assert (installed.read(f"{staged.python_archive}.sha256") or b"").decode() == f"{digest}  python.tar.gz\n"
     notes: list[str] = []

@@ -21,7 +21,7 @@ from tests.contract.import_graph import (
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("fruits", "backends", "benchmarks")
-COMMAND_LINE = ("fruits.cli", "fruits.__main__", "backends.aws.cli", "benchmarks")
+COMMAND_LINE = ("fruits.cli", "fruits.__main__", "backends.aws.cli", "backends.aws.cli_options", "benchmarks")
 LAYERS = (  # lowest first
     ("fruits.text", "fruits.machine"),
     ("fruits.errors",),

@@ -14,7 +14,7 @@ import pytest
 
 from backends.aws.emr.emr_step import RESULT, SUBMITTED
 from backends.aws.emr.releases import DEFAULT, RELEASES
-from backends.aws.serverless import PYTHON
+from backends.aws.serverless import SPARK
 from backends.aws.staging.wheelhouse import build_environment, gather
 from backends.spark.java import find_java
 from fruits.images.sample import generate
@@ -24,6 +24,7 @@ from tests.s3.server import served
 
 EMR = Path(__file__).parents[2] / "backends" / "aws" / "emr"
 RELEASE = RELEASES[DEFAULT]
+PYTHON = SPARK["spark.executorEnv.PYSPARK_PYTHON"]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,9 @@ from fruits.clusters.clouds import AwsCluster
 from fruits.errors import FruitsError, SettingsError
 from fruits.storage.s3.errors import service_error
 
-__all__ = ["Account", "bucket_name", "bucket_of", "region_of", "split_address", "translated_errors"]
+__all__ = ["Account", "Notify", "bucket_name", "bucket_of", "region_of", "split_address", "translated_errors"]
+
+Notify = Callable[[str], None]  # receives messages for the user
 
 # The location of old buckets: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html
 OLD_REGIONS = {"EU": "eu-west-1"}

@@ -5,10 +5,8 @@ A new account may run 5 vCPUs on demand and 5 as Spot: https://docs.aws.amazon.c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from backends.aws.account.clients import Account, translated_errors
-from backends.aws.instance_types import vcpus
+from backends.aws.account.clients import Account, Notify, translated_errors
+from backends.aws.instance_types import nodes_of, vcpus
 from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 from fruits.storage.s3.errors import FORBIDDEN
@@ -26,16 +24,12 @@ def request_of(settings: EmrCluster | DaskEc2Cluster) -> dict[str, int]:
     def count(kind: str, number: int) -> int:
         return number * vcpus(kind) if kind[0] in STANDARD else 0
 
-    if isinstance(settings, DaskEc2Cluster):
-        leader, workers, others = settings.scheduler_type, 0, count(settings.worker_type, settings.worker_nodes)
-    else:
-        leader, worker = settings.master_type, settings.worker_types[0]
-        workers, others = count(worker, settings.core_nodes), count(worker, settings.task_nodes)
-    steady = count(leader, 1) + workers
+    leader, (worker, *_), core, task = nodes_of(settings)
+    steady, others = count(leader, 1) + count(worker, core), count(worker, task)
     return {"on-demand": steady, "Spot": others} if settings.spot else {"on-demand": steady + others, "Spot": 0}
 
 
-def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify: Callable[[str], None]) -> None:
+def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify: Notify) -> None:
     """Compare a cluster with the instance types of the region and the quotas of the account, without what runs already.
 
     Raises
@@ -43,10 +37,8 @@ def check_quotas(account: Account, settings: EmrCluster | DaskEc2Cluster, notify
     SettingsError
         The region does not have an instance type, or a quota is too small; names both, and a shape that fits.
     """
-    if isinstance(settings, DaskEc2Cluster):
-        types = sorted({settings.scheduler_type, settings.worker_type})
-    else:
-        types = sorted({settings.master_type, *settings.worker_types})
+    nodes = nodes_of(settings)
+    types = sorted({nodes.leader, *nodes.workers})
     with translated_errors(f"use the instance types {', '.join(types)} of cluster.yaml in {account.region_name}"):
         account.client("ec2").describe_instance_types(InstanceTypes=types)
     needed = request_of(settings)

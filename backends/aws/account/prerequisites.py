@@ -1,9 +1,10 @@
-"""What ``fruits cluster init`` does beside the stack: service-linked roles, and tags of subnets."""
+"""What ``fruits cluster init`` needs beside the stack: service-linked roles, and tags of subnets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.subnets import Subnets
@@ -17,33 +18,26 @@ SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com", "ops.e
 
 @dataclass(frozen=True, slots=True)
 class Prerequisite:
-    """Something that the account needs."""
+    """Something that the account needs and does not have, and the request that creates it."""
 
     description: str
-    exists: bool
-    create: Callable[[], None]
+    request: Callable[[], object]
+
+    def create(self) -> None:
+        """Create it."""
+        with translated_errors(f"create the {self.description}"):
+            self.request()
 
 
 def prerequisites(account: Account, subnets: Subnets) -> Iterator[Prerequisite]:
-    """Yield the prerequisites; each is created by its ``create``."""
+    """Yield the prerequisites that are missing."""
+    iam, ec2 = account.client("iam"), account.client("ec2")
     for service in SERVICE_LINKED:
-        yield _service_linked(account, service)
-    ec2 = account.client("ec2")
-
-    def tag() -> None:
-        with translated_errors("tag the subnets"):
-            ec2.create_tags(Resources=list(subnets.untagged), Tags=aws_tags(dict([MANAGED])))
-
-    yield Prerequisite(f"tag {MANAGED[0]} on {', '.join(subnets.identifiers)}", not subnets.untagged, tag)
-
-
-def _service_linked(account: Account, service: str) -> Prerequisite:
-    iam, role = account.client("iam"), f"service-linked role of {service}"
-
-    def create() -> None:
-        with translated_errors(f"create the {role}"):
-            iam.create_service_linked_role(AWSServiceName=service)
-
-    with translated_errors(f"look up the {role}"):
-        found = iam.list_roles(PathPrefix=f"/aws-service-role/{service}/")["Roles"]
-    return Prerequisite(role, bool(found), create)
+        role = f"service-linked role of {service}"
+        with translated_errors(f"look up the {role}"):
+            found = iam.list_roles(PathPrefix=f"/aws-service-role/{service}/")["Roles"]
+        if not found:
+            yield Prerequisite(role, partial(iam.create_service_linked_role, AWSServiceName=service))
+    if subnets.untagged:
+        tag = partial(ec2.create_tags, Resources=list(subnets.untagged), Tags=aws_tags(dict([MANAGED])))
+        yield Prerequisite(f"tag {MANAGED[0]} on {', '.join(subnets.identifiers)}", tag)

@@ -68,7 +68,10 @@ def end_resource(account: Account, resource: Resource) -> None:
         if waiting := [each.identifier for each in _instances(account, resource.name, (*ALIVE, ENDING))]:
             ec2.get_waiter("instance_terminated").wait(InstanceIds=waiting)
     if resource.detail is not None:
-        _remove_secrets(account, resource.detail, resource.name)
+        address, s3 = secrets_address(resource.detail, resource.name), account.client("s3")
+        bucket, key = split_address(address)
+        with translated_errors(f"remove {address}"), suppress(s3.exceptions.NoSuchBucket):
+            s3.delete_object(Bucket=bucket, Key=key)
     with translated_errors(f"end the {resource.kind} {resource.identifier}"):
         ec2.delete_security_group(GroupId=resource.identifier)  # last: only its tag names the bucket of the secrets
 
@@ -102,14 +105,6 @@ def _end_instances(account: Account, name: str) -> None:
 def _end_security_groups(account: Account, name: str) -> None:
     for group in _security_groups(account, name):
         end_resource(account, group)
-
-
-def _remove_secrets(account: Account, bucket: str, name: str) -> None:
-    s3 = account.client("s3")
-    address = secrets_address(bucket, name)
-    _, key = split_address(address)
-    with translated_errors(f"remove {address}"), suppress(s3.exceptions.NoSuchBucket):
-        s3.delete_object(Bucket=bucket, Key=key)
 
 
 def _clusters(account: Account, name: str | None) -> Iterator[Resource]:

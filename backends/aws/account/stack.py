@@ -89,17 +89,7 @@ def find_installed(account: Account) -> Installed:
     SettingsError
         ``fruits cluster init`` was not run in this region.
     """
-    cloudformation = account.client("cloudformation")
-    region = account.region_name
-    with translated_errors(f"look up the stack {STACK}"):
-        try:
-            resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
-        except cloudformation.exceptions.ClientError as error:
-            if not _is_missing(error):
-                raise
-            resources = []
-    complete = [each for each in resources if "PhysicalResourceId" in each]
-    found = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in complete}
+    region, found = account.region_name, _resources(account)
     if not found.keys() >= set(RANDOM):
         raise SettingsError(
             f"The stack {STACK} does not exist in {region}. Create it with: fruits cluster init s3://my-fruits "
@@ -209,9 +199,9 @@ def remove(account: Account) -> str | None:
     if stack is None:
         return None
     ec2, cloudformation = account.client("ec2"), account.client("cloudformation")
+    found = _resources(account)
+    groups = [found[name] for name in GROUPS if name in found]  # a creation that was interrupted has not all
     with translated_errors("revoke the rules of the security groups"):
-        resources = cloudformation.describe_stack_resources(StackName=STACK)["StackResources"]
-        groups = [each["PhysicalResourceId"] for each in resources if each.get("LogicalResourceId") in GROUPS]
         described = ec2.describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else []
         for group in described:
             outgoing = [rule for rule in group["IpPermissionsEgress"] if rule.get("UserIdGroupPairs")]
@@ -241,19 +231,27 @@ def key_arn(s3: S3Settings) -> str | None:
 
 
 def _stack(account: Account) -> dict[str, Any] | None:
+    """Return the description of the stack, or None if it does not exist."""
+    return next(iter(_described(account, "describe_stacks").get("Stacks", ())), None)
+
+
+def _resources(account: Account) -> dict[str, str]:
+    """Return the identifiers of the resources that the stack has, by their names in the template."""
+    listed = _described(account, "describe_stack_resources").get("StackResources", ())
+    return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed if each.get("PhysicalResourceId")}
+
+
+def _described(account: Account, operation: str) -> dict[str, Any]:
+    """Return the answer of CloudFormation about the stack; an empty one if it does not exist."""
     cloudformation = account.client("cloudformation")
     with translated_errors(f"look up the stack {STACK}"):
         try:
-            stack: dict[str, Any] = cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]
+            answer: dict[str, Any] = getattr(cloudformation, operation)(StackName=STACK)
         except cloudformation.exceptions.ClientError as error:
-            if not _is_missing(error):
+            if error.response["Error"]["Code"] != "ValidationError" or "does not exist" not in str(error):
                 raise
-            return None
-    return stack
-
-
-def _is_missing(error: Any) -> bool:
-    return error.response["Error"]["Code"] == "ValidationError" and "does not exist" in str(error)
+            return {}
+    return answer
 
 
 def _bucket_exists(account: Account, bucket: str) -> bool:

@@ -37,13 +37,12 @@ class Secrets:
 
     Attributes
     ----------
-    ca, cert, key : str
+    cert, key : str
         The certificate of this cluster and its key, in PEM format. Each side presents it, and accepts no other.
     idle_seconds : int
         The scheduler shuts down after this many seconds without a client.
     """
 
-    ca: str
     cert: str
     key: str
     idle_seconds: int
@@ -62,7 +61,7 @@ class Secrets:
         pair = {"cert": self.cert, "key": self.key}
         return {
             "distributed.comm.require-encryption": True,
-            "distributed.comm.tls.ca-file": self.ca,
+            "distributed.comm.tls.ca-file": self.cert,
             **{f"distributed.comm.tls.{role}.{part}": value for role in ROLES for part, value in pair.items()},
             **CONFIG,
         }

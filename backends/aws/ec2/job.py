@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import cast
@@ -11,16 +11,15 @@ from typing import cast
 from distributed import Client
 from distributed.security import Security
 
-from backends.aws.account.clients import Account, bucket_of
+from backends.aws.account.clients import Account, Notify, bucket_of
 from backends.aws.account.preflight import check_quotas
 from backends.aws.account.resources import end_resources_of, secrets_address
 from backends.aws.account.subnets import find_subnets
-from backends.aws.ec2.dask_node import ROLES, Secrets
+from backends.aws.ec2.dask_node import Secrets
 from backends.aws.ec2.launch import client_address, prepare_launch
 from backends.aws.ec2.machines import Machines
-from backends.aws.emr.releases import EC2_NODE
 from backends.aws.job_arguments import command_line, new_name
-from backends.aws.staging.stage import is_staged, stage
+from backends.aws.staging.stage import ensure_staged
 from backends.aws.staging.staged_files import StagedFiles
 from backends.dask.cluster import attach
 from backends.dask.executor import DaskExecutor
@@ -58,7 +57,7 @@ def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Rep
 
 
 @contextmanager
-def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) -> Iterator[Executor]:
+def open_executor(cluster: Cluster, job: Job, *, notify: Notify) -> Iterator[Executor]:
     """Yield an executor on a cluster that is created for the job; see :func:`open_client`.
 
     The files for the instances are staged first, if they are missing or built from other sources.
@@ -78,40 +77,30 @@ def open_executor(cluster: Cluster, job: Job, *, notify: Callable[[str], None]) 
     account.identity()
     client_address(account, settings, find_subnets(account, settings))  # before the wheels are gathered
     check_quotas(account, settings, notify)
-    staged = StagedFiles.for_release(bucket, EC2_NODE)
-    if not is_staged(account, staged, ()):
-        staged = stage(account, bucket, EC2_NODE, backbones=(), notify=notify)
+    staged = ensure_staged(account, settings, bucket, notify=notify)
     name = new_name(cluster.name)
     notify(
         f"starting {name}; it shuts down with the job, {settings.idle_minutes} minutes after it lost this machine, or "
         f"after {settings.max_hours} hours"
     )
-    with open_client(settings, name=name, bucket=bucket, staged=staged, account=account, notify=notify) as client:
+    with open_client(account, settings, name=name, staged=staged, notify=notify) as client:
         yield DaskExecutor(client=client, worker_timeout=WORKER_SECONDS)
 
 
 @contextmanager
 def open_client(
-    settings: DaskEc2Cluster,
-    *,
-    name: str,
-    bucket: str,
-    staged: StagedFiles,
-    account: Account,
-    notify: Callable[[str], None],
+    account: Account, settings: DaskEc2Cluster, *, name: str, staged: StagedFiles, notify: Notify
 ) -> Iterator[Client]:
     """Yield a client of a new cluster; end the cluster on exit.
 
     Parameters
     ----------
+    account : Account
     settings : DaskEc2Cluster
     name : str
         The name of the job; the tag of every resource.
-    bucket : str
-        Without ``s3://``. Instances read the cluster's secrets there.
     staged : StagedFiles
-        For the Python that runs here.
-    account : Account
+        For the Python that runs here. Instances read the cluster's secrets in the same bucket.
     notify : callable
         Receives messages.
 
@@ -122,8 +111,9 @@ def open_client(
     JobError
         AWS rejected a request, or the scheduler did not start. Everything that was created is ended.
     """
-    secrets = _new_secrets(settings)
-    address = secrets_address(bucket, name)
+    security = Security.temporary()
+    secrets = Secrets(security.tls_client_cert, security.tls_client_key, settings.idle_minutes * 60)
+    address = secrets_address(staged.bucket, name)
     folder, _, file = address.rpartition("/")
     with ExitStack() as stack:
         try:
@@ -135,7 +125,7 @@ def open_client(
         secrets.write(Folder(folder), file)
         machines = Machines(account, prepare_launch(account, settings, name, staged, address), notify)
         here, inside = machines.start_scheduler()
-        client = stack.enter_context(attach(here, _security(secrets)))
+        client = stack.enter_context(attach(here, security))
         stack.enter_context(machines.workers(inside))
         yield client
 
@@ -164,16 +154,3 @@ def check_versions(requirements: str) -> None:
             f"The staged packages differ from those installed here: {'; '.join(different)}. Install the staged "
             "versions: pip install --require-hashes -r requirements/light.txt, or run from the staged wheel."
         )
-
-
-def _new_secrets(settings: DaskEc2Cluster) -> Secrets:
-    security = Security.temporary()
-    return Secrets(security.tls_ca_file, security.tls_client_cert, security.tls_client_key, settings.idle_minutes * 60)
-
-
-def _security(secrets: Secrets) -> Security:
-    return Security(
-        tls_ca_file=secrets.ca,
-        require_encryption=True,
-        **{f"tls_{role}_{part}": getattr(secrets, part) for role in ROLES for part in ("cert", "key")},
-    )

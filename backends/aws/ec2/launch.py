@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from backends.aws.account.clients import Account, split_address, translated_errors
-from backends.aws.account.stack import Installed, find_installed
+from backends.aws.account.stack import find_installed
 from backends.aws.account.subnets import Subnets, find_subnets
 from backends.aws.account.tags import BUCKET_TAG, aws_tags, tags_of
 from backends.aws.ec2.dask_node import PORT
@@ -38,27 +38,17 @@ class LaunchSettings:
     name : str
         The name of the job; the tag of every resource.
     tags : dict of str to str
-    installed : Installed
-    image, root_device : str
-        The identifier of the image, and the name of its root device.
-    subnets : Subnets
-    group : str
-        The identifier of the security group.
-    staged : StagedFiles
-    secrets : str
-        The S3 address of the :class:`~backends.aws.ec2.dask_node.Secrets`.
+    common : dict
+        The arguments of ``run_instances`` that all instances share.
+    values : dict of str to str
+        The values of the names in the start script. They contain no secret.
     """
 
     settings: DaskEc2Cluster
     name: str
     tags: dict[str, str]
-    installed: Installed
-    image: str
-    root_device: str
-    subnets: Subnets
-    group: str
-    staged: StagedFiles
-    secrets: str
+    common: dict[str, Any]
+    values: dict[str, str]
 
     def instance_name(self, role: str) -> str:
         """Return the name of the instances of a role: ``scheduler`` or ``worker``."""
@@ -67,45 +57,17 @@ class LaunchSettings:
     def request(self, role: str, instance_type: str, count: int, script: str) -> dict[str, Any]:
         """Return the arguments of ``run_instances`` for at most `count` on-demand instances."""
         tags = aws_tags(self.tags | {"Name": self.instance_name(role)})
-        disk = {
-            "VolumeSize": self.settings.disk_gb,
-            "VolumeType": "gp3",
-            "Encrypted": True,
-            "DeleteOnTermination": True,
-        }
-        interface = {
-            "DeviceIndex": 0,
-            "SubnetId": self.subnets.identifiers[0],
-            "Groups": [self.group],
-            "AssociatePublicIpAddress": self.settings.public,
-        }
-        return {
-            "ImageId": self.image,
+        kinds = ("instance", "volume", "network-interface")
+        return self.common | {
             "InstanceType": instance_type,
-            "MinCount": 1,
             "MaxCount": count,
-            "IamInstanceProfile": {"Name": self.installed.node_profile},
-            "InstanceInitiatedShutdownBehavior": "terminate",
             "UserData": script,
-            "BlockDeviceMappings": [{"DeviceName": self.root_device, "Ebs": disk}],
-            "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-            "NetworkInterfaces": [interface],
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")
-            ],
-        } | ({} if self.settings.key_pair is None else {"KeyName": self.settings.key_pair})
+            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
+        }
 
     def script(self, *arguments: object) -> str:
-        """Return the start script of an instance, with the `arguments` of ``dask_node``. It contains no secret."""
-        values = {
-            "MINUTES": str(self.settings.max_hours * 60),
-            "REGION": self.installed.region,
-            "PYTHON": self.staged.root.rpartition("-python")[2],
-            "BOOTSTRAP": self.staged.bootstrap,
-            "WHEELHOUSE": self.staged.wheelhouse,
-            "SECRETS": self.secrets,
-            "ARGUMENTS": " ".join(map(str, arguments)),
-        }
+        """Return the start script of an instance, with the `arguments` of ``dask_node``."""
+        values = self.values | {"ARGUMENTS": " ".join(map(str, arguments))}
         script = (files("backends.aws.ec2") / SCRIPT).read_text(encoding="utf-8")
         return re.sub("@([A-Z]+)@", lambda name: values[name[1]], script)
 
@@ -120,28 +82,48 @@ def prepare_launch(
     SettingsError
         The image or the subnet does not exist, or this machine could not reach the scheduler.
     """
-    ec2 = account.client("ec2")
     installed, subnets = find_installed(account), find_subnets(account, settings)
     client = client_address(account, settings, subnets)
+    image = _find_image(account, settings)
+    tags = tags_of(name, {**settings.tags, BUCKET_TAG: split_address(secrets)[0]})
+    disk = {"VolumeSize": settings.disk_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    interface = {
+        "DeviceIndex": 0,
+        "SubnetId": subnets.identifiers[0],
+        "Groups": [create_security_group(account, subnets.vpc, name, client, tags)],
+        "AssociatePublicIpAddress": settings.public,
+    }
+    common = {
+        "ImageId": str(image["ImageId"]),
+        "MinCount": 1,
+        "IamInstanceProfile": {"Name": installed.node_profile},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "BlockDeviceMappings": [{"DeviceName": str(image["RootDeviceName"]), "Ebs": disk}],
+        "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "NetworkInterfaces": [interface],
+    }
+    if settings.key_pair is not None:
+        common["KeyName"] = settings.key_pair
+    values = {
+        "MINUTES": str(settings.max_hours * 60),
+        "REGION": installed.region,
+        "PYTHON": staged.root.rpartition("-python")[2],
+        "BOOTSTRAP": staged.bootstrap,
+        "WHEELHOUSE": staged.wheelhouse,
+        "SECRETS": secrets,
+    }
+    return LaunchSettings(settings, name, tags, common, values)
+
+
+def _find_image(account: Account, settings: DaskEc2Cluster) -> dict[str, Any]:
+    """Return the description of the image of the settings, or of the newest one."""
+    newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
+    query = {"ImageIds": [settings.image]} if settings.image else newest
     with translated_errors("look up the image"):
-        newest: dict[str, Any] = {"Owners": [IMAGE_OWNER], "Filters": [{"Name": "name", "Values": [IMAGE_NAME]}]}
-        images = ec2.describe_images(**{"ImageIds": [settings.image]} if settings.image else newest)["Images"]
+        images = account.client("ec2").describe_images(**query)["Images"]
     if not images:
         raise SettingsError(f"Image {settings.image or IMAGE_NAME} not found. Set `image` in cluster.yaml.")
-    image = max(images, key=lambda image: str(image["CreationDate"]))
-    tags = tags_of(name, {**settings.tags, BUCKET_TAG: split_address(secrets)[0]})
-    return LaunchSettings(
-        settings=settings,
-        name=name,
-        tags=tags,
-        installed=installed,
-        image=str(image["ImageId"]),
-        root_device=str(image["RootDeviceName"]),
-        subnets=subnets,
-        group=create_security_group(account, subnets.vpc, name, client, tags),
-        staged=staged,
-        secrets=secrets,
-    )
+    return max(images, key=lambda image: str(image["CreationDate"]))
 
 
 def create_security_group(account: Account, vpc: str, name: str, client: str, tags: Mapping[str, str]) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.clients import Account, Notify, translated_errors
 from backends.aws.ec2.dask_node import PORT
 from backends.aws.ec2.launch import LaunchSettings
 from backends.aws.instance_types import vcpus
@@ -51,7 +51,7 @@ class Machines:
         Receives messages.
     """
 
-    def __init__(self, account: Account, launch: LaunchSettings, notify: Callable[[str], None]) -> None:
+    def __init__(self, account: Account, launch: LaunchSettings, notify: Notify) -> None:
         self._ec2 = account.client("ec2")
         self._launch = launch
         self._notify = notify

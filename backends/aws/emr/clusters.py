@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from backends.aws.account.clients import Account, translated_errors
+from backends.aws.account.clients import Account, Notify, translated_errors
 from backends.aws.account.preflight import check_quotas
 from backends.aws.account.stack import find_installed
 from backends.aws.account.subnets import find_subnets
@@ -44,14 +44,7 @@ def find_cluster(account: Account, name: str) -> dict[str, Any] | None:
 
 
 def start_cluster(
-    account: Account,
-    settings: EmrCluster,
-    *,
-    name: str,
-    bucket: str,
-    staged: StagedFiles,
-    steps: Sequence[Any] = (),
-    notify: Callable[[str], None],
+    account: Account, settings: EmrCluster, *, name: str, staged: StagedFiles, steps: Sequence[Any] = (), notify: Notify
 ) -> str:
     """Start a cluster, and return its identifier.
 
@@ -66,9 +59,7 @@ def start_cluster(
     """
     installed, subnets = find_installed(account), find_subnets(account, settings)
     check_quotas(account, settings, notify)
-    request = job_flow(
-        settings, name=name, bucket=bucket, staged=staged, installed=installed, subnets=subnets, steps=steps
-    )
+    request = job_flow(settings, name=name, staged=staged, installed=installed, subnets=subnets, steps=steps)
     with translated_errors("start the cluster"):
         return str(account.client("emr").run_job_flow(**request)["JobFlowId"])
 

@@ -1,129 +1,118 @@
-"""A job on Spark on EMR: check it here, stage the files, submit it as a step, and follow it."""
+"""A job on Spark on EMR: submit it as a step, find it again, look up its state, and end it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import cast
+from collections.abc import Iterator, Sequence
 
-from backends.aws.account.clients import Account, bucket_of, translated_errors
-from backends.aws.account.preflight import check_quotas
-from backends.aws.account.stack import find_installed
-from backends.aws.emr.clusters import end_cluster
-from backends.aws.emr.releases import release
-from backends.aws.emr.steps import step_state, submit_step
-from backends.aws.emr.submitted import await_report
-from backends.aws.job_arguments import command_line
-from backends.aws.staging.stage import is_staged, stage
+from backends.aws.account.clients import Account, Notify, translated_errors
+from backends.aws.account.tags import TAG
+from backends.aws.emr.clusters import ACTIVE, end_cluster, find_cluster, list_clusters, start_cluster
+from backends.aws.emr.request import step_request
+from backends.aws.emr.submission import run_submitted
+from backends.aws.emr.submitted import JobState, SubmittedJob
+from backends.aws.job_arguments import job_prefix, new_name
 from backends.aws.staging.staged_files import StagedFiles
-from fruits.clusters.clouds import EmrCluster, EmrServerlessCluster
+from fruits.clusters.clouds import EmrCluster
 from fruits.clusters.cluster import Cluster
-from fruits.errors import DatasetError
-from fruits.images.sources.kinds import open_source
-from fruits.images.sources.listing import Listing
-from fruits.jobs.identity import check_same
 from fruits.jobs.job import Job
-from fruits.jobs.output import current_commit
 from fruits.jobs.report import Report, SliceReport
-from fruits.model.scaled_pca import ScaledPCA
-from fruits.network.packaged import PACKAGED
-from fruits.progress.json_log import JsonLog
 from fruits.progress.reporter import Progress
-from fruits.storage.folder import Folder
-from fruits.text import without_secrets
 
-__all__ = ["ensure_staged", "prepare", "run_job"]
+__all__ = ["Step", "run_job", "submit_step"]
+
+DONE = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
+CLUSTER_STATES = {
+    "STARTING": "waiting for instances",
+    "BOOTSTRAPPING": "the nodes build their environment",
+    "RUNNING": "the cluster is running",
+    "WAITING": "the cluster is idle",
+    "TERMINATING": "the cluster is shutting down",
+    "TERMINATED": "the cluster has ended",
+    "TERMINATED_WITH_ERRORS": "the cluster has failed",
+}
 
 
 def run_job(command: str, job: Job, cluster: Cluster, progress: Progress) -> Report | SliceReport:
-    """Run a job on EMR, and return its report.
+    """Run a job on EMR, and return its report; see :func:`~backends.aws.emr.submission.run_submitted`."""
+    return run_submitted(command, job, cluster, progress, on="spark-yarn", submit=submit_step)
 
-    Parameters
-    ----------
-    command : {"run", "fit", "transform"}
-    job : fruits.jobs.job.Job
-    cluster : fruits.clusters.cluster.Cluster
-        With an :class:`EmrCluster` in ``cloud``.
-    progress : fruits.progress.reporter.Progress
 
-    Raises
-    ------
-    InputError
-        The job cannot run; checked here, before a cluster is started, or reported by the job.
-    JobError
-        The job or the cluster failed.
-    """
-    settings = cast(EmrCluster, cluster.cloud)
-    account, bucket, staged, arguments, log = prepare(command, job, settings, "spark-yarn", progress)
-    step = submit_step(
-        account, settings, arguments, entry=cluster.name, bucket=bucket, staged=staged, notify=progress.note
-    )
+class Step(SubmittedJob):
+    """A job that was submitted as a step of a cluster."""
 
-    def end() -> None:
-        if step.own:
-            return end_cluster(account, step.cluster)
-        with translated_errors(f"cancel {step.name}"):
-            account.client("emr").cancel_steps(
-                ClusterId=step.cluster, StepIds=[step.identifier], StepCancellationOption="TERMINATE_PROCESS"
+    def state(self) -> JobState:
+        """Return the state of the step and its cluster."""
+        emr = self.account.client("emr")
+        with translated_errors("look up the cluster and its step"):
+            cluster = emr.describe_cluster(ClusterId=self.cluster)["Cluster"]["Status"]
+            step = emr.describe_step(ClusterId=self.cluster, StepId=self.identifier)["Step"]["Status"]
+        where, state = str(cluster["State"]), str(step["State"])
+        details = step.get("FailureDetails", {})
+        changes = [each.get("StateChangeReason", {}).get("Message") for each in (step, cluster)]
+        return JobState(
+            f"{CLUSTER_STATES.get(where, where)}; the step is {state.lower()}",
+            over=state in DONE or where.startswith("TERMINATED"),
+            completed=state == "COMPLETED",
+            reasons=[details.get("Reason"), details.get("Message"), *changes],
+        )
+
+    def end(self) -> None:
+        """End the cluster that was started for the step, or cancel the step on a long-lived cluster."""
+        if self.owner == self.name:
+            return end_cluster(self.account, self.cluster)
+        with translated_errors(f"cancel {self.name}"):
+            self.account.client("emr").cancel_steps(
+                ClusterId=self.cluster, StepIds=[self.identifier], StepCancellationOption="TERMINATE_PROCESS"
             )
 
-    return await_report(account, step, partial(step_state, account, step), end, progress=progress, log=log)
 
+def submit_step(
+    account: Account, settings: EmrCluster, arguments: Sequence[str], *, entry: str, staged: StagedFiles, notify: Notify
+) -> Step:
+    """Submit a job to the long-lived cluster with the name `entry` if it is active, or else to a new cluster.
 
-def prepare(
-    command: str, job: Job, settings: EmrCluster | EmrServerlessCluster, cluster: str, progress: Progress
-) -> tuple[Account, str, StagedFiles, list[str], Callable[[str], None]]:
-    """Check a job here, and stage its files: on EMR the same errors take minutes and cost money.
-
-    Returns the account, the bucket, the staged files, the arguments of ``fruits``, and the receiver of the job's log.
+    A job with the same arguments that is running already, as after a lost connection, is returned instead.
 
     Parameters
     ----------
-    command : {"run", "fit", "transform"}
-    job : fruits.jobs.job.Job
-    settings : EmrCluster or EmrServerlessCluster
-    cluster : str
-        The cluster of ``cluster.yaml`` that the nodes use.
-    progress : fruits.progress.reporter.Progress
+    account : Account
+    settings : EmrCluster
+    arguments : sequence of str
+        The arguments of ``fruits``.
+    entry : str
+        The name of the cluster in ``cluster.yaml``.
+    staged : StagedFiles
+    notify : callable
+        Receives messages.
     """
-    arguments = command_line(command, job)
-    bucket = bucket_of(settings, out=job.out)
-    account = Account.for_cluster(settings, bucket)
-    account.identity()
-    out = Folder.at(job.out)
-    out.check()
-    current = current_commit(out, job)
-    if current is not None and not job.overwrite and "images" in current.job:
-        images = without_secrets(Folder.at(job.images).address)
-        check_same(out, current, current.job | {"images": images, "limit": job.limit}, ())
-    if next(iter(Listing(open_source(job.images, job.source_options()), limit=1)), None) is None:
-        raise DatasetError(f"{job.images}: no image found. Give a folder of images laid out as <label>/<file>.")
-    backbone = job.backbone if job.model is None else str(ScaledPCA.load(job.model).network["backbone"])
-    backbone = backbone or PACKAGED
-    staged = ensure_staged(account, settings, bucket, backbone=backbone, notify=progress.note)
-    if job.weights is None and backbone != PACKAGED:
-        arguments += ["--weights", f"{staged.weights}/{backbone}.safetensors"]
-    arguments += ["--cluster", cluster]
-    if isinstance(progress, JsonLog):
-        return account, bucket, staged, [*arguments, "--log-json"], progress.relay
-    return account, bucket, staged, arguments, progress.note
+    for running in _running(account, job_prefix(arguments), entry, staged.bucket):
+        notify(running.found)
+        return running
+    name = new_name(job_prefix(arguments))
+    request = step_request(name, staged, arguments)
+    emr, active = account.client("emr"), find_cluster(account, entry)
+    if active is not None:
+        with translated_errors(f"add the job to the cluster {entry}"):
+            added = emr.add_job_flow_steps(JobFlowId=active["Id"], Steps=[request | {"ActionOnFailure": "CONTINUE"}])
+        return Step(account, name, staged.bucket, active["Id"], added["StepIds"][0], entry)
+    cluster = start_cluster(account, settings, name=name, staged=staged, steps=[request], notify=notify)
+    try:
+        with translated_errors("look up the step"):
+            identifier = emr.list_steps(ClusterId=cluster)["Steps"][0]["Id"]
+    except BaseException:
+        end_cluster(account, cluster)
+        raise
+    return Step(account, name, staged.bucket, cluster, identifier, name)
 
 
-def ensure_staged(
-    account: Account,
-    settings: EmrCluster | EmrServerlessCluster,
-    bucket: str,
-    *,
-    backbone: str = PACKAGED,
-    notify: Callable[[str], None],
-) -> StagedFiles:
-    """Return the staged files for the release of a cluster; stage them if they are missing or outdated."""
-    contents = release(settings.release)
-    staged = StagedFiles.for_release(bucket, contents)
-    environment = isinstance(settings, EmrServerlessCluster)
-    if is_staged(account, staged, (backbone,), environment=environment):
-        return staged
-    find_installed(account)  # fails before 250 MB are gathered and uploaded
-    if isinstance(settings, EmrCluster):
-        check_quotas(account, settings, notify)
-    return stage(account, bucket, contents, backbones=(backbone,), environment=environment, notify=notify)
+def _running(account: Account, prefix: str, entry: str, bucket: str) -> Iterator[Step]:
+    """Yield the steps that have not ended, and whose names start with a prefix."""
+    for cluster in list_clusters(account):
+        owner = str(cluster["Tags"][TAG])
+        if cluster["Status"]["State"] in ACTIVE and (owner.startswith(prefix) or owner == entry):
+            with translated_errors("look up the steps"):
+                pages = account.client("emr").get_paginator("list_steps").paginate(ClusterId=cluster["Id"])
+                steps = [step for page in pages for step in page["Steps"]]
+            for step in steps:
+                if str(step["Name"]).startswith(prefix) and step["Status"]["State"] not in DONE:
+                    yield Step(account, step["Name"], bucket, cluster["Id"], step["Id"], owner)

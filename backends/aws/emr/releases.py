@@ -1,4 +1,4 @@
-"""EMR releases that Fruits supports, and the versions that each contains.
+"""EMR releases that Fruits supports, the versions that each contains, and the contents of the nodes of a cluster.
 
 The versions are those of https://docs.aws.amazon.com/emr/latest/ReleaseGuide/: "Application versions in Amazon EMR 7.x
 releases", "Spark release history" and "Hadoop version history", read in 2026. The glibc is that of the operating
@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
+from fruits.clusters.clouds import CloudCluster, DaskEc2Cluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
-__all__ = ["DEFAULT", "EC2_NODE", "RELEASES", "Release", "release"]
+__all__ = ["DEFAULT", "EC2_NODE", "RELEASES", "Release", "release", "release_of"]
 
 
 class Release(NamedTuple):
@@ -32,6 +33,8 @@ class Release(NamedTuple):
         True if the nodes have no such Python, and an archive of it is staged.
     requirements : str
         The file of ``backends/aws/staging`` that pins the wheels.
+    unpacks_environment : bool
+        True if an archive of the environment is staged, as on EMR Serverless, where no node installs the wheels.
     """
 
     spark: str
@@ -41,6 +44,12 @@ class Release(NamedTuple):
     glibc: tuple[int, int]
     brings_python: bool = False
     requirements: str = "requirements.txt"
+    unpacks_environment: bool = False
+
+    @property
+    def needs_python(self) -> bool:
+        """True if an archive of Python must be staged."""
+        return self.brings_python or self.unpacks_environment
 
 
 RELEASES = {
@@ -74,3 +83,21 @@ def release(label: str) -> Release:
     if label not in RELEASES:
         raise SettingsError(f"release {label}: unknown. Allowed: {', '.join(RELEASES)}.")
     return RELEASES[label]
+
+
+def release_of(settings: CloudCluster) -> Release:
+    """Return the contents of the nodes of a cluster.
+
+    Raises
+    ------
+    SettingsError
+        The release is unknown, or EMR Serverless does not have it.
+    """
+    if isinstance(settings, DaskEc2Cluster):
+        return EC2_NODE
+    found = release(settings.release)
+    if not isinstance(settings, EmrServerlessCluster):
+        return found
+    if found.brings_python:
+        raise SettingsError(f"release {settings.release}: not available on EMR Serverless here. Allowed: emr-7.*.")
+    return found._replace(unpacks_environment=True)

@@ -1,58 +1,33 @@
-"""Requests to EMR as pure functions of the settings: the cluster (``run_job_flow``) and its steps.
-
-Of the 16 GiB of a ``c7i.2xlarge`` (8 vCPUs) or an ``m5.xlarge``, YARN allocates 12: two executors of four cores and
-5 GiB each, or one and the driver's 4 GiB. Most of an executor's memory is outside of Java, for its four Python workers.
-"""
+"""Requests to EMR as pure functions of the settings: the cluster (``run_job_flow``) and its steps."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
+
+import yaml
 
 from backends.aws.account.stack import Installed
 from backends.aws.account.subnets import Subnets
 from backends.aws.account.tags import aws_tags, tags_of
 from backends.aws.emr.releases import release
+from backends.aws.job_arguments import submit_arguments
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
-from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["PREFIX", "PYTHON", "configurations", "job_flow", "step_request"]
+__all__ = ["PREFIX", "configurations", "job_flow", "step_request"]
 
 PREFIX = "/opt/fruits"  # of the virtual environment on every node
-PYTHON = f"{PREFIX}/bin/python"
 SPOT_MINUTES = 10
 BOOTSTRAP_NAME = "fruits environment"
-
-SPARK = {
-    "spark.executor.cores": "4",
-    "spark.executor.memory": "2g",
-    "spark.executor.memoryOverhead": "3g",
-    "spark.driver.memory": "2g",
-    "spark.driver.memoryOverhead": "2g",  # the driver compiles the network in Python
-    "spark.dynamicAllocation.enabled": "true",
-    "spark.yarn.maxAppAttempts": "1",  # a failed job is resumed by the user, not by YARN
-    "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
-    "spark.executorEnv.PYSPARK_PYTHON": PYTHON,
-    "spark.yarn.appMasterEnv.FRUITS_CACHE": "fruits-cache",  # in the folder of the container, which YARN deletes
-}
-# Keep the driver off Spot nodes, which can be reclaimed. Since EMR 6 this is not the default:
-# https://repost.aws/knowledge-center/emr-configure-node-labeling-yarn
-NODE_LABELS = {"yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "CORE"}
-# YARN grants 10 % of a queue to drivers, of which a second one would not start while a notebook is open.
-DRIVERS = {
-    "yarn.scheduler.capacity.maximum-am-resource-percent": "0.8",
-    "yarn.scheduler.capacity.root.default.accessible-node-labels.CORE.maximum-am-resource-percent": "0.8",
-}
+CONFIGURATIONS = files("backends.aws.emr") / "configurations.yaml"
 
 
 def job_flow(
     settings: EmrCluster,
     *,
     name: str,
-    bucket: str,
     staged: StagedFiles,
     installed: Installed,
     subnets: Subnets | None = None,
@@ -68,9 +43,8 @@ def job_flow(
     settings : EmrCluster
     name : str
         The name of the job or of the long-lived cluster; the tag of every resource.
-    bucket : str
-        The bucket of the logs and the notebooks, without ``s3://``.
     staged : StagedFiles
+        In the bucket of the logs and the notebooks.
     installed : Installed
     subnets : Subnets, optional
         Omitted by ``render``, whose request is for reading.
@@ -83,26 +57,21 @@ def job_flow(
         The release is unknown.
     """
     contents = release(settings.release)
-    bootstrap = [staged.wheelhouse, PREFIX, f"python{contents.python}", str(settings.max_hours * 60)]
+    arguments = [staged.wheelhouse, PREFIX, f"python{contents.python}", str(settings.max_hours * 60)]
+    if contents.brings_python:
+        arguments.append(staged.python_archive)
+    bootstrap = {"Path": staged.bootstrap, "Args": arguments}
     request: dict[str, Any] = {
         "Name": name,
         "ReleaseLabel": settings.release,
         "Applications": [{"Name": name} for name in ("Spark", *(("Livy", "JupyterHub") if settings.notebook else ()))],
-        "LogUri": f"s3://{bucket}/fruits/logs/",
+        "LogUri": f"s3://{staged.bucket}/fruits/logs/",
         "ServiceRole": installed.service_role,
         "JobFlowRole": installed.node_profile,
         "SecurityConfiguration": settings.security_configuration or installed.security_configuration,
         "Instances": _instances(settings, installed, subnets, keep_alive=not steps),
-        "Configurations": configurations(settings, bucket),
-        "BootstrapActions": [
-            {
-                "Name": BOOTSTRAP_NAME,
-                "ScriptBootstrapAction": {
-                    "Path": staged.bootstrap,
-                    "Args": [*bootstrap, *([staged.python_archive] if contents.brings_python else [])],
-                },
-            }
-        ],
+        "Configurations": configurations(settings, staged.bucket),
+        "BootstrapActions": [{"Name": BOOTSTRAP_NAME, "ScriptBootstrapAction": bootstrap}],
         "Tags": aws_tags(tags_of(name, settings.tags)),
         "VisibleToAllUsers": True,
         "EbsRootVolumeSize": 30,
@@ -116,56 +85,38 @@ def job_flow(
     return request
 
 
-def step_request(
-    name: str, *, staged: StagedFiles, folder: str, s3: S3Settings, arguments: Sequence[str]
-) -> dict[str, Any]:
+def step_request(name: str, staged: StagedFiles, arguments: Sequence[str]) -> dict[str, Any]:
     """Return the step that runs ``fruits ARGUMENTS`` under spark-submit.
 
     Parameters
     ----------
     name : str
     staged : StagedFiles
-    folder : str
-        The address of the folder for the log and the result.
-    s3 : S3Settings
-        The S3 settings of the client, which the nodes use too.
     arguments : sequence of str
         The arguments of ``fruits``, such as ``["transform", "s3://…", "--cluster", "spark-yarn"]``.
     """
-    # A flat object: YARN removes "}}" from command lines.
-    settings = json.dumps({key: value for key, value in dataclasses.asdict(s3).items() if value})
+    submit = ["spark-submit", "--deploy-mode", "cluster", *submit_arguments(name, staged, arguments)]
     return {
         "Name": name,
         "ActionOnFailure": "TERMINATE_CLUSTER",
-        "HadoopJarStep": {
-            "Jar": "command-runner.jar",
-            "Args": ["spark-submit", "--deploy-mode", "cluster", staged.step, folder, settings, *arguments],
-        },
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": submit},
     }
 
 
 def configurations(settings: EmrCluster, bucket: str) -> list[dict[str, Any]]:
     """Return the configurations of the applications, the content of ``config_jup_emr.json``."""
+    listed: list[dict[str, Any]] = yaml.safe_load(CONFIGURATIONS.read_text(encoding="utf-8"))
+    properties = {each["Classification"]: each["Properties"] for each in listed}
+    spark = properties["spark-defaults"]
     # YARN ends a driver without a SparkContext after 100 s; listing a large data set comes first.
-    spark = SPARK | {"spark.yarn.am.waitTime": f"{settings.max_hours}h"}
+    spark["spark.yarn.am.waitTime"] = f"{settings.max_hours}h"
     if settings.notebook:  # Livy's sessions, of the kernel PySpark, run in cluster mode
         places = {"IMAGES": "images", "MODEL": "model", "OUT": "notebook"}
         spark |= {f"spark.yarn.appMasterEnv.FRUITS_{key}": f"s3://{bucket}/{to}" for key, to in places.items()}
-    result: list[dict[str, Any]] = [
-        {"Classification": "spark-defaults", "Properties": spark | settings.conf},
-        {"Classification": "capacity-scheduler", "Properties": dict(DRIVERS)},
-        {
-            "Classification": "spark-env",  # read by Livy, which runs the PySpark kernel of JupyterHub
-            "Properties": {},
-            "Configurations": [{"Classification": "export", "Properties": {"PYSPARK_PYTHON": PYTHON}}],
-        },
-    ]
-    if settings.task_nodes and settings.spot:
-        result.append({"Classification": "yarn-site", "Properties": dict(NODE_LABELS)})
-    if settings.notebook:
-        persistence = {"s3.persistence.enabled": "true", "s3.persistence.bucket": bucket}
-        result.append({"Classification": "jupyter-s3-conf", "Properties": persistence})
-    return result
+    spark |= settings.conf
+    properties["jupyter-s3-conf"]["s3.persistence.bucket"] = bucket
+    wanted = {"yarn-site": settings.spot and settings.task_nodes > 0, "jupyter-s3-conf": settings.notebook}
+    return [each for each in listed if wanted.get(each["Classification"], True)]
 
 
 def _instances(
@@ -189,12 +140,13 @@ def _instances(
 
 def _fleets(settings: EmrCluster) -> list[dict[str, Any]]:
     """Return the instance fleets; the unit of their capacity is one node."""
-    fleets = [_fleet(settings, "MASTER", [settings.master_type], 1)]
-    if settings.core_nodes:
-        fleets.append(_fleet(settings, "CORE", settings.worker_types, settings.core_nodes))
-    if settings.task_nodes:
-        fleets.append(_fleet(settings, "TASK", settings.worker_types, settings.task_nodes, spot=settings.spot))
-    return fleets
+    workers = settings.worker_types
+    fleets = [
+        ("MASTER", [settings.master_type], 1, False),
+        ("CORE", workers, settings.core_nodes, False),
+        ("TASK", workers, settings.task_nodes, settings.spot),
+    ]
+    return [_fleet(settings, kind, types, capacity, spot=spot) for kind, types, capacity, spot in fleets if capacity]
 
 
 def _fleet(

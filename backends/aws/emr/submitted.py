@@ -6,62 +6,23 @@ import gzip
 import json
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from backends.aws.account.clients import Account
+from backends.aws.account.clients import Account, Notify
 from backends.aws.emr.emr_step import LOG, RESULT
+from backends.aws.job_arguments import job_folder
 from fruits.errors import FruitsError, InputError, JobError, SettingsError
 from fruits.jobs.report import Report, SliceReport, report_from_dict
 from fruits.progress.reporter import Progress
 
-__all__ = ["JobState", "SubmittedJob", "await_report", "confirm_leaving", "follow", "job_folder", "read_log"]
+__all__ = ["JobState", "SubmittedJob", "await_report", "confirm_leaving", "follow", "read_log"]
 
 POLL_SECONDS = 10.0
 TAIL_LINES = 30  # of the log, in the message about a failed job
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittedJob:
-    """A job that was submitted.
-
-    Attributes
-    ----------
-    name, bucket, region : str
-    cluster, identifier : str
-        AWS's identifiers of the cluster and the step, or of the application and the job run.
-    owner : str
-        The name that ends the job: its own, or that of the long-lived cluster.
-    """
-
-    name: str
-    bucket: str
-    region: str
-    cluster: str
-    identifier: str
-    owner: str
-
-    @property
-    def own(self) -> bool:
-        """True if the cluster was started for this job, and ends with it."""
-        return self.owner == self.name
-
-    @property
-    def folder(self) -> str:
-        """The address of the folder with the log and the result."""
-        return job_folder(self.bucket, self.name)
-
-    @property
-    def down(self) -> str:
-        """The command that ends the job."""
-        return f"fruits cluster down {self.owner} --region {self.region}"
-
-    @property
-    def continues(self) -> str:
-        """The message of a client that leaves the job running."""
-        return f"{self.name} continues on {self.cluster}. The same command follows it again; to end it: {self.down}"
 
 
 class JobState(NamedTuple):
@@ -82,36 +43,78 @@ class JobState(NamedTuple):
     reasons: Sequence[str | None]
 
 
-def await_report(
-    account: Account,
-    job: SubmittedJob,
-    look: Callable[[], JobState],
-    end: Callable[[], None],
-    *,
-    progress: Progress,
-    log: Callable[[str], None],
-) -> Report | SliceReport:
+@dataclass(frozen=True, slots=True)
+class SubmittedJob(ABC):
+    """A job that was submitted.
+
+    Attributes
+    ----------
+    account : Account
+    name, bucket : str
+    cluster, identifier : str
+        AWS's identifiers of the cluster and the step, or of the application and the job run.
+    owner : str
+        The name that ends the job: its own, or that of the long-lived cluster.
+    """
+
+    account: Account = field(repr=False)
+    name: str
+    bucket: str
+    cluster: str
+    identifier: str
+    owner: str
+
+    @abstractmethod
+    def state(self) -> JobState:
+        """Return the state of the job."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """End the job, and the cluster that was started for it."""
+
+    @property
+    def folder(self) -> str:
+        """The address of the folder with the log and the result."""
+        return job_folder(self.bucket, self.name)
+
+    @property
+    def down(self) -> str:
+        """The command that ends the job."""
+        return f"fruits cluster down {self.owner} --region {self.account.region_name}"
+
+    @property
+    def continues(self) -> str:
+        """The message of a client that leaves the job running."""
+        return f"{self.name} continues on {self.cluster}. The same command follows it again; to end it: {self.down}"
+
+    @property
+    def found(self) -> str:
+        """The message of a client that finds the job running."""
+        return (
+            f"{self.name} runs already on {self.cluster}, with the same arguments; following it. "
+            f"To start anew, end it first: {self.down}"
+        )
+
+
+def await_report(job: SubmittedJob, *, progress: Progress, log: Notify) -> Report | SliceReport:
     """Return the report of a job; after Ctrl-C, leave the job running if the user confirms it, and else end it.
 
     Parameters
     ----------
-    account : Account
     job : SubmittedJob
-    look, end : callable
-        Return the state of the job, and end it.
     progress : fruits.progress.reporter.Progress
     log : callable
         Receives each line of the job's log.
     """
-    command = f"fruits cluster logs {job.name} --bucket s3://{job.bucket} --region {job.region}"
-    progress.note(f"{job.name} is submitted to {job.cluster}; its log: {command}")
+    place = f"--bucket s3://{job.bucket} --region {job.account.region_name}"
+    progress.note(f"{job.name} is submitted to {job.cluster}; its log: fruits cluster logs {job.name} {place}")
     try:
-        return report_from_dict(follow(account, job, look, notify=progress.note, log=log))
+        return report_from_dict(follow(job, notify=progress.note, log=log))
     except KeyboardInterrupt:
         if confirm_leaving(job):
             progress.note(job.continues)
         else:
-            end()
+            job.end()
             progress.note(f"{job.name} is cancelled")
         raise
     except Exception:
@@ -122,22 +125,13 @@ def await_report(
 
 
 def follow(
-    account: Account,
-    job: SubmittedJob,
-    look: Callable[[], JobState],
-    *,
-    notify: Callable[[str], None],
-    log: Callable[[str], None],
-    wait: Callable[[float], None] | None = None,
+    job: SubmittedJob, *, notify: Notify, log: Notify, wait: Callable[[float], None] | None = None
 ) -> dict[str, Any]:
     """Wait for the end of a job, and return its report.
 
     Parameters
     ----------
-    account : Account
     job : SubmittedJob
-    look : callable
-        Returns the state of the job.
     notify : callable
         Receives a message for each new state.
     log : callable
@@ -155,7 +149,7 @@ def follow(
     last_text, seen = "", 0
     while True:
         try:
-            state, content = look(), _read_text(account, f"{job.folder}/{LOG}") or ""
+            state, content = job.state(), _read_text(job.account, f"{job.folder}/{LOG}") or ""
         except FruitsError as error:
             raise type(error)(f"{error}\n{job.continues}") from error
         if state.text != last_text:
@@ -167,7 +161,7 @@ def follow(
             log(line)
         seen = max(seen, len(lines))
         if state.over:
-            return _report(account, job, state)
+            return _report(job, state)
         (wait or time.sleep)(POLL_SECONDS)
 
 
@@ -196,14 +190,9 @@ def read_log(account: Account, bucket: str, name: str) -> str:
     return text
 
 
-def job_folder(bucket: str, name: str) -> str:
-    """Return the address of the folder with the log and the result of a job."""
-    return f"s3://{bucket}/fruits/jobs/{name}"
-
-
-def _report(account: Account, job: SubmittedJob, state: JobState) -> dict[str, Any]:
+def _report(job: SubmittedJob, state: JobState) -> dict[str, Any]:
     """Return the report that a job has written to its folder; raise its error, or the reasons that AWS gives."""
-    content = _read_text(account, f"{job.folder}/{RESULT}")
+    content = _read_text(job.account, f"{job.folder}/{RESULT}")
     result: dict[str, Any] = json.loads(content) if content else {}
     answer = result.get("answer")
     if isinstance(answer, dict) and "error" in answer:
@@ -214,7 +203,7 @@ def _report(account: Account, job: SubmittedJob, state: JobState) -> dict[str, A
     why = "; ".join(dict.fromkeys(each.strip().rstrip(".") for each in state.reasons if each and each.strip()))
     # EMR's copy of the log exists even if the job did not start.
     emr_log = f"s3://{job.bucket}/fruits/logs/{job.cluster}/steps/{job.identifier}/stderr.gz"
-    text = _read_text(account, f"{job.folder}/{LOG}") or _read_text(account, emr_log) or ""
+    text = _read_text(job.account, f"{job.folder}/{LOG}") or _read_text(job.account, emr_log) or ""
     tail = "\n".join(text.rstrip().splitlines()[-TAIL_LINES:])
     raise JobError(
         f"{job.name} on {job.cluster} has ended without a result ({state.text}){f': {why}' if why else ''}. Completed "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,16 +17,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from backends.aws.account.clients import Account, split_address, translated_errors
-from backends.aws.emr.releases import Release
+from backends.aws.account.clients import Account, Notify, split_address, translated_errors
+from backends.aws.account.preflight import check_quotas
+from backends.aws.account.stack import find_installed
+from backends.aws.emr.releases import Release, release_of
 from backends.aws.staging.staged_files import StagedFiles
 from backends.aws.staging.wheelhouse import build_environment, digest_of, gather, package_files
+from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.errors import JobError, SettingsError
 from fruits.network.backbones import backbone
 from fruits.network.packaged import PACKAGED
 from fruits.network.weights import find_weights
 
-__all__ = ["NOTEBOOK", "PythonArchive", "is_staged", "offer_notebook", "stage"]
+__all__ = ["NOTEBOOK", "PythonArchive", "ensure_staged", "is_staged", "offer_notebook", "stage"]
 
 EMR = files("backends.aws.emr")
 NOTEBOOK = "feature_extraction.ipynb"
@@ -68,8 +71,7 @@ def stage(
     *,
     backbones: Sequence[str] = (),
     python: PythonArchive | None = None,
-    environment: bool = False,
-    notify: Callable[[str], None] = lambda message: None,
+    notify: Notify = lambda message: None,
 ) -> StagedFiles:
     """Upload the files that the nodes of a cluster need, and return their addresses.
 
@@ -81,13 +83,11 @@ def stage(
     bucket : str
         Without ``s3://``.
     release : Release
-        Selects the wheels by its Python and glibc.
+        From :func:`~backends.aws.emr.releases.release_of`: selects the wheels by its Python and glibc.
     backbones : sequence of str
         The networks that the nodes build. Weights are uploaded except for `PACKAGED`, which is part of the wheel.
     python : PythonArchive, optional
         Default: the archive that was staged before.
-    environment : bool, default False
-        Also build the environment of EMR Serverless, with the archive.
     notify : callable
         Receives progress messages.
 
@@ -100,11 +100,11 @@ def stage(
     before = _manifest(account, staged)
     with tempfile.TemporaryDirectory(prefix="fruits-stage-") as temporary:
         folder = Path(temporary)
-        if release.brings_python or environment:
+        if release.needs_python:
             _place_python(account, staged, python, before, folder)
         notify(f"gathering wheels for Python {release.python} and glibc {'.'.join(map(str, release.glibc))}")
         gather(folder / "wheelhouse", release)
-        if environment:
+        if release.unpacks_environment:
             notify("building the environment")
             build_environment(
                 folder / "python.tar.gz", folder / "wheelhouse", release, folder / Path(staged.environment).name
@@ -128,14 +128,26 @@ def stage(
     return staged
 
 
-def is_staged(
-    account: Account, staged: StagedFiles, backbones: Sequence[str] = (), *, environment: bool = False
-) -> bool:
+def is_staged(account: Account, bucket: str, release: Release, backbones: Sequence[str] = ()) -> bool:
     """Return whether files are staged that were built from the installed sources, with these weights."""
+    staged = StagedFiles.for_release(bucket, release)
     manifest = _manifest(account, staged)
-    complete = not environment or Path(staged.environment).name in manifest.get("files", {})
+    complete = not release.unpacks_environment or Path(staged.environment).name in manifest.get("files", {})
     weights = _unpackaged(backbones) <= set(manifest.get("weights", {}))
     return complete and weights and manifest.get("sources") == _sources()
+
+
+def ensure_staged(
+    account: Account, settings: CloudCluster, bucket: str, *, backbone: str = PACKAGED, notify: Notify
+) -> StagedFiles:
+    """Return the staged files for the nodes of a cluster; stage them if they are missing or outdated."""
+    contents = release_of(settings)
+    if is_staged(account, bucket, contents, (backbone,)):
+        return StagedFiles.for_release(bucket, contents)
+    find_installed(account)  # fails before 250 MB are gathered and uploaded
+    if isinstance(settings, EmrCluster):
+        check_quotas(account, settings, notify)
+    return stage(account, bucket, contents, backbones=(backbone,), notify=notify)
 
 
 def offer_notebook(account: Account, bucket: str) -> str:
@@ -182,7 +194,7 @@ def _upload(
     staged: StagedFiles,
     manifest: dict[str, Any],
     stored: dict[str, str],
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> None:
     s3 = account.client("s3")
     bucket, root = split_address(staged.root)

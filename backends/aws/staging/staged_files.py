@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from backends.aws.account.clients import split_address
 from backends.aws.emr.releases import Release
 
 __all__ = ["StagedFiles"]
@@ -34,6 +35,11 @@ class StagedFiles:
         """
         glibc = f"-glibc{release.glibc[0]}.{release.glibc[1]}" if release.brings_python else ""
         return cls(f"s3://{bucket}/fruits/stage/{version('fruits')}-python{release.python}{glibc}")
+
+    @property
+    def bucket(self) -> str:
+        """The bucket, without ``s3://``."""
+        return split_address(self.root)[0]
 
     @property
     def wheelhouse(self) -> str:
