@@ -213,6 +213,10 @@ def cost(
     speed: Annotated[
         float, typer.Option("--images-per-second", metavar="NUMBER", help="The speed of one core.")
     ] = costs.IMAGES_PER_SECOND,
+    worker_price: Annotated[
+        float | None,
+        typer.Option("--worker-price", metavar="DOLLARS", help="The price of a worker node for an hour."),
+    ] = None,
     cluster_file: options.ClusterFile = None,
     json: options.Json = False,
     debug: options.Debug = False,
@@ -220,7 +224,7 @@ def cost(
     """Estimate minutes, vCPU-hours and dollars, without a request to AWS."""
     settings = cloud.cloud_settings(entry, cluster_file)
     where = region or settings.region or os.environ.get("AWS_REGION") or "us-east-1"
-    estimated = partial(costs.cost, settings, images, region=where, images_per_second=speed)
+    estimated = partial(costs.cost, settings, images, region=where, images_per_second=speed, worker_price=worker_price)
     estimate, on_demand = estimated(), estimated(spot=False)
     content = (
         f"{images:,} images on {estimate.vcpus} vCPUs ({estimate.workers}), {speed:g} images/s per core\n"

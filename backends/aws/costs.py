@@ -6,10 +6,14 @@ regions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import NamedTuple
 
-from backends.aws.instance_types import vcpus
+import yaml
+
+from backends.aws.instance_types import nodes_of, vcpus
 from fruits.clusters.clouds import CloudCluster, EmrCluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
@@ -25,20 +29,10 @@ EMR_START_MINUTES, EC2_START_MINUTES, SERVERLESS_START_MINUTES = 8.0, 4.0, 2.0
 # EMR's fee: a share of the on-demand price, up to a maximum in dollars per hour (aws.amazon.com/emr/pricing)
 EMR_SHARE, EMR_MOST = 0.25, 0.27
 
-# Dollars per vCPU-hour of an instance family, on demand and Spot (median of the zones). Sizes cost in proportion.
-# From the price list in skypilot-org/skypilot-catalog (catalogs/v8/aws/vms.csv).
 PRICES_OF = "2026, catalogue v8"
-PRICES = {
-    ("us-east-1", "c7i"): (0.714 / 16, 0.3173 / 16),
-    ("us-east-2", "c7i"): (0.714 / 16, 0.2695 / 16),
-    ("us-west-2", "c7i"): (0.714 / 16, 0.3399 / 16),
-    ("ca-central-1", "c7i"): (0.7812 / 16, 0.3152 / 16),
-    ("eu-central-1", "c7i"): (0.8148 / 16, 0.3446 / 16),
-    ("eu-north-1", "c7i"): (0.7644 / 16, 0.2272 / 16),
-    ("eu-west-1", "c7i"): (0.76608 / 16, 0.4206 / 16),
-    ("eu-west-2", "c7i"): (0.8484 / 16, 0.3212 / 16),
-    ("eu-west-3", "c7i"): (0.8484 / 16, 0.3016 / 16),
-}
+PRICES: dict[str, dict[str, list[float]]] = yaml.safe_load(
+    (files("backends.aws") / "prices.yaml").read_text(encoding="utf-8")
+)
 # Dollars per vCPU-hour and GB-hour of EMR Serverless on x86, in us-east-1 (aws.amazon.com/emr/pricing, as public cost
 # calculators quote it in 2026). Other regions were not looked up; their prices for EC2 differ by up to 20 %.
 SERVERLESS_VCPU, SERVERLESS_GB = 0.052624, 0.0057785
@@ -76,7 +70,13 @@ class Cost:
 
 
 def cost(
-    settings: CloudCluster, images: int, *, region: str, images_per_second: float = IMAGES_PER_SECOND, spot: bool = True
+    settings: CloudCluster,
+    images: int,
+    *,
+    region: str,
+    images_per_second: float = IMAGES_PER_SECOND,
+    spot: bool = True,
+    worker_price: float | None = None,
 ) -> Cost:
     """Estimate the cost of running the network over a number of images.
 
@@ -89,17 +89,22 @@ def cost(
         Of one core, which is two vCPUs.
     spot : bool, default True
         Whether Spot capacity is available; False estimates on-demand prices.
+    worker_price : float, optional
+        Dollars per hour of a worker node, on demand and Spot alike; the leader costs in proportion to its vCPUs.
+        Default: the known price.
 
     Raises
     ------
     SettingsError
-        The number of images or the speed is not allowed, or the price is unknown.
+        The number of images, the speed or the price is not allowed, or the price is unknown.
     """
     if images < 1:
         raise SettingsError(f"--images {images}: not allowed. Allowed: a count of at least 1.")
-    if images_per_second <= 0:
+    if not 0 < images_per_second < math.inf:
         raise SettingsError(f"--images-per-second {images_per_second:g}: not allowed. Allowed: a speed above 0.")
-    size = _size(settings, region, spot=spot)
+    if worker_price is not None and not 0 <= worker_price < math.inf:
+        raise SettingsError(f"--worker-price {worker_price:g}: not allowed. Allowed: dollars for an hour, 0 or more.")
+    size = _size(settings, region, worker_price, spot=spot)
     minutes = size.start_minutes + images / (images_per_second / THREADS_PER_CORE * size.vcpus) / 60
     return Cost(
         workers=size.workers,
@@ -119,40 +124,46 @@ class _Size(NamedTuple):
     workers: str
     vcpus: int
     hourly: float
-    prices_of: str = PRICES_OF
+    prices_of: str
 
 
-def _size(settings: CloudCluster, region: str, *, spot: bool) -> _Size:
+def _size(settings: CloudCluster, region: str, worker_price: float | None, *, spot: bool) -> _Size:
     if isinstance(settings, EmrServerlessCluster):
+        if worker_price is not None:
+            raise SettingsError("--worker-price: not allowed on EMR Serverless, which has no worker nodes. Omit it.")
         count = settings.maximum_vcpus // WORKER_VCPUS  # with the driver
         hourly = count * (WORKER_VCPUS * SERVERLESS_VCPU + WORKER_GB * SERVERLESS_GB)
         name = f"{count - 1} workers of {WORKER_VCPUS} vCPUs"
         return _Size(SERVERLESS_START_MINUTES, name, (count - 1) * WORKER_VCPUS, hourly, "2026, us-east-1")
-    if isinstance(settings, EmrCluster):
-        leader, worker, share, start = settings.master_type, settings.worker_types[0], EMR_SHARE, EMR_START_MINUTES
-        steady, others = settings.core_nodes, settings.task_nodes
-        if not steady:  # the master node does the work
-            worker, steady = leader, 1
-    else:
-        leader, worker, share, start = settings.scheduler_type, settings.worker_type, 0.0, EC2_START_MINUTES
-        steady, others = 0, settings.worker_nodes
-    each, count = vcpus(worker), steady + others
-    on_demand, spot_price = (price * each for price in _price(worker, region))
-    # The price of the leader's own family is not in the table, and is close to that of the worker's.
-    leading = _price(worker, region)[0] * vcpus(leader) * (1 + share)
-    if isinstance(settings, EmrCluster) and not settings.core_nodes:
-        leading = 0.0
-    other = spot_price if settings.spot and spot else on_demand
-    fee = min(on_demand * share, EMR_MOST)
-    name = f"{steady} + {others} {worker}" if steady and others else f"{count} {worker}"
-    return _Size(start, name, each * count, steady * on_demand + others * other + count * fee + leading)
+    start, share = (EMR_START_MINUTES, EMR_SHARE) if isinstance(settings, EmrCluster) else (EC2_START_MINUTES, 0.0)
+    leader, (worker, *_), steady, others = nodes_of(settings)
+    alone = steady + others == 0  # the master node does the work
+    if alone:
+        worker, steady = leader, 1
+    given = None if worker_price is None else worker_price / vcpus(worker)
+
+    def hourly_of(instance_type: str, *, as_spot: bool = False) -> float:
+        prices = _vcpu_prices(instance_type, region) if given is None else [given, given]
+        on_demand, spot_price = (price * vcpus(instance_type) for price in prices)
+        return min(on_demand * share, EMR_MOST) + (spot_price if as_spot else on_demand)
+
+    hourly = steady * hourly_of(worker) + others * hourly_of(worker, as_spot=settings.spot and spot)
+    if not alone:
+        hourly += hourly_of(leader)
+    name = f"{steady} + {others} {worker}" if steady and others else f"{steady + others} {worker}"
+    prices_of = PRICES_OF if given is None else "the option --worker-price"
+    return _Size(start, name, vcpus(worker) * (steady + others), hourly, prices_of)
 
 
-def _price(instance_type: str, region: str) -> tuple[float, float]:
+def _vcpu_prices(instance_type: str, region: str) -> list[float]:
+    """Return the dollars per vCPU-hour, on demand and Spot."""
     family = instance_type.partition(".")[0]
-    if (region, family) not in PRICES:
-        known = ", ".join(f"{name} in {where}" for where, name in PRICES)
-        raise SettingsError(
-            f"The price of {family} in {region} is unknown. Use https://calculator.aws. Known prices: {known}."
-        )
-    return PRICES[region, family]
+    for listed, prices in PRICES.items():
+        if listed.startswith(f"{family}.") and region in prices:
+            return [price / vcpus(listed) for price in prices[region]]
+    families = ", ".join(listed.partition(".")[0] for listed in PRICES)
+    regions = ", ".join(sorted({name for prices in PRICES.values() for name in prices}))
+    raise SettingsError(
+        f"The price of {instance_type} in {region} is unknown. Known: the families {families} in {regions}. "
+        "Give that of a worker node, from https://calculator.aws: fruits cluster cost --worker-price DOLLARS."
+    )
