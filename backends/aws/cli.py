@@ -18,7 +18,7 @@ from backends.aws import cli_options as cloud
 from backends.aws import costs
 from backends.aws.account import stack
 from backends.aws.account.clients import Account, bucket_name, bucket_of
-from backends.aws.account.prerequisites import prerequisites
+from backends.aws.account.prerequisites import check_user, prerequisites
 from backends.aws.account.resources import end_resource, find_resources
 from backends.aws.account.subnets import find_subnets
 from backends.aws.cli_output import confirm, show, table, text
@@ -80,6 +80,8 @@ def init(
     settings = cloud.cloud_settings(entry, cluster_file)
     account = Account(common.region or settings.region)
     account.identity()
+    if user is not None:
+        check_user(account, user)
     subnets = find_subnets(account, settings if isinstance(settings, NodesCluster) else None)
     needed = list(prerequisites(account, subnets))
     readable = [bucket_name(address) for address in read or ()]
@@ -101,7 +103,11 @@ def init(
         for each in needed:
             each.create()
         if proposed.changes:
-            stack.apply(account, proposed)
+            try:
+                stack.apply(account, proposed)
+            except KeyboardInterrupt:
+                show(text(proposed.continues(account.region_name)))
+                raise
     values = {"changes": [list(row) for row in rows], "made": agreed}
     done = f"Done. Next: fruits cluster doctor --bucket s3://{bucket_name(bucket)}" if agreed else "nothing changed"
     return CommandResult(values, grid if dry_run or yes or not rows else text(done))

@@ -17,12 +17,13 @@ from backends.aws import cli
 from backends.aws import doctor as aws_doctor
 from backends.aws.account.clients import Account, region_of, translated_errors
 from backends.aws.account.prerequisites import SERVICE_LINKED
-from backends.aws.account.stack import apply, find_installed, key_arn, propose, remove, template
+from backends.aws.account.stack import ChangeSet, apply, find_installed, key_arn, propose, remove, template
 from backends.aws.account.subnets import find_subnets
 from backends.aws.account.tags import MANAGED, TAG
 from backends.aws.emr.releases import DEFAULT, release
 from backends.aws.emr.request import job_flow
 from backends.aws.staging.staged_files import StagedFiles
+from fruits.cli.main import main
 from fruits.clusters.clouds import EmrCluster
 from fruits.errors import InputError, JobError, SettingsError
 from fruits.storage.s3.settings import S3Settings
@@ -181,6 +182,42 @@ def test_the_user_receives_the_policies(account: Account) -> None:
         version = account.client("iam").get_policy_version(PolicyArn=each["PolicyArn"], VersionId="v1")
         size = len(json.dumps(version["PolicyVersion"]["Document"], separators=(",", ":")))
         assert size < 6_144  # IAM's limit
+
+
+def test_an_unknown_user_is_refused_before_anything_is_made(account: Account) -> None:
+    message = r"--user adda: the account has no such IAM user\. Allowed: .*list-users.*create-user --user-name adda"
+    with pytest.raises(SettingsError, match=message):
+        init("--yes", "--user", "adda")
+    assert account.client("cloudformation").describe_stacks()["Stacks"] == []
+    assert linked(account) == []
+
+
+def test_ctrl_c_during_the_deployment_says_that_it_continues(
+    account: Account, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make = botocore.client.BaseClient._make_api_call
+    sent: list[str] = []
+
+    def interrupted(self: Any, operation: str, given: dict[str, Any]) -> Any:
+        sent.append(operation)
+        if "ExecuteChangeSet" in sent[:-1]:  # CloudFormation is at work
+            raise KeyboardInterrupt
+        return make(self, operation, given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.client.BaseClient, "_make_api_call", interrupted)
+        with pytest.raises(SystemExit) as ended:
+            main(["cluster", "init", "s3://my-fruits", "--region", REGION, "--yes"])
+    assert ended.value.code == 130
+    shown = " ".join(capfd.readouterr().err.split())
+    place = f"--stack-name fruits --region {REGION}"
+    assert "The deployment of the stack fruits continues in AWS." in shown
+    assert (
+        f"To look at it: aws cloudformation describe-stack-events {place}. To undo it: fruits cluster remove" in shown
+    )
+    assert sent[-2] == "ExecuteChangeSet"  # nothing is undone behind the user's back
+    update = ChangeSet("1", "2", "UPDATE", []).continues(REGION)
+    assert update.endswith(f"To undo it: aws cloudformation cancel-update-stack {place}")
 
 
 def test_a_creation_that_was_interrupted_can_be_removed(installed: Account, monkeypatch: pytest.MonkeyPatch) -> None:

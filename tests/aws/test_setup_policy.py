@@ -35,8 +35,9 @@ def test_init_and_remove_need_no_other_permission(account: Account, monkeypatch:
     serverless = account.client("emr-serverless")  # a job has ended there; its application remains
     application = serverless.create_application(name="fruits-a", releaseLabel="emr-7.13.0", type="SPARK")
     serverless.start_job_run(applicationId=application["applicationId"], executionRoleArn=f"{ROLE}/fruits")
+    account.client("iam").create_user(UserName="ada")
     enforce(monkeypatch, POLICY)
-    made: Any = cli.call(["init", f"s3://{BUCKET}", "--region", REGION, "--yes"])
+    made: Any = cli.call(["init", f"s3://{BUCKET}", "--region", REGION, "--user", "ada", "--yes"])
     assert made.values["made"]
     removed: Any = cli.call(["remove", "--region", REGION, "--yes"])
     assert removed.values["removed"]

@@ -1,4 +1,4 @@
-"""What ``fruits cluster init`` needs beside the stack: service-linked roles, and tags of subnets."""
+"""What ``fruits cluster init`` needs beside the stack: a user, service-linked roles, and tags of subnets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import partial
 from backends.aws.account.clients import Account, translated_errors
 from backends.aws.account.subnets import Subnets
 from backends.aws.account.tags import MANAGED, aws_tags
+from fruits.errors import SettingsError
 
-__all__ = ["SERVICE_LINKED", "Prerequisite", "prerequisites"]
+__all__ = ["SERVICE_LINKED", "Prerequisite", "check_user", "prerequisites"]
 
 # AWS creates them at the first use by a user who may create roles. A stack could not: it fails if one exists.
 SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com", "ops.emr-serverless.amazonaws.com")
@@ -27,6 +28,25 @@ class Prerequisite:
         """Create it."""
         with translated_errors(f"create the {self.description}"):
             self.request()
+
+
+def check_user(account: Account, name: str) -> None:
+    """Check that an IAM user exists; CloudFormation would fail in the middle of the deployment.
+
+    Raises
+    ------
+    SettingsError
+        The account has no user of this name.
+    """
+    iam = account.client("iam")
+    with translated_errors(f"look up the IAM user {name}"):
+        try:
+            iam.get_user(UserName=name)
+        except iam.exceptions.NoSuchEntityException as error:
+            raise SettingsError(
+                f"--user {name}: the account has no such IAM user. Allowed: one that `aws iam list-users` shows. "
+                f"Create it with: aws iam create-user --user-name {name}, or omit --user."
+            ) from error
 
 
 def prerequisites(account: Account, subnets: Subnets) -> Iterator[Prerequisite]:

@@ -75,6 +75,17 @@ class ChangeSet:
     kind: str
     changes: list[tuple[str, str, str]]
 
+    def continues(self, region: str) -> str:
+        """Return the message of a client that leaves the deployment running."""
+        place = f"--stack-name {STACK} --region {region}"
+        undo = f"aws cloudformation cancel-update-stack {place}"
+        if self.kind == "CREATE":
+            undo = f"fruits cluster remove --region {region}"
+        return (
+            f"The deployment of the stack {STACK} continues in AWS. To look at it: "
+            f"aws cloudformation describe-stack-events {place}. To undo it: {undo}"
+        )
+
 
 def template() -> str:
     """Return the template of the stack."""
