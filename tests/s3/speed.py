@@ -3,8 +3,8 @@
 ``python -m tests.s3.speed IMAGES --rounds 3`` measures ``fruits fit`` on a folder on a local disk, on the same folder
 on S3, and on the same images on S3 as tar archives that ``fruits pack`` wrote. ``--megapixels 12`` enlarges the images
 to photos, ``--format png`` writes them as PNG, and ``--peer`` adds Ray Data with the same network and decoding
-(``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features. ``--s3 tars`` leaves out the folder on S3,
-of which large data sets take long.
+(``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features. ``--s3 tars`` leaves out the folder on
+S3, of which large data sets take long.
 
 The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
 for all sources. The result is therefore the cost of S3 to the workers, without that of the server. A round measures
