@@ -59,6 +59,12 @@ def _exiting_silently(work: Callable[[IO[bytes], IO[bytes]], None]) -> Callable[
             work(source, sink)
         except (EOFError, ConnectionError):  # of the connection: a task's own exceptions are sent to Spark
             sys.exit(1)
+        finally:
+            try:
+                sink.flush()
+            except OSError:
+                with suppress(OSError):
+                    sink.close()  # or Python 3.13 prints the error of its finalizer
 
     return main
 

