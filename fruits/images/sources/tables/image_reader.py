@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -21,7 +22,7 @@ __all__ = ["read_rows"]
 
 WINDOW_BYTES = 64 * 2**20  # of images that are collected before the first is returned
 WINDOW = 1024  # images of a window, at most
-BATCH_BYTES = 8 * 2**20  # of a batch of rows, and of a request
+REQUEST_BYTES = 8 * 2**20
 
 
 def read_rows(root: Folder, column: str, entries: Iterable[ImageEntry]) -> Iterator[Content]:
@@ -41,14 +42,17 @@ def read_rows(root: Folder, column: str, entries: Iterable[ImageEntry]) -> Itera
     entries = iter(entries)
     with ExitStack() as stack:
         reader = _Reader(root, column, stack)
-        for first in entries:
-            rows = reader.window(first)
-            window = [first, *islice(entries, rows - 1)]
-            yield from reader.read(window)
+        window = list(islice(entries, 1))
+        while window:
+            window += islice(entries, max(0, reader.window(window[0]) - len(window)))
+            found = deque(reader.read(window))
+            window = window[len(found) :] or list(islice(entries, 1))
+            while found:
+                yield found.popleft()
 
 
 class _Reader:
-    """The open file, and the place in the row group that is being read."""
+    """The open file, and the row that was read last."""
 
     def __init__(self, root: Folder, column: str, stack: ExitStack) -> None:
         self._root = root
@@ -58,23 +62,31 @@ class _Reader:
         self._problem: OSError | ImageError | None = None
         self._file: pq.ParquetFile | None = None
         self._starts: list[int] = []
+        self._mean_bytes = 1  # of the images of the file
         self._row_group = -1
         self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._images: pa.Array = pa.nulls(0, pa.binary())  # the batch that was read last
-        self._first = 0  # the row of its first image
+        self._row = -1  # that was read last
+        self._image = pa.nulls(1, pa.binary())[0]
 
     def window(self, entry: ImageEntry) -> int:
         """Return the number of images to collect, from the mean size of those in the file of an entry."""
         self._open(entry)
-        return max(1, min(WINDOW, WINDOW_BYTES // self._mean_bytes()))
+        return max(1, min(WINDOW, WINDOW_BYTES // self._mean_bytes))
 
     def read(self, window: Sequence[ImageEntry]) -> list[Content]:
-        """Return the images of a window, in its order."""
+        """Return the images of a window, in its order: all, or the first ones that fit in :data:`WINDOW_BYTES`."""
         contents: dict[int, Content] = {}
+        stop, held = len(window), 0
         for index in sorted(range(len(window)), key=lambda index: (window[index].file, window[index].position)):
+            if index >= stop:
+                continue
             self._open(window[index])
-            contents[index] = self._problem or self._image(window[index].position)
-        return [contents[index] for index in range(len(window))]
+            contents[index] = self._problem or self._content(window[index].position)
+            held += _size(contents[index])
+            while held > WINDOW_BYTES and len(contents) > 1:  # images are of very different sizes
+                stop = max(contents)
+                held -= _size(contents.pop(stop))
+        return [contents[index] for index in range(stop)]
 
     def _open(self, entry: ImageEntry) -> None:
         """Open the file of an entry, unless it is open."""
@@ -82,7 +94,7 @@ class _Reader:
             return
         self._stack.close()
         self._name, self._file, self._row_group, self._problem = entry.file, None, -1, None
-        self._images, self._first = self._images.slice(0, 0), 0
+        self._row, self._mean_bytes = -1, 1
         try:
             store, root = self._root.open()
             found = store.info(f"{root}/{entry.file}")
@@ -91,30 +103,18 @@ class _Reader:
                     f"{entry.file} was written again: version {found.version}; {entry.version} when it was listed"
                 )
             stream = self._stack.enter_context(store.open(f"{root}/{entry.file}"))
-            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=BATCH_BYTES)
+            file = pq.ParquetFile(stream, pre_buffer=False, buffer_size=REQUEST_BYTES)
             counts = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             self._starts = [0, *np.cumsum(counts).tolist()]
             if not is_bytes(dict(field_types(file.schema_arrow)).get(self._column, pa.null())):
                 raise ChangedFileError(f"{entry.file} has no column of bytes {self._column}")  # its version is unknown
-            self._file = file
+            self._file, self._mean_bytes = file, _mean_bytes(file.metadata, self._column)
         except OSError as error:
             self._problem = error
         except pa.ArrowException as error:
             self._problem = ImageError("unreadable", f"{entry.file}: {error}")
 
-    def _mean_bytes(self) -> int:
-        """Return the mean size of an image of the file."""
-        if self._file is None:
-            return 1
-        metadata = self._file.metadata
-        size = 0
-        for group in range(metadata.num_row_groups):
-            columns = metadata.row_group(group)
-            chunks = (columns.column(index) for index in range(columns.num_columns))
-            size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == self._column)
-        return int(max(1, size // max(1, metadata.num_rows)))
-
-    def _image(self, row: int) -> Content:
+    def _content(self, row: int) -> Content:
         """Return the image of a row."""
         try:
             self._seek(row)
@@ -124,25 +124,37 @@ class _Reader:
         except pa.ArrowException as error:
             self._row_group = -1
             return ImageError("unreadable", f"{self._name}, row {row:,}: {error}")
-        image = self._images[row - self._first]
-        if not image.is_valid:
+        if not self._image.is_valid:
             return ImageError("unreadable", f"{self._name}, row {row:,}: `image_column` {self._column} is null")
-        data = image.as_buffer()
+        data = self._image.as_buffer()
         return data.to_pybytes() if data.size <= MAX_BYTES else too_large(self._name, MAX_BYTES)
 
     def _seek(self, row: int) -> None:
-        """Read on until the batch of a row; start the row group again if the row was passed."""
+        """Read on until a row; start the row group again if it was passed."""
         assert self._file is not None
         if not 0 <= row < self._starts[-1]:
             raise ChangedFileError(f"{self._name} has {self._starts[-1]:,} rows, and no row {row:,}")
         group = int(np.searchsorted(self._starts, row, "right")) - 1
-        if group != self._row_group or row < self._first:
-            rows = max(1, min(WINDOW, BATCH_BYTES // self._mean_bytes()))
-            self._batches = self._file.iter_batches(rows, row_groups=[group], columns=[self._column], use_threads=False)
-            self._row_group, self._first, self._images = group, self._starts[group], self._images.slice(0, 0)
-        while row >= self._first + len(self._images):
-            self._first += len(self._images)
+        if group != self._row_group or row < self._row:
+            # Row by row: only the mean size of the images is known, and a batch costs 4 µs.
+            self._batches = self._file.iter_batches(1, row_groups=[group], columns=[self._column], use_threads=False)
+            self._row_group, self._row = group, self._starts[group] - 1
+        while self._row < row:
             batch = next(self._batches, None)
             if batch is None:
                 raise ChangedFileError(f"{self._name} ends before row {row:,}")
-            self._images = nested(batch, self._column)
+            self._row += 1
+            self._image = nested(batch, self._column)[0]
+
+
+def _mean_bytes(metadata: pq.FileMetaData, column: str) -> int:
+    """Return the mean size of the images of a file."""
+    size = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        size += sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+    return int(max(1, size // max(1, metadata.num_rows)))
+
+
+def _size(content: Content) -> int:
+    return len(content) if isinstance(content, bytes) else 0

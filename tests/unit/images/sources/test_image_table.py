@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,6 @@ def test_several_files_are_one_source(tmp_path: Path, address: str) -> None:
 def test_any_rows_in_any_order_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
     monkeypatch.setattr(image_reader, "WINDOW", data.draw(st.integers(1, 9)))
     monkeypatch.setattr(image_reader, "WINDOW_BYTES", data.draw(st.integers(1, 400)))
-    monkeypatch.setattr(image_reader, "BATCH_BYTES", data.draw(st.integers(1, 400)))
     contents: dict[tuple[str, int], bytes] = {}
     for name in ("a", "b"):
         count = data.draw(st.integers(1, 12))
@@ -117,9 +117,9 @@ def test_any_rows_in_any_order_are_read(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_row_group_is_read_once_if_the_entries_are_in_its_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_reader, "BATCH_BYTES", 3000)
     monkeypatch.setattr(image_reader, "WINDOW_BYTES", 7000)
-    write(tmp_path / "p.parquet", [os.urandom(1000) for _ in range(40)], [None] * 40, row_group_size=20)
+    images: list[bytes | None] = [os.urandom(5000 if 10 < row < 15 else 500) for row in range(40)]
+    write(tmp_path / "p.parquet", images, [None] * 40, row_group_size=20)
     begun: list[list[int]] = []
     iter_batches = pq.ParquetFile.iter_batches
 
@@ -131,6 +131,27 @@ def test_a_row_group_is_read_once_if_the_entries_are_in_its_order(
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
     assert all(isinstance(content, bytes) for content in source(tmp_path / "p.parquet").read(entries))
     assert begun == [[0], [1]]
+
+
+@pytest.mark.parametrize("step", [1, -1], ids=["in-order", "reversed"])
+def test_memory_is_bounded_by_bytes_if_images_are_of_very_different_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    monkeypatch.setattr(image_reader, "WINDOW_BYTES", 2**22)
+    monkeypatch.setattr(image_reader, "REQUEST_BYTES", 2**20)
+    images: list[bytes | None] = [os.urandom(2**20 if 200 <= row < 230 else 100) for row in range(400)]
+    write(tmp_path / "p.parquet", images, [None] * 400, write_batch_size=1, data_page_size=1, use_dictionary=False)
+    entries = listed(tmp_path / "p.parquet")[::step]
+    before, arrow = pa.total_allocated_bytes(), 0
+    tracemalloc.start()
+    try:
+        for content, image in zip(source(tmp_path / "p.parquet").read(entries), images[::step], strict=True):
+            assert content == image
+            arrow = max(arrow, pa.total_allocated_bytes() - before)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert arrow < 4 * 2**20
 
 
 def test_a_file_that_was_written_again_is_a_changed_image(tmp_path: Path) -> None:
