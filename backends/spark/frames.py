@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql.functions import pandas_udf  # type: ignore[attr-defined]
 from pyspark.sql.types import (
     ArrayType,
@@ -95,8 +94,7 @@ def features(
 
     def compute(values: pd.Series) -> Sequence[pa.Array]:
         images = [LOCAL_PATH.sub("/", image) if isinstance(image, str) else image for image in values]
-        context = TaskContext.get()
-        return column_features(images, settings, isolated=context is not None and context.attemptNumber() > 0)
+        return column_features(images, settings)
 
     return _added(df, column, dict(zip(added, (ArrayType(FloatType()), StringType()), strict=True)), compute)
 

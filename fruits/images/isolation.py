@@ -1,9 +1,10 @@
 """Decoding in a child process, so that a crash or hang of the decoder does not stop the worker or the server.
 
 Decoders are native code: a crash ends the process, and only a separate one identifies the image that caused it. Every
-file is copied to another process, so a job uses this only for partitions whose worker died before; the server uses it
-for every upload. The child is spawned, not forked: a fork of a process with many threads, such as a worker, can
-deadlock. Pixels come back through shared memory: through the socket, they take 0.3 ms of CPU time.
+file is copied to another process, so a job uses this only for partitions whose worker died before; the server and the
+columns of DataFrames use it for every image. The child is spawned, not forked: a fork of a process with many threads,
+such as a worker, can deadlock. Pixels come back through shared memory: through the socket, they take 0.3 ms of CPU
+time.
 """
 
 from __future__ import annotations

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fruits.errors import DatasetError, ModelError, SettingsError
-from fruits.images.decode import DecodeMode, Decoding, ImageError, decode_crops
+from fruits.images.decode import DecodeMode, Decoding, ImageError
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.sources.source import Content, image_bytes
 from fruits.images.sources.tables.addressed import read_addresses
@@ -69,18 +72,17 @@ class ColumnSettings:
         )
 
 
-def column_features(
-    values: Sequence[bytes | str | None], settings: ColumnSettings, *, isolated: bool = False
-) -> tuple[pa.Array, pa.Array]:
+def column_features(values: Sequence[bytes | str | None], settings: ColumnSettings) -> tuple[pa.Array, pa.Array]:
     """Return the features of images, and the reasons of those that cannot be used.
+
+    Images are decoded in another process, because an engine may run this in the process of its user, and none tells it
+    reliably that the images crashed a worker before.
 
     Parameters
     ----------
     values : sequence
         The contents of files, or their paths or URLs. None has neither features nor a reason.
     settings : ColumnSettings
-    isolated : bool, default False
-        Decode in another process, because the images may have crashed a worker.
 
     Returns
     -------
@@ -106,7 +108,7 @@ def column_features(
     features: list[NDArray[np.float32]] = []
     errors: list[str | None] = [None] * len(values)
     present = np.zeros(len(values), bool)
-    with IsolatedDecoder() if isolated else nullcontext(decode_crops) as decoder:
+    with _decoder() as decoder:
 
         def pixels(_: int) -> NDArray[np.uint8]:
             return decoder(image_bytes(next(contents)), size, settings.decoding)
@@ -119,6 +121,33 @@ def column_features(
                 present[index] = True
     rows = np.stack(features) if features else np.empty((0, network.features), np.float32)
     return _vectors(rows, present), pa.array(errors, pa.string())
+
+
+_idle: deque[IsolatedDecoder] = deque()  # with processes, which take 0.13 s of CPU time to start
+os.register_at_fork(after_in_child=_idle.clear)  # two processes cannot share one
+
+
+@contextmanager
+def _decoder() -> Iterator[IsolatedDecoder]:
+    """Yield a decoder that no other thread uses meanwhile."""
+    try:
+        decoder = _idle.pop()
+    except IndexError:
+        decoder = IsolatedDecoder()
+    try:
+        yield decoder
+    except BaseException:  # also an interruption between a request and its response
+        decoder.close()
+        raise
+    _idle.append(decoder)
+
+
+@atexit.register
+def close_decoders() -> None:
+    """Stop the processes of the decoders that no thread uses."""
+    with suppress(IndexError):
+        while True:
+            _idle.pop().close()
 
 
 def column_rows(values: Any, model: ScaledPCA) -> tuple[pa.Array, ...]:
