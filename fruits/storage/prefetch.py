@@ -18,7 +18,7 @@ AHEAD_BYTES = 64 * 2**20
 MAX_BYTES = 400_000_000  # of an image file: 50 megapixels of four uncompressed 16-bit samples
 
 UNKNOWN_SIZE = -1
-ASSUMED_BYTES = 2**22  # of a file of unknown size, for the bound on memory: 16 at once
+ASSUMED_BYTES = 2**22  # of a file of unknown size after small ones, for the bound on memory: 16 at once
 
 # Path, size in bytes and version, as listed. UNKNOWN_SIZE and an empty version match every other.
 File = tuple[str, int, str]
@@ -91,7 +91,7 @@ def read_ahead(
         The running loop of another thread.
     ahead : int
         The largest number of files requested or waiting; less where they are large, to hold at most 64 MiB, or one
-        file that is larger.
+        file that is larger. Files of unknown size count as the last ones, at first as 16 MiB.
     """
 
     async def read_checked(place: Place, size: int, version: str) -> bytes | OSError:
@@ -106,14 +106,14 @@ def read_ahead(
     files = iter(files)
     upcoming = next(files, None)
     pending: deque[tuple[Future[bytes | OSError], int]] = deque()
-    held = 0
+    held, assumed = 0, 4 * ASSUMED_BYTES
     try:
         while True:
             # Submit half of the window at a time: every submission wakes the loop's thread, which then competes with
             # this one for the interpreter.
             room = ahead - len(pending) if len(pending) <= ahead // 2 else 0
             while room and upcoming is not None:
-                size = ASSUMED_BYTES if upcoming[1] == UNKNOWN_SIZE else upcoming[1]
+                size = assumed if upcoming[1] == UNKNOWN_SIZE else upcoming[1]
                 if pending and held + size > AHEAD_BYTES:
                     break
                 room -= 1
@@ -124,7 +124,9 @@ def read_ahead(
                 return
             future, size = pending.popleft()
             held -= size
-            yield future.result()
+            found = future.result()
+            assumed = max(ASSUMED_BYTES, assumed // 2, len(found) if isinstance(found, bytes) else 0)
+            yield found
     finally:
         for future, _ in pending:
             future.cancel()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import fsspec.asyn
 import pytest
 
 from fruits.storage import prefetch
-from fruits.storage.prefetch import UNKNOWN_SIZE, read_ahead
+from fruits.storage.prefetch import UNKNOWN_SIZE, File, read_ahead
 
 BOUND = 1000
 
@@ -52,16 +53,23 @@ def test_files_that_are_requested_or_waiting_take_no_more_than_the_bound(
     assert most == at_once
 
 
-def test_a_file_of_unknown_size_counts_as_4_mib(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "AHEAD_BYTES", 3 * prefetch.ASSUMED_BYTES)
-    requested: list[str] = []
+@pytest.mark.parametrize(("size", "at_once"), [(1, 6), (20, 3), (40, 1)])
+def test_files_of_unknown_size_count_as_the_last_ones(monkeypatch: pytest.MonkeyPatch, size: int, at_once: int) -> None:
+    monkeypatch.setattr(prefetch, "ASSUMED_BYTES", 10)
+    monkeypatch.setattr(prefetch, "AHEAD_BYTES", 60)
+    taken, ahead = [], []
 
     async def read(place: str) -> tuple[bytes, str]:
-        requested.append(place)
-        return b"x", ""
+        return bytes(size), ""
 
-    files = ((str(number), UNKNOWN_SIZE, "") for number in range(20))
-    for number, content in enumerate(read_ahead(read, files, loop=fsspec.asyn.get_loop(), ahead=32)):
-        assert content == b"x"
-        assert len(requested) <= number + 3
-    assert len(requested) == 20
+    def files() -> Iterator[File]:
+        for number in range(20):
+            taken.append(number)
+            yield str(number), UNKNOWN_SIZE, ""
+
+    for number, content in enumerate(read_ahead(read, files(), loop=fsspec.asyn.get_loop(), ahead=32)):
+        assert content == bytes(size)
+        ahead.append(len(taken) - 1 - number)  # one more is taken than is requested
+    assert len(ahead) == 20
+    assert ahead[0] == 1
+    assert max(ahead) == at_once
