@@ -30,8 +30,11 @@ MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")  # the start of a JPEG segment
 EXIF = b"Exif\0\0"
 COLOUR_SEGMENTS = {APP0: (b"JFIF\0", 14), APP14: (b"Adobe", 12)}  # libjpeg takes the colour space from them
 GIF_HEADER = 13
+TRANSPARENT = {0: 2, 2: 6}  # bytes of the transparent colour of a PNG, by its colour type
 WEBP_HEADER = 12
 WEBP_CHUNKS = {b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"}  # those of pixels
+WEBP_FLAGS = 8  # offset in the chunk VP8X
+WEBP_EXIF, WEBP_ALPHA = 8, 16
 ORIENTATION = 274
 
 
@@ -139,6 +142,7 @@ def _png(data: bytes) -> Container:
     skipped: dict[int, int] = {}
     orientation = None
     seen: set[bytes] = set()
+    colour = colours = 0
     place = 8
     for _ in range(MAX_SEGMENTS):
         name = data[place + 4 : place + 8]
@@ -149,10 +153,17 @@ def _png(data: bytes) -> Container:
             orientation = _exif_orientation(data, start + 8, place - 4)
         # As in libpng, the first of several counts, and a palette after the pixels is ignored.
         repeated = name in {b"IHDR", b"PLTE", b"tRNS"} and (name in seen or b"IDAT" in seen)
-        ancillary = name.isalpha() and name[:1].islower() and name != b"tRNS"
+        length = place - start - 12
+        if name == b"IHDR" and not repeated:
+            colour = data[start + 17] if start + 17 < len(data) else 0
+        if name == b"PLTE" and not repeated:
+            colours = length // 3
+        transparent = name == b"tRNS" and (0 < length <= colours if colour == 3 else length == TRANSPARENT.get(colour))
+        ancillary = name.isalpha() and name[:1].islower() and not transparent
         if repeated or ancillary:
             skipped[start] = place
-        seen.add(name)
+        else:
+            seen.add(name)
     raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
 
 
@@ -179,11 +190,18 @@ def _webp(data: bytes) -> Container:
             orientation = _exif_orientation(data, start + 8, end)
         if name in WEBP_CHUNKS:
             kept.setdefault(name, (start, end))
-    if chunks == len(kept):
+    if chunks == len(kept) and b"ANMF" not in kept:
         return Container(data)
     size = 4 + sum(end - start for start, end in kept.values())
-    parts = [data[start:end] for start, end in kept.values()]
-    return Container(b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts]), {}, orientation or 1)
+    parts = {name: bytearray(data[start:end]) for name, (start, end) in kept.items()}
+    flags = parts.get(b"VP8X", b"")[WEBP_FLAGS : WEBP_FLAGS + 1]
+    if (
+        flags and b"ANMF" in kept
+    ):  # the canvas outside of the first frame is transparent, whether the file says so or not
+        parts[b"VP8X"][WEBP_FLAGS] |= WEBP_ALPHA
+    if not flags or not flags[0] & WEBP_EXIF:  # as in libwebp
+        orientation = None
+    return Container(b"".join([b"RIFF", struct.pack("<I", size), b"WEBP", *parts.values()]), {}, orientation or 1)
 
 
 def _check_gif(data: bytes) -> None:

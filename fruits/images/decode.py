@@ -146,7 +146,7 @@ def decode_crops(data: bytes, size: int = 224, decoding: Decoding = DEFAULT) -> 
     The first frame is rotated by its EXIF orientation, converted to 8-bit RGB, and resized to a square with Pillow's
     bicubic filter; the aspect ratio is not kept.
 
-    - Transparency of any kind is composited onto white, as is the canvas of a GIF outside its first frame.
+    - Transparency of any kind is composited onto white, as is the canvas of a GIF or WebP outside its first frame.
     - 16-bit samples keep their high byte, as in Pillow's 16-bit RGB; nothing is clipped.
     - 32-bit integers are read as 16-bit, and floats as 0 to 1, if all values are in that range. Otherwise the minimum
       of the image maps to 0 and its maximum to 255; NaN maps to 0.

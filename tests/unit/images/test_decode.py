@@ -211,6 +211,28 @@ def test_first_transparency_of_a_png_counts() -> None:
         assert np.array_equal(decode(each, 2), expected)
 
 
+PALETTE = png_chunk(b"PLTE", bytes([200, 0, 0, 0, 200, 0]))
+
+
+@pytest.mark.parametrize(
+    ("colour", "chunks", "white"),
+    [
+        (3, [PALETTE, png_chunk(b"tRNS", b"\0")], True),
+        (3, [png_chunk(b"tRNS", b"\0"), PALETTE], False),
+        (3, [PALETTE, png_chunk(b"tRNS", bytes(3))], False),
+        (3, [PALETTE, png_chunk(b"tRNS", bytes(3)), png_chunk(b"tRNS", b"\0")], True),
+        (2, [png_chunk(b"tRNS", bytes(6))], True),
+        (2, [png_chunk(b"tRNS", bytes(5))], False),
+        (0, [png_chunk(b"tRNS", b"")], False),
+        (6, [png_chunk(b"tRNS", bytes(6))], False),
+    ],
+)
+def test_transparency_that_libpng_ignores_is_ignored(colour: int, chunks: list[bytes], white: bool) -> None:
+    sample = {3: [0], 2: [0, 0, 0], 0: [0], 6: [0, 0, 0, 255]}[colour]
+    pixels = decode(png_of(np.array([[sample] * 2] * 2, np.uint8), colour, 8, chunks=chunks), 2)
+    assert pixels[0, 0].tolist() == ([255] * 3 if white else [200, 0, 0] if colour == 3 else [0] * 3)
+
+
 @pytest.mark.parametrize(
     ("tag", "kind", "values"),
     [
@@ -396,6 +418,32 @@ def test_canvas_outside_the_first_frame_of_a_gif_is_white(place: tuple[int, int]
     left, top = place
     expected[top : top + 4, left : left + 4] = (0, 250, 0)
     assert np.array_equal(decode(bytes(data), 8), expected)
+
+
+def test_canvas_outside_the_first_frame_of_a_webp_is_white() -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ((0, 250, 0), (250, 0, 0))]
+    data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True))
+    assert data[12:16] == b"VP8X"
+    assert not data[20] & 16  # no frame has alpha
+    data[24:30] = bytes([7, 0, 0, 7, 0, 0])  # width and height of the canvas, less 1
+    data[data.index(b"ANMF") + 8] = 1  # half of the left edge
+    expected = np.full((8, 8, 3), 255)
+    expected[:4, 2:6] = (0, 250, 0)
+    assert np.array_equal(decode(bytes(data), 8), expected)
+
+
+@pytest.mark.parametrize(("flags", "rotated"), [(8, True), (0, False), (None, False)])
+def test_exif_of_a_webp_counts_if_its_header_names_it(flags: int | None, rotated: bool) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encode(photo(), "WEBP", lossless=True, exif=exif)
+    header = data[12:30]
+    if flags is None:
+        body = data[30:]
+    else:
+        body = header[:8] + bytes([flags]) + header[9:] + data[30:]
+    upright = photo().transpose(images.TRANSPOSE[6]) if rotated else photo()
+    assert np.array_equal(decode(data[:4] + struct.pack("<I", len(body) + 4) + b"WEBP" + body), bare(upright))
 
 
 # Wide samples
