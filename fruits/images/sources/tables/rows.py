@@ -262,12 +262,18 @@ def _json_array(batch: Batch, column: Column, values: Sequence[Any]) -> pa.Array
     except (AttributeError, OverflowError):  # an item that is no text, a number beyond 64 bits
         pass
     first = next(value for value in values if value is not None)
-    row = next((row for row, value in enumerate(values) if value is not None and type(value) is not type(first)), 0)
+    row = next((row for row, value in enumerate(values) if value is not None and not _fits(value, type(first))), 0)
     raise batch.error(
         row,
         f"{brief(column.name)} is {brief(values[row])}. Allowed: texts in all rows, whole numbers in all rows, or "
         "lists of texts in all rows.",
     )
+
+
+def _fits(value: Any, kind: type) -> bool:
+    if isinstance(value, list):
+        return kind is list and all(item is None or isinstance(item, str) for item in value)
+    return type(value) is kind and (not isinstance(value, int) or -(2**63) <= value < 2**63)
 
 
 READERS: dict[str, Callable[[TableFile, BinaryIO, Sequence[Column]], Iterator[Batch]]] = {

@@ -102,7 +102,7 @@ def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) ->
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lengths = numbers(pc.list_value_length(column).cast(pa.int64()).fill_null(number_scalar(0)))
         owners = np.repeat(np.arange(len(column)), lengths)
-        texts = _label_texts(batch, parameter, column.flatten(), names, owners)
+        texts = _label_texts(batch, parameter, _decoded(column.flatten()), names, owners)
         if (item := _first(texts.is_null())) is not None:
             raise batch.error(int(owners[item]), "a label in the list is null. Remove it.")
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

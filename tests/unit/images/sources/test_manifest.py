@@ -86,6 +86,7 @@ def test_lists_of_labels_stay_lists(tmp_path: Path, kind: str) -> None:
         (pa.array(["x", None], pa.large_string()), ["x", None]),
         (pa.array([None, None]), [None, None]),
         (pa.array([[1, 2], []], pa.large_list(pa.int64())), [("1", "2"), ()]),
+        (pa.array([["x"], ["x", "y"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))), [("x",), ("x", "y")]),
     ],
 )
 def test_labels_of_other_types_are_texts(tmp_path: Path, values: pa.Array, expected: list[object]) -> None:
@@ -267,6 +268,11 @@ def test_a_malformed_csv_file_is_an_error_with_its_line(tmp_path: Path, data: by
         (b'{"uri": "a"}\n{"uri": 1}\n', "line 2: uri is 1. Allowed: texts in all rows"),
         (b'{"uri": "a"}\n{"uri": "\xff"}\n', "line 2: "),
         (b'{"uri": "a", "kind": "x"}\n{"uri": "b", "kind": ["x"]}\n', r"line 2: kind is \['x'\]"),
+        (b'{"uri": "a", "kind": ["x"]}\n{"uri": "b", "kind": ["x", 1]}\n', r"line 2: kind is \['x', 1\]"),
+        (
+            b'{"uri": "a", "kind": 1}\n{"uri": "b", "kind": 9223372036854775808}\n',
+            "line 2: kind is 9223372036854775808",
+        ),
         (b'{"uri": "a", "kind": ["x", null]}\n', "line 1: a label in the list is null"),
         (b'{"uri": "a", "kind": 1.5}\n', "line 1: kind is 1.5"),
         (b'{"uri": "a", "kind": {"a": 1}}\n', "line 1: kind is"),
