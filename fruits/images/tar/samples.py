@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -58,6 +59,11 @@ def key_of(path: str) -> str:
 def stem_of(path: str) -> str:
     """Return the path without the last extension."""
     return posixpath.splitext(path)[0]
+
+
+def stripped(text: bytes) -> bytes:
+    """Return a label without the spaces around it and without the byte order mark that editors of Windows write."""
+    return text.removeprefix(BOM_UTF8).strip()
 
 
 def read_samples(window: Window, members: Iterable[Member], skip: Skip, *, hidden: bool = False) -> Iterator[Sample]:
@@ -166,7 +172,7 @@ class _Group:
         """Return the label in the content of a member; None if it gives none."""
         if extension == ".json":
             return self._field(member, content)
-        text = content.strip().decode("utf-8", "surrogateescape")
+        text = stripped(content).decode("utf-8", "surrogateescape")
         if member.size > MAX_LABEL or "\n" in text:
             problem = f"the label {_shown(member)} has {member.size:,} bytes, or several lines"
             self.window.fail(member.position, problem, f"Allowed: one line of at most {MAX_LABEL:,} bytes; no caption.")

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import BinaryIO
 
 from fruits.images.tar.members import BLOCK, ENCODING, Member, padded
-from fruits.images.tar.samples import MAX_LABEL, Label, key_of, stem_of
+from fruits.images.tar.samples import MAX_LABEL, Label, key_of, stem_of, stripped
 
 RECORD = 20 * BLOCK  # the length of archives is a multiple of it, by convention
 
@@ -24,7 +24,7 @@ def label_member(path: str, label: Label) -> tuple[str, bytes] | None:
         return None
     if isinstance(label, str):
         data = label.encode(*ENCODING)
-        if label and data.strip() == data and b"\n" not in data and len(data) <= MAX_LABEL:
+        if label and stripped(data) == data and b"\n" not in data and len(data) <= MAX_LABEL:
             return f"{stem}.txt", data
     return f"{stem}.json", json.dumps({"label": label}).encode()
 

@@ -105,7 +105,9 @@ def test_the_same_images_give_the_same_archives(tree, tmp_path):
 @given(
     images=st.dictionaries(
         st.lists(NAMES, min_size=1, max_size=3).map("/".join),
-        st.tuples(st.none() | st.text(min_size=1, max_size=9), st.sampled_from([JPEG, b"", b"x" * 2000])),
+        st.tuples(
+            st.none() | st.just("\ufeffa") | st.text(min_size=1, max_size=9), st.sampled_from([JPEG, b"", b"x" * 2000])
+        ),
         min_size=1,
         max_size=30,
     ),

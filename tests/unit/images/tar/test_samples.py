@@ -41,6 +41,7 @@ def test_key_ends_at_the_first_dot_of_the_name_and_stem_at_the_last(path, key, s
         ({"cls": b"3"}, "3"),
         ({"cls": b" Apple Braeburn\n"}, "Apple Braeburn"),
         ({"txt": b"Apple"}, "Apple"),
+        ({"cls": b"\xef\xbb\xbfApple\r\n"}, "Apple"),
         ({"txt": b"bytes\xff"}, "bytes\udcff"),
         ({"json": b'{"label": "Apple", "size": 3}'}, "Apple"),
         ({"json": b'{"label": 7}'}, "7"),
