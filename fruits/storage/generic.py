@@ -34,10 +34,11 @@ class FsspecStore:
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
-        if limit is not None and (self.file_system.size(path) or 0) > limit:
-            raise too_large(path, limit)
-        data: bytes = self.file_system.cat_file(path)
-        return data
+        with _missing_named(path):
+            if limit is not None and (self.file_system.size(path) or 0) > limit:
+                raise too_large(path, limit)
+            data: bytes = self.file_system.cat_file(path)
+            return data
 
     def read_heads(self, paths: Sequence[str], count: int) -> Sequence[bytes | Exception]:
         """Return the first `count` bytes of each file, or the error of reading it."""
@@ -46,13 +47,15 @@ class FsspecStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read at any place."""
-        file: BinaryIO = self.file_system.open(path, "rb", block_size=BLOCK_BYTES)
-        return file
+        with _missing_named(path):
+            file: BinaryIO = self.file_system.open(path, "rb", block_size=BLOCK_BYTES)
+            return file
 
     def info(self, path: str) -> FileInfo:
         """Return the size and the version of a file."""
         self.file_system.invalidate_cache()
-        entry = self.file_system.info(path)
+        with _missing_named(path):
+            entry = self.file_system.info(path)
         if entry["type"] != "file":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         return FileInfo(path, UNKNOWN_SIZE if entry["size"] is None else entry["size"], _version(entry))
@@ -207,8 +210,9 @@ class FsspecStore:
     def _content(self, path: str) -> bytes:
         """Return the content of a file; an error of the format of an archive concerns the one file."""
         try:
-            data: bytes = self.file_system.cat_file(path)
-            return data
+            with _missing_named(path):
+                data: bytes = self.file_system.cat_file(path)
+                return data
         except (OSError, EOFError):
             raise
         except Exception as error:  # zipfile.BadZipFile, zlib.error, NotImplementedError and others
@@ -293,6 +297,17 @@ class ZipStore(FsspecStore):
             raise
         except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError of encryption
             raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+
+
+@contextmanager
+def _missing_named(path: str) -> Iterator[None]:
+    """Complete the error of a missing file, of which implementations of fsspec give the path alone."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if error.strerror:
+            raise
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
 
 
 def _name_in_zip(entry: Any) -> str:

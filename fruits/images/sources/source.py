@@ -8,6 +8,7 @@ the same source returns the content of these entries. :mod:`fruits.images.source
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -94,5 +95,7 @@ def image_bytes(content: Content) -> bytes:
             raise ImageError("too-large", f"more than {MAX_BYTES:,} bytes") from content
         if content.errno not in FILE_ERRORS and not isinstance(content, FileNotFoundError | PermissionError):
             raise content
-        raise ImageError("unreadable", content.strerror or str(content)) from content
+        # Some stores give a missing file without a text.
+        missing = os.strerror(errno.ENOENT) if isinstance(content, FileNotFoundError) else ""
+        raise ImageError("unreadable", content.strerror or missing or str(content)) from content
     return content

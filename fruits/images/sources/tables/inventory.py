@@ -232,7 +232,10 @@ def _downloaded(file: TableFile, md5: str) -> Iterator[BinaryIO]:
                 "another inventory."
             )
         copy.seek(0)
-        yield cast(BinaryIO, copy)
+        try:
+            yield cast(BinaryIO, copy)
+        except OSError as error:  # pyarrow raises it for corrupt ORC and Parquet too
+            raise DatasetError(f"{file} cannot be read: {error.strerror or error}. Give another inventory.") from error
 
 
 def _gzipped(file: TableFile, stream: BinaryIO, columns: list[Column], header: list[str]) -> Iterator[Batch]:

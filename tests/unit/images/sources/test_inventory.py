@@ -145,8 +145,18 @@ def test_a_data_file_that_differs_from_its_checksum_is_an_error(memory: Any, kin
     with pytest.raises(DatasetError, match=r"data/0\.\S+ differs from its inventory: its MD5 is"):
         listed(address)
     memory.rm(path)
-    with pytest.raises(DatasetError, match=r"data/0\.\S+ cannot be read"):
+    with pytest.raises(DatasetError, match=r"data/0\.\S+ cannot be read: No such file"):
         listed(address)
+
+
+@pytest.mark.parametrize("kind", ["Parquet", "ORC"])
+def test_a_corrupt_data_file_with_its_checksum_is_an_error_that_names_it(memory: Any, kind: str) -> None:
+    data, schema = encode(kind, [record("a/1.jpg")], ["key"])
+    data = data[:-10]
+    memory.pipe_file("/lists/data/x", data)
+    known = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    with pytest.raises(DatasetError, match=r"lists/data/x (cannot be read|is no readable)"):
+        listed(write(memory, kind, [], files=[{"key": "data/x", "MD5checksum": known}], fileSchema=schema))
 
 
 @kinds
