@@ -63,6 +63,13 @@ def test_failed_upload_is_aborted_and_keeps_the_old_object(bucket, proxy):
     assert folder.read("large") == b"old"
 
 
+def test_an_upload_that_a_lost_request_has_aborted_is_no_error(bucket, proxy):
+    missing = b"<Error><Code>NoSuchUpload</Code><Message>The upload may have been aborted.</Message></Error>"
+    between = proxy(answers={"DELETE ": b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n" % len(missing) + missing})
+    Folder.at(bucket).check()
+    assert any(line.startswith("DELETE") and "uploadId=" in line for line in between.seen)
+
+
 def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     folder = Folder.at(f"{bucket}/out")
     file_system = S3FileSystem.from_settings(folder.s3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from fsspec.asyn import sync
@@ -150,7 +151,8 @@ class S3ObjectStore(FsspecStore):
         return bucket, key.rstrip("/") + "/" if key else ""
 
     def _abort(self, bucket: str, key: str, upload: str) -> None:
-        sync(self.file_system.loop, self.file_system._abort_mpu, bucket, key, upload)
+        with suppress(FileNotFoundError):  # a request whose answer was lost has aborted it
+            sync(self.file_system.loop, self.file_system._abort_mpu, bucket, key, upload)
 
     def _pages(self, path: str, *, deep: bool, count: int = PAGE) -> Iterator[_Page]:
         """Yield the pages of a folder; `deep` includes its subfolders and orders files by their whole keys."""
