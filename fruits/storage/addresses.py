@@ -92,6 +92,8 @@ def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:
             f"{protocol}://***: the address contains credentials. Give only the bucket, and the credentials in the "
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a profile (AWS_PROFILE)."
         )
+    if not path.strip("/"):
+        raise OutputError(f"{address}: the bucket is missing. Give it, such as {protocol}://bucket/folder.")
     from fruits.storage.s3.file_system import S3FileSystem  # on demand: imports botocore
     from fruits.storage.s3.store import S3ObjectStore
 

@@ -166,6 +166,7 @@ def test_folder_below_an_archive_is_a_folder_in_it() -> None:
         ("ftp://robot:secret@127.0.0.1/images", "contains a password.*FSSPEC_FTP_PASSWORD"),
         ("zip://::http://robot:secret@127.0.0.1/images.zip", "contains a password"),
         ("zip::http://127.0.0.1/images.zip", "zip://folder::archive.zip"),
+        ("s3://", r"s3://: the bucket is missing\. Give it, such as s3://bucket/folder"),
     ],
 )
 def test_incomplete_address_or_one_with_a_password_is_refused(address: str, message: str) -> None:
