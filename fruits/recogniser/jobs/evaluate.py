@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import islice
@@ -259,10 +260,14 @@ def _left_out(
 
 
 def leave_labels_out(item: LeftOutItem, settings: LeftOutSettings) -> list[LeftOut]:
-    """Return the recognition of the images of labels that are left out of training."""
+    """Return the recognition of the images of labels that are left out of training, if the other labels differ."""
     recogniser, method, sources, statistics = _training_data(settings)
     classes, decision = len(recogniser.labels), recogniser.decision
-    return [leave_out(statistics, sources, number, classes, decision, method) for number in item.numbers]
+    found = []
+    for number in item.numbers:
+        with suppress(DatasetError):  # no recogniser can be trained on the other labels
+            found.append(leave_out(statistics, sources, number, classes, decision, method))
+    return found
 
 
 @lru_cache(maxsize=1)

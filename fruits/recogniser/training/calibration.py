@@ -16,6 +16,7 @@ __all__ = ["KEPT", "UNCALIBRATED", "Calibration", "calibrate"]
 KEPT = 0.95  # of known images
 DEVIATIONS = 1.645  # of a normal distribution, below which 95 % of it are
 COLDEST, HOTTEST = 1e-3, 1.0  # temperatures
+CHANCE = 1e3  # the temperature of images that are hardly ever right: probabilities differ by 0.2 % at most
 QUANTILES = 100
 STEPS = 40  # halvings of the range of 1 / temperature, on a logarithmic scale
 
@@ -64,14 +65,20 @@ def calibrate(scores: Scores, classes: Int64, weights: Float64, series: Int64) -
 
 def _temperature(similarity: Float64, classes: Int64, weights: Float64, series: Int64) -> float:
     true = similarity[np.arange(len(classes)), classes]
-    low, high = 1 / HOTTEST, 1 / COLDEST
-    for _ in range(STEPS):
-        middle = float(np.sqrt(low * high))
-        expected = np.add.reduce(softmax(similarity * middle) * similarity, axis=1)
+
+    def is_too_soft(inverse: float, deviations: float) -> bool:
+        expected = np.add.reduce(softmax(similarity * inverse) * similarity, axis=1)
         slopes = np.bincount(series, weights * (expected - true))  # of the negative log-likelihood, by 1 / temperature
         count, slope = len(slopes), np.add.reduce(slopes)
         variance = np.add.reduce(np.square(slopes - slope / count)) * count / max(count - 1, 1)
-        if slope < -DEVIATIONS * np.sqrt(variance):  # too soft
+        return bool(slope < -deviations * np.sqrt(variance))
+
+    low, high, deviations = 1 / HOTTEST, 1 / COLDEST, DEVIATIONS
+    if not is_too_soft(low, 0.0):  # the minimum is at a higher temperature
+        low, high, deviations = 1 / CHANCE, low, 0.0
+    for _ in range(STEPS):
+        middle = float(np.sqrt(low * high))
+        if is_too_soft(middle, deviations):
             low = middle
         else:
             high = middle

@@ -8,16 +8,15 @@ discriminant space, 2 KB for each crop of an image. For 10,000 labels that is ab
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fruits.errors import DatasetError
 from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, calibrate
-from fruits.recogniser.training.fitting import Fit, Source, fit, group_statistics
+from fruits.recogniser.training.fitting import Source, fit, group_statistics
 from fruits.recogniser.training.holdout import is_held_out, series
 
 __all__ = ["Trained", "class_labels", "train"]
@@ -57,14 +56,19 @@ def class_labels(sources: Sequence[Source]) -> tuple[str, ...]:
     DatasetError
         There are fewer than two.
     """
-    present = ((source.classes, (source.fit + source.held_out).classes) for source in sources)
-    labels = {classes[label or ""] for classes, own in present if classes is not None for label in own}
+    labels = _classes(sources, "fit") | _classes(sources, "held_out")
     if len(labels) < 2:
         raise DatasetError(
             f"{len(labels)} class in the sources: not allowed. Allowed: at least 2. Give images of another class; "
             "images that belong to no class can be given as `unknown`."
         )
     return tuple(sorted(labels))
+
+
+def _classes(sources: Sequence[Source], part: Literal["fit", "held_out"]) -> set[str]:
+    """Return the classes of the images that are not held out, or of those that are."""
+    moments = [(source.classes, getattr(source, part)) for source in sources]
+    return {classes[label or ""] for classes, own in moments if classes is not None for label in own.classes}
 
 
 def train(sources: Sequence[Source], method: Method = "prototypes") -> Trained:
@@ -80,11 +84,7 @@ def train(sources: Sequence[Source], method: Method = "prototypes") -> Trained:
     """
     labels = class_labels(sources)
     samples = [source.sample for source in sources]
-    held = [np.array([is_held_out(path) for path in sample.paths], bool) for sample in samples]
-    preliminary = fit(
-        group_statistics(sources, [each.fit for each in sources], labels), samples, [~each for each in held], method
-    )
-    calibration = _calibrate(sources, preliminary, labels, held)
+    calibration = _calibrate(sources, labels, method)
     statistics = group_statistics(sources, [each.fit + each.held_out for each in sources], labels)
     final = fit(statistics, samples, [np.ones(len(sample), bool) for sample in samples], method)
     counts = dict.fromkeys(labels, 0)
@@ -95,14 +95,22 @@ def train(sources: Sequence[Source], method: Method = "prototypes") -> Trained:
     return Trained(labels, method, final.scorer, calibration, counts, final.representatives)
 
 
-def _calibrate(
-    sources: Sequence[Source], preliminary: Fit, labels: Sequence[str], held: Sequence[npt.NDArray[np.bool_]]
-) -> Calibration:
+def _calibrate(sources: Sequence[Source], labels: Sequence[str], method: Method) -> Calibration:
     """Return the calibration on the held-out images of the sources of the largest weight.
 
     The weights state which images are like those of use: with studio images among them, the confidences of photographs
-    are too high. Images of labels that have no other image are left out.
+    are too high. Images of labels that have no other image are left out. Nothing is calibrated if no recogniser can be
+    trained on the images that are not held out.
     """
+    if len(_classes(sources, "fit")) < 2:
+        return UNCALIBRATED
+    samples = [source.sample for source in sources]
+    held = [np.array([is_held_out(path) for path in sample.paths], bool) for sample in samples]
+    try:
+        statistics = group_statistics(sources, [each.fit for each in sources], labels)
+        preliminary = fit(statistics, samples, [~each for each in held], method)
+    except DatasetError:  # they do not differ, but all images do
+        return UNCALIBRATED
     index = {label: number for number, label in enumerate(labels)}
     features, classes, weights, names = [], [], [], []
     usable = []

@@ -129,6 +129,15 @@ def test_confidences_are_lower_if_few_series_were_held_out() -> None:
     assert temperatures[2] > 1.1 * temperatures[0]
 
 
+@pytest.mark.parametrize("right", [0.0, 0.5, 0.7])
+def test_confidences_are_low_if_few_held_out_images_are_right(right: float) -> None:
+    classes = (np.arange(200) >= 200 * right).astype(np.int64)
+    similarity = np.tile([1.0, -1.0, -1.0], (200, 1))  # of two classes, the first one for all images
+    scores = Scores(similarity, np.ones(200), np.zeros((200, 3), np.int64))
+    decision = calibrate(scores, classes, np.ones(200), np.arange(200)).decision
+    assert decision.probabilities(scores)[0, 0] == pytest.approx(max(right, 1 / 3), abs=0.01)
+
+
 def test_images_like_the_unknown_source_are_rejected() -> None:
     unknown = make_source(*make_images(3, 30, seed=3, offset=20), classes=None)
     trained = train([make_source(*make_images(8, 30)), unknown])
@@ -225,9 +234,12 @@ def test_a_class_with_one_image_is_trained() -> None:
     assert accuracy(trained, single[1], single[2]) == 1.0
 
 
-def test_classes_of_one_image_each_are_trained_and_nothing_is_rejected() -> None:
+@pytest.mark.parametrize("held_out", [0, 1, 4, 5])
+def test_classes_of_one_image_each_are_trained_and_nothing_is_rejected(held_out: int) -> None:
     paths, labels, features = make_images(5, 1)
-    paths = [f"{path}.{next(n for n in range(99) if not is_held_out(f'{path}.{n}x'))}x" for path in paths]
+    for row, path in enumerate(paths):
+        held = row < held_out
+        paths[row] = next(name for n in range(99) if is_held_out(name := f"{path}.{n}x") == held)
     trained = train([make_source(paths, labels, features)])
     assert trained.calibration.images == 0
     assert accuracy(trained, labels, features) == 1.0
@@ -237,6 +249,15 @@ def test_equal_images_are_refused() -> None:
     paths, labels, features = make_images(3, 20)
     with pytest.raises(DatasetError, match="no feature varies"):
         train([make_source(paths, labels, np.ones_like(features))])
+    features[20:40] = features[40:] = features[:20]
+    with pytest.raises(DatasetError, match="nothing distinguishes the labels"):
+        train([make_source(paths, labels, features)])
+
+
+def test_images_that_differ_only_from_held_out_ones_are_trained_without_a_calibration() -> None:
+    paths, labels, features = make_images(3, 20)
+    features[[not is_held_out(path) for path in paths]] = 1
+    assert train([make_source(paths, labels, features)]).calibration.images == 0
 
 
 def test_sources_are_stored_with_the_recogniser(tmp_path: Path) -> None:
