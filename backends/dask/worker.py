@@ -33,4 +33,5 @@ def run_call(call: bytes, shared_name: str, retries: int, deaths: int) -> Outcom
     """Run a pickled task and item with the shared value that is registered under a name."""
     task, item = pickle.loads(call)  # nosec B301  # of this job
     shared: Any = get_worker().plugins[shared_name]
-    return run_with_retries(task, item, shared.get(), retries, deaths)
+    # Within the task, so that a value that this worker cannot unpickle fails like the task.
+    return run_with_retries(lambda item, _: task(item, shared.get()), item, None, retries, deaths)

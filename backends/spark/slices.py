@@ -157,16 +157,22 @@ def _run_slice(
     import pyarrow as pa
     from pyspark import TaskContext
 
-    global _shared
-    if payload is not None and (_shared is None or _shared[0] != token):
-        _shared = token, pickle.loads(payload)  # nosec B301  # of this job
+    def run(item: Any, _: None) -> Any:
+        """Unpickle the shared value at first, so that one that this worker cannot unpickle fails like the task."""
+        global _shared
+        if _shared is None or _shared[0] != token:
+            assert payload is not None
+            _shared = token, pickle.loads(payload)  # nosec B301  # of this job
+        return task(item, _shared[1])
+
+    is_delivered = payload is not None or (_shared is not None and _shared[0] == token)
     context = TaskContext.get()
     spark_retries = context.attemptNumber() if context is not None else 0  # a cluster may set spark.task.maxFailures
     for batch in batches:
         positions = batch.column(0).to_pylist()
         outcomes = [
-            pickle.dumps(run_with_retries(task, items[position], _shared[1], retries, deaths[position] + spark_retries))
-            if _shared is not None and _shared[0] == token
+            pickle.dumps(run_with_retries(run, items[position], None, retries, deaths[position] + spark_retries))
+            if is_delivered
             else None
             for position in positions
         ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
-from fruits.errors import DatasetError
+from fruits.errors import DatasetError, SettingsError
 
 GATE_SECONDS = 60
 
@@ -104,6 +104,17 @@ class Counted:
     def __setstate__(self, state):
         self.folder, self.value = state
         record(self.folder, f"unpickled by {os.getpid()}")
+
+
+class Refusing:
+    """A value that workers refuse: of another version of the package, for example."""
+
+    def __reduce__(self):
+        return refuse_to_unpickle, ()
+
+
+def refuse_to_unpickle():
+    raise SettingsError("this worker has another network")
 
 
 def record(folder, event):

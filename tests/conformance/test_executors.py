@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fruits.errors import DatasetError, TaskError
+from fruits.errors import DatasetError, SettingsError, TaskError
 from tests.conformance import tasks
 from tests.conformance.conftest import ENGINES, WORKERS
 
@@ -105,6 +105,12 @@ def test_shared_value_is_delivered_once_to_each_worker(engine, executor, tmp_pat
         assert set(counts.values()) == {1}
     else:
         assert counts == {}
+
+
+def test_an_input_error_of_the_shared_value_is_raised_unchanged(processes, executor):
+    with pytest.raises(SettingsError, match=r"^this worker has another network$"):
+        executor.map(tasks.echo, range(3), shared=tasks.Refusing())
+    assert executor.map(tasks.square, [3]) == [9]
 
 
 def test_each_map_uses_its_own_shared_value(executor):
