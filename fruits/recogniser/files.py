@@ -40,6 +40,7 @@ MAX_JSON_BYTES = 64 * 2**20
 MAX_BYTES = 512 * 2**20  # of the scorer, and of the thumbnails
 MAX_CLASSES = 100_000
 MAX_QUANTILES = 10_000
+LARGEST = 1e100  # of the numbers in an array: their squares and products are finite
 SHAPES = {  # by array: its type and its shape, in the sizes d features, r directions, p prototypes
     "mean": ("float64", "d"),
     "projection": ("float64", "dr"),
@@ -145,7 +146,7 @@ class _Metadata(_Strict):
     labels: Annotated[list[str], pydantic.Field(min_length=1, max_length=MAX_CLASSES)]
     crops: Literal[1, 2]
     network: _Network
-    temperature: Annotated[float, pydantic.Field(gt=0)]
+    temperature: Annotated[float, pydantic.Field(ge=1e-6)]  # similarities divided by it are finite
     thresholds: _Thresholds
     calibration_images: Count
     counts: dict[str, Count]
@@ -294,8 +295,8 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
         expected = tuple(sizes.setdefault(each, size) for each, size in zip(dimensions, array.shape, strict=False))
         if str(array.dtype) != dtype or len(dimensions) != array.ndim or array.shape != expected:
             raise _corrupt(folder, name, f"{key} is {array.dtype} of shape {array.shape}; {dtype} of {sizes} fits")
-        if not np.isfinite(array).all():
-            raise _corrupt(folder, name, f"{key} contains non-finite numbers")
+        if not float(np.abs(array).max(initial=0)) < LARGEST:  # of NaN, too
+            raise _corrupt(folder, name, f"{key} contains NaN, or a number of {LARGEST:g} or more")
     if (
         (np.abs(np.linalg.norm(arrays["prototypes"], axis=1) - 1) >= 1e-3).any()
         or (arrays["lengths"] < 0).any()

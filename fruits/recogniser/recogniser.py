@@ -161,13 +161,18 @@ class Recogniser:
         Raises
         ------
         ModelError
-            The network of this installation differs from the one of the recogniser.
+            The network of this installation differs from the one of the recogniser, or has another number of features.
         """
         network = compile_network(self.network["backbone"], self.network["engine"])
         if network.weights_digest != self.network["weights"]:
             raise ModelError(
                 f"the recogniser belongs to weights {self.network['weights'][:12]}, but this installation has "
                 f"{network.weights_digest[:12]}. Train it again, or install the version of Fruits that trained it."
+            )
+        if network.features != len(self.scorer.mean):
+            raise ModelError(
+                f"the recogniser is for {len(self.scorer.mean):,} features, but {network.backbone} has "
+                f"{network.features:,}. Train it again."
             )
         return network
 

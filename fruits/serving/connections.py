@@ -9,9 +9,10 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
@@ -28,7 +29,7 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"()": f"{__name__}.LogHandler", "formatter": "line"}},
     "loggers": {
         "fruits.serving": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "uvicorn.error": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
@@ -93,6 +94,20 @@ class HttpServer(Server):
         """Answer the requests in progress, then stop."""
         _notify("STOPPING=1")
         await super().shutdown(sockets)
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes lines to standard error; drops those that a full disk or a pipe that nobody reads has no room for."""
+
+    def __init__(self) -> None:
+        stream = sys.stderr
+        if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(2).st_mode):
+            # Opened again, because the flag would hold for all processes that write to the same pipe.
+            stream = open(os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK), "w", buffering=1)
+        super().__init__(stream)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Drop a line that cannot be written; logging would write its traceback to standard error."""
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.scoring import UNKNOWN
 
 SMALLEST = 1e-30  # length of a point, or mean squared distance, in float32
+EQUAL = 2.0**-12  # the relative difference of a value and a quantile that rounding to float32 can make
 
 
 def add_scores(graph: Graph, features: str, recogniser: Recogniser) -> None:
@@ -88,8 +89,10 @@ def _add_reason(graph: Graph, similarity: str, probabilities: str, recogniser: R
     doubt = _sum(graph, graph.node("Where", is_best, "nothing", probabilities))
     last_axis = graph.constant("last_axis", [1], np.int64)
     distance = graph.node("Unsqueeze", "distance", last_axis)
-    by_doubt = _rank(graph, doubt, graph.constant("known_doubts", [thresholds.doubt]))
-    by_distance = _rank(graph, distance, graph.constant("known_distances", [thresholds.distance]))
+    # Values that are exactly a quantile are common: with two labels, all images have one of two doubts.
+    known_doubts, known_distances = (np.array([each]) * (1 - EQUAL) for each in thresholds[:2])
+    by_doubt = _rank(graph, doubt, graph.constant("known_doubts", known_doubts))
+    by_distance = _rank(graph, distance, graph.constant("known_distances", known_distances))
     product = graph.node("Mul", by_doubt, by_distance)
     rejected = graph.node("Less", product, graph.constant("least_product", thresholds.product))
     far = graph.node("And", rejected, graph.node("LessOrEqual", by_distance, by_doubt))

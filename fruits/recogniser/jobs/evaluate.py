@@ -31,7 +31,7 @@ from fruits.progress.select import default
 from fruits.recogniser.evaluation.leave_out import MOST_LABELS, LeftOut, choose_labels, leave_out
 from fruits.recogniser.evaluation.metrics import Metrics, Outcome, UnknownImages, measure
 from fruits.recogniser.evaluation.page import Heading, render_page
-from fruits.recogniser.files import read_recogniser
+from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.recogniser.jobs.predict import predict
 from fruits.recogniser.jobs.sources import check_labels
 from fruits.recogniser.jobs.status import stale_sources
@@ -39,7 +39,7 @@ from fruits.recogniser.methods import Method
 from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.training.fitting import Source, Statistics, group_statistics
 from fruits.recogniser.training.records import stored_sources
-from fruits.storage.folder import Folder, encode_json
+from fruits.storage.folder import Folder, encode_json, is_temporary
 from fruits.text import without_secrets
 
 __all__ = ["Evaluation", "evaluate"]
@@ -158,7 +158,7 @@ def evaluate(
             overwrite=overwrite,
         )
         report = predict(job, executor, progress=listener)
-        stored = read_recogniser(Folder.at(recogniser), training=True)
+        stored = _training_data_of(Folder.at(recogniser), str(finished(rows).job["recogniser"]))
         loaded = Recogniser.from_stored(stored)
         classes = _classes(stored.sources, stored.labels)
         outcomes, unknown = _outcomes(rows, classes)
@@ -189,7 +189,7 @@ def evaluate(
 
 
 def _check_folder(out: Folder) -> None:
-    others = [name for name in out.names() if name not in (PREDICTIONS, JSON, PAGE)]
+    others = [name for name in out.names() if name not in (PREDICTIONS, JSON, PAGE) and not is_temporary(name)]
     if others:
         raise OutputError(
             f"`out` {out.address} contains other files ({', '.join(others[:3])}). Give an empty folder for the "
@@ -272,14 +272,20 @@ def leave_labels_out(item: LeftOutItem, settings: LeftOutSettings) -> list[LeftO
 
 @lru_cache(maxsize=1)
 def _training_data(settings: LeftOutSettings) -> tuple[Recogniser, Method, list[Source], Statistics]:
-    stored = read_recogniser(settings.recogniser, training=True)
-    if stored.version != settings.version:
-        raise OutputError(
-            f"{settings.recogniser.address} was replaced by recogniser {stored.version} during the evaluation of "
-            f"{settings.version}. Start the same command again."
-        )
+    stored = _training_data_of(settings.recogniser, settings.version)
     sources = stored_sources(stored)
     return Recogniser.from_stored(stored), stored.method, sources, _statistics(sources, stored.labels)
+
+
+def _training_data_of(folder: Folder, version: str) -> StoredRecogniser:
+    """Return the recogniser in a folder with its training data, or raise if it is not the one that is evaluated."""
+    stored = read_recogniser(folder, training=True)
+    if stored.version != version:
+        raise OutputError(
+            f"{folder.address} was replaced by recogniser {stored.version} during the evaluation of {version}. "
+            "Use `overwrite` to evaluate the new one."
+        )
+    return stored
 
 
 def _statistics(sources: Sequence[Source], labels: Sequence[str]) -> Statistics:

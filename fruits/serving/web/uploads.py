@@ -115,8 +115,8 @@ async def _file(request: Request, chunks: AsyncGenerator[bytes, None], limits: L
     parser = _InMemory(request.headers, chunks, max_files=1, max_fields=FIELDS, max_part_size=limits.header_bytes)
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise errors.bad_request(f"The form is not valid: {error.message} Send one file.") from error
+    except (MultiPartException, UnicodeError) as error:  # the latter for the charsets idna and undefined
+        raise errors.bad_request(f"The form is not valid: {error} Send one file.") from error
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     if not files:
         raise errors.bad_request("The form has no file. Send one, in a field of any name.")

@@ -593,7 +593,36 @@ def test_an_evaluation_is_written_as_json_and_as_a_page(recogniser: str, tmp_pat
     page = (out / "report.html").read_text("utf-8")
     assert "top-1 accuracy" in page
     assert "unknown images rejected" in page
+    (out / ".report.json.0.tmp").touch()  # of a command that was killed
     assert fruits.evaluate(str(source), recogniser, str(out), LocalExecutor()) == found
+
+
+def test_a_recogniser_that_is_replaced_during_its_evaluation_is_an_error(
+    training: fruits.Training, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(*arguments: Any, **options: Any) -> Any:
+        report = fruits.predict(*arguments, **options)
+        fruits.train(dataclasses.replace(training, weights=(2,), overwrite=True), LocalExecutor())
+        return report
+
+    fruits.train(training, LocalExecutor())
+    monkeypatch.setattr("fruits.recogniser.jobs.evaluate.predict", predict)
+    with pytest.raises(OutputError, match=r"was replaced by recogniser .* Use `overwrite` to evaluate the new one"):
+        fruits.evaluate(str(images), training.out, str(tmp_path / "evaluation"), LocalExecutor())
+
+
+def test_a_label_whose_absence_leaves_equal_labels_is_not_left_out(images: Path, tmp_path: Path) -> None:
+    shutil.rmtree(images / "Cherry")
+    shutil.rmtree(images / "Banana")
+    for path in sorted((images / "Apple Red").iterdir()):
+        shutil.copy(path, images / "Apple Green" / path.name)
+    for path in (images / "Apple Green").iterdir():
+        if not (images / "Apple Red" / path.name).exists():
+            path.unlink()
+    draw(images, ("Date",), 10)
+    rec = fruits.train(fruits.Training(sources=(str(images),), out=str(tmp_path / "rec")), LocalExecutor()).out
+    found = fruits.evaluate(str(images), rec, str(tmp_path / "evaluation"), LocalExecutor())
+    assert [each.label for each in found.left_out] == ["Apple Green", "Apple Red"]
 
 
 def test_a_page_that_cannot_be_written_is_an_error_of_the_storage(

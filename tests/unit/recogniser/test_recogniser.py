@@ -11,6 +11,7 @@ import pytest
 
 import fruits
 from fruits.errors import ModelError
+from fruits.network.backbones import backbone
 from fruits.recogniser.files import StoredRecogniser, read_recogniser, write_recogniser
 from fruits.recogniser.recogniser import Recogniser
 from fruits.storage.folder import Folder
@@ -37,6 +38,31 @@ def test_a_recogniser_is_read_as_it_was_written(stored: StoredRecogniser, tmp_pa
         assert {name: (array.dtype, array.tolist()) for name, array in actual.items()} == {
             name: (array.dtype, array.tolist()) for name, array in expected.items()
         }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 1e-300), ("mean", np.nan), ("projection", -np.inf), ("lengths", 1e200), ("spreads", 1e300)],
+)
+def test_numbers_that_would_give_no_confidence_are_refused(
+    stored: StoredRecogniser, tmp_path: Path, field: str, value: float
+) -> None:
+    if field == "temperature":
+        changed = dataclasses.replace(stored, temperature=value)
+    else:
+        array = np.full_like(stored.arrays[field], value)
+        changed = dataclasses.replace(stored, arrays={**stored.arrays, field: array})
+    write_recogniser(Folder.at(str(tmp_path)), changed)
+    with pytest.raises(ModelError, match=f"is corrupt: {field}"):
+        read_recogniser(Folder.at(str(tmp_path)))
+
+
+def test_a_recogniser_of_another_number_of_features_is_refused(stored: StoredRecogniser) -> None:
+    digest = str(backbone("MobileNetV2").weights_digest)
+    arrays = {**stored.arrays, "mean": stored.arrays["mean"][:7], "projection": stored.arrays["projection"][:7]}
+    changed = dataclasses.replace(stored, arrays=arrays, network={**stored.network, "weights": digest})
+    with pytest.raises(ModelError, match="is for 7 features, but MobileNetV2 has 1,280"):
+        Recogniser.from_stored(changed).compile_network()
 
 
 def test_a_prototype_is_recognised_as_its_label(stored: StoredRecogniser, tmp_path: Path) -> None:

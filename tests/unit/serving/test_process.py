@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import http.client
 import os
 import re
@@ -117,12 +118,15 @@ def test_ready_and_stopping_are_reported_to_systemd(folder: Path, tmp_path: Path
             assert process.wait(30) == 0
 
 
-def test_a_full_disk_for_the_log_stops_no_answer(folder: Path, banana: bytes) -> None:
+@pytest.mark.parametrize("kind", ["disk", "pipe"])
+def test_a_full_disk_or_pipe_for_the_log_stops_no_answer(folder: Path, banana: bytes, kind: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with open("/dev/full", "w") as full:
-        process = subprocess.Popen(command("--recogniser", folder, "--port", str(port)), stdout=full, stderr=full)
+    unread, written = os.pipe()
+    fcntl.fcntl(written, fcntl.F_SETPIPE_SZ, 4096)
+    full = written if kind == "pipe" else os.open("/dev/full", os.O_WRONLY)
+    process = subprocess.Popen(command("--recogniser", folder, "--port", str(port)), stdout=full, stderr=full)
     try:
         while True:
             assert process.poll() is None
@@ -139,9 +143,15 @@ def test_a_full_disk_for_the_log_stops_no_answer(folder: Path, banana: bytes) ->
             assert response.status == 415
         connection.request("POST", "/v1/recognise", banana)
         assert connection.getresponse().status == 200
+        if kind == "pipe":
+            process.terminate()
+            os.read(unread, 4096)  # makes room for the last line, on standard output
+            assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
+        for descriptor in {unread, written, full}:
+            os.close(descriptor)
 
 
 def test_a_port_in_use(fail: Callable[..., str], folder: Path) -> None:

@@ -80,16 +80,17 @@ def test_the_image_can_be_the_file_of_a_form(running: Running, banana: bytes) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("body", "charset", "message"),
     [
-        (form(b'Content-Disposition: form-data; name="note"\r\n\r\nripe?'), "The form has no file"),
-        (form(file_part(b"a"), file_part(b"b")), "Too many files"),
-        (form(b"Content-Disposition: form-data\r\n\r\nx"), "must be provided"),
-        (b"--edge\r\nno form", "Invalid multipart data"),
+        (form(b'Content-Disposition: form-data; name="note"\r\n\r\nripe?'), "utf-8", "The form has no file"),
+        (form(file_part(b"a"), file_part(b"b")), "utf-8", "Too many files"),
+        (form(b"Content-Disposition: form-data\r\n\r\nx"), "utf-8", "must be provided"),
+        (form(file_part(b"a")), "undefined", "undefined encoding"),
+        (b"--edge\r\nno form", "utf-8", "Invalid multipart data"),
     ],
 )
-def test_a_form_without_exactly_one_file_is_400(running: Running, body: bytes, message: str) -> None:
-    answer = running.recognise(body, content_type=FORM)
+def test_a_form_without_exactly_one_file_is_400(running: Running, body: bytes, charset: str, message: str) -> None:
+    answer = running.recognise(body, content_type=f"{FORM}; charset={charset}")
     assert answer.status == 400
     assert message in answer.json()["error"]["message"]
 
