@@ -106,7 +106,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             stream = open(os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK), "w", buffering=1)
         super().__init__(stream)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that cannot be written; logging would write its traceback to standard error."""
 
 

@@ -11,7 +11,7 @@ from fruits.recogniser.recogniser import Recogniser
 from fruits.recogniser.scoring import UNKNOWN
 
 SMALLEST = 1e-30  # length of a point, or mean squared distance, in float32
-EQUAL = 2.0**-12  # the relative difference of a value and a quantile that rounding to float32 can make
+EQUAL = 2.0**-16  # relative difference of a value from an equal quantile: float32 has logits up to 100 within 2^-17
 
 
 def add_scores(graph: Graph, features: str, recogniser: Recogniser) -> None:

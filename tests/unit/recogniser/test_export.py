@@ -22,13 +22,15 @@ from fruits.errors import ModelError, OutputError
 from fruits.images.decode import decode_crops
 from fruits.network.featurizer import compile_network
 from fruits.network.packaged import PACKAGED
-from fruits.recogniser.decision import REASONS, doubts
+from fruits.recogniser.decision import REASONS, Decision, Thresholds, doubts
+from fruits.recogniser.export.graph import Graph
 from fruits.recogniser.export.onnx_file import encode_onnx, export_onnx
+from fruits.recogniser.export.scores import add_scores
 from fruits.recogniser.files import StoredRecogniser
 from fruits.recogniser.products import softmax
 from fruits.recogniser.recogniser import Recogniser
 from tests.recognisers import FARTHEST, drawn_fruit, small_recogniser
-from tests.unit.recogniser.conftest import random_recogniser
+from tests.unit.recogniser.conftest import LABELS, random_recogniser
 
 ROBOT = Path(__file__).parents[3] / "docs" / "serving" / "robot.py"
 TOLERANCE = 1e-4
@@ -118,6 +120,29 @@ def test_crops_unknown_prototypes_and_every_reason(runtime: Callable[[bytes], Ru
         thresholds = {**quantiles, "product": product}
         recogniser = Recogniser.from_stored(dataclasses.replace(stored, arrays=arrays, thresholds=thresholds))
         assert_same(recogniser, runtime(encode_onnx(recogniser)), image)
+
+
+def test_the_doubts_of_two_labels_which_all_are_quantiles_have_the_same_rank() -> None:
+    stored = random_recogniser(features=8, directions=1)
+    arrays = {
+        name: array[:2] if len(array) == len(stored.arrays["classes"]) else array
+        for name, array in stored.arrays.items()
+    }
+    arrays |= {"prototypes": np.array([[1], [-1]], np.float32), "classes": np.arange(2)}
+    features = np.random.default_rng(0).uniform(0, 6, (40, 1, 8)).astype(np.float32)
+    for temperature in np.geomspace(0.03, 3, 9):
+        changed = dataclasses.replace(stored, labels=LABELS[:2], arrays=arrays, temperature=float(temperature))
+        recogniser = Recogniser.from_stored(changed)
+        scores = recogniser.scorer.scores(features, 2)
+        known = np.sort(doubts(recogniser.decision.probabilities(scores)))
+        thresholds = Thresholds(tuple(known.tolist()), _between(scores.distance)[::2], 10)
+        decision = Decision(float(temperature), thresholds)
+        graph = Graph()
+        add_scores(graph, graph.node("Identity", "image"), dataclasses.replace(recogniser, decision=decision))
+        outputs = {"scores": ("FLOAT", ["n", 2]), "distance": ("FLOAT", ["n"]), "reason": ("INT64", ["n"])}
+        found = on_onnxruntime(graph.encode({"image": ("FLOAT", ["n", 8])}, outputs, {}))(features[:, 0])
+        assert 0 < np.count_nonzero(found["reason"]) < 40
+        np.testing.assert_array_equal(found["reason"], decision.decide(scores).reasons)
 
 
 def _between(values: np.ndarray) -> tuple[float, ...]:
