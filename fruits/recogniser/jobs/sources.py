@@ -15,7 +15,7 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.jobs import pipeline
-from fruits.jobs.fitting import check_crops
+from fruits.jobs.fitting import check_crops, without_links
 from fruits.jobs.job import Job
 from fruits.jobs.stored import StoredJob, feature_source
 from fruits.progress.reporter import Progress
@@ -83,13 +83,12 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
             f"`{next(iter(options))}` with outputs as `sources`: not allowed, because their images are labelled. "
             "Leave it out."
         )
-    if training.label_column is not None:  # before hours of work
-        for stored, (address, _, _) in zip(found, given, strict=True):
-            check_labels(address, stored, training.source_options())
     for stored, (address, _, _) in zip(found, given, strict=True):
         if stored is not None:
             check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
     _check_disjoint(images)
+    for address, stored in [*zip((address for address, _, _ in given), found, strict=True), *tested]:
+        check_labels(address, stored, training.source_options())  # before hours of work
     sources = [
         FeatureSource(stored or _featurized(training, address, is_unknown, executor, progress), weight, is_unknown)
         for stored, (address, weight, is_unknown) in zip(found, given, strict=True)
@@ -101,10 +100,12 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
 
 
 def check_labels(address: str, stored: StoredJob | None, options: SourceOptions) -> None:
-    """Raise a ``DatasetError`` if the images of a source, or of an output, have lists of labels."""
+    """Raise a ``DatasetError`` if a source, or an output, has no images, or if they have lists of labels."""
     images = stored.images() if stored is not None else iter(Listing(open_source(address, options), limit=1))
     first = next(images, None)
-    if first is not None and isinstance(first.label, tuple):
+    if first is None:
+        raise DatasetError(f"{without_secrets(address)}: no image found. Give a folder <label>/<file> of images.")
+    if isinstance(first.label, tuple):
         raise DatasetError(
             f"{address}: its images have lists of labels. A recogniser has one label for each image: give a column of "
             "texts as `label_column`, or make one."
@@ -118,7 +119,7 @@ def _location(address: str, stored: StoredJob | None) -> str:
 
 def _check_disjoint(images: Sequence[str]) -> None:
     """Raise if a folder of images is another one, or contains it: its images would count twice."""
-    for one, other in combinations(sorted(images), 2):
+    for one, other in combinations(sorted(map(without_links, images)), 2):
         if f"{other}/".startswith(f"{one}/"):
             raise DatasetError(
                 f"two sources have the images of {other}: {one} and {other}. Give each image once; "

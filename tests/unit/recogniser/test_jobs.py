@@ -384,9 +384,24 @@ def test_sources_of_different_networks_are_refused(
         fruits.train(fruits.Training(sources=(one, two), out=str(tmp_path / "rec")), LocalExecutor())
 
 
-@pytest.mark.parametrize("form", ["folder", "output", "subfolder"])
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("given", ["sources", "unknown", "test"])
+def test_a_folder_without_images_is_refused_before_others_are_featurized(
+    training: fruits.Training, tmp_path: Path, given: str, exists: bool
+) -> None:
+    empty = tmp_path / "empty"
+    if exists:
+        empty.mkdir()
+    value = (*training.sources, str(empty)) if given == "sources" else str(empty)
+    with pytest.raises(DatasetError, match="empty: no image found" if exists else "empty: no such folder"):
+        fruits.train(dataclasses.replace(training, **{given: value}), LocalExecutor())
+    assert not Path(training.out).exists()
+
+
+@pytest.mark.parametrize("form", ["folder", "link", "output", "subfolder"])
 def test_the_same_images_in_two_sources_are_refused(images: Path, tmp_path: Path, form: str) -> None:
-    second = {"folder": str(images), "subfolder": str(images / "Banana")}.get(form)
+    (tmp_path / "link").symlink_to(images)
+    second = {"folder": images, "link": tmp_path / "link", "subfolder": images / "Banana"}.get(form)
     second = second or fitted(images, tmp_path / "features")
     with pytest.raises(DatasetError, match="two sources have the images of"):
         fruits.train(fruits.Training(sources=(str(images), second), out=str(tmp_path / "rec")), LocalExecutor())
