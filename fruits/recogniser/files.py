@@ -15,6 +15,7 @@ and nothing in it is executed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -276,6 +277,10 @@ def _read_arrays(folder: Folder, file: _File) -> Arrays:
         data = folder.read(file.file, limit=file.bytes)
     except FileNotFoundError as error:
         raise _corrupt(folder, file.file, "it is missing") from error
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise _corrupt(folder, file.file, f"it has {error.strerror}") from error
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _corrupt(folder, file.file, f"its SHA-256 differs from the one in {JSON}")
     try:

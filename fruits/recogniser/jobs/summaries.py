@@ -242,6 +242,6 @@ def read_features(data: bytes, name: str, crops: int) -> tuple[list[str], list[s
     if not pa.types.is_string(kind):
         raise DatasetError(f"{name}: its labels are of type {kind}. Allowed: one label for each image.")
     features = np.stack([vectors(table[column]) for column in table.column_names[2:]], axis=1)
-    if not representable(features.reshape(len(features), -1)).all():
+    if not representable(features.reshape(-1, features.shape[2])).all():
         raise DamageError(f"{name} contains NaN, infinity, or a number of 2^19 or more. Make its output again.")
     return table["path"].to_pylist(), table["label"].to_pylist(), features

@@ -190,6 +190,19 @@ def test_partitions_and_the_merge_tree_change_no_bit(
     assert found[0][1] == 1 < found[2][1]
 
 
+@pytest.mark.parametrize("crops", [1, 2])
+def test_partitions_without_a_usable_image_are_empty_summaries(tmp_path: Path, crops: int) -> None:
+    images = draw(tmp_path / "images", ("Banana", "Cherry"), 3)
+    (images / "Banana" / "broken.png").write_bytes(b"no image")
+    found = []
+    for size in (1, 1000):
+        source = fitted(images, tmp_path / f"features-{size}", partition_size=size, max_reject_fraction=0.5, crops=crops)
+        out = str(tmp_path / f"rec-{size}")
+        fruits.train(fruits.Training(sources=(source,), out=out, crops=crops), LocalExecutor())
+        found.append(files(out))
+    assert found[0] == found[1]
+
+
 def test_stored_moments_give_the_bits_of_moments_that_are_summed_again(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,14 @@ def test_numbers_that_would_give_no_confidence_are_refused(
         read_recogniser(Folder.at(str(tmp_path)))
 
 
+def test_a_file_that_is_too_long_is_named(stored: StoredRecogniser, tmp_path: Path) -> None:
+    write_recogniser(Folder.at(str(tmp_path)), stored)
+    (scorer,) = tmp_path.glob("scorer-*")
+    scorer.write_bytes(scorer.read_bytes() + b"x")
+    with pytest.raises(ModelError, match=rf"{scorer.name} is corrupt: it has more than [\d,]+ bytes. Copy the"):
+        read_recogniser(Folder.at(str(tmp_path)))
+
+
 def test_a_recogniser_of_another_number_of_features_is_refused(stored: StoredRecogniser) -> None:
     digest = str(backbone("MobileNetV2").weights_digest)
     arrays = {**stored.arrays, "mean": stored.arrays["mean"][:7], "projection": stored.arrays["projection"][:7]}
