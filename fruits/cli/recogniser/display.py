@@ -74,7 +74,7 @@ def _changes(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def _calibration(images: int) -> str:
     if images:
         return f"on {images:,} held-out images"
-    return "not at all: no label has a held-out image and others. It rejects nothing; give more images"
+    return "not at all: too few images to hold some of two classes out. It rejects nothing; give more images"
 
 
 def show_evaluation(console: Console, evaluation: Evaluation, out: str, following: str) -> None:
