@@ -196,7 +196,8 @@ def test_partitions_without_a_usable_image_are_empty_summaries(tmp_path: Path, c
     (images / "Banana" / "broken.png").write_bytes(b"no image")
     found = []
     for size in (1, 1000):
-        source = fitted(images, tmp_path / f"features-{size}", partition_size=size, max_reject_fraction=0.5, crops=crops)
+        settings: dict[str, Any] = {"partition_size": size, "max_reject_fraction": 0.5, "crops": crops}
+        source = fitted(images, tmp_path / f"features-{size}", **settings)
         out = str(tmp_path / f"rec-{size}")
         fruits.train(fruits.Training(sources=(source,), out=out, crops=crops), LocalExecutor())
         found.append(files(out))
