@@ -41,6 +41,8 @@ def read_classes(address: str) -> dict[str, str]:
         raise DatasetError(f"{name} begins with {found}. Allowed: the line {','.join(HEADER)}.")
     classes: dict[str, str] = {}
     for line, row in enumerate(rows[1:], 2):
+        if not row:  # a blank line
+            continue
         if len(row) != 2 or not all(row):
             raise DatasetError(f"{name}, row {line}: {brief(','.join(row))}. Allowed: a label and its class.")
         if row[0] in classes:

@@ -313,7 +313,7 @@ def test_added_images_are_learnt_without_featurizing_the_others(
 
 def test_labels_are_mapped_to_classes_and_unmapped_ones_are_counted(images: Path, tmp_path: Path) -> None:
     mapping = tmp_path / "classes.csv"
-    mapping.write_text("label,class\nApple Red,Apple\nApple Green,Apple\n")
+    mapping.write_text("label,class\nApple Red,Apple\nApple Green,Apple\n\n")
     report = fruits.train(
         fruits.Training(sources=(str(images),), out=str(tmp_path / "rec"), classes=mapping), LocalExecutor()
     )
