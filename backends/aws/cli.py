@@ -33,8 +33,6 @@ from fruits.storage.s3.settings import S3Settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["app", "call"]
-
 JUPYTERHUB_PORT = 9443
 
 app = typer.Typer(

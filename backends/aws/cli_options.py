@@ -13,8 +13,6 @@ from fruits.clusters.clouds import CloudCluster, EmrCluster
 from fruits.clusters.resolve import resolve
 from fruits.errors import SettingsError
 
-__all__ = ["AccountOptions", "ClusterOptions", "DryRun", "Entry", "EntryName", "Yes", "cloud_settings", "emr_settings"]
-
 EntryName = Annotated[str, typer.Argument(metavar="NAME", help="An EMR cluster of cluster.yaml.")]
 Entry = Annotated[str, typer.Option("--cluster", metavar="NAME", help="A cluster of cluster.yaml.")]
 Region = Annotated[

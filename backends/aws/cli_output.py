@@ -13,8 +13,6 @@ from fruits.errors import SettingsError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["confirm", "show", "table", "text"]
-
 
 def confirm(question: str) -> bool:
     """Ask a question on the terminal.

@@ -17,8 +17,6 @@ from backends.aws.instance_types import nodes_of, vcpus
 from fruits.clusters.clouds import CloudCluster, EmrCluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
-__all__ = ["IMAGES_PER_SECOND", "PRICES", "PRICES_OF", "Cost", "cost"]
-
 # Featurize on Spark: 223 images/s on two cores (docs/performance.md), on 2026-11-23, with
 # `fruits bench REAL --scenario featurize,bare-loop,ceiling --backend dask,spark --workers 2 --images 5120 --repeat 5`.
 IMAGES_PER_SECOND = 111.5

@@ -21,8 +21,6 @@ from backends.aws.staging.stage import is_staged
 from fruits.clusters.clouds import CloudCluster, EmrServerlessCluster, NodesCluster
 from fruits.errors import FruitsError, SettingsError
 
-__all__ = ["Check", "examine"]
-
 
 class Check(NamedTuple):
     """The result of one check.

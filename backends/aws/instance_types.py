@@ -7,8 +7,6 @@ from typing import NamedTuple
 from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 
-__all__ = ["Nodes", "nodes_of", "vcpus"]
-
 VCPUS = {"large": 2, "xlarge": 4}  # and 4 times N for Nxlarge
 
 

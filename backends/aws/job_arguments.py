@@ -15,8 +15,6 @@ from fruits.jobs.job import Job
 from fruits.storage.s3.settings import S3Settings
 from fruits.text import without_secrets
 
-__all__ = ["command_line", "job_folder", "job_prefix", "new_name", "submit_arguments"]
-
 POSITIONAL = "images"
 NOT_ACCEPTED = {
     "fit": {"model", "format", "columns"},

@@ -12,8 +12,6 @@ from backends.aws.emr.request import configurations, job_flow, step_request
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 
-__all__ = ["rendered"]
-
 
 def rendered(settings: EmrCluster, entry: str, *, bucket: str, account: str) -> dict[str, str]:
     """Return the content of each file by its name.

@@ -27,8 +27,6 @@ from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport
 from fruits.progress.reporter import Progress
 
-__all__ = ["JobRun", "application_request", "job_request", "run_job", "submit_run"]
-
 ENDED = ("SUCCESS", "FAILED", "CANCELLED")
 SPARK: dict[str, str] = yaml.safe_load((files("backends.aws") / "serverless.yaml").read_text(encoding="utf-8"))
 

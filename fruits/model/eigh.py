@@ -13,8 +13,6 @@ import sys
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["eigh"]
-
 Float64 = npt.NDArray[np.float64]
 
 PINNED = {  # other architectures ignore it

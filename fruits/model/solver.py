@@ -12,8 +12,6 @@ from fruits.model.eigh import eigh
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 
-__all__ = ["solve"]
-
 
 def solve(moments: Moments, components: int | float, *, network: Mapping[str, str] | None = None) -> ScaledPCA:
     """Return the model of the rows that `moments` summarises.

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scores
 
-__all__ = ["REASONS", "TOP", "Decided", "Decision", "Reason", "Thresholds", "doubts"]
-
 Reason: TypeAlias = Literal["uncertain", "unlike-anything"]
 
 REASONS: tuple[Reason | None, ...] = (None, "uncertain", "unlike-anything")

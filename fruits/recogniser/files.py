@@ -32,8 +32,6 @@ from fruits.errors import ModelError
 from fruits.recogniser.methods import Method
 from fruits.storage.folder import Folder, encode_json
 
-__all__ = ["JSON", "StoredRecogniser", "read_recogniser", "write_recogniser"]
-
 JSON = "recogniser.json"
 SCHEMA = "fruits.recogniser/1"
 FILE = re.compile(r"^(?:scorer|thumbnails|training)-[0-9a-f]{12}\.safetensors$")

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Grid", "lengths", "on_grid", "product", "softmax", "to_grid", "to_unit"]
-
 Float64 = npt.NDArray[np.float64]
 
 BITS = 26

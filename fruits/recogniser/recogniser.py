@@ -18,8 +18,6 @@ from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.recogniser.scoring import Scorer
 from fruits.storage.folder import Folder
 
-__all__ = ["LabelScore", "Neighbour", "Recogniser", "Recognition"]
-
 NEAREST = 3  # training images of a recognition
 
 

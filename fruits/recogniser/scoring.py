@@ -11,8 +11,6 @@ import numpy.typing as npt
 
 from fruits.recogniser.products import Grid, lengths, on_grid, product, to_grid, to_unit
 
-__all__ = ["UNKNOWN", "Scorer", "Scores"]
-
 UNKNOWN = -1  # the class of prototypes that belong to no class
 SMALLEST = 1e-100  # mean squared distance
 BLOCK = 256  # rows at a time, which bounds the memory of the similarities

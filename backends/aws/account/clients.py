@@ -14,8 +14,6 @@ from fruits.clusters.clouds import AwsCluster
 from fruits.errors import FruitsError, SettingsError
 from fruits.storage.s3.errors import service_error
 
-__all__ = ["Account", "Notify", "bucket_name", "bucket_of", "region_of", "split_address", "translated_errors"]
-
 Notify = Callable[[str], None]  # receives messages for the user
 
 # The location of old buckets: https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetBucketLocation.html

@@ -11,8 +11,6 @@ from fruits.clusters.clouds import DaskEc2Cluster, EmrCluster
 from fruits.errors import SettingsError
 from fruits.storage.s3.errors import FORBIDDEN
 
-__all__ = ["check_quotas", "request_of"]
-
 STANDARD = "acdhimrtz"  # the instance families of the two quotas, by their first letter
 QUOTAS = {"on-demand": "L-1216C47A", "Spot": "L-34B43A08"}
 SMALLEST = 4  # vCPUs of the smallest node of EMR, an xlarge

@@ -11,8 +11,6 @@ from backends.aws.account.subnets import Subnets
 from backends.aws.account.tags import MANAGED, aws_tags
 from fruits.errors import SettingsError
 
-__all__ = ["SERVICE_LINKED", "Prerequisite", "check_user", "prerequisites"]
-
 # AWS creates them at the first use by a user who may create roles. A stack could not: it fails if one exists.
 SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com", "ops.emr-serverless.amazonaws.com")
 

@@ -11,8 +11,6 @@ from backends.aws.account.clients import Account, split_address, translated_erro
 from backends.aws.account.tags import BUCKET_TAG, SETUP, TAG, parse_tags
 from backends.aws.emr.clusters import ACTIVE, end_cluster, list_clusters
 
-__all__ = ["Resource", "end_resource", "end_resources_of", "find_resources", "job_runs", "secrets_address"]
-
 ALIVE = ("pending", "running", "stopping", "stopped")
 ENDING = "shutting-down"
 RUNNING = ["SUBMITTED", "PENDING", "SCHEDULED", "RUNNING", "QUEUED"]  # of a job on EMR Serverless

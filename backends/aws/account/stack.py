@@ -15,8 +15,6 @@ from fruits.errors import JobError, SettingsError
 from fruits.storage.s3.errors import FORBIDDEN
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["STACK", "ChangeSet", "Installed", "apply", "discard", "find_installed", "key_arn", "propose", "remove"]
-
 STACK = "fruits"
 GROUPS = ("MasterGroup", "WorkerGroup", "ServiceGroup")
 RANDOM = (*GROUPS, "SecurityConfiguration")  # resources whose names CloudFormation makes

@@ -10,8 +10,6 @@ from backends.aws.account.tags import MANAGED, parse_tags
 from fruits.clusters.clouds import NodesCluster
 from fruits.errors import SettingsError
 
-__all__ = ["Subnets", "find_subnets"]
-
 
 @dataclass(frozen=True, slots=True)
 class Subnets:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-__all__ = ["BUCKET_TAG", "MANAGED", "SETUP", "TAG", "aws_tags", "parse_tags", "tags_of"]
-
 TAG = "fruits"  # on every resource: the name of its job or cluster
 SETUP = "init"  # the value of TAG on the resources of `fruits cluster init`, which outlive clusters
 BUCKET_TAG = "fruits-bucket"  # on the resources of a Dask cluster: the bucket with its secrets

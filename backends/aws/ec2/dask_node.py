@@ -22,8 +22,6 @@ from distributed import Nanny, Scheduler
 from backends.dask.cluster import CONFIG
 from fruits.storage.folder import Folder
 
-__all__ = ["PORT", "ROLES", "Secrets"]
-
 PORT = 8786
 ROLES = ("scheduler", "worker", "client")  # Dask supports a certificate per role; here all roles share one
 CHECK_SECONDS = 5.0  # between two looks for clients

@@ -33,8 +33,6 @@ from fruits.jobs.report import Report, SliceReport
 from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 
-__all__ = ["check_versions", "open_client", "open_executor", "run_job"]
-
 # Must be the same on both sides. Dask compares its own versions again on connecting.
 MATCHED = ("cloudpickle", "dask", "distributed", "openvino")
 WORKER_SECONDS = 1800  # an instance may take 15 minutes to start, and Spot has none at times

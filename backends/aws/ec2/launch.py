@@ -20,8 +20,6 @@ from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import DaskEc2Cluster
 from fruits.errors import SettingsError
 
-__all__ = ["LaunchSettings", "client_address", "create_security_group", "prepare_launch"]
-
 # Amazon Linux 2023 has its package repositories in S3, so a private subnet needs only an S3 endpoint.
 IMAGE_OWNER, IMAGE_NAME = "amazon", "al2023-ami-2023.*-x86_64"
 PUBLIC_ADDRESS_URL = "https://checkip.amazonaws.com"

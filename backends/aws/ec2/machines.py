@@ -22,8 +22,6 @@ from backends.aws.ec2.launch import LaunchSettings
 from backends.aws.instance_types import vcpus
 from fruits.errors import FruitsError, JobError
 
-__all__ = ["Machines"]
-
 START_SECONDS = 900.0  # an instance starts, and builds its environment from the wheelhouse
 CHECK_SECONDS = 30.0  # between two counts of the workers
 CONNECT_SECONDS = 5.0

@@ -15,8 +15,6 @@ from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 from fruits.storage.s3.errors import FORBIDDEN
 
-__all__ = ["ACTIVE", "end_cluster", "find_cluster", "list_clusters", "start_cluster"]
-
 ACTIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 
 

@@ -23,8 +23,6 @@ from typing import NoReturn
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["LOG", "RESULT", "SUBMITTED", "main"]
-
 LOG, RESULT = "stderr.txt", "result.json"
 SUBMITTED = "spark-submit"  # a cluster that the client names, and that is known only here
 COPY_SECONDS = 5.0  # between two copies of the log

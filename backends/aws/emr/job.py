@@ -18,8 +18,6 @@ from fruits.jobs.job import Job
 from fruits.jobs.report import Report, SliceReport
 from fruits.progress.reporter import Progress
 
-__all__ = ["Step", "run_job", "submit_step"]
-
 DONE = ("COMPLETED", "FAILED", "CANCELLED", "INTERRUPTED")
 CLUSTER_STATES = {
     "STARTING": "waiting for instances",

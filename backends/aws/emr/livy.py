@@ -9,8 +9,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-__all__ = ["PTH", "correct_ast"]
-
 # A line of a .pth file runs at the start of each Python: https://docs.python.org/3/library/site.html
 PTH = (
     'import os; "LIVY_SPARK_MAJOR_VERSION" in os.environ and '

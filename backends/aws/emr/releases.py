@@ -13,8 +13,6 @@ from typing import NamedTuple
 from fruits.clusters.clouds import CloudCluster, DaskEc2Cluster, EmrServerlessCluster
 from fruits.errors import SettingsError
 
-__all__ = ["DEFAULT", "EC2_NODE", "RELEASES", "Release", "release", "release_of"]
-
 
 class Release(NamedTuple):
     """The contents of an EMR release.

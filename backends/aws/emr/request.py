@@ -16,8 +16,6 @@ from backends.aws.job_arguments import submit_arguments
 from backends.aws.staging.staged_files import StagedFiles
 from fruits.clusters.clouds import EmrCluster
 
-__all__ = ["PREFIX", "configurations", "job_flow", "step_request"]
-
 PREFIX = "/opt/fruits"  # of the virtual environment on every node
 SPOT_MINUTES = 10
 BOOTSTRAP_NAME = "fruits environment"

@@ -8,8 +8,6 @@ from backends.aws.account.clients import Account, translated_errors
 from backends.aws.emr.clusters import find_cluster
 from fruits.errors import SettingsError
 
-__all__ = ["session_command"]
-
 
 def session_command(account: Account, name: str, tunnel: int | None = None) -> list[str]:
     """Return the command that opens a session on the master node, or forwards one of its ports to this machine.

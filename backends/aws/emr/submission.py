@@ -25,8 +25,6 @@ from fruits.progress.reporter import Progress
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["run_submitted"]
-
 
 def run_submitted(
     command: str, job: Job, cluster: Cluster, progress: Progress, *, on: str, submit: Callable[..., SubmittedJob]

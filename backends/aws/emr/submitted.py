@@ -19,8 +19,6 @@ from fruits.errors import FruitsError, InputError, JobError, SettingsError
 from fruits.jobs.report import Report, SliceReport, report_from_dict
 from fruits.progress.reporter import Progress
 
-__all__ = ["JobState", "SubmittedJob", "await_report", "confirm_leaving", "follow", "read_log"]
-
 POLL_SECONDS = 10.0
 TAIL_LINES = 30  # of the log, in the message about a failed job
 

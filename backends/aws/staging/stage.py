@@ -29,8 +29,6 @@ from fruits.network.backbones import backbone
 from fruits.network.packaged import PACKAGED
 from fruits.network.weights import find_weights
 
-__all__ = ["NOTEBOOK", "PythonArchive", "ensure_staged", "is_staged", "offer_notebook", "stage"]
-
 EMR = files("backends.aws.emr")
 NOTEBOOK = "feature_extraction.ipynb"
 # The folder for the notebooks of JupyterHub's first user on EMR:

@@ -8,8 +8,6 @@ from importlib.metadata import version
 from backends.aws.account.clients import split_address
 from backends.aws.emr.releases import Release
 
-__all__ = ["StagedFiles"]
-
 
 @dataclass(frozen=True, slots=True)
 class StagedFiles:

@@ -19,8 +19,6 @@ from backends.aws.emr.livy import PTH
 from backends.aws.emr.releases import Release
 from fruits.errors import SettingsError
 
-__all__ = ["REQUIREMENTS", "build_environment", "digest_of", "gather", "package_files"]
-
 STAGING = files("backends.aws.staging")
 REQUIREMENTS = "requirements.txt"
 PIP_SECONDS = 1800

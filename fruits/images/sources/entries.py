@@ -11,8 +11,6 @@ import pyarrow as pa
 
 from fruits.storage.parquet import number_array, text_array, text_lists
 
-__all__ = ["LABEL", "LABELS", "PATHS", "PLACES", "ImageEntry", "Label", "entry_table", "entry_tables", "table_entries"]
-
 GROUP = 1024  # entries of a table
 
 Label = str | tuple[str, ...] | None

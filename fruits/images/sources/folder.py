@@ -19,8 +19,6 @@ from fruits.images.sources.source import Content
 from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo, Store
 
-__all__ = ["FolderSource"]
-
 ENDINGS = tuple(EXTENSIONS)  # the type that str.endswith needs
 HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images, of which an object store must let at least one be read

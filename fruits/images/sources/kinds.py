@@ -24,8 +24,6 @@ from fruits.images.tar.source import TarSource
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["open_source", "stored_source"]
-
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -15,8 +15,6 @@ from fruits.images.sources.source import Content, Source
 from fruits.storage.parquet import text_array
 from fruits.text import brief, printable
 
-__all__ = ["PathLabels"]
-
 
 @dataclass(frozen=True, slots=True)
 class PathLabels:

@@ -12,8 +12,6 @@ from fruits.images.sources.entries import ImageEntry, entry_tables, table_entrie
 from fruits.images.sources.source import Source
 from fruits.images.stratified import stratified
 
-__all__ = ["Listing"]
-
 
 class Listing:
     """Images of a source, in code-point order of their paths; each iteration lists them again.

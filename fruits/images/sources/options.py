@@ -9,8 +9,6 @@ from typing import Any
 from fruits.errors import SettingsError
 from fruits.text import quoted
 
-__all__ = ["SourceOptions", "label_pattern"]
-
 
 def label_pattern(expression: str) -> re.Pattern[str]:
     """Return a compiled ``label_regex``: its label is the group ``label``, or else the first group.

@@ -19,8 +19,6 @@ from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import ImageEntry
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError
 
-__all__ = ["Content", "Source", "image_bytes"]
-
 # Errors that concern one file. Any other error may come from the storage and is retried.
 FILE_ERRORS = {
     errno.ENOENT,

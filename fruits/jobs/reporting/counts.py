@@ -14,8 +14,6 @@ from fruits.storage.checksums import read_part
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.text import name_text
 
-__all__ = ["LabelCounts", "RejectExamples", "count_labels", "reject_examples"]
-
 MOST_PAGES = 16  # of the list of images: a million images
 MOST_PARTS = 64  # with rejects
 PER_REASON = 5

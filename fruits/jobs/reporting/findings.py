@@ -23,8 +23,6 @@ from fruits.jobs.tasks.thumbnails import picture_source, read_pictures
 from fruits.pages.charts import pictured
 from fruits.storage.prefetch import UNKNOWN_SIZE
 
-__all__ = ["Findings", "PointMap", "examine"]
-
 MAP_POINTS = 2000
 TSNE_POINTS = 1500  # 5 s
 TSNE_COMPONENTS = 50  # as its authors advise

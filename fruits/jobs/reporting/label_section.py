@@ -9,8 +9,6 @@ from statistics import median
 from fruits.pages.charts import Line, line_chart
 from fruits.pages.document import bars
 
-__all__ = ["label_section"]
-
 ALL = 30  # labels: up to this many, each has a bar
 ENDS = 6  # of more labels, the largest and the smallest that have one
 CURVE = 200  # points of a curve of sizes

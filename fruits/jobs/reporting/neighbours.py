@@ -17,8 +17,6 @@ import numpy.typing as npt
 
 from fruits.machine.cpus import available_cpus
 
-__all__ = ["NEAR", "Neighbours", "Outlier", "find_neighbours", "find_outliers"]
-
 # Of the typical distance of two images: the largest one of near-duplicates. Copies of 40 images of Fruits-360 that were
 # saved again with quality 90, reduced to 90 %, or cropped by 3 % have a median of 0.19 to 0.21.
 NEAR = 0.2

@@ -18,8 +18,6 @@ from fruits.jobs.reporting.vectors import Vectors
 from fruits.pages.charts import Line, line_chart, point_map
 from fruits.pages.document import document, facts, pair, percent, table, text, tiles
 
-__all__ = ["render", "settings"]
-
 SCREE = 50  # components in the plot of single ones
 TSNE_HINT = (
     "A map by t-SNE, which keeps neighbours together: <code>fruits report OUT --tsne</code>, with the extra "

@@ -9,8 +9,6 @@ from fruits.pages.charts import Line, line_chart
 from fruits.pages.document import bars, percent, table, text
 from fruits.text import duration
 
-__all__ = ["bottleneck", "speed_section"]
-
 ADVICE = {
     "read": "Keep the images nearer to the workers, or in fewer and larger files.",
     "decode": "Smaller images, or more workers, make the job faster; another network would not.",

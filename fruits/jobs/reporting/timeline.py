@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Timeline"]
-
 MOST = 120  # intervals of a timeline
 SHORTEST = 0.25  # seconds of an interval
 

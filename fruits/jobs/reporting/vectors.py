@@ -28,8 +28,6 @@ from fruits.plan.partitions import Partition
 from fruits.storage.parquet import read_table, vectors
 from fruits.storage.prefetch import UNKNOWN_SIZE
 
-__all__ = ["Vectors", "by_hash", "feature_job", "read_vectors"]
-
 MOST_ROWS = 131_072
 MOST_PARTS = 512
 MOST_BYTES = 768 * 2**20  # of the parts that are read

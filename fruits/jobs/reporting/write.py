@@ -17,8 +17,6 @@ from fruits.storage.checksums import read_part
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 
-__all__ = ["COMMANDS", "add_page", "write_page"]
-
 COMMANDS = (*FITTING, "transform")
 MOST_BYTES = 2_000_000  # of a page; without pictures, names and numbers stay far below it
 

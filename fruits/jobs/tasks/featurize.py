@@ -35,18 +35,6 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.parquet import read_table, write_table
 from fruits.text import name_text, without_secrets
 
-__all__ = [
-    "IMAGES_PER_GROUP",
-    "FeaturizeSettings",
-    "PlannedPartition",
-    "StoredFeatures",
-    "TransformSettings",
-    "checked_featurizer",
-    "compute",
-    "featurize",
-    "transform",
-]
-
 # Images that are decoded in a row before the network runs on them, one by one. Alternating the two for each image
 # evicts both from the core's caches and makes decoding a third slower.
 IMAGES_PER_GROUP = 16

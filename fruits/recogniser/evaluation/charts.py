@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from fruits.pages.charts import BOTTOM, LEFT, RIGHT, TOP, Range, axis, chart, grid
 from fruits.recogniser.evaluation.metrics import Bin, CoveragePoint
 
-__all__ = ["coverage_chart", "reliability_chart"]
-
 
 def reliability_chart(bins: Sequence[Bin]) -> str:
     """Return accuracy by confidence: a bar for each bin, wider with more images, and the diagonal of a perfect fit."""

@@ -16,8 +16,6 @@ from fruits.recogniser.methods import Method
 from fruits.recogniser.scoring import UNKNOWN
 from fruits.recogniser.training.fitting import Source, Statistics, fit, without_group
 
-__all__ = ["MOST_LABELS", "LeftOut", "choose_labels", "leave_out"]
-
 MOST_LABELS = 200
 MOST_IMAGES = 64  # of a label that is left out
 

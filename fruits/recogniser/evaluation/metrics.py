@@ -10,19 +10,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "BINS",
-    "Bin",
-    "ClassResult",
-    "Confusion",
-    "CoveragePoint",
-    "Metrics",
-    "Outcome",
-    "UnknownImages",
-    "measure",
-    "wilson",
-]
-
 BINS = 10
 Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 CONFUSIONS = 20

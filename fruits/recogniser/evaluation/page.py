@@ -10,8 +10,6 @@ from fruits.recogniser.evaluation.charts import coverage_chart, reliability_char
 from fruits.recogniser.evaluation.leave_out import LeftOut
 from fruits.recogniser.evaluation.metrics import Metrics, UnknownImages
 
-__all__ = ["Heading", "render_page"]
-
 NONE_UNKNOWN = UnknownImages(0, 0)
 MOST_CLASSES = 1000  # in the table: a page stays below 2 MB
 

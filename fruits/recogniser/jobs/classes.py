@@ -10,8 +10,6 @@ from fruits.errors import DatasetError, OutputError
 from fruits.storage.addresses import open_store
 from fruits.text import brief
 
-__all__ = ["check_labels", "read_classes"]
-
 HEADER = ["label", "class"]
 MAX_BYTES = 64 * 2**20
 SHOWN = 3

@@ -42,8 +42,6 @@ from fruits.recogniser.training.records import stored_sources
 from fruits.storage.folder import Folder, encode_json, is_temporary
 from fruits.text import without_secrets
 
-__all__ = ["Evaluation", "evaluate"]
-
 PREDICTIONS = "predictions"
 JSON, PAGE = "report.json", "report.html"
 LABELS_AT_ONCE = 4  # of an item: a worker keeps what it has read for the next item

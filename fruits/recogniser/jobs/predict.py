@@ -21,8 +21,6 @@ from fruits.progress.reporter import Progress
 from fruits.recogniser.recogniser import Recogniser, Recognition
 from fruits.storage.parquet import number_array, text_array, vectors, write_table
 
-__all__ = ["COLUMNS", "RecognitionEncoder", "predict"]
-
 COLUMNS = ("path", "label", "prediction", "confidence", "top", "reason")
 
 

@@ -12,8 +12,6 @@ from fruits.recogniser.files import StoredRecogniser, read_recogniser
 from fruits.storage.commits import Commit, OwnedFolder
 from fruits.storage.folder import Folder
 
-__all__ = ["write_page", "write_report"]
-
 PICTURED = 64  # classes
 
 

@@ -11,8 +11,6 @@ from fruits.parameters import address, check_choice, switch, whole_number
 from fruits.recogniser.methods import METHODS, Method
 from fruits.text import brief
 
-__all__ = ["Training"]
-
 MOST_WEIGHT = 1000
 
 

@@ -23,8 +23,6 @@ from fruits.recogniser.jobs.request import Training
 from fruits.storage.folder import Folder
 from fruits.text import without_secrets
 
-__all__ = ["SOURCES", "FeatureSource", "check_labels", "open_sources"]
-
 SOURCES = "sources"  # below the recogniser
 
 

@@ -19,8 +19,6 @@ from fruits.recogniser.files import JSON, read_recogniser
 from fruits.storage.commits import Commit, last_commit
 from fruits.storage.folder import Folder
 
-__all__ = ["RecogniserStatus", "SourceState", "recogniser_status", "source_states", "stale_sources"]
-
 SourceState = Literal["current", "stale", "unknown"]
 
 

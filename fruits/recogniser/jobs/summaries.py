@@ -36,8 +36,6 @@ from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
 
-__all__ = ["NodeItem", "NodeSettings", "Summary", "read_features", "read_node", "summarize", "summarize_node"]
-
 BATCH = 8  # nodes that one task verifies
 
 Float32 = npt.NDArray[np.float32]

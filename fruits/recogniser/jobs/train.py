@@ -48,8 +48,6 @@ from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete
 from fruits.storage.folder import Folder, is_temporary
 from fruits.text import without_secrets
 
-__all__ = ["TEST", "TrainingReport", "train"]
-
 SCHEMA = "fruits.training/1"
 NODES = "moments"
 OUTPUTS = "outputs"  # in the commit: where the features of the sources are

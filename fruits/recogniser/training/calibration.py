@@ -11,8 +11,6 @@ from fruits.recogniser.decision import Decision, Thresholds, doubts
 from fruits.recogniser.products import softmax
 from fruits.recogniser.scoring import Scores
 
-__all__ = ["KEPT", "UNCALIBRATED", "Calibration", "calibrate"]
-
 KEPT = 0.95  # of known images
 DEVIATIONS = 1.645  # of a normal distribution, below which 95 % of it are
 COLDEST, HOTTEST = 1e-3, 1.0  # temperatures

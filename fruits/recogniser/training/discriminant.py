@@ -19,8 +19,6 @@ from fruits.model.eigh import eigh
 from fruits.model.exact.product import product
 from fruits.recogniser.products import to_unit
 
-__all__ = ["SHRINKAGE", "Space", "discriminant", "within_covariance"]
-
 # Chosen on held-out arcs of Fruits-360: 98.22, 98.40 and 98.10 % at 0.03, 0.1 and 0.3. Photographs need 0.1 or more.
 SHRINKAGE = 0.1
 MOST_DIRECTIONS = 256

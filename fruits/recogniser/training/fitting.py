@@ -16,8 +16,6 @@ from fruits.recogniser.training.discriminant import discriminant, within_covaria
 from fruits.recogniser.training.prototypes import find_prototypes, prototypes_of_group
 from fruits.recogniser.training.sample import Sample
 
-__all__ = ["Fit", "Group", "Source", "Statistics", "fit", "group_statistics", "without_group"]
-
 LEAST_VARIANCE = 1e-12  # if all images of each label are equal
 
 Float64 = npt.NDArray[np.float64]

@@ -11,8 +11,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["is_held_out", "series"]
-
 FRAME = re.compile(r"^(?P<axis>r\d*)?_?(?:(?P<frame>\d+)_)?100\.jpg$")
 NUMBER = re.compile(r"^(?P<series>.*?)(?P<number>\d{1,18})\.\w+$", re.DOTALL)
 ARC = 66  # frames; a turn has 320 to 330

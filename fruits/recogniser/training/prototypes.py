@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from fruits.recogniser.products import lengths, on_grid, to_unit
 
-__all__ = ["MOST_PROTOTYPES", "Prototypes", "find_prototypes", "prototypes_of_group"]
-
 MOST_PROTOTYPES = 8_192  # of all groups together, unless there are more groups
 MOST_PER_GROUP = 64
 # Of held-out photographs, about 40 of a label, 94.0 % are right with an eighth of the images as prototypes, and 92.8 %

@@ -15,8 +15,6 @@ from fruits.recogniser.training.fitting import Source
 from fruits.recogniser.training.sample import Sample
 from fruits.recogniser.training.training import Trained
 
-__all__ = ["SourceRecord", "picture_key", "stored_recogniser", "stored_sources"]
-
 
 @dataclass(frozen=True, slots=True)
 class SourceRecord:

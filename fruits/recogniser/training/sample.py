@@ -15,8 +15,6 @@ import numpy.typing as npt
 import orjson
 import safetensors.numpy
 
-__all__ = ["MOST_PER_LABEL", "SAMPLE_BYTES", "Sample", "rows_per_label"]
-
 SAMPLE_BYTES = 256 * 2**20  # of the features of all labels together, unless each label has one row
 MOST_PER_LABEL = 512
 

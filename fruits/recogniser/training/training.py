@@ -19,8 +19,6 @@ from fruits.recogniser.training.calibration import UNCALIBRATED, Calibration, ca
 from fruits.recogniser.training.fitting import Source, fit, group_statistics
 from fruits.recogniser.training.holdout import is_held_out, series
 
-__all__ = ["Trained", "class_labels", "train"]
-
 MOST_SCORES = 2**24  # similarities of held-out images in memory, 128 MiB
 
 

@@ -16,8 +16,6 @@ from fruits.storage.s3.errors import AddressError
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
 
-__all__ = ["read_addresses"]
-
 Opened = tuple[str, Store | None, str | ImageError]  # the key of a store, the store, and the path on it or an error
 
 

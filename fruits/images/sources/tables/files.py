@@ -17,8 +17,6 @@ from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import native
 
-__all__ = ["TableFile", "TableFiles", "last_name", "parent"]
-
 BUFFER = 2**20
 
 

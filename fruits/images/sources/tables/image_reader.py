@@ -18,8 +18,6 @@ from fruits.images.sources.tables.rows import field_types, is_bytes, nested
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, too_large
 
-__all__ = ["read_rows"]
-
 WINDOW_BYTES = 64 * 2**20  # of images that are collected before the first is returned
 WINDOW = 1024  # images of a window, at most
 REQUEST_BYTES = 8 * 2**20

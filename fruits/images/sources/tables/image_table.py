@@ -24,8 +24,6 @@ from fruits.images.sources.tables.values import UnusablePathError, checked_label
 from fruits.storage.parquet import number_array, text_array
 from fruits.storage.prefetch import UNKNOWN_SIZE
 
-__all__ = ["ImageTableSource"]
-
 
 @dataclass(frozen=True, slots=True)
 class ImageTableSource:

@@ -36,8 +36,6 @@ from fruits.storage.parquet import number_array, text_array
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.text import brief
 
-__all__ = ["InventorySource"]
-
 MAX_MANIFEST = 64 * 2**20
 CHUNK = 8 * 2**20
 ENDINGS = tuple(EXTENSIONS)

@@ -20,8 +20,6 @@ from fruits.storage.parquet import number_array, text_array
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
 
-__all__ = ["ManifestSource"]
-
 
 @dataclass(frozen=True, slots=True)
 class ManifestSource:

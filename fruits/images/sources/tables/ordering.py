@@ -15,8 +15,6 @@ from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
 from fruits.storage.parquet import number_array
 from fruits.text import brief, printable
 
-__all__ = ["ordered_list", "place_of", "with_places"]
-
 NUMBER_BITS = 40  # of a place: the number of a row; the others are the number of its file
 PLACE = pa.field("place", pa.int64(), nullable=False)
 

@@ -19,8 +19,6 @@ from fruits.images.sources.tables.files import TableFile
 from fruits.storage.parquet import text_array, text_lists
 from fruits.text import brief, printable
 
-__all__ = ["READERS", "Batch", "Column", "csv_batches", "field_types", "is_bytes", "is_text", "nested", "read_batches"]
-
 BATCH = 16_384  # rows
 LINE_BYTES = 2**24  # of a line of JSON
 SHOWN = 20  # columns in a message

@@ -9,8 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["RepeatedPathError", "SortedTables"]
-
 RUN_BYTES = 16 * 2**20  # of a run in memory; sorting needs about three times as much
 BLOCK = 4096  # rows of a run that are in memory while it is merged: 0.4 MB, and 90 MB for 100,000,000 rows
 

@@ -16,8 +16,6 @@ from fruits.images.sources.tables.rows import Batch, is_text
 from fruits.storage.parquet import number_array, number_scalar, numbers, text_array, text_scalar
 from fruits.text import brief, printable, quoted, without_secrets
 
-__all__ = ["UnusablePathError", "checked_labels", "checked_paths", "checked_versions", "class_names"]
-
 TEXTS = "Allowed: texts."
 NUL = "\0"
 EMPTY, NULL = (text_scalar(text, pa.string()) for text in (b"", None))
