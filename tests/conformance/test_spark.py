@@ -1,6 +1,7 @@
 """Tests of Spark only: its single session per process, its Java, and its daemon."""
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -193,7 +194,7 @@ def test_python_worker_exits_silently_when_spark_closes_the_connection(monkeypat
         raise error
 
     monkeypatch.setattr(pyspark.worker, "main", disconnected)
-    monkeypatch.setattr(pyspark.daemon, "manager", lambda: pyspark.worker.main(None, None))
+    monkeypatch.setattr(pyspark.daemon, "manager", lambda: pyspark.worker.main(io.BytesIO(), io.BytesIO()))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(spark_daemon.gc, "freeze", lambda: None)
     with pytest.raises(SystemExit) as ended:
