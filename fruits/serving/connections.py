@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -101,9 +102,10 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         stream = sys.stderr
-        if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(2).st_mode):
-            # Opened again, because the flag would hold for all processes that write to the same pipe.
-            stream = open(os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK), "w", buffering=1)
+        with contextlib.suppress(OSError):  # it is closed, the pipe is another user's, or there is no /proc
+            if stat.S_ISFIFO(os.fstat(2).st_mode):
+                # Opened again, because the flag would hold for all processes that write to the same pipe.
+                stream = open(os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK), "w", buffering=1)
         super().__init__(stream)
 
     def handleError(self, record: logging.LogRecord) -> None:

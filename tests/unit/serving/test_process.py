@@ -154,6 +154,26 @@ def test_a_full_disk_or_pipe_for_the_log_stops_no_answer(folder: Path, banana: b
             os.close(descriptor)
 
 
+LOG_STREAM = """
+import os, sys
+from fruits.serving.connections import LogHandler
+
+os.geteuid() or os.seteuid(65534)
+print(LogHandler().stream is sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("shell", ['exec "$@" 2>&-', 'exec "$@"'], ids=["closed", "of another user"])
+def test_the_log_needs_no_standard_error(shell: str) -> None:
+    command = ["sh", "-c", shell, "sh", sys.executable, "-P", "-c", LOG_STREAM]
+    unread, written = os.pipe()
+    os.fchmod(written, 0)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=written, text=True, check=True)
+    os.close(unread)
+    os.close(written)
+    assert done.stdout == "True\n"
+
+
 def test_a_port_in_use(fail: Callable[..., str], folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
