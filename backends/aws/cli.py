@@ -189,8 +189,6 @@ def render(
         str, typer.Option("--account", metavar="NUMBER", help="The account number in the requests.")
     ] = "111122223333",
     cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Write the requests, the bootstrap script and the template of the account to files, to read or to use by hand."""
     from backends.aws.render import rendered
@@ -222,8 +220,6 @@ def cost(
         typer.Option("--worker-price", metavar="DOLLARS", help="The price of a worker node for an hour."),
     ] = None,
     cluster_file: options.ClusterFile = None,
-    json: options.Json = False,
-    debug: options.Debug = False,
 ) -> CommandResult:
     """Estimate minutes, vCPU-hours and dollars, without a request to AWS."""
     settings = cloud.cloud_settings(entry, cluster_file)

@@ -41,8 +41,6 @@ class AccountOptions:
     """Options of a command about the resources of one region."""
 
     region: DefaultRegion = None
-    json: options.Json = False
-    debug: options.Debug = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,6 @@ class ClusterOptions:
     bucket: Bucket = None
     region: Region = None
     cluster_file: options.ClusterFile = None
-    json: options.Json = False
-    debug: options.Debug = False
 
     def place(self, settings: CloudCluster) -> tuple[Account, str]:
         """Return the account of a cluster in its region, and its bucket without ``s3://``."""

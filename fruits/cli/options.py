@@ -37,7 +37,7 @@ def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command for typer, in which each keyword-only parameter that is a dataclass is replaced by its fields.
 
     The fields become options, in their order; the command receives them as one value. ``--json`` and ``--debug``, which
-    only the entry point reads, are added to a command without them.
+    only the entry point reads, are added.
     """
     parameters: list[Parameter] = []
     groups: dict[str, Any] = {}
@@ -48,16 +48,11 @@ def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
             parameters += [option.replace(kind=Parameter.KEYWORD_ONLY) for option in options]
         else:
             parameters.append(parameter)
-    given = {parameter.name for parameter in parameters}
-    added = {name: kind for name, kind in (("json", Json), ("debug", Debug)) if name not in given}
-    parameters += [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in added.items()
-    ]
+    for name, kind in (("json", Json), ("debug", Debug)):
+        parameters.append(Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind))
 
     @wraps(command)
-    def ungrouped(**values: Any) -> Any:
-        for name in added:
-            del values[name]
+    def ungrouped(*, json: bool, debug: bool, **values: Any) -> Any:
         for name, group in groups.items():
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         return command(**values)
