@@ -75,8 +75,7 @@ class ColumnSettings:
 def column_features(values: Sequence[bytes | str | None], settings: ColumnSettings) -> tuple[pa.Array, pa.Array]:
     """Return the features of images, and the reasons of those that cannot be used.
 
-    Images are decoded in another process, because an engine may run this in the process of its user, and none tells it
-    reliably that the images crashed a worker before.
+    Images are decoded in another process. A crash ends that process alone: not this one, which can be the user's own.
 
     Parameters
     ----------
