@@ -195,9 +195,8 @@ def _webp(data: bytes) -> Container:
     size = 4 + sum(end - start for start, end in kept.values())
     parts = {name: bytearray(data[start:end]) for name, (start, end) in kept.items()}
     flags = parts.get(b"VP8X", b"")[WEBP_FLAGS : WEBP_FLAGS + 1]
-    if (
-        flags and b"ANMF" in kept
-    ):  # the canvas outside of the first frame is transparent, whether the file says so or not
+    if flags and b"ANMF" in kept:
+        # The canvas outside of the first frame is transparent, whether the file says so or not.
         parts[b"VP8X"][WEBP_FLAGS] |= WEBP_ALPHA
     if not flags or not flags[0] & WEBP_EXIF:  # as in libwebp
         orientation = None
