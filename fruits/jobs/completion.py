@@ -126,14 +126,12 @@ def tidy(output: Output) -> Commit | None:
     Commit or None
         The last commit of the job if the output is complete.
     """
-    owned = output.owned
+    owned, folders = output.owned, [COMMITS, *output.subfolders()]
     last = owned.check_owner()
-    for folder in (COMMITS, *output.subfolders()):
-        owned.sweep(folder)
     if last is None or not last.complete:
+        owned.remove_leftovers(folders)
         return None
-    final = {*replace(output.job, commit=last).final_files(), owned.name(REPORT, "html")}
-    for folder in output.subfolders():
-        owned.remove_unlisted(folder, final)
+    final = replace(output.job, commit=last).final_files()
+    owned.remove_leftovers(folders, {*final, owned.name(REPORT, "html")})
     remove_earlier(output.folder, last)
     return last

@@ -406,8 +406,7 @@ def _remove_foreign(output: Output) -> None:
         folder, _, file = name.rpartition("/")
         return name in kept or (base is not None and folder == MANIFEST and owner_in(file) == base.owned.owner)
 
-    for folder in output.subfolders():
-        owned.remove_foreign(folder, keep)
+    owned.remove_foreign(output.subfolders(), keep)
 
 
 def _check_images(request: Request, images: int, skipped: str) -> None:

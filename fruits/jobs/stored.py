@@ -22,9 +22,9 @@ from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.pages import decode_images, pages_of
 from fruits.plan.partitions import Partition, Plan
-from fruits.storage.checksums import MANIFEST, READERS, CorruptPartError, Manifest, checksum, parse_page, read_part
+from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, checksum, parse_page, read_part
 from fruits.storage.commits import Commit, OwnedFolder, last_commit, read_commit
-from fruits.storage.folder import Folder
+from fruits.storage.folder import READERS, Folder
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
 
 TRANSIENT = {"unreadable", "changed", "crashed", "timeout"}  # reasons of rejects that may be gone at the next attempt

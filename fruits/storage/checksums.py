@@ -19,12 +19,11 @@ from hashlib import sha256
 
 from fruits.errors import DamageError
 from fruits.storage.commits import OwnedFolder, owner_in
-from fruits.storage.folder import Folder, is_temporary
+from fruits.storage.folder import READERS, Folder, is_temporary
 
 MANIFEST = "manifest"
 PAGE = 512  # parts of one folder: a page of 50 KB
 FLUSH_SECONDS = 10.0  # between two writes of the manifest: a killed driver loses track of no more finished rows
-READERS = 16
 NAME = re.compile(r"^(?P<folder>.+)/part-(?P<index>\d{5,})-[0-9a-f]{12}\.\w+$")
 LINE = re.compile(r"^(?P<checksum>[0-9a-f]{64})  (?P<name>.+)$")
 
@@ -199,8 +198,8 @@ class Manifest:
         file = self._file(key, data)
         if self._pages[key]:
             self._out.write(f"{MANIFEST}/{file}", data)
-        for stale in self._written.get(key, set()) - {file}:
-            self._out.folder.remove(f"{MANIFEST}/{stale}")
+        if stale := self._written.get(key, set()) - {file}:
+            (self._out.folder / MANIFEST).remove_files(stale)
         self._written[key] = {file}
         self._changed.discard(key)
 

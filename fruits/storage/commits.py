@@ -2,7 +2,7 @@
 
 A commit is created only if its number is still free, so that of two jobs that claim a folder at once exactly one
 succeeds. The last commit names the owner. The owner is part of the name of every file that a job writes, and each job
-compares itself with the last commit right before it publishes or removes a file. A job that was suspended while another
+compares itself with the last commit right before it publishes or removes files. A job that was suspended while another
 one claimed the folder can therefore neither replace nor remove a file of its successor: it can at most publish the one
 file that it was about to publish, under its own name, which no reader uses and the next command removes.
 """
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from fruits.errors import OutputError
-from fruits.storage.folder import Folder, encode_json, is_temporary, part_name
+from fruits.storage.folder import READERS, Folder, encode_json, is_temporary, part_name
+from fruits.storage.stores import FileInfo
 from fruits.text import brief, utf8
 
 SCHEMA = "fruits.commit/2"
@@ -151,44 +154,70 @@ class OwnedFolder:
             )
         return last
 
-    def remove_foreign(self, kind: str, keep: Callable[[str], bool] = lambda name: False) -> None:
-        """Remove the files of other jobs, and of outputs without commits, from a subfolder.
-
-        The names are read before the owner is checked, so that they cannot be those of a successor.
+    def remove_foreign(self, kinds: Sequence[str], keep: Callable[[str], bool] = lambda name: False) -> None:
+        """Remove the files of other jobs, and of outputs without commits, from subfolders.
 
         Parameters
         ----------
-        kind : str
-            The subfolder; empty for the folder itself.
+        kinds : sequence of str
+            The subfolders; the empty one is the folder itself.
         keep : callable
             Returns whether a file, by name below the folder, is kept nevertheless.
         """
-        folder = self.folder / kind if kind else self.folder
-        names = folder.names()
-        if not kind:  # the folder may also contain files of the user; OLD_JOB, the first name, is removed last
-            names = [name for name in reversed(names) if ROOT.match(name) and (OLD_JOB in names or owner_in(name))]
-        for name in names:
+
+        def is_foreign(kind: str, name: str) -> bool:
             owner = owner_in(name)
-            stale = LEGACY.match(name) if owner is None else owner != self.owner
-            if stale and not keep(f"{kind}/{name}" if kind else name):
-                self.check_owner()
-                folder.remove(name)
+            stale = LEGACY.match(name) is not None if owner is None else owner != self.owner
+            # The folder itself may also contain files of the user.
+            return stale and (bool(kind) or ROOT.match(name) is not None) and not keep(_below(kind, name))
 
-    def remove_unlisted(self, kind: str, listed: Container[str]) -> None:
-        """Remove the files of any job that a complete output does not list from a subfolder."""
-        folder = self.folder / kind if kind else self.folder
-        for name in folder.names():
-            if owner_in(name) and not is_temporary(name) and (f"{kind}/{name}" if kind else name) not in listed:
-                self.check_owner()
-                folder.remove(name)
+        for kind, names in self._names(kinds):
+            if not kind:
+                is_old = OLD_JOB in names  # the first name, which is removed last
+                names = [name for name in reversed(names) if is_old or owner_in(name)]
+            self._remove(kind, [name for name in names if is_foreign(kind, name)])
 
-    def sweep(self, kind: str) -> None:
-        """Remove the temporary files, markers and uploads that killed writers of this job left in a subfolder."""
-        folder = self.folder / kind if kind else self.folder
-        folder.abort_uploads(lambda name: owner_in(name) == self.owner)
-        for name in folder.names():
-            if is_temporary(name) and owner_in(name) in (self.owner, None):
-                folder.remove(name)
+    def remove_leftovers(self, kinds: Sequence[str], final: Container[str] | None = None) -> None:
+        """Remove the temporary files, markers and uploads that killed writers of this job left.
+
+        Parameters
+        ----------
+        kinds : sequence of str
+            The subfolders; the empty one is the folder itself.
+        final : container of str, optional
+            All files of a complete output, by name below the folder. Other files of any job are removed, too.
+        """
+        self.folder.abort_uploads(lambda name: owner_in(name) == self.owner)
+
+        def is_left(kind: str, name: str) -> bool:
+            if is_temporary(name):
+                return owner_in(name) in (self.owner, None)
+            return final is not None and owner_in(name) is not None and _below(kind, name) not in final
+
+        for kind, names in self._names(kinds):
+            self._remove(kind, [name for name in names if is_left(kind, name)])
+
+    def _names(self, kinds: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+        """Yield each subfolder and the names in it; they are listed at once."""
+        with ThreadPoolExecutor(READERS) as pool:
+            yield from zip(kinds, pool.map(lambda kind: self._subfolder(kind).names(), kinds), strict=True)
+
+    def _remove(self, kind: str, names: Sequence[str]) -> None:
+        """Remove files, if there are any, unless the job was superseded.
+
+        Their names were read before the owner is checked, so that they cannot be those of a successor.
+        """
+        if names:
+            self.check_owner()
+            self._subfolder(kind).remove_files(names)
+
+    def _subfolder(self, kind: str) -> Folder:
+        return self.folder / kind if kind else self.folder
+
+
+def _below(kind: str, name: str) -> str:
+    """Return the name of a file of a subfolder, below the output folder."""
+    return f"{kind}/{name}" if kind else name
 
 
 def owner_in(name: str) -> str | None:
@@ -202,8 +231,8 @@ def owner_in(name: str) -> str | None:
 
 def last_number(folder: Folder) -> int:
     """Return the number of the last commit of a folder; 0 if there is none."""
-    numbers = (match[1] for name in (folder / COMMITS).names() if (match := NAME.match(name)))
-    return max(map(int, numbers), default=0)
+    file = _last_file(folder)
+    return _number(file) if file is not None else 0
 
 
 def last_commit(folder: Folder) -> Commit | None:
@@ -214,15 +243,30 @@ def last_commit(folder: Folder) -> Commit | None:
     OutputError
         The commit is corrupt.
     """
-    number = last_number(folder)
-    while number:
+    file = _last_file(folder)
+    while file is not None:
         try:
-            return read_commit(folder, number)
+            # A job asks before each write: the file, which is never changed, is read once.
+            return _known_commit(folder, file) if file.version else read_commit(folder, _number(file))
         except FileNotFoundError:  # its job was completed since, and has removed it
-            earlier, number = number, last_number(folder)
-            if number == earlier:
+            earlier, file = file, _last_file(folder)
+            if file == earlier:
                 raise
     return None
+
+
+def _last_file(folder: Folder) -> FileInfo | None:
+    files = (folder / COMMITS).files().items()
+    return max((file for name, file in files if NAME.match(name)), key=_number, default=None)
+
+
+def _number(file: FileInfo) -> int:
+    return int(file.path.removesuffix(".json"))
+
+
+@lru_cache(maxsize=16)
+def _known_commit(folder: Folder, file: FileInfo) -> Commit:
+    return read_commit(folder, _number(file))
 
 
 def read_commit(folder: Folder, number: int) -> Commit:
@@ -305,9 +349,8 @@ def complete(folder: Folder, started: Commit, files: Mapping[str, str]) -> bool:
 
 def remove_earlier(folder: Folder, commit: Commit) -> None:
     """Remove the commits before that of a complete output, which describe lists of images that are outdated."""
-    for name in (folder / COMMITS).names():
-        if (match := NAME.match(name)) and int(match[1]) < commit.number:
-            (folder / COMMITS).remove(name)
+    commits = folder / COMMITS
+    commits.remove_files([name for name in commits.names() if NAME.match(name) and int(name[:8]) < commit.number])
 
 
 def _create(folder: Folder, commit: Commit) -> bool:

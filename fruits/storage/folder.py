@@ -26,6 +26,7 @@ from fruits.text import utf8, without_secrets
 if TYPE_CHECKING:
     import pyarrow as pa
 
+READERS = 16  # threads that read or list at once
 TEMPORARY = re.compile(r"^\..+\.tmp$")
 
 
@@ -158,12 +159,12 @@ class Folder:
         It was marked before if another worker works on the same file, or was killed while doing so.
         """
         store, path = (self / f".{name}.begun.tmp").open()
-        existed = store.mark(path)
+        existed = store.is_file(path) or not store.create(path, b"")  # some servers ignore the condition of a creation
         try:
             yield existed
         finally:
-            with suppress(OSError):  # the other worker removed it; a marker that stays only costs time
-                store.remove_file(path)
+            with suppress(OSError):  # a marker that stays only costs time
+                store.remove_files([path])
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists."""
@@ -188,6 +189,11 @@ class Folder:
         """Remove a file, or a folder and its content, if it exists."""
         store, path = (self / name).open()
         store.remove(path)
+
+    def remove_files(self, names: Iterable[str]) -> None:
+        """Remove files in this folder, if they exist."""
+        store, path = self.open()
+        store.remove_files([f"{path}/{name}" for name in names])
 
     def remove_if_empty(self) -> None:
         """Remove this folder if it is empty; object stores have no empty folders."""

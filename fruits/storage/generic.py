@@ -111,12 +111,6 @@ class FsspecStore:
         self.file_system.pipe_file(path, data)
         return True
 
-    def mark(self, path: str) -> bool:
-        """Create an empty file, and return whether it existed."""
-        existed = bool(self.file_system.exists(path))
-        self.file_system.pipe_file(path, b"")
-        return existed
-
     def is_file(self, path: str) -> bool:
         """Return whether a path exists and is a file."""
         self.file_system.invalidate_cache()
@@ -158,9 +152,11 @@ class FsspecStore:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         yield from walk_folders(lambda folder: self._entries(path, folder), prune)
 
-    def remove_file(self, path: str) -> None:
-        """Remove one file."""
-        self.file_system.rm_file(path)
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """Remove files, if they exist."""
+        for path in paths:
+            with suppress(FileNotFoundError):
+                self.file_system.rm_file(path)
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists."""

@@ -89,16 +89,6 @@ class LocalStore:
             return False
         return True
 
-    def mark(self, path: str) -> bool:
-        """Create an empty file, and return whether it existed."""
-        file = Path(native(path))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file.touch(exist_ok=False)
-        except FileExistsError:
-            return True
-        return False
-
     def is_file(self, path: str) -> bool:
         """Return whether a path is that of a regular file, or of a link to one."""
         try:
@@ -141,9 +131,11 @@ class LocalStore:
         tree = _Tree(path.rstrip("/"), os.path.join(os.path.realpath(path), ""), follow_links)
         yield from walk_folders(tree.entries, prune)
 
-    def remove_file(self, path: str) -> None:
-        """Remove one file."""
-        os.remove(native(path))
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """Remove files, if they exist."""
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.remove(native(path))
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists; a link is removed, not its target."""

@@ -86,9 +86,6 @@ class Store(Protocol):
         Of several callers at once exactly one succeeds, on a local disk and on S3 with conditional requests.
         """
 
-    def mark(self, path: str) -> bool:
-        """Create an empty file, and return whether it existed."""
-
     def is_file(self, path: str) -> bool:
         """Return whether a path exists and is a file."""
 
@@ -124,8 +121,8 @@ class Store(Protocol):
             A folder cannot be listed.
         """
 
-    def remove_file(self, path: str) -> None:
-        """Remove one file."""
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """Remove files, if they exist; all are of one bucket on S3."""
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists."""

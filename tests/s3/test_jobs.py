@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -78,6 +79,19 @@ def test_packed_images_on_s3_have_the_bits_of_a_local_folder_with_few_requests(
     assert compare(str(local), f"{bucket}/out").identical
     reads = [line for line in between.seen if line.startswith("GET") and ".tar" in line]
     assert len(packed["shards"]) < len(reads) < 4 * len(packed["shards"])
+
+
+def test_a_job_makes_few_requests_beside_those_for_its_parts(fruits, bucket, folder_of, images, proxy):
+    """A job that waits for each of its requests would take longer for them than for small images."""
+    shutil.copytree(images, folder_of(bucket) / "images")
+    between = proxy()
+    fruits("fit", f"{bucket}/images", "--out", f"{bucket}/out", *OPTIONS, "--backend", "local")
+    requests = [line for line in between.seen if "/out" in line]
+    parts = [line for line in requests if re.search("(rejects|features)/.*part-", line)]
+    assert len(parts) <= 4 * 7  # of each of 4 partitions: its marker 2, its parts 2, the moments and the page 3
+    assert len(requests) - len(parts) <= 95
+    commits = [line for line in requests if "GET" in line and "commits/0000000" in line]
+    assert len(commits) == 2  # each is read once, however often a job asks whether it still owns its folder
 
 
 def test_model_on_s3_transforms_with_the_endpoint_as_an_option(fruits, bucket, folder_of, images, local, s3):

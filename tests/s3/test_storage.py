@@ -8,7 +8,7 @@ import pytest
 from fruits.errors import OutputError
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
-from fruits.storage.commits import OwnedFolder
+from fruits.storage.commits import OwnedFolder, claim
 from fruits.storage.folder import Folder, part_name
 from fruits.storage.prefetch import ChangedFileError, Range
 from fruits.storage.s3.file_system import S3FileSystem
@@ -72,20 +72,22 @@ def test_an_upload_that_a_lost_request_has_aborted_is_no_error(bucket, proxy):
 
 def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     folder = Folder.at(f"{bucket}/out")
+    commit = claim(folder, {"command": "fit"}, {}, 1)
     file_system = S3FileSystem.from_settings(folder.s3)
-    for name in ("out/part-00000-0123456789ab.parquet", "out/large", "other/part-00000-0123456789ab.parquet"):
+    part = f"part-00000-{commit.owner}.parquet"
+    for name in (f"out/{part}", "out/large", f"other/{part}"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
     with folder.begun("part-00000"):
-        (mark,) = folder.names()
+        mark, _ = folder.names()
     folder.write(mark, b"")
     with folder.begun("part-00000") as before:
         assert before
     folder.write(mark, b"")
-    OwnedFolder(folder, "0123456789ab", 1).sweep("")
-    assert folder.names() == []
+    OwnedFolder(folder, commit.owner, 1).remove_leftovers([""])
+    assert folder.names() == ["commits"]
     left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
-    assert [upload["Key"] for upload in left] == ["other/part-00000-0123456789ab.parquet", "out/large"]
-    OwnedFolder(Folder.at(bucket), "0123456789ab", 1).sweep("")
+    assert [upload["Key"] for upload in left] == [f"other/{part}", "out/large"]
+    OwnedFolder(Folder.at(bucket), commit.owner, 1).remove_leftovers([""])
     (left,) = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
     assert left["Key"] == "out/large"
 

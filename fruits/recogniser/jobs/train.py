@@ -287,7 +287,7 @@ class _Run:
         last = owned.check_owner()
         for name in (NODES, MANIFEST):
             self.out.remove(name)
-        owned.remove_foreign("")  # the page of another training
+        owned.remove_foreign([""])  # the page of another training
         if last is not None and last.complete:
             remove_earlier(self.out, last)
 

@@ -6,6 +6,8 @@ One table of causes serves two kinds of caller. :func:`storage_error` serves the
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -153,7 +155,7 @@ def storage_error(error: Exception, *, operation: str, bucket: str, key: str, en
         case Cause.INVALID_PARAMETERS:
             return AddressError(f"{operation} of {place}{at} is not possible: {failure}")
         case Cause.MISSING if isinstance(error, FileNotFoundError):
-            return error
+            return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place)
         case Cause.EXISTS:
             return FileExistsError(f"{place} exists already{at}")
         case _:

@@ -94,12 +94,13 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         """Make a request and wait; s3fs' own method would bypass the translation of errors."""
         return sync(self.loop, self._call_s3, method, **parameters)
 
-    async def read_with_etag(self, path: str) -> tuple[bytes, str]:
+    async def read_with_etag(self, path: str, most: float | None = None) -> tuple[bytes, str]:
         """Return the content and the ETag of one response. Await it on the loop of this file system.
 
-        An object of more than 400 MB, whose size a manifest does not state, is not read; its error is EFBIG.
+        An object of more than `most` bytes, by default of more than 400 MB, is not read; its error is EFBIG. A manifest
+        may not state the size of an image.
         """
-        _most.set(MAX_BYTES)
+        _most.set(MAX_BYTES if most is None else most)
         return await self._cat_file(path), _etag.get()
 
     async def read_range_with_etag(self, place: Range) -> tuple[bytes, str]:
@@ -214,7 +215,7 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
             raise storage_error(error, operation=method, bucket=bucket, key=key, endpoint=endpoint) from error
         if method == "get_object":
             _etag.set(response.get("ETag", "").strip('"'))
-            if response["ContentLength"] > _most.get():
+            if response["ContentLength"] > (most := _most.get()):
                 response["Body"].close()
-                raise too_large(f"s3://{parameters['Bucket']}/{parameters['Key']}", MAX_BYTES)
+                raise too_large(f"s3://{parameters['Bucket']}/{parameters['Key']}", int(most))
         return response

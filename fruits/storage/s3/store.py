@@ -6,15 +6,18 @@ Import it on demand: it imports botocore.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from botocore.exceptions import ClientError
 from fsspec.asyn import sync
 
 from fruits.storage.generic import FsspecStore
 from fruits.storage.prefetch import File, Range, places, read_ahead
+from fruits.storage.s3.errors import storage_error
 from fruits.storage.s3.file_system import S3FileSystem
 from fruits.storage.stores import FileInfo
 
@@ -41,6 +44,12 @@ class S3ObjectStore(FsspecStore):
         """Return the size and the ETag of an object."""
         found = super().info(path)
         return found._replace(version=found.version.strip('"'))
+
+    def read(self, path: str, *, limit: int | None = None) -> bytes:
+        """Return the content of an object with one request, which ends early if the object is larger than `limit`."""
+        most = math.inf if limit is None else limit
+        data: bytes = sync(self.file_system.loop, self.file_system.read_with_etag, path, most)[0]
+        return data
 
     def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
         """Yield the content of each file or its error, with `ahead` requests at once."""
@@ -73,16 +82,16 @@ class S3ObjectStore(FsspecStore):
                 return True
         raise OSError(errno.EBUSY, "other requests write it at the same time", path)
 
-    def mark(self, path: str) -> bool:
-        """Create an empty object, and return whether it existed."""
+    def is_file(self, path: str) -> bool:
+        """Return whether an object has this key."""
         bucket, key = self._split(path)
+        if not key:
+            return False
         try:
             self.file_system.call_s3("head_object", Bucket=bucket, Key=key)
-            existed = True
         except FileNotFoundError:
-            existed = False
-        self.file_system.pipe_file(path, b"")
-        return existed
+            return False
+        return True
 
     def names(self, path: str) -> list[str]:
         """Return the names of the objects and folders in a folder, sorted; empty if there are none."""
@@ -111,6 +120,17 @@ class S3ObjectStore(FsspecStore):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         if empty:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    def remove_files(self, paths: Sequence[str]) -> None:
+        """Remove objects of one bucket, a thousand with each request."""
+        method, endpoint = "delete_objects", self.file_system.endpoint_url
+        for start in range(0, len(paths), PAGE):
+            places = [self._split(path) for path in paths[start : start + PAGE]]
+            bucket, objects = places[0][0], [{"Key": key} for _, key in places]
+            response = self.file_system.call_s3(method, Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+            for failure in response.get("Errors", []):
+                error = ClientError({"Error": failure}, method)
+                raise storage_error(error, operation=method, bucket=bucket, key=failure["Key"], endpoint=endpoint)
 
     def remove_if_empty(self, path: str) -> None:
         """Do nothing: S3 has no empty folders."""

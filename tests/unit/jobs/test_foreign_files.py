@@ -106,7 +106,7 @@ def test_a_job_stops_when_its_folder_was_replaced(job, tmp_path, at):  # noqa: F
     assert len(late) <= ("create" in at[0])
     assert run(other).rows == 30
     assert "removed while this job ran" in suspended(
-        ("before remove", "/manifest/"), lambda: shutil.rmtree(out), lambda: run(job, components=3, overwrite=True)
+        ("before write", "/rows/"), lambda: shutil.rmtree(out), lambda: run(job, components=3, overwrite=True)
     )
 
 
@@ -122,7 +122,7 @@ def test_a_twin_with_other_results_leaves_a_complete_output_intact(job, images, 
         run(job)
         os.utime(image)  # the twin will reject it
 
-    error = suspended(("before mark" if ".part" in place else "before write", place), finish, lambda: run(job))
+    error = suspended(("before create" if ".part" in place else "before write", place), finish, lambda: run(job))
     assert verify(job.out, Silent()).corrupt == ()
     assert error is None or "with other content of" in error
     assert error is not None or "rows" in place

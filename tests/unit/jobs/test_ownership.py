@@ -26,6 +26,7 @@ from fruits.storage import commits
 from fruits.storage.commits import OwnedFolder, last_commit, owner_in
 from fruits.storage.folder import Folder
 from fruits.storage.local import LocalStore
+from fruits.storage.stores import FileInfo
 from tests.conftest import LONG
 from tests.outputs import owner
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
@@ -62,8 +63,8 @@ class Suspension:
         self._inside = False
 
     def install(self, monkeypatch, store):
-        write, create, remove, remove_file, mark = (
-            getattr(store, name) for name in ("write", "create", "remove", "remove_file", "mark")
+        write, create, remove, remove_files = (
+            getattr(store, name) for name in ("write", "create", "remove", "remove_files")
         )
 
         def suspended_write(this, path, data, *, check=None):
@@ -79,15 +80,16 @@ class Suspension:
 
         def suspended(kind, method):
             def call(this, path, *arguments):
-                self.reached(f"before {kind}", path)
+                place = path if isinstance(path, str) else ":".join(path)
+                self.reached(f"before {kind}", place)
                 result = method(this, path, *arguments)
-                self.reached(f"after {kind}", path)
+                self.reached(f"after {kind}", place)
                 return result
 
             return call
 
         monkeypatch.setattr(store, "write", suspended_write)
-        for kind, method in (("create", create), ("remove", remove), ("remove_file", remove_file), ("mark", mark)):
+        for kind, method in (("create", create), ("remove", remove), ("remove_files", remove_files)):
             monkeypatch.setattr(store, kind, suspended(kind, method))
 
 
@@ -182,7 +184,7 @@ def test_a_suspended_job_leaves_its_successor_intact(jobs, tmp_path, monkeypatch
     assert len(mutations) > 30
     kinds = {" ".join(mutation.split()[:-1]) for mutation in mutations}
     assert kinds >= {"before write", "between check and write", "after write", "before create", "after create"}
-    assert {"before remove_file", "after remove_file", "before mark", "after mark"} <= kinds
+    assert {"before remove_files", "after remove_files"} <= kinds
     names = {part for mutation in mutations for part in mutation.split()[-1].split("/")}
     assert names >= {"plan", "rejects", "manifest", "commits"}
     pages = [name for name in names if re.fullmatch(r"report-[0-9a-f]{12}\.html", name)]
@@ -207,7 +209,7 @@ def test_a_suspended_takeover_leaves_its_successor_intact(jobs, tmp_path, monkey
         if len(suspension.mutations) <= number:
             break
         where = suspension.mutations[number]
-        removals += "remove " in where
+        removals += "remove_files " in where
         if last_commit(Folder.at(out)).job["components"] == 2:  # else it took over after its successor had finished
             check_successor(third, out, undisturbed, where)
         else:
@@ -227,8 +229,9 @@ def test_a_removed_folder_in_other_partitions_is_another_owner(job, tmp_path):  
 
 def test_a_reader_follows_a_commit_that_is_replaced_meanwhile(job, monkeypatch):  # noqa: F811
     pipeline.run(job, LocalExecutor())
-    numbers = iter([1, 2])  # the first commit is removed between the listing and the reading
-    monkeypatch.setattr(commits, "last_number", lambda folder: next(numbers))
+    files = iter([FileInfo("00000001.json", 1), FileInfo("00000002.json", 1)])
+    # The first commit is removed between the listing and the reading.
+    monkeypatch.setattr(commits, "_last_file", lambda folder: next(files))
     assert last_commit(Folder.at(job.out)).complete
 
 

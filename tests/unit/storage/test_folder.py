@@ -113,7 +113,7 @@ def test_temporary_file_of_a_killed_writer_is_swept(tmp_path):
     (tmp_path / ".part-00000.parquet.0123456789abcdef.tmp").write_bytes(b"half")
     (tmp_path / "part-00001.parquet").write_bytes(b"whole")
     folder = Folder.at(str(tmp_path))
-    OwnedFolder(folder, "0123456789ab", 1).sweep("")
+    OwnedFolder(folder).remove_leftovers([""])
     assert folder.names() == ["part-00001.parquet"]
 
 
@@ -124,7 +124,7 @@ def test_write_is_repeated_after_a_concurrent_sweep(tmp_path, monkeypatch):
     def swept(file):
         fsync(file)
         monkeypatch.setattr(os, "fsync", fsync)
-        OwnedFolder(folder, "0123456789ab", 1).sweep("")
+        OwnedFolder(folder).remove_leftovers([""])
 
     monkeypatch.setattr(os, "fsync", swept)
     folder.write("part", b"whole")

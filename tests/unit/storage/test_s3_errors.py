@@ -30,7 +30,7 @@ def wrapped(code, message="No."):
             "the bucket bucket is in another region; the request at http://a failed: 301",
         ),
         (wrapped("SlowDown", ""), ConnectionError, "get_object of s3://bucket/key at http://a failed: SlowDown"),
-        (wrapped("NoSuchKey"), FileNotFoundError, "No."),
+        (wrapped("NoSuchKey"), FileNotFoundError, "[Errno 2] No such file or directory: 's3://bucket/key'"),
         (
             NoCredentialsError(),
             ConnectionError,
