@@ -140,9 +140,16 @@ class StoredJob:
     def final_files(self) -> dict[str, bytes]:
         """Return the SHA-256 of every file of a complete output, by name; without those on a corrupt page."""
         files = {name: bytes.fromhex(known) for name, known in self.commit.files.items()}
-        for name in [name for name in files if name.startswith(f"{MANIFEST}/")]:
+
+        def listed(name: str) -> dict[str, bytes]:
             with suppress(CorruptPartError):
-                files |= parse_page(read_part(self.owned.folder, name, files[name]))
+                return parse_page(read_part(self.owned.folder, name, files[name]))
+            return {}
+
+        with ThreadPoolExecutor(READERS) as pool:
+            pages = list(pool.map(listed, [name for name in files if name.startswith(f"{MANIFEST}/")]))
+        for page in pages:
+            files |= page
         return files | dict(self.page_checksums(0, self.plan.images))
 
     def accounts(self) -> dict[int, PartitionReport]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,6 +88,17 @@ def read_part(out: Folder, name: str, expected: bytes | None) -> bytes:
             return data
         problem = f"its {len(data):,} bytes have the SHA-256 {found.hex()}, expected {expected.hex()}"
     raise CorruptPartError(name, problem)
+
+
+def read_parts(out: Folder, parts: Iterable[tuple[str, bytes | None]]) -> Iterator[bytes]:
+    """Yield the bytes of parts in order, each given as to :func:`read_part`; the next is read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        reads = (pool.submit(read_part, out, name, expected) for name, expected in parts)
+        current = next(reads, None)
+        while current is not None:
+            following = next(reads, None)
+            yield current.result()
+            current = following
 
 
 class Manifest:

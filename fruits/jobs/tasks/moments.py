@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fruits.jobs.tasks.reports import MergeReport
 from fruits.model.moments import Moments
-from fruits.storage.checksums import checksum, read_part
+from fruits.storage.checksums import checksum, read_parts
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import read_table, vectors
@@ -109,8 +109,8 @@ def merge(item: MergeItem, settings: MergeSettings) -> MergeReport:
 
 def _features(item: MergeItem, folder: Folder, *, by_label: bool) -> Iterator[Block]:
     """Yield features and labels of each part; an image with a list of labels is of no class."""
-    for name, expected in item.inputs:
-        table = read_table(read_part(folder, name, expected), ["label", "features"])
+    for data in read_parts(folder, item.inputs):
+        table = read_table(data, ["label", "features"])
         has_classes = by_label and not pa.types.is_list(table.schema.field("label").type)
         yield vectors(table["features"]), table["label"].to_pylist() if has_classes else [None] * table.num_rows
 
@@ -134,5 +134,4 @@ def _concatenated(blocks: Sequence[Block]) -> Block:
 
 
 def _nodes(item: MergeItem, folder: Folder) -> Iterator[Moments]:
-    for name, expected in item.inputs:
-        yield Moments.from_bytes(read_part(folder, name, expected))
+    return map(Moments.from_bytes, read_parts(folder, item.inputs))
