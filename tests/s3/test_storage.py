@@ -1,6 +1,7 @@
 """Folders on a real S3 server."""
 
 import os
+import socket
 import time
 
 import pytest
@@ -38,6 +39,15 @@ def test_written_files_are_read_listed_and_removed(bucket):
     for name in ("rows", "missing"):
         folder.remove(name)
     assert folder.names() == ["report.json"]
+
+
+def test_a_server_that_never_answers_is_an_error(bucket, monkeypatch):
+    monkeypatch.setattr("fruits.storage.s3.file_system.RESPONSE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint)
+        with pytest.raises(ConnectionError, match=rf'no response from S3 for {bucket}: Read timeout.*"{endpoint}/?"'):
+            Folder.at(f"{bucket}/out").names()
 
 
 def test_large_file_is_a_multipart_upload_and_a_small_one_a_put(bucket, proxy):

@@ -220,6 +220,7 @@ def _cause(error: Exception, code: str) -> Cause:
         ParamValidationError,
         PartialCredentialsError,
         ProfileNotFound,
+        ReadTimeoutError,
         SSOError,
         TokenRetrievalError,
     )
@@ -227,7 +228,7 @@ def _cause(error: Exception, code: str) -> Cause:
     missing = NoCredentialsError | PartialCredentialsError | ProfileNotFound
     if isinstance(error, missing | CredentialRetrievalError | SSOError | TokenRetrievalError):
         return Cause.NO_CREDENTIALS
-    if isinstance(error, ConnectionError):
+    if isinstance(error, ConnectionError | ReadTimeoutError):
         return Cause.NO_RESPONSE
     if isinstance(error, ParamValidationError | InvalidRegionError):
         return Cause.INVALID_PARAMETERS

@@ -17,9 +17,10 @@ from urllib.parse import quote
 
 from aiohttp import ClientError as HttpError
 from botocore.credentials import ReadOnlyCredentials
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, NoCredentialsError, ReadTimeoutError
 from botocore.httpsession import get_cert_path
 from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
 from obstore import get_async
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 64
 READ_TIMEOUT, FILE_TIMEOUT = "60s", "10m"  # until the next bytes of a response, as in botocore; until its end
+RESPONSE_SECONDS = 180.0  # with all repetitions: for listings and other requests without content
 # obstore renews credentials 5 minutes before they expire; botocore renews those of a role 15 minutes before.
 CREDENTIALS_LIFETIME = timedelta(minutes=10)
 
@@ -91,8 +93,16 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         return cls(**options, **{name: value for name, value in given.items() if value})
 
     def call_s3(self, method: str, **parameters: Any) -> Any:
-        """Make a request and wait; s3fs' own method would bypass the translation of errors."""
-        return sync(self.loop, self._call_s3, method, **parameters)
+        """Make a request and wait; s3fs' own method would bypass the translation of errors.
+
+        s3fs and botocore repeat a request without a response 20 times, each for a minute. Here it fails earlier.
+        """
+        try:
+            return sync(self.loop, self._call_s3, method, timeout=RESPONSE_SECONDS, **parameters)
+        except FSTimeoutError as error:
+            bucket, key = parameters["Bucket"], parameters.get("Key", "")
+            silent = ReadTimeoutError(endpoint_url=self.endpoint_url or "of AWS")
+            raise storage_error(silent, operation=method, bucket=bucket, key=key, endpoint=self.endpoint_url) from error
 
     async def read_with_etag(self, path: str, most: float | None = None) -> tuple[bytes, str]:
         """Return the content and the ETag of one response. Await it on the loop of this file system.
