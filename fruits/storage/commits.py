@@ -246,8 +246,8 @@ def last_commit(folder: Folder) -> Commit | None:
     file = _last_file(folder)
     while file is not None:
         try:
-            # A job asks before each write: the file, which is never changed, is read once.
-            return _known_commit(folder, file) if file.version else read_commit(folder, _number(file))
+            # A job asks before each write. On S3, it reads a commit once: another content has another ETag.
+            return read_commit(folder, _number(file)) if folder.s3 is None else _known_commit(folder, file)
         except FileNotFoundError:  # its job was completed since, and has removed it
             earlier, file = file, _last_file(folder)
             if file == earlier:
