@@ -198,8 +198,8 @@ class OwnedFolder:
             self._remove(kind, [name for name in names if is_left(kind, name)])
 
     def _names(self, kinds: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-        """Yield each subfolder and the names in it; they are listed at once."""
-        with ThreadPoolExecutor(READERS) as pool:
+        """Yield each subfolder and the names in it. On S3, they are listed at once; not all stores allow it."""
+        with ThreadPoolExecutor(READERS if self.folder.s3 is not None else 1) as pool:
             yield from zip(kinds, pool.map(lambda kind: self._subfolder(kind).names(), kinds), strict=True)
 
     def _remove(self, kind: str, names: Sequence[str]) -> None:
