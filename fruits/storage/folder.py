@@ -195,11 +195,6 @@ class Folder:
         store, path = self.open()
         store.remove_files([f"{path}/{name}" for name in names])
 
-    def remove_if_empty(self) -> None:
-        """Remove this folder if it is empty; object stores have no empty folders."""
-        store, path = self.open()
-        store.remove_if_empty(path)
-
     def abort_uploads(self, chosen: Callable[[str], bool]) -> None:
         """Abort the unfinished uploads below a folder whose file names are chosen."""
         store, path = self.open()

@@ -165,11 +165,6 @@ class FsspecStore:
             with suppress(FileNotFoundError):  # another process removes the same folder
                 self.file_system.rm(path, recursive=True)
 
-    def remove_if_empty(self, path: str) -> None:
-        """Remove a folder if it is empty."""
-        if self.file_system.isdir(path) and not self.names(path):
-            self.file_system.rmdir(path)
-
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: fsspec cannot list unfinished uploads."""
 

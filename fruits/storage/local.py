@@ -147,12 +147,6 @@ class LocalStore:
                 else:
                     os.remove(path)
 
-    def remove_if_empty(self, path: str) -> None:
-        """Remove a folder if it is empty."""
-        path = native(path)
-        if os.path.isdir(path) and not os.listdir(path):
-            os.rmdir(path)
-
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: unfinished files have temporary names."""
 

@@ -127,9 +127,6 @@ class Store(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists."""
 
-    def remove_if_empty(self, path: str) -> None:
-        """Remove a folder if it is empty."""
-
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Abort unfinished uploads below a folder, if the store has any."""
 

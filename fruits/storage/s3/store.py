@@ -132,9 +132,6 @@ class S3ObjectStore(FsspecStore):
                 error = ClientError({"Error": failure}, method)
                 raise storage_error(error, operation=method, bucket=bucket, key=failure["Key"], endpoint=endpoint)
 
-    def remove_if_empty(self, path: str) -> None:
-        """Do nothing: S3 has no empty folders."""
-
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Abort the unfinished multipart uploads below a folder whose file names are chosen."""
         bucket, prefix = self._prefix(path)

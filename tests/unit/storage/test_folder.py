@@ -61,17 +61,6 @@ def test_remove_takes_files_and_folders_and_ignores_missing_ones(folder):
     assert folder.names() == []
 
 
-def test_only_an_empty_folder_is_removed_as_empty(tmp_path):
-    folder = Folder.at(str(tmp_path / "out"))
-    folder.remove_if_empty()
-    folder.write("file", b"")
-    folder.remove_if_empty()
-    assert folder.exists("file")
-    folder.remove("file")
-    folder.remove_if_empty()
-    assert not (tmp_path / "out").exists()
-
-
 def test_file_is_distinguished_from_a_folder(folder):
     folder.write("file", b"")
     assert (folder / "file").is_file()
