@@ -1,9 +1,8 @@
-"""Keras' official files of ImageNet weights: from Keras' own cache, or from its host."""
+"""Keras' official files of ImageNet weights: verified copies, and the download from Keras' host."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from concurrent.futures import Future
 from http.client import HTTPException, HTTPResponse
@@ -18,30 +17,18 @@ CONNECT_SECONDS = 6
 STALL_SECONDS = 20  # timeout of one read of a running transfer
 
 
-def copy_from_keras_cache(backbone: Backbone, target: Path) -> str:
-    """Copy a backbone's file from Keras' cache to `target`, and return its path.
+def copy_verified(backbone: Backbone, path: Path, target: Path) -> str:
+    """Copy a backbone's official file from the cache to `target`, check its MD5 there, and return its path.
 
     Raises
     ------
     WeightsError
         The file is missing, or its MD5 differs.
     """
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    return copy_verified(backbone, home / "models" / backbone.weights_file.rpartition("/")[2], target, "Keras' cache")
-
-
-def copy_verified(backbone: Backbone, path: Path, target: Path, place: str) -> str:
-    """Copy a backbone's official file to `target`, check its MD5 there, and return its path.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing, or its MD5 differs; the message names the place.
-    """
     try:
         shutil.copyfile(path, target)
     except OSError as error:
-        raise WeightsError(f"{place}: {path}: {error.strerror}") from error
+        raise WeightsError(f"the cache: {path}: {error.strerror}") from error
     _check_md5(backbone, target, str(path))
     return str(path)
 

@@ -1,8 +1,8 @@
 """The ImageNet weights of a backbone: located, verified tensor by tensor, and cached.
 
 Sources, in this order: the given address (``--weights``, else ``FRUITS_WEIGHTS``), and no other if one is given; the
-cache folder; for MobileNetV2, the network that ships with Fruits; for other backbones, Keras' own cache and Keras'
-official download. Reading a file of weights needs the extra ``keras``.
+cache folder; for MobileNetV2, the network that ships with Fruits; for other backbones, Keras' official download.
+Reading a file of weights needs the extra ``keras``.
 
 The cache folder is never trusted: whoever can write to it could exchange its content. It contains what can be verified
 by a digest in the code, tensors of MobileNetV2 and official files of the other backbones. Their tensors are converted
@@ -29,7 +29,7 @@ from fruits.errors import SettingsError, WeightsError
 from fruits.network.backbones import KERAS_FILES, Backbone
 from fruits.network.build import build_in_subprocess, require_keras
 from fruits.network.digests import tensor_digest
-from fruits.network.download import copy_from_keras_cache, copy_verified, download_from_keras
+from fruits.network.download import copy_verified, download_from_keras
 from fruits.network.packaged import PACKAGED, packaged_tensors
 from fruits.network.weight_files import load_cached, save_cached
 from fruits.storage.addresses import open_store
@@ -97,7 +97,7 @@ def find_weights(backbone: Backbone, address: str | None = None) -> Weights:
     if backbone.name == PACKAGED:
         return _from_package(backbone, cached)
     require_keras(f"reading the weights of {backbone.name}")
-    for fetch in (_copy_from_cache, copy_from_keras_cache, _download):
+    for fetch in (_copy_from_cache, _download):
         with tempfile.TemporaryDirectory(prefix="fruits-weights-") as temporary:
             source = Path(temporary, "source.weights.h5")
             try:
@@ -156,7 +156,7 @@ def _official_file(backbone: Backbone) -> Path:
 
 
 def _copy_from_cache(backbone: Backbone, target: Path) -> str:
-    return copy_verified(backbone, _official_file(backbone), target, "the cache")
+    return copy_verified(backbone, _official_file(backbone), target)
 
 
 def _download(backbone: Backbone, target: Path) -> str:

@@ -25,7 +25,6 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Leave every source of weights but the package empty, and return the cache folder of weights."""
     monkeypatch.delenv("FRUITS_WEIGHTS", raising=False)
     monkeypatch.setenv("FRUITS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(download, "KERAS_FILES", REFUSING)
     monkeypatch.setattr(weights, "_temporary_folder", lambda: tmp_path / "temporary")
     return tmp_path / "cache" / "weights"
