@@ -54,7 +54,7 @@ class Form:
 
 def plain(network: NeuralNetwork, _: Sequence[Float32] = ()) -> openvino.Model:
     """Return the network as the product compiles it."""
-    return openvino.Core().read_model(network.graph, network.constants)
+    return openvino.Core().read_model(network.graph, network.constants[:])
 
 
 def _folded(network: NeuralNetwork) -> openvino.Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from mmap import mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ def tensor_digest(tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
-def content_digest(graph: bytes, constants: bytes) -> str:
+def content_digest(graph: bytes, constants: bytes | mmap) -> str:
     """Return the SHA-256 of a built network: the graph's length as 8 bytes little-endian, graph, constants."""
     digest = sha256(len(graph).to_bytes(8, "little"))
     digest.update(graph)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from mmap import MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 from weakref import WeakSet
@@ -86,7 +87,8 @@ class NeuralNetwork:
     features : int
         Length of a feature vector.
     graph, constants : bytes
-        OpenVINO's XML and constants; or TensorFlow's frozen GraphDef and an empty value.
+        OpenVINO's XML and constants, which are a mapped file in the packaged network; or TensorFlow's frozen GraphDef
+        and an empty value.
     digest : str
         :func:`fruits.network.digests.content_digest` of both.
     """
@@ -97,7 +99,7 @@ class NeuralNetwork:
     weights_digest: str
     features: int
     graph: bytes
-    constants: bytes
+    constants: bytes | mmap
     digest: str
 
     def __repr__(self) -> str:
@@ -128,7 +130,7 @@ class NeuralNetwork:
             if self.engine == "tensorflow":
                 return [_TensorFlow(self, kind) for _ in range(count)]
             compiled = _compiled(self, threads=count)
-            return [_OpenVINO(compiled, kind) for _ in range(count)]
+            return [_OpenVINO(compiled, kind, self.constants) for _ in range(count)]
 
 
 def compile_network(backbone: str, engine: str = "openvino", weights: str | None = None) -> NeuralNetwork:
@@ -158,14 +160,12 @@ def compile_network(backbone: str, engine: str = "openvino", weights: str | None
         if given_address(weights):
             find_weights(kind, weights)  # raises unless they are the weights of the packaged network
         assert kind.weights_digest is not None
-        graph, constants = packaged_network()
-        weights_digest, digest = kind.weights_digest, PACKAGED_DIGEST
-    else:
-        require_keras(f"{kind.name} on {known}")
-        found = find_weights(kind, weights)
-        weights_digest = found.digest
-        graph, constants, digest = build_network(kind, known, found)
-    return NeuralNetwork(known, package, kind.name, weights_digest, kind.features, graph, constants, digest)
+        return NeuralNetwork(
+            known, package, kind.name, kind.weights_digest, kind.features, *_packaged(), PACKAGED_DIGEST
+        )
+    require_keras(f"{kind.name} on {known}")
+    found = find_weights(kind, weights)
+    return NeuralNetwork(known, package, kind.name, found.digest, kind.features, *build_network(kind, known, found))
 
 
 @lru_cache(maxsize=1)
@@ -193,7 +193,7 @@ def _unpickled(values: dict[str, Any]) -> NeuralNetwork:
 
 
 @lru_cache(maxsize=1)  # a DataFrame's partitions are unpickled one by one
-def _packaged() -> tuple[bytes, bytes]:
+def _packaged() -> tuple[bytes, mmap]:
     return packaged_network()
 
 
@@ -248,9 +248,10 @@ class _OneByOne:
 
 
 class _OpenVINO(_OneByOne):
-    def __init__(self, compiled: Any, kind: Backbone) -> None:
+    def __init__(self, compiled: Any, kind: Backbone, constants: bytes | mmap) -> None:
         _requests.add(self)
         self._kind = kind
+        self._constants = constants  # the network has pointers to those that are mapped, but does not keep them
         self._request = compiled.create_infer_request()
         self._input = self._request.get_input_tensor().data
         self._output: NDArray[np.float32] = self._request.get_output_tensor().data
@@ -262,9 +263,15 @@ class _OpenVINO(_OneByOne):
 
 def _compiled(network: NeuralNetwork, threads: int) -> Any:
     """Return OpenVINO's compiled network for as many threads, of which each runs its requests alone."""
-    core = import_openvino().Core()
-    return core.compile_model(
-        core.read_model(network.graph, network.constants),
+    openvino, constants = import_openvino(), network.constants
+    core = openvino.Core()
+    if isinstance(constants, mmap):
+        weights = openvino.Tensor(np.frombuffer(constants, np.uint8), shared_memory=True)
+        model = core.read_model(network.graph.decode(), weights)
+    else:
+        model = core.read_model(network.graph, constants)
+    compiled = core.compile_model(
+        model,
         "CPU",
         {
             "INFERENCE_NUM_THREADS": threads,
@@ -276,6 +283,9 @@ def _compiled(network: NeuralNetwork, threads: int) -> Any:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         },
     )
+    if isinstance(constants, mmap):
+        constants.madvise(MADV_DONTNEED)  # 9 MB, which the compiled network has copied
+    return compiled
 
 
 class _TensorFlow(_OneByOne):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.resources import files
+from mmap import ACCESS_COPY, mmap
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,8 +22,8 @@ GRAPH, CONSTANTS = "graph.xml", "constants.bin"
 NORMALISATION = ("gamma", "beta", "moving_mean", "moving_variance")  # in Keras' order and in the order of the graph
 
 
-def packaged_network() -> tuple[bytes, bytes]:
-    """Return graph and constants of the packaged network.
+def packaged_network() -> tuple[bytes, mmap]:
+    """Return graph and constants of the packaged network; the constants are mapped, so that they need no memory.
 
     Raises
     ------
@@ -31,8 +32,10 @@ def packaged_network() -> tuple[bytes, bytes]:
     """
     folder = files("fruits.network") / "mobilenetv2"
     try:
-        graph, constants = (folder / GRAPH).read_bytes(), (folder / CONSTANTS).read_bytes()
-    except OSError as error:
+        graph = (folder / GRAPH).read_bytes()
+        with (folder / CONSTANTS).open("rb") as file:
+            constants = mmap(file.fileno(), 0, access=ACCESS_COPY)  # writable, as OpenVINO requires
+    except (OSError, ValueError) as error:  # the latter for an empty file
         raise SettingsError(f"the packaged {PACKAGED} cannot be read: {error}. Reinstall fruits.") from error
     digest = content_digest(graph, constants)
     if digest != PACKAGED_DIGEST:
@@ -59,7 +62,7 @@ def packaged_tensors() -> dict[tuple[str, str], NDArray[np.float32]]:
     return tensors
 
 
-def _constants(graph: bytes, constants: bytes) -> Iterator[NDArray[np.float32]]:
+def _constants(graph: bytes, constants: mmap) -> Iterator[NDArray[np.float32]]:
     """Yield the constants of a graph that are weights: float32, and neither a scalar nor the padding's zero."""
     for data in ElementTree.fromstring(graph).iterfind("layers/layer[@type='Const']/data"):  # nosec B314  # verified
         if data.get("element_type") == "f32" and data.get("shape"):

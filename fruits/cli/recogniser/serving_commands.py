@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -28,6 +29,7 @@ def serve(
 ) -> CommandResult:
     """Serve a recogniser over HTTP, with a page for phones, until Ctrl-C or SIGTERM."""
     require_extra("serve", "starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
+    sys.modules.setdefault("openvino.tools.ovc", None)  # type: ignore[arg-type]  # takes 4 MB, and converts models only
     from fruits.serving.server import serve as run
 
     requests = run(recogniser, host=host, port=port, token_file=token_file, workers=workers)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -35,12 +36,19 @@ def test_packaged_network_pickles_to_its_digest(network: NeuralNetwork, monkeypa
     data = pickle.dumps(network)
     assert len(data) < 1_000
     assert pickle.loads(data) == network
-    other = replace(network, digest="0" * 64)
+    other = replace(network, digest="0" * 64, constants=bytes(network.constants))
     assert len(pickle.dumps(other)) > 9_000_000
     assert pickle.loads(pickle.dumps(other)) == other
     monkeypatch.setattr(featurizer, "PACKAGED_DIGEST", "1" * 64)
     with pytest.raises(SettingsError, match=r"digest 111111111111, that of the command 005f7cbfb65a. Install the same"):
         pickle.loads(data)
+
+
+def test_constants_of_the_packaged_network_need_no_memory_once_loaded(network: NeuralNetwork) -> None:
+    network.load()(PIXELS)
+    mappings = re.findall(r"mobilenetv2/constants\.bin\n(?:.+\n)*?Rss: +(\d+) kB", Path("/proc/self/smaps").read_text())
+    assert mappings
+    assert sum(map(int, mappings)) < 1_000
 
 
 def test_network_describes_itself(network: NeuralNetwork) -> None:

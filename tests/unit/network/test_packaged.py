@@ -20,7 +20,7 @@ def test_packaged_network_has_the_digest_in_the_code() -> None:
     graph, constants = packaged_network()
     assert content_digest(graph, constants) == PACKAGED_DIGEST
     assert (FOLDER / "graph.xml").read_bytes() == graph
-    assert (FOLDER / "constants.bin").read_bytes() == constants
+    assert (FOLDER / "constants.bin").read_bytes() == bytes(constants)
 
 
 def test_packaged_network_contains_the_verified_imagenet_weights() -> None:
