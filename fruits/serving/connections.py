@@ -15,11 +15,12 @@ import sys
 from types import FrameType
 from typing import Any, TextIO
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fruits.serving.limits import Limits
+from fruits.serving.web import errors
 
 DRAIN_SECONDS = 30  # for requests in progress after SIGTERM
 KEEP_ALIVE_SECONDS = 75  # longer than nginx keeps its connections (60 s), so that it never uses one that is closing
@@ -62,7 +63,6 @@ class HttpServer(Server):
             log_config=LOGGING,
             server_header=False,
             backlog=BACKLOG,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
@@ -116,6 +116,11 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Handle a signal by doing nothing."""
 
 
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer each request of a connection above the limit."""
+    await errors.response(scope, errors.too_many_connections())(scope, receive, send)
+
+
 def _notify(state: str) -> None:
     """Report a state to systemd, if it started this process as ``Type=notify``."""
     address = os.environ.get("NOTIFY_SOCKET")
@@ -138,6 +143,8 @@ class _Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.app = _refuse
         self._expect(self.limits.idle_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -151,6 +158,13 @@ class _Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._overhead > self.limits.header_bytes and not self.transport.is_closing():
             self.send_400_response(f"The headers are too large. Allowed: {self.limits.header_bytes} bytes.")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that cannot be parsed, in JSON as in the application's errors."""
+        body = errors.encode(400, msg)
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close"
+        self.transport.write(head % len(body) + b"\r\n\r\n" + body)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= PIPELINED:

@@ -26,6 +26,11 @@ def busy(message: str) -> HTTPException:
     return HTTPException(503, f"{message} Retry after {RETRY_SECONDS} s.", headers)
 
 
+def encode(status: int, message: str) -> bytes:
+    """Return the body of an error as JSON."""
+    return orjson.dumps({"error": {"status": status, "message": message}})
+
+
 def forbidden_host(host: str) -> HTTPException:
     """Return the error for a request to a server without a token under a name that is not loopback's."""
     return HTTPException(
@@ -55,8 +60,8 @@ def not_found(given: str, allowed: str) -> HTTPException:
 def response(scope: Scope, error: HTTPException) -> Response:
     """Return the answer to a request: JSON with a message, in the form of the protocol of its path."""
     flat = scope["path"].startswith("/v2")  # the Open Inference Protocol's form
-    value = error.detail if flat else {"status": error.status_code, "message": error.detail}
-    return Response(orjson.dumps({"error": value}), error.status_code, error.headers, "application/json")
+    body = orjson.dumps({"error": error.detail}) if flat else encode(error.status_code, error.detail)
+    return Response(body, error.status_code, error.headers, "application/json")
 
 
 def slow(limits: Limits) -> HTTPException:
@@ -71,6 +76,12 @@ def slow(limits: Limits) -> HTTPException:
 def too_large(limits: Limits) -> HTTPException:
     """Return the error for a body above the limit."""
     return HTTPException(413, f"The body is too large. Allowed: {limits.body_bytes / 1e6:g} MB. Send a smaller image.")
+
+
+def too_many_connections() -> HTTPException:
+    """Return the error for a connection above the limit, which it closes."""
+    headers = {"retry-after": str(RETRY_SECONDS), "connection": "close"}
+    return HTTPException(503, f"Too many connections. Retry after {RETRY_SECONDS} s.", headers)
 
 
 def unauthorised() -> HTTPException:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPResponse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fruits.serving import connections
 from fruits.serving.limits import Limits
 from fruits.serving.workers import ALWAYS
 from tests.unit.serving.running import Running, run_server, wait_for
@@ -34,6 +39,16 @@ def read_status(connection: socket.socket) -> int:
     """Return the status of the answer; 0 if the connection is closed without one."""
     head = connection.recv(65536)
     return int(head.split()[1]) if head else 0
+
+
+def read_error(connection: socket.socket) -> dict[str, Any]:
+    """Return the error of an answer that ends the connection."""
+    with closing(HTTPResponse(connection)) as answer:
+        answer.begin()
+        error: dict[str, Any] = json.loads(answer.read())["error"]
+        assert (answer.status, answer.headers["content-type"]) == (error["status"], "application/json")
+        assert connection.recv(1) == b""
+    return error
 
 
 def test_a_body_above_the_limit_is_413_before_it_is_sent(small: Running) -> None:
@@ -127,7 +142,25 @@ def test_a_connection_that_sends_an_endless_body_after_its_answer_is_closed(smal
 def test_large_headers_are_400(small: Running, head: bytes) -> None:
     with connect(small) as connection:
         connection.sendall(head)
-        assert read_status(connection) == 400
+        assert read_error(connection) == {"status": 400, "message": "The headers are too large. Allowed: 65536 bytes."}
+
+
+@pytest.mark.parametrize("sent", [b"\0\0\0", b"GET / HTTP/1.1\r\nA\r\n\r\n", b"\x16\x03\x01\x02\0\x01\0"])
+def test_errors_of_the_parser_are_json(small: Running, sent: bytes) -> None:
+    with connect(small) as connection:
+        connection.sendall(sent)
+        assert read_error(connection) == {"status": 400, "message": "Invalid HTTP request received."}
+
+
+def test_connections_above_the_limit_are_503_and_closed(small: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for(lambda: not small.server.server_state.connections)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    with connect(small) as first, connect(small) as second:
+        first.sendall(LIVE)
+        assert read_status(first) == 200
+        second.sendall(HEAD + b"\r\n")
+        assert read_error(second) == {"status": 503, "message": "Too many connections. Retry after 1 s."}
+    assert small.request("GET", "/v2/health/live").status == 200
 
 
 @pytest.mark.parametrize(
