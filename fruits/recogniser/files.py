@@ -137,20 +137,25 @@ class _Source(_Strict):
     classes: dict[str, str] | None
 
 
-class _Metadata(_Strict):
-    """The content of ``recogniser.json``."""
+class _Content(_Strict):
+    """The fields of :class:`StoredRecogniser` in ``recogniser.json``, in their order there."""
 
-    schema_: Annotated[Literal["fruits.recogniser/1"], pydantic.Field(alias="schema")]
     method: Method
-    labels: Annotated[list[str], pydantic.Field(min_length=1, max_length=MAX_CLASSES)]
+    labels: Annotated[tuple[str, ...], pydantic.Field(min_length=1, max_length=MAX_CLASSES)]
     crops: Literal[1, 2]
     network: _Network
     temperature: Annotated[float, pydantic.Field(ge=1e-6)]  # similarities divided by it are finite
     thresholds: _Thresholds
     calibration_images: Count
     counts: dict[str, Count]
-    sources: list[_Source]
-    neighbours: list[tuple[str, str, str]]
+    sources: tuple[_Source, ...]
+    neighbours: tuple[tuple[str, str, str], ...]
+
+
+class _Metadata(_Content):
+    """The content of ``recogniser.json``."""
+
+    schema_: Annotated[Literal["fruits.recogniser/1"], pydantic.Field(alias="schema")]
     scorer: _File
     thumbnails: _File
     training: _File
@@ -166,31 +171,21 @@ def write_recogniser(
     """
     contents = {
         "scorer": safetensors.numpy.save({name: np.ascontiguousarray(recogniser.arrays[name]) for name in SHAPES}),
-        "thumbnails": _encode_thumbnails(recogniser.thumbnails),
+        "thumbnails": safetensors.numpy.save(
+            {key: np.frombuffer(data, np.uint8) for key, data in recogniser.thumbnails.items()}
+        ),
         "training": safetensors.numpy.save(dict(recogniser.training)),
     }
-    files = {}
+    metadata = {"schema": SCHEMA} | {name: getattr(recogniser, name) for name in _Content.model_fields}
+    written = {}
     for kind, data in contents.items():
         digest = hashlib.sha256(data).hexdigest()
-        files[kind] = {"file": f"{kind}-{digest[:12]}.safetensors", "bytes": len(data), "sha256": digest}
-        folder.write(f"{kind}-{digest[:12]}.safetensors", data, check=check)
-    metadata = {
-        "schema": SCHEMA,
-        "method": recogniser.method,
-        "labels": list(recogniser.labels),
-        "crops": recogniser.crops,
-        "network": dict(recogniser.network),
-        "temperature": recogniser.temperature,
-        "thresholds": dict(recogniser.thresholds),
-        "calibration_images": recogniser.calibration_images,
-        "counts": dict(recogniser.counts),
-        "sources": [dict(source) for source in recogniser.sources],
-        "neighbours": [list(each) for each in recogniser.neighbours],
-        **files,
-    }
+        name = f"{kind}-{digest[:12]}.safetensors"
+        metadata[kind] = {"file": name, "bytes": len(data), "sha256": digest}
+        written[name] = digest
+        folder.write(name, data, check=check)
     encoded = encode_json(metadata | {"sha256": _digest(metadata)})
     folder.write(JSON, encoded, check=check)
-    written = {str(file["file"]): str(file["sha256"]) for file in files.values()}
     for name in folder.names():
         if FILE.match(name) and name not in written:
             check()
@@ -227,16 +222,7 @@ def _read(folder: Folder, training: bool) -> StoredRecogniser:
     arrays = _read_arrays(folder, metadata.scorer)
     _check_arrays(folder, metadata, arrays)
     return StoredRecogniser(
-        method=metadata.method,
-        labels=tuple(metadata.labels),
-        crops=metadata.crops,
-        network=metadata.network.model_dump(),
-        temperature=metadata.temperature,
-        thresholds=metadata.thresholds.model_dump(),
-        calibration_images=metadata.calibration_images,
-        counts=metadata.counts,
-        sources=tuple(source.model_dump() for source in metadata.sources),
-        neighbours=tuple(metadata.neighbours),
+        **metadata.model_dump(include=set(_Content.model_fields)),
         arrays=arrays,
         thumbnails={key: data.tobytes() for key, data in _read_arrays(folder, metadata.thumbnails).items()},
         training=_read_arrays(folder, metadata.training) if training else {},
@@ -261,7 +247,7 @@ def _read_metadata(folder: Folder) -> tuple[_Metadata, str]:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         raise _corrupt(folder, JSON, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if sorted(set(metadata.labels)) != metadata.labels:
+    if sorted(set(metadata.labels)) != list(metadata.labels):
         raise _corrupt(folder, JSON, "its labels are not sorted or not unique")
     if any(list(known) != sorted(known) for known in (metadata.thresholds.doubt, metadata.thresholds.distance)):
         raise _corrupt(folder, JSON, "the quantiles of its thresholds are not sorted")
@@ -315,10 +301,6 @@ def _check_arrays(folder: Folder, metadata: _Metadata, arrays: Arrays) -> None:
         or len(metadata.neighbours) != len(classes)
     ):
         raise _corrupt(folder, name, f"its prototypes do not belong to the {labels} labels in order")
-
-
-def _encode_thumbnails(thumbnails: Mapping[str, bytes]) -> bytes:
-    return safetensors.numpy.save({key: np.frombuffer(data, np.uint8) for key, data in thumbnails.items()})
 
 
 def _digest(metadata: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from fruits.errors import DatasetError, SettingsError
 from fruits.executor import Executor
@@ -55,6 +55,27 @@ class FeatureSource:
         features: dict[str, Any] = self.job.commit.job["features"]
         return features
 
+    @property
+    def rejects(self) -> int:
+        """The number of its images that could not be used."""
+        return sum(sum(report.rejects.values()) for report in self.job.accounts().values())
+
+
+class _Given(NamedTuple):
+    """A source as it is given: its address, and the job that stored its features, if it is an output."""
+
+    address: str
+    stored: StoredJob | None
+    weight: int = 1
+    is_unknown: bool = False
+
+    @property
+    def images(self) -> str:
+        """The folder of its images, without credentials."""
+        if self.stored is None:
+            return without_secrets(Folder.at(self.address).address)
+        return str(self.stored.commit.job["images"])
+
 
 def open_sources(training: Training, executor: Executor, progress: Progress) -> list[FeatureSource]:
     """Return the sources of a training, the unknown one last; image folders are featurized below `out`.
@@ -66,33 +87,29 @@ def open_sources(training: Training, executor: Executor, progress: Progress) -> 
     SettingsError
         Their features are of different networks, or lack crops.
     """
-    given = [
-        (address, weight, False) for address, weight in zip(training.sources, training.source_weights, strict=True)
-    ]
+    weighted = zip(training.sources, training.source_weights, strict=True)
+    given = [_Given(address, feature_source(address), weight) for address, weight in weighted]
     if training.unknown is not None:
-        given.append((training.unknown, 1, True))
-    found = [feature_source(address) for address, _, _ in given]
-    images = [_location(address, stored) for stored, (address, _, _) in zip(found, given, strict=True)]
-    tested = [] if training.test is None else [(training.test, feature_source(training.test))]
-    images += [_location(address, stored) for address, stored in tested]
-    options = training.source_options().given()
-    if options and None not in [*found, *(stored for _, stored in tested)]:
+        given.append(_Given(training.unknown, feature_source(training.unknown), is_unknown=True))
+    tested = [] if training.test is None else [_Given(training.test, feature_source(training.test))]
+    options = training.source_options()
+    if options.given() and all(each.stored for each in given + tested):
         raise SettingsError(
-            f"`{next(iter(options))}` with outputs as `sources`: not allowed, because their images are labelled. "
-            "Leave it out."
+            f"`{next(iter(options.given()))}` with outputs as `sources`: not allowed, because their images are "
+            "labelled. Leave it out."
         )
-    for stored, (address, _, _) in zip(found, given, strict=True):
-        if stored is not None:
-            check_crops(address, stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
-    _check_disjoint(images)
-    for address, stored in [*zip((address for address, _, _ in given), found, strict=True), *tested]:
-        check_labels(address, stored, training.source_options())  # before hours of work
-    sources = [
-        FeatureSource(stored or _featurized(training, address, is_unknown, executor, progress), weight, is_unknown)
-        for stored, (address, weight, is_unknown) in zip(found, given, strict=True)
-    ]
-    for source, (address, _, _) in zip(sources, given, strict=True):
-        check_labels(address, source.job, training.source_options())
+    for each in given:
+        if each.stored is not None:
+            check_crops(each.address, each.stored.commit.job["features"], training.crops, f"`crops` {training.crops}")
+    _check_disjoint([each.images for each in given + tested])
+    for each in given + tested:
+        check_labels(each.address, each.stored, options)  # before hours of work
+    sources = []
+    for each in given:
+        job = each.stored or _featurized(training, each.address, each.is_unknown, executor, progress)
+        sources.append(FeatureSource(job, each.weight, each.is_unknown))
+    for each, source in zip(given, sources, strict=True):
+        check_labels(each.address, source.job, options)
     _check_alike(sources)
     return sources
 
@@ -108,11 +125,6 @@ def check_labels(address: str, stored: StoredJob | None, options: SourceOptions)
             f"{address}: its images have lists of labels. A recogniser has one label for each image: give a column of "
             "texts as `label_column`, or make one."
         )
-
-
-def _location(address: str, stored: StoredJob | None) -> str:
-    """Return the folder of the images of a source, without credentials."""
-    return without_secrets(Folder.at(address).address) if stored is None else str(stored.commit.job["images"])
 
 
 def _check_disjoint(images: Sequence[str]) -> None:

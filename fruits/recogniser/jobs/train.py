@@ -41,7 +41,7 @@ from fruits.recogniser.jobs.sources import SOURCES, FeatureSource, open_sources
 from fruits.recogniser.jobs.summaries import summarize
 from fruits.recogniser.training import training as training_core
 from fruits.recogniser.training.fitting import Source
-from fruits.recogniser.training.records import SourceRecord, picture_key, stored_recogniser
+from fruits.recogniser.training.records import picture_key, stored_recogniser
 from fruits.recogniser.training.sample import rows_per_label
 from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, read_part
 from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete, last_commit, remove_earlier
@@ -226,7 +226,7 @@ class _Run:
         pictures = self._pictures(trained)
         features = self.sources[0].features
         network = {**features["network"], "decoding": features["decode"]}
-        stored = stored_recogniser(trained, summaries, [_record(source) for source in self.sources], network, pictures)
+        stored = stored_recogniser(trained, summaries, [_origin(source) for source in self.sources], network, pictures)
         self._store(stored)
         return read_recogniser(self.out)
 
@@ -239,10 +239,10 @@ class _Run:
         summaries = []
         for number, source in enumerate(self.sources):
             summary = summarize(source, number, self.training.crops, most, self.owned, manifest, self.runner)
-            rows, record = summary.fit.count + summary.held_out.count, _record(source)
-            if rows != (record.images - record.rejects) * self.training.crops:
+            rows, images, rejects = summary.fit.count + summary.held_out.count, source.job.plan.images, source.rejects
+            if rows != (images - rejects) * self.training.crops:
                 raise DamageError(
-                    f"{source.job.owned.folder.address}: {record.images:,} images are listed and {record.rejects:,} "
+                    f"{source.job.owned.folder.address}: {images:,} images are listed and {rejects:,} "
                     f"are rejects, but its features have {rows // self.training.crops:,} rows. Run fruits verify."
                 )
             own = [label or "" for label in (*summary.fit.classes, *summary.held_out.classes)]
@@ -292,9 +292,9 @@ class _Run:
             remove_earlier(self.out, last)
 
 
-def _record(source: FeatureSource) -> SourceRecord:
-    rejects = sum(sum(report.rejects.values()) for report in source.job.accounts().values())
-    return SourceRecord(source.images, source.job.plan.list.digest, source.job.plan.images, rejects)
+def _origin(source: FeatureSource) -> dict[str, object]:
+    plan = source.job.plan
+    return {"address": source.images, "digest": plan.list.digest, "images": plan.images, "rejects": source.rejects}
 
 
 def _labels(source: Source) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fruits.model.moments import Moments
 from fruits.recogniser.methods import Method
+from fruits.recogniser.products import product, to_grid
 from fruits.recogniser.scoring import UNKNOWN, Scorer
 from fruits.recogniser.training.discriminant import discriminant, within_covariance
 from fruits.recogniser.training.prototypes import find_prototypes, prototypes_of_group
@@ -114,14 +115,7 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
         No feature varies.
     """
     space = discriminant(statistics.within, statistics.counts, statistics.means)
-    scorer = Scorer(
-        mean=space.mean,
-        projection=space.projection,
-        prototypes=np.empty((0, space.projection.shape[1]), np.float32),
-        lengths=np.empty(0),
-        spreads=np.empty(0),
-        classes=np.empty(0, np.int64),
-    )
+    directions = to_grid(space.projection.T)
     prototypes, lengths, spreads, classes, representatives = [], [], [], [], []
     variance = max(float(np.add.reduce(np.diagonal(statistics.within))), LEAST_VARIANCE)
     rows = _rows_by_group(samples, chosen)
@@ -131,7 +125,7 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
             continue
         crops = sample.features.shape[1]
         features = sample.features[members].reshape(len(members) * crops, -1)
-        points = scorer.project(features)
+        points = product(features - space.mean, directions)
         most = 1 if method == "linear" else prototypes_of_group(len(members), len(statistics.groups))
         found = find_prototypes(points, most)
         prototypes.append(found.directions)
@@ -139,14 +133,15 @@ def fit(statistics: Statistics, samples: Sequence[Sample], chosen: Chosen, metho
         spreads += [_spread(features, variance)] * len(found.lengths)
         classes += [group.class_index] * len(found.lengths)
         representatives += [(group.source, group.label, sample.paths[members[row // crops]]) for row in found.nearest]
-    complete = replace(
-        scorer,
+    scorer = Scorer(
+        mean=space.mean,
+        projection=space.projection,
         prototypes=np.concatenate(prototypes),
         lengths=np.concatenate(lengths),
         spreads=np.array(spreads),
         classes=np.array(classes, np.int64),
     )
-    return Fit(complete, tuple(representatives))
+    return Fit(scorer, tuple(representatives))
 
 
 def _spread(rows: npt.NDArray[np.float32], variance: float) -> float:

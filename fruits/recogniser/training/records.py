@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,26 +15,6 @@ from fruits.recogniser.training.sample import Sample
 from fruits.recogniser.training.training import Trained
 
 
-@dataclass(frozen=True, slots=True)
-class SourceRecord:
-    """The origin of a source.
-
-    Attributes
-    ----------
-    address : str
-        Its output or image folder, without credentials.
-    digest : str
-        The SHA-256 of its list of images.
-    images, rejects : int
-        The images that it lists, and those of them that could not be used.
-    """
-
-    address: str
-    digest: str
-    images: int
-    rejects: int
-
-
 def picture_key(source: int, path: str) -> str:
     """Return the key of the picture of a training image: 16 hexadecimal digits."""
     return hashlib.sha256(f"{source}/{path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
@@ -44,7 +23,7 @@ def picture_key(source: int, path: str) -> str:
 def stored_recogniser(
     trained: Trained,
     sources: Sequence[Source],
-    records: Sequence[SourceRecord],
+    origins: Sequence[Mapping[str, object]],
     network: Mapping[str, str],
     pictures: Mapping[str, bytes],
 ) -> StoredRecogniser:
@@ -54,8 +33,9 @@ def stored_recogniser(
     ----------
     trained : Trained
     sources : sequence of Source
-    records : sequence of SourceRecord
-        One for each source.
+    origins : sequence of mappings
+        Of each source: its ``address``, without credentials; the ``digest`` of its list of images; the number of
+        ``images`` in it, and of ``rejects`` among them.
     network : mapping of str to str
         ``backbone``, ``engine``, ``weights`` and ``decoding``.
     pictures : mapping of str to bytes
@@ -75,15 +55,8 @@ def stored_recogniser(
         calibration_images=trained.calibration.images,
         counts=trained.counts,
         sources=tuple(
-            {
-                "address": record.address,
-                "digest": record.digest,
-                "images": record.images,
-                "rejects": record.rejects,
-                "weight": source.weight,
-                "classes": None if source.classes is None else dict(source.classes),
-            }
-            for source, record in zip(sources, records, strict=True)
+            {**origin, "weight": source.weight, "classes": source.classes}
+            for source, origin in zip(sources, origins, strict=True)
         ),
         neighbours=tuple((picture_key(source, path), label, path) for source, label, path in trained.representatives),
         arrays={name: getattr(scorer, name) for name in scorer.__dataclass_fields__},

@@ -61,17 +61,15 @@ class Sample:
             raise ValueError("no samples to merge; at least one is needed")
         return _chosen(merged, most)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the sample as arrays for a safetensors file."""
-        return {
-            "features": np.ascontiguousarray(self.features),
-            "paths": _texts(self.paths),
-            "labels": _texts(self.labels),
-        }
-
     def to_bytes(self) -> bytes:
         """Return the sample in the safetensors format; equal samples give equal bytes."""
-        return safetensors.numpy.save(self.to_arrays())
+        return safetensors.numpy.save(
+            {
+                "features": np.ascontiguousarray(self.features),
+                "paths": _texts(self.paths),
+                "labels": _texts(self.labels),
+            }
+        )
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Sample:
@@ -103,7 +101,7 @@ def _chosen(samples: Sequence[Sample], most: int) -> Sample:
     labels = [label for sample in samples for label in sample.labels]
     codes = {label: code for code, label in enumerate(sorted(set(labels)))}
     own = np.array([codes[label] for label in labels], np.int64)
-    digests = b"".join(hashlib.sha256(_bytes(path)).digest() for path in paths)
+    digests = b"".join(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest() for path in paths)
     words = np.frombuffer(digests, ">u8").reshape(-1, 4).astype(np.uint64)
     order = np.lexsort((*words.T[::-1], own))
     ranks = np.arange(len(order)) - np.searchsorted(own[order], own[order], side="left")
@@ -120,7 +118,3 @@ def _chosen(samples: Sequence[Sample], most: int) -> Sample:
 
 def _texts(texts: Sequence[str]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(orjson.dumps(list(texts)), np.uint8)
-
-
-def _bytes(path: str) -> bytes:
-    return path.encode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ discriminant space, 2 KB for each crop of an image. For 10,000 labels that is ab
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -120,9 +121,7 @@ def _calibrate(sources: Sequence[Source], labels: Sequence[str], method: Method)
     for number, (source, mapping, rows) in enumerate(usable):
         if source.weight < largest:
             continue
-        sampled: dict[str, int] = {}
-        for row in rows:
-            sampled[source.sample.labels[row]] = sampled.get(source.sample.labels[row], 0) + 1
+        sampled = Counter(source.sample.labels[row] for row in rows)
         for row in rows:
             label = source.sample.labels[row]
             features.append(source.sample.features[row])

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import orjson
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -18,7 +19,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from fruits.recogniser.recogniser import Recogniser, Recognition
-from fruits.serving.metrics import METRICS_TYPE
 from fruits.serving.web import errors
 from fruits.serving.web.guard import Guard
 from fruits.serving.web.inference_protocol import protocol_routes
@@ -99,7 +99,7 @@ def _routes(service: Service) -> list[Route]:
         return _json({**_model(recogniser), "crops": recogniser.crops, "labels": recogniser.labels})
 
     async def metrics(request: Request) -> Response:
-        return Response(service.metrics.text(), headers={"content-type": METRICS_TYPE})
+        return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [
         Route("/v1/recognise", recognise, methods=["POST"]),

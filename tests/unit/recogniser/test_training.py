@@ -21,7 +21,7 @@ from fruits.recogniser.training.calibration import calibrate
 from fruits.recogniser.training.fitting import Source, group_statistics
 from fruits.recogniser.training.holdout import is_held_out
 from fruits.recogniser.training.prototypes import prototypes_of_group
-from fruits.recogniser.training.records import SourceRecord, picture_key, stored_recogniser, stored_sources
+from fruits.recogniser.training.records import picture_key, stored_recogniser, stored_sources
 from fruits.recogniser.training.sample import Sample, rows_per_label
 from fruits.recogniser.training.training import Trained, train
 from fruits.storage.folder import Folder
@@ -263,9 +263,12 @@ def test_images_that_differ_only_from_held_out_ones_are_trained_without_a_calibr
 def test_sources_are_stored_with_the_recogniser(tmp_path: Path) -> None:
     sources = [make_source(*make_images(4, 20)), make_source(*make_images(2, 10, offset=9), classes=None, weight=2)]
     trained = train(sources)
-    records = [SourceRecord("/photos", "00" * 32, 80, 1), SourceRecord("/others", "11" * 32, 20, 0)]
+    origins = [
+        {"address": "/photos", "digest": "00" * 32, "images": 80, "rejects": 1},
+        {"address": "/others", "digest": "11" * 32, "images": 20, "rejects": 0},
+    ]
     number, _, path = trained.representatives[0]
-    stored = stored_recogniser(trained, sources, records, NETWORK, {picture_key(number, path): b"picture"})
+    stored = stored_recogniser(trained, sources, origins, NETWORK, {picture_key(number, path): b"picture"})
     write_recogniser(Folder.at(str(tmp_path)), stored)
     read = read_recogniser(Folder.at(str(tmp_path)), training=True)
     assert digest(train(stored_sources(read))) == digest(trained)
