@@ -135,9 +135,11 @@ def evaluate(
     if not 0 <= whole_number("left_out", left_out) <= MOST_LABELS:
         raise SettingsError(f"`left_out` = {left_out}: not allowed. Allowed: 0 to {MOST_LABELS}.")
     with storage_errors(out):
+        options = SourceOptions(
+            image_column=image_column, path_column=path_column, label_column=label_column, label_regex=label_regex
+        )
         stored_features = feature_source(source)
         if stored_features is not None or label_column is not None:
-            options = SourceOptions(image_column=image_column, path_column=path_column, label_column=label_column)
             check_labels(source, stored_features, options)
         folder = Folder.at(out)
         _check_folder(folder)
@@ -148,10 +150,7 @@ def evaluate(
             images=source,
             out=rows.address,
             recogniser=recogniser,
-            image_column=image_column,
-            path_column=path_column,
-            label_column=label_column,
-            label_regex=label_regex,
+            **options.given(),
             max_reject_fraction=1.0,
             overwrite=overwrite,
         )
