@@ -112,6 +112,10 @@ class NeuralNetwork:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return _unpickled, (values | ({"graph": b"", "constants": b""} if self.digest == PACKAGED_DIGEST else {}),)
 
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        """Identify the network in Dask's graphs without its bytes."""
+        return self.package, self.backbone, self.digest
+
     def load(self) -> Featurizer:
         """Return this thread's featurizer, created at the first call and cached for the life of the thread."""
         known: dict[str, Featurizer] = _loaded.__dict__.setdefault("featurizers", {})
