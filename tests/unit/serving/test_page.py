@@ -163,12 +163,18 @@ def test_hostile_labels_are_text(
         assert page.evaluate("() => window.hacked") is None
 
 
-def test_what_is_not_an_image_is_explained(browser: Browser, running: Running, tmp_path: Path) -> None:
-    (tmp_path / "letter.jpg").write_text("Dear fruit, ...")
-    with open_page(browser, running, allowed="415") as page:
+@pytest.mark.parametrize(
+    ("content", "status", "explanation"),
+    [(b"Dear fruit, ...", "415", "not an image"), (b"\xff\xd8\xff" + bytes(1000), "422", "damaged. Try another one")],
+)
+def test_what_is_not_an_image_is_explained(
+    browser: Browser, running: Running, tmp_path: Path, content: bytes, status: str, explanation: str
+) -> None:
+    (tmp_path / "letter.jpg").write_bytes(content)
+    with open_page(browser, running, allowed=status) as page:
         page.set_input_files("#file", tmp_path / "letter.jpg")
         page.wait_for_selector("#error:not(:empty)")
-        assert "not an image" in page.inner_text("#error")
+        assert explanation in page.inner_text("#error")
         assert page.locator("#result").is_hidden()
 
 

@@ -96,6 +96,8 @@ async function ask(photo) {
     } else if (response.status === 503 && busy < RETRIES) {
       busy += 1;
       await pause(Number(response.headers.get("Retry-After")) || 1);
+    } else if (response.status === 422) {
+      throw new Message("This photo cannot be used: it seems to be damaged. Try another one.");
     } else {
       const answer = await response.json().catch(() => ({}));
       throw new Message(answer.error?.message || `The server answered with status ${response.status}.`);
