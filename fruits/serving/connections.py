@@ -12,7 +12,6 @@ import signal
 import socket
 import stat
 import sys
-from types import FrameType
 from typing import Any, TextIO
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -73,7 +72,7 @@ class HttpServer(Server):
         """Serve on a bound socket until SIGTERM or SIGINT; return the number of requests that were answered."""
         self._ready_text = ready_text
         # uvicorn repeats the signals after the last answer; they have been obeyed by then.
-        before = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self.run([bound])
         finally:
@@ -110,10 +109,6 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop a line that cannot be written; logging would write its traceback to standard error."""
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Handle a signal by doing nothing."""
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -141,10 +141,6 @@ class Metrics:
     classes: list[ClassResult]
     confusions: list[Confusion]
     mistakes: list[Outcome]
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the numbers as JSON values."""
-        return asdict(self)
 
 
 def measure(outcomes: Sequence[Outcome]) -> Metrics:

@@ -26,7 +26,8 @@ def series(path: str) -> str:
 def is_held_out(path: str) -> bool:
     """Return whether the image with this path in its source is held out."""
     name, arc = _place(path)
-    return (arc + _number(name)) % ONE_IN == 0
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return (arc + int.from_bytes(digest[:8], "big")) % ONE_IN == 0
 
 
 def _place(path: str) -> tuple[str, int]:
@@ -37,7 +38,3 @@ def _place(path: str) -> tuple[str, int]:
     if match := NUMBER.match(path):
         return f"{match['series']}{int(match['number']) // SERIES}", 0
     return path, 0
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:8], "big")
