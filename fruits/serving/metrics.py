@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -29,23 +30,13 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self.requests = Counter(
-            "fruits_requests", "Requests by endpoint and status", ["endpoint", "status"], registry=self._registry
-        )
-        self.request_seconds = Histogram(
-            "fruits_request_seconds", "Seconds of a request", ["endpoint"], buckets=SECONDS, registry=self._registry
-        )
-        self.stage_seconds = Histogram(
-            "fruits_stage_seconds",
-            "Seconds of an image in a stage",
-            ["stage"],
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self.images = Counter("fruits_images", "Images by result", ["result"], registry=self._registry)
-        self.reloads = Counter(
-            "fruits_recogniser_reloads", "Changes of the recogniser by result", ["result"], registry=self._registry
-        )
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, buckets=SECONDS, registry=self._registry)
+        self.requests = counter("fruits_requests", "Requests by endpoint and status", ["endpoint", "status"])
+        self.request_seconds = histogram("fruits_request_seconds", "Seconds of a request", ["endpoint"])
+        self.stage_seconds = histogram("fruits_stage_seconds", "Seconds of an image in a stage", ["stage"])
+        self.images = counter("fruits_images", "Images by result", ["result"])
+        self.reloads = counter("fruits_recogniser_reloads", "Changes of the recogniser by result", ["result"])
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is read when the metrics are."""

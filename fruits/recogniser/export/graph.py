@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto, checker, helper, numpy_helper
 
 OPSET = 17  # read by ONNX Runtime 1.12, OpenVINO 2022.2 and later
 IR_VERSION = 8
@@ -15,21 +16,18 @@ class Graph:
     """Nodes and constants; values are their names."""
 
     def __init__(self) -> None:
-        import onnx
-
-        self._onnx = onnx
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
 
     def node(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output, and return the name of the output."""
         output = name or f"{kind}_{len(self._nodes)}"
-        self._nodes.append(self._onnx.helper.make_node(kind, inputs, [output], name=output, **attributes))
+        self._nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, value: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> str:
         """Add a constant, and return its name."""
-        self._constants[name] = self._onnx.numpy_helper.from_array(np.asarray(value, dtype, order="C"), name)
+        self._constants[name] = numpy_helper.from_array(np.asarray(value, dtype, order="C"), name)
         return name
 
     def encode(
@@ -52,11 +50,10 @@ class Graph:
         onnx.checker.ValidationError
             The graph is not valid.
         """
-        helper, onnx = self._onnx.helper, self._onnx
 
         def described(values: dict[str, tuple[str, list[Any]]]) -> list[Any]:
             return [
-                helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+                helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape)
                 for name, (kind, shape) in values.items()
             ]
 
@@ -70,6 +67,6 @@ class Graph:
             producer_name="fruits",
         )
         helper.set_model_props(model, metadata)
-        onnx.checker.check_model(model, full_check=True)
+        checker.check_model(model, full_check=True)
         encoded: bytes = model.SerializeToString(deterministic=True)
         return encoded
