@@ -99,6 +99,15 @@ def test_ctrl_c_stops_with_0(folder: Path) -> None:
         assert process.wait(30) == 0
 
 
+def test_an_idle_server_keeps_neither_openvinos_converter_nor_the_constants_that_it_compiled(folder: Path) -> None:
+    with start("--recogniser", folder, "--workers", "1") as (process, _):
+        memory = Path(f"/proc/{process.pid}/smaps").read_text()
+    assert "tensorflow_frontend" not in memory
+    resident = re.search(r"/mobilenetv2/constants\.bin\n(?:.+\n)*?Rss: +(\d+) kB", memory)
+    assert resident
+    assert int(resident[1]) < 1_000
+
+
 def test_decoders_end_with_a_server_that_is_killed(folder: Path) -> None:
     with start("--recogniser", folder, "--workers", "1") as (process, _):
         (child,) = psutil.Process(process.pid).children()
