@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
+from importlib.resources import as_file, files
 from mmap import ACCESS_COPY, mmap
 from xml.etree import ElementTree
 
@@ -33,7 +33,8 @@ def packaged_network() -> tuple[bytes, mmap]:
     folder = files("fruits.network") / "mobilenetv2"
     try:
         graph = (folder / GRAPH).read_bytes()
-        with (folder / CONSTANTS).open("rb") as file:
+        # From a package in a ZIP archive, a temporary copy is mapped.
+        with as_file(folder / CONSTANTS) as path, path.open("rb") as file:
             constants = mmap(file.fileno(), 0, access=ACCESS_COPY)  # writable, as OpenVINO requires
     except (OSError, ValueError) as error:  # the latter for an empty file
         raise SettingsError(f"the packaged {PACKAGED} cannot be read: {error}. Reinstall fruits.") from error

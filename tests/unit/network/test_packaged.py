@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def test_packaged_network_has_the_digest_in_the_code() -> None:
     assert content_digest(graph, constants) == PACKAGED_DIGEST
     assert (FOLDER / "graph.xml").read_bytes() == graph
     assert (FOLDER / "constants.bin").read_bytes() == bytes(constants)
+
+
+def test_packaged_network_is_read_from_a_zip_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark and Dask can send a wheel to workers, which import it without unpacking it."""
+    with zipfile.ZipFile(tmp_path / "network.whl", "w") as archive:
+        for file in FOLDER.iterdir():
+            archive.write(file, f"mobilenetv2/{file.name}")
+    monkeypatch.setattr(packaged, "files", lambda package: zipfile.Path(tmp_path / "network.whl"))
+    assert content_digest(*packaged_network()) == PACKAGED_DIGEST
 
 
 def test_packaged_network_contains_the_verified_imagenet_weights() -> None:
