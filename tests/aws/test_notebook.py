@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 from backends.aws.emr.request import configurations
 from backends.local import LocalExecutor
@@ -24,11 +22,15 @@ SESSION = "from backends.spark.session import start_session, stop_session\nspark
 
 
 def notebook() -> Any:
+    import nbformat  # takes 2 s, of every process of the tests if at the top
+
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
 def run(book: Any, folder: Path, **environ: str) -> dict[str, str]:
     """Run all cells, and return what each has printed, by its first line."""
+    from nbclient import NotebookClient
+
     assert book.metadata.kernelspec.name == "python3"
     client = NotebookClient(book, timeout=150, resources={"metadata": {"path": folder}})
     client.execute(env=os.environ | {"TMPDIR": str(folder), "IPYTHONDIR": str(folder)} | environ)
@@ -67,9 +69,11 @@ def test_model_images_and_rows_are_in_a_bucket(tmp_path: Path) -> None:
         if name.startswith(f"{lead}FRUITS_") and value.startswith("s3://")
     }
     assert set(places) == {"FRUITS_IMAGES", "FRUITS_MODEL", "FRUITS_OUT"}
+    from nbformat.v4 import new_code_cell
+
     book = notebook()
-    book.cells.insert(0, nbformat.v4.new_code_cell(SESSION))
-    book.cells.append(nbformat.v4.new_code_cell("stop_session(spark)"))
+    book.cells.insert(0, new_code_cell(SESSION))
+    book.cells.append(new_code_cell("stop_session(spark)"))
     with served(tmp_path / "s3") as server:
         printed = run(book, tmp_path, FRUITS_BACKEND="session", **places, **server.environ())
     texts = "".join(printed.values())
@@ -93,6 +97,8 @@ def test_packaged_notebook_is_the_one_in_docs() -> None:
 
 
 def test_notebook_is_valid_and_has_no_stored_output() -> None:
+    from nbformat import validate
+
     book = notebook()
-    nbformat.validate(book)
+    validate(book)
     assert all(not cell.get("outputs") for cell in book.cells)

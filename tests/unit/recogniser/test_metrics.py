@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import pytest
-from sklearn.metrics import precision_score, recall_score
 
 from fruits.recogniser.evaluation.metrics import Outcome, measure, wilson
 
@@ -56,6 +55,8 @@ def test_coverage_takes_the_surest_images_first() -> None:
 
 
 def test_precision_and_recall_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import precision_score, recall_score
+
     draw = random.Random(0)
     outcomes = [outcome(draw.choice("abcd"), draw.choice("abcd"), path=str(number)) for number in range(200)]
     true, predicted = [each.label for each in outcomes], [each.top[0] for each in outcomes]
