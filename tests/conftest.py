@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SHARED = re.compile(r"tests/conformance/test_(executors|frames|native)\.py")
 LONG = "FRUITS_LONG" in os.environ  # set by `make test-hostile` and `make test-peers`
 THREADS = (
     "OMP_NUM_THREADS",
@@ -49,6 +51,18 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("fruits", deadline=None)  # timings vary on a shared machine
     settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
     settings.load_profile("ci" if "CI" in os.environ else "fruits")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Run a file in one process, and the files that share the executors of tests/conformance in the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARED.sub("executor", super()._split_scope(nodeid))
+
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 def real_images() -> Path | None:
