@@ -1,9 +1,8 @@
-"""The model against scikit-learn and Spark ML: their fits, and their transforms with an exported model."""
+"""The model against scikit-learn: its fit, and its transform with an exported model. Spark: test_one_answer.py."""
 
 import numpy as np
 import pytest
 
-import backends
 from fruits.model.moments import Moments
 from fruits.model.solver import solve
 
@@ -54,27 +53,3 @@ def test_the_model_exported_to_scikit_learn_gives_the_same_scores(features, mode
     back = pipeline["pca"].inverse_transform(scores)
     assert back.shape == scaled.shape
     np.testing.assert_allclose(pipeline["pca"].explained_variance_ratio_, model.explained_variance_ratio)
-
-
-@pytest.fixture(scope="module")
-def spark():
-    with backends.load("spark")(workers=2) as executor:
-        executor.map(divmod, [7], shared=2)  # starts Spark
-        from pyspark.sql import SparkSession
-
-        yield SparkSession.getActiveSession()
-
-
-def test_the_model_exported_to_spark_gives_the_same_scores(features, model, spark, tmp_path):
-    from pyspark.ml import PipelineModel
-    from pyspark.ml.linalg import Vectors
-
-    some = features[:200]
-    frame = spark.createDataFrame([(Vectors.dense(row.astype(float)),) for row in some], ["features"])
-    scaled, scores = model.transform(some)
-    pipeline = model.to_spark()
-    pipeline.write().overwrite().save(str(tmp_path / "pipeline"))  # a later Spark job may load it
-    for fitted in (pipeline, PipelineModel.load(str(tmp_path / "pipeline"))):
-        rows = fitted.transform(frame).collect()
-        assert relative(np.array([row["pca_features"].toArray() for row in rows]), scores) <= 1e-9
-        assert relative(np.array([row["scaled_features"].toArray() for row in rows]), scaled) <= 1e-9

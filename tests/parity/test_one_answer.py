@@ -1,28 +1,56 @@
-"""Whole jobs on every backend, compared bit by bit, on real images, or on generated ones if there are none."""
+"""Whole jobs on every backend, compared bit by bit, on real images, or on generated ones if there are none.
+
+The tests are in one file to share the executors.
+"""
 
 import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import backends
+import fruits
 from fruits.images.sample import generate
 from fruits.images.sources.kinds import open_source
 from fruits.images.tar.pack import pack
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
+from fruits.jobs.inspect.verify import verify
 from fruits.jobs.job import Job
+from fruits.progress.reporter import Silent
 from fruits.storage.folder import Folder
 from tests.conformance.crashing import PixelNetwork
 from tests.conftest import real_images
 from tests.outputs import contents
+from tests.parity.sources import WRITERS
 
-WORKERS = {"local": (1, 2), "dask": (1, 2, 3), "spark": (1, 3)}  # two of Spark: test_recogniser.py, test_sources.py
+WORKERS = {"local": (1, 2), "dask": (1, 3), "spark": (3,)}  # a Spark session takes 7 s of CPU time
 assert set(WORKERS) == set(backends.BACKENDS)  # add new backends here
 SOME = [(name, count) for name, counts in WORKERS.items() for count in counts]
+SIZES = {"local": 5, "dask": 18, "spark": 10}  # images in a partition
+assert set(SIZES) == set(WORKERS)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """Return a function that opens an executor, or returns the open one of that backend and number of workers."""
+    found = {}
+
+    def executor(name, workers=None):
+        if name in found and workers not in (None, found[name][0]):
+            found.pop(name)[1].close()  # Spark allows one session in a process
+        if name not in found:
+            found[name] = workers or 2, backends.load(name)(workers=workers or 2)
+        return found[name][1]
+
+    yield executor
+    for _, each in found.values():
+        each.close()
 
 
 @pytest.fixture(scope="module", params=["real"])
@@ -166,3 +194,101 @@ def test_native_estimators_agree_with_the_exact_solver(opened, images, tmp_path,
     np.testing.assert_allclose(native.explained_variance, exact.explained_variance, rtol=1e-9)
     np.testing.assert_allclose(native.scale, exact.scale, rtol=1e-9)
     assert compare(expected.out, job.out).largest <= 1e-6
+
+
+def test_the_model_exported_to_spark_gives_the_same_scores(opened, reference, tmp_path):
+    import numpy as np
+    from pyspark.ml import PipelineModel
+    from pyspark.ml.linalg import Vectors
+    from pyspark.sql import SparkSession
+
+    from fruits.model.scaled_pca import ScaledPCA
+    from fruits.storage.parquet import vectors
+
+    job, _ = reference(16)
+    opened("spark").start()
+    model = ScaledPCA.load(job.out)
+    features = vectors(pq.read_table(f"{job.out}/features")["features"])[:40]
+    rows = [(Vectors.dense(row.astype(float)),) for row in features]
+    frame = SparkSession.getActiveSession().createDataFrame(rows, ["features"])
+    scaled, scores = model.transform(features)
+    model.to_spark().write().save(str(tmp_path / "pipeline"))  # a later Spark job may load it
+    for fitted in (model.to_spark(), PipelineModel.load(str(tmp_path / "pipeline"))):
+        found = fitted.transform(frame).collect()
+        for name, ours in (("scaled_features", scaled), ("pca_features", scores)):
+            theirs = np.array([row[name].toArray() for row in found])
+            assert np.abs(ours - theirs).max() <= 1e-9 * np.abs(theirs).max()
+
+
+# -- other sources
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """Return a folder of 40 images of 4 labels, and 3 rejects."""
+    folder = tmp_path_factory.mktemp("sample") / "images"
+    generate(folder, images=40, labels=4, broken=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sample_job(opened, sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("sample-job") / "out"
+    job = Job(images=str(sample), out=str(out), components=8, partition_size=7)
+    pipeline.run(job, opened("local"))
+    return job
+
+
+def rejects(out):
+    parts = sorted(Path(out, "rejects").glob("*.parquet"))
+    return sorted((row for part in parts for row in pq.read_table(part).to_pylist()), key=lambda row: str(row["path"]))
+
+
+@pytest.mark.parametrize(("backend", "writer"), WRITERS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_source_gives_the_bits_of_the_folder(opened, sample, sample_job, tmp_path, backend, writer):
+    paths = sorted(
+        (path for path in sample.rglob("*.*") if path.suffix not in (".csv", ".jsonl", ".parquet")), key=hash
+    )
+    entries = [(path.relative_to(sample).as_posix(), path.parent.name, path.read_bytes()) for path in paths]
+    address, options = writer(entries, sample if "manifest" in writer.__name__ else tmp_path)
+    job = dataclasses.replace(sample_job, images=str(address), out=str(tmp_path / "out"), partition_size=9, **options)
+    report = pipeline.run(job, opened(backend))
+    assert (report.images, report.labels, sum(report.rejects.values())) == (43, 4, 3)
+    assert pipeline.run(job, opened(backend)).rows == report.rows  # the finished output is the same job
+    found = compare(sample_job.out, job.out)
+    assert (found.rows, found.differences) == (40, ())
+    assert rejects(job.out) == rejects(sample_job.out)
+    assert verify(job.out, Silent()).is_intact
+
+
+# -- recognisers
+
+
+def recognise(images, folder, executor, size, crops):
+    """Train, predict and evaluate; return the files of the recogniser and the evaluation."""
+    job = fruits.Job(images=str(images), out=str(folder / "features"), components=2, crops=crops, partition_size=size)
+    fruits.fit(job, executor)
+    rec = str(folder / "rec")
+    fruits.train(fruits.Training(sources=(job.out,), out=rec, crops=crops), executor)
+    predictions = fruits.Job(images=str(images), out=str(folder / "predictions"), recogniser=rec, partition_size=size)
+    fruits.predict(predictions, executor)
+    evaluation = fruits.evaluate(job.out, rec, str(folder / "evaluation"), executor)
+    files = {path.name: path.read_bytes() for path in Path(rec).iterdir() if path.suffix in (".json", ".safetensors")}
+    return files, evaluation
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def recognised(solver_in_this_process, opened, sample, tmp_path_factory, request):
+    """The crops, the folder and the results of a recogniser."""
+    folder = tmp_path_factory.mktemp("recognised")
+    return request.param, folder, recognise(sample, folder, opened("local"), 100, request.param)
+
+
+@pytest.mark.parametrize("backend", list(SIZES))
+def test_every_backend_gives_the_same_recogniser_and_predictions(opened, sample, recognised, tmp_path, backend):
+    crops, expected, (files, evaluation) = recognised
+    found, other = recognise(sample, tmp_path, opened(backend), SIZES[backend], crops)
+    assert found == files
+    assert (other.metrics, other.left_out) == (evaluation.metrics, evaluation.left_out)
+    rows = compare(str(expected / "predictions"), str(tmp_path / "predictions"))
+    assert (rows.rows, rows.identical) == (40, True), rows.differences
