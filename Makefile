@@ -38,8 +38,9 @@ setup-all: $(VENV)/.everything  ## install everything in .venv: Spark, Keras, Te
 demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
+# Some containers forbid bytecode; without it each of the hundreds of processes compiles all that it imports.
 test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
 	$(BIN)/python -m pytest tests/hosts
@@ -75,7 +76,7 @@ test-hostile: $(VENV)/.everything  ## hostile input at length: every cut, every 
 	FRUITS_LONG=1 $(BIN)/python -m pytest --timeout 1800 tests/hostile tests/unit/jobs/test_ownership.py
 
 .PHONY: test-peers
-test-peers: $(VENV)/.everything  ## the tools that the benchmarks compare with, and ResNet50, give the features of Fruits and of Keras (minutes)
+test-peers: $(VENV)/.everything  ## the tools that the benchmarks compare with, EfficientNetV2B0 and ResNet50, give the features of Fruits and of Keras (minutes)
 	FRUITS_LONG=1 $(BIN)/python -m pytest tests/parity/test_peers.py tests/parity/test_tensorflow.py
 
 .PHONY: scale
