@@ -22,11 +22,14 @@ from tests.conftest import LONG
 
 IMAGES = 24
 COMPONENTS = 3
-# The others take half a minute each. ray is left out: ray_openvino has its session and files, daft its model.
-TESTED = [name for name in PEERS if name != "ray"] if LONG else ["tfdata"]
+TESTED = [name for name in PEERS if name != "ray"]  # ray_openvino has its session and files, daft its model
 SHORTER = {"notebook": "peer.PARTITIONS = 2; "}  # one network is built per partition
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not LONG, reason="`make test-peers`; half a minute each. test_bench.py measures one"),
+]
 
 
 def read(folder: Path) -> tuple[list[tuple[str, str]], dict[str, np.ndarray]]:
