@@ -1,4 +1,4 @@
-"""Start and close two executors of a backend, the second one twice, and print observations as JSON.
+"""Start and close an executor of a backend twice, and print observations as JSON.
 
 With `wait`, block in a task forever. Any other output comes from the engine.
 """
@@ -18,8 +18,8 @@ NAMES = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]  # set on
 def main(name, folder, wait=None):
     before = {variable: os.environ.get(variable) for variable in NAMES}
     observed = []
-    first, second = (backends.load(name)(workers=workers) for workers in (2, 1))
-    for opened in (first, second, second):
+    opened = backends.load(name)(workers=2)
+    for _ in range(2):
         with opened as executor:
             assert isinstance(executor, Executor)
             executor.start()

@@ -53,7 +53,7 @@ def test_executor_is_silent_leaves_no_process_and_can_start_again(program, name)
     out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err.replace(JAVA_WARNING, "")) == (0, "")
     printed = json.loads(out)
-    assert [parallelism for parallelism, *_ in printed["observed"]] == [2, 1, 1]
+    assert [parallelism for parallelism, *_ in printed["observed"]] == [2, 2]
     assert printed["left"] == []
     if ENGINES[name].processes:
         for _, environs, children in printed["observed"]:
