@@ -31,7 +31,6 @@ from tests.outputs import contents, is_complete, report_of, stored
 IMAGES, PARTITION = 120, 4
 # Root can read files without read permission, unless it drops these capabilities.
 UNPRIVILEGED = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-SLOW = pytest.mark.slow
 KEPT = "Completed work is kept"
 
 
@@ -269,12 +268,10 @@ def test_an_output_with_other_files_or_a_file_is_rejected(fruits: Fruits, few: P
     assert (tmp_path / "file").read_text() == (tmp_path / "home" / "thesis.tex").read_text() == "mine"
 
 
-@pytest.mark.parametrize("backend", ["local", pytest.param("dask", marks=SLOW)])
-def test_a_full_disk_keeps_finished_parts(
-    fruits: Fruits, many: Path, whole: Path, tmp_path: Path, backend: str
-) -> None:
+@pytest.mark.slow
+def test_a_full_disk_keeps_finished_parts(fruits: Fruits, many: Path, whole: Path, tmp_path: Path) -> None:
     """Rows are the largest files, so that this limit is reached when all features are stored."""
-    arguments = job(many, tmp_path / "out", backend)
+    arguments = job(many, tmp_path / "out", "dask")
     largest = max(path.stat().st_size for path in (whole / "rows").iterdir())
 
     def limit() -> None:  # simulates a quota
@@ -372,18 +369,16 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_resumes(
     assert_resumes_to_the_same_bits(fruits, arguments, tmp_path / "out", whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_driver_resumes_after_a_restart(
-    fruits: Fruits, many: Path, whole: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_terminated_driver_resumes_after_a_restart(fruits: Fruits, many: Path, whole: Path, tmp_path: Path) -> None:
+    """SIGKILL: tests/chaos."""
     out = tmp_path / "out"
     arguments = job(many, out, "local")
     process = started(*arguments)
     wait_for_parts(process, out)
-    process.send_signal(number)
+    process.terminate()
     process.communicate()
     assert count_parts(out) < IMAGES // PARTITION
-    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    assert process.returncode == 143
     assert_resumes_to_the_same_bits(fruits, arguments, out, whole)
 
 
