@@ -31,7 +31,8 @@ from tests.conftest import LONG
 from tests.outputs import owner
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
 
-STEP = 1 if LONG else 4  # not a multiple of 3, the number of positions of a write
+# Between two suspensions: not a multiple of 3, the number of positions of a write. Each pair starts with another one.
+STEP, STEP_ON_S3 = (1, 4) if LONG else (7, 17)
 COMMANDS = {"run": pipeline.run, "fit": pipeline.fit, "transform": pipeline.transform}
 
 
@@ -105,14 +106,14 @@ def files_of(folder, owner):
     return found
 
 
-def suspend_everywhere(monkeypatch, store, first, second, place, step=STEP):
+def suspend_everywhere(monkeypatch, store, first, second, place, start=0, step=STEP):
     """Suspend the job `first` at every `step`-th mutation, one run for each; return all mutations of its last run.
 
     `first` and `second` are a command and a job whose output is replaced by a new folder for each run.
     """
     undisturbed = f"{place}/undisturbed"
     run(second, undisturbed, overwrite=False)
-    for number in itertools.count(0, step):
+    for number in itertools.count(start, step):
         out = f"{place}/{number}"
         with monkeypatch.context() as patch:
             suspension = Suspension(number, lambda out=out: run(second, out))
@@ -177,10 +178,12 @@ def jobs(job, images, tmp_path):  # noqa: F811
     }
 
 
-@pytest.mark.parametrize("pair", ["another model", "other components", "another limit", "a slice"])
-def test_a_suspended_job_leaves_its_successor_intact(jobs, tmp_path, monkeypatch, pair):
+@pytest.mark.parametrize(
+    ("pair", "start"), [("another model", 0), ("other components", 2), ("another limit", 4), ("a slice", 6)]
+)
+def test_a_suspended_job_leaves_its_successor_intact(jobs, tmp_path, monkeypatch, pair, start):
     first, second = jobs[pair]
-    mutations = suspend_everywhere(monkeypatch, LocalStore, first, second, str(tmp_path / "outputs"))
+    mutations = suspend_everywhere(monkeypatch, LocalStore, first, second, str(tmp_path / "outputs"), start % STEP)
     assert len(mutations) > 30
     kinds = {" ".join(mutation.split()[:-1]) for mutation in mutations}
     assert kinds >= {"before write", "between check and write", "after write", "before create", "after create"}
@@ -239,7 +242,7 @@ def test_twins_both_finish_wherever_one_is_suspended(jobs, tmp_path, monkeypatch
     first, _ = jobs["other components"]
     undisturbed = f"{tmp_path}/undisturbed"
     run(first, undisturbed)
-    for number in itertools.count(0, STEP):
+    for number in itertools.count(1 % STEP, STEP):
         out = f"{tmp_path}/{number}"
         with monkeypatch.context() as patch:
             suspension = Suspension(number, lambda out=out: run(first, out, overwrite=False))
@@ -253,7 +256,7 @@ def test_twins_both_finish_wherever_one_is_suspended(jobs, tmp_path, monkeypatch
 def test_an_interrupted_twin_leaves_the_output_intact(jobs, tmp_path, monkeypatch):
     """A twin that ends in the middle may write a manifest that lists less; the complete one is not replaced."""
     first, _ = jobs["other components"]
-    for number in itertools.count(0, STEP):
+    for number in itertools.count(3 % STEP, STEP):
         out = f"{tmp_path}/{number}"
 
         def finish_and_interrupt(out=out):
@@ -294,7 +297,7 @@ def test_a_suspended_job_leaves_its_successor_intact_on_s3(jobs, bucket, monkeyp
     from fruits.storage.s3.store import S3ObjectStore
 
     first, second = jobs["another model"]
-    mutations = suspend_everywhere(monkeypatch, S3ObjectStore, first, second, bucket, step=2 * STEP + 2)
+    mutations = suspend_everywhere(monkeypatch, S3ObjectStore, first, second, bucket, step=STEP_ON_S3)
     assert len(mutations) > 30
     assert os.environ["AWS_ENDPOINT_URL_S3"].startswith("http://127.0.0.1")
 
