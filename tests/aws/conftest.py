@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import botocore.client
 import botocore.session
 import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import amis
 from moto.iam.models import AWSManagedPolicy, iam_backends
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
+from moto.utilities.utils import load_resource
 
 from backends.aws.account import stack
 from backends.aws.account.clients import Account
@@ -30,6 +33,7 @@ from fruits.storage.s3.settings import S3Settings
 REGION = "eu-west-3"
 SERVICE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
 SECRET = "hush-hush-never-shown"
+IMAGES = ("ami-12c6146b", "ami-760aaa0f")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +42,20 @@ def _service_models_are_read_once() -> Iterator[None]:
     shared = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", lambda search_path=None: shared)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_machine_images() -> Iterator[None]:
+    """Load the machine images in use alone: moto loads hundreds for each empty account."""
+
+    @cache
+    def amazon_linux(path: str) -> list[dict[str, Any]]:
+        return [each for each in load_resource(path) if each["name"].startswith("al2023-ami-2023")]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amis, "AMIS", [each for each in amis.AMIS if each["ami_id"] in IMAGES])
+        patch.setattr(amis, "load_resource", lambda path: [dict(each) for each in amazon_linux(path)])
         yield
 
 
