@@ -72,7 +72,7 @@ def frames(engine, executor):
     return {"spark": SparkFrames, "dask": DaskFrames}[engine](executor)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def job(tmp_path_factory):
     """The folder of some images, and the output of a run of the command line on them."""
     folder = tmp_path_factory.mktemp("frames")
@@ -84,7 +84,7 @@ def job(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(job):
     """The images by their path."""
     return {str(path): path.read_bytes() for path in sorted((job / "images").rglob("*")) if path.is_file()}
