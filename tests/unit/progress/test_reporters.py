@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from rich.table import Table
 from rich.text import Text
 
@@ -256,12 +254,15 @@ def test_a_stopped_stage_is_marked_in_a_notebook() -> None:
 
 
 def test_progress_is_shown_in_a_notebook_by_default_and_nowhere_else(tmp_path: Path) -> None:
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_code_cell, new_notebook
+
     assert isinstance(default(), Silent)
     cells = [
         "from fruits.progress.select import default",
         "with default().stage('listing', total=2) as s: s.advance(2)",
     ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     (output,) = notebook.cells[1].outputs
     assert output.data["text/plain"].startswith("✓ listing: 2 images in ")
