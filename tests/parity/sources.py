@@ -64,12 +64,10 @@ def pandas_parquet(images: Images, folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 WRITERS: list[tuple[str, Writer]] = [
-    ("local", parquet_manifest),
     ("dask", csv_manifest),
     ("local", jsonl_manifest),
     ("local", unlabelled_manifest),
     ("spark", parquet_manifest),
-    ("dask", datasets_parquet),
     ("spark", datasets_parquet),
-    ("local", pandas_parquet),
+    ("dask", pandas_parquet),
 ]
