@@ -66,12 +66,12 @@ def files_with_secrets(folder: Path) -> list[str]:
     return [str(path) for path in files if PASSWORD in texts.get(path, "") or PASSWORD.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize(("backend", "option"), [("local", "--debug"), ("local", "--json"), ("dask", "--log-json")])
+@pytest.mark.parametrize(("backend", "options"), [("local", ["--debug", "--json"]), ("dask", ["--log-json"])])
 def test_token_of_a_web_folder_is_neither_stored_nor_printed(
-    backend: str, option: str, address: str, tmp_path: Path
+    backend: str, options: list[str], address: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "fruits", "run", address, "--out", "out", "--components", "2"]
-    command += ["--backend", backend, "--workers", "2", "--max-reject-fraction", "1", option]
+    command += ["--backend", backend, "--workers", "2", "--max-reject-fraction", "1", *options]
     driver = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     seen: set[str] = set()
     while driver.poll() is None:
