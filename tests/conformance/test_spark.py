@@ -19,7 +19,7 @@ import pyspark.daemon
 import pyspark.worker
 
 from backends.spark import daemon as spark_daemon
-from backends.spark import java
+from backends.spark import gateway, java
 from backends.spark.executor import SparkExecutor
 from tests.conformance.conftest import JAVA_WARNING
 
@@ -206,7 +206,7 @@ def test_contradicting_arguments_are_rejected():
     with pytest.raises(SettingsError, match="session alone"):
         SparkExecutor(workers=2, master="spark://host:7077")
     with pytest.raises(SettingsError, match="host has no port, such as host:7077"):
-        SparkExecutor(master="spark://host").start()
+        gateway.check_master("spark://host")
 
 
 @pytest.fixture
