@@ -11,7 +11,8 @@ reason           meaning
 ``empty``        the file has 0 bytes
 ``not-an-image`` the content has no signature of JPEG, PNG, WebP, BMP, TIFF or GIF
 ``too-large``    the header states more than 50 megapixels or a side of more than 1,000,000 pixels, the file has
-                 more than 400 MB, or too many segments (see :mod:`fruits.images.containers`); it is not decoded
+                 more than 400 MB, or too many segments (see :mod:`fruits.images.containers`), and it is not decoded;
+                 or decoding needs more memory than there is
 ``truncated``    the file ends before the image is complete
 ``undecodable``  the content is corrupt, or a variant that is not decoded correctly
 ``crashed``      the decoder crashed; see :mod:`fruits.images.isolation`
@@ -74,6 +75,7 @@ INSET = 0.15  # of the width and height: what the centre crop leaves out on each
 MAX_RUNS = 20_000_000  # bytes and pixels of a run-length encoded BMP; Pillow decodes 5 million in a second
 BITFIELDS = 3  # compression of a BMP
 DIB_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # BITMAPCOREHEADER to BITMAPV5HEADER
+NO_MEMORY = "decoding needs more memory than this process may use. Reduce the image"
 ENDS_EARLY = re.compile("(?i)truncated|no more images|requires a buffer|incomplete")
 TRANSPOSE = {  # the correction for each orientation of EXIF 2.32, table 6
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -230,6 +232,8 @@ def _decode(data: bytes, smallest: int | None, finish: Callable[[Image.Image, Bo
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", str(error)) from error
     except Exception as error:  # corrupt files make Pillow raise exceptions of many types
+        if isinstance(error, MemoryError) or "out of memory" in str(error):  # the other is an OSError of a decoder
+            raise ImageError("too-large", NO_MEMORY) from error
         reason = "truncated" if _ends_early(data, str(error)) else "undecodable"
         raise ImageError(reason, f"{type(error).__name__}: {error}") from error
 

@@ -25,7 +25,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops
+from fruits.images.decode import DEFAULT, NO_MEMORY, Decoding, ImageError, decode_crops
 from fruits.machine.subprocesses import python_environment
 
 REQUEST = struct.Struct("<QI?B")  # bytes of the file, which follows; size of the result, True for full decoding, crops
@@ -230,8 +230,10 @@ def main(cpu_seconds: int, memory: int, shared: int) -> None:
                 np.ndarray(pixels.shape, np.uint8, memory_of_pixels)[:] = pixels
                 decoded, response = True, b""
             except ImageError as error:
-                reason = "too-large" if isinstance(error.__cause__, MemoryError) else error.reason
-                decoded, response = False, json.dumps([reason, error.detail]).encode()
+                detail = error.detail
+                if memory and detail == NO_MEMORY:
+                    detail = f"decoding needs more than {memory:,} bytes of memory, the limit. Reduce the image"
+                decoded, response = False, json.dumps([error.reason, detail]).encode()
             channel.sendall(RESPONSE.pack(decoded, len(response)) + response)
 
 

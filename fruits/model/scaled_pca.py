@@ -111,14 +111,20 @@ class ScaledPCA:
         Raises
         ------
         ModelError
-            The array is not two-dimensional, or the model was fitted on another number of features.
+            The array contains no numbers or is not two-dimensional, or the model was fitted on another number of
+            features.
         SettingsError
             A column of the DataFrame is missing, exists, or has another type.
         """
         package = type(features).__module__.partition(".")[0]
         if package in FRAMES and type(features).__name__ == "DataFrame":
             return importlib.import_module(FRAMES[package]).transform(features, self)
-        features = np.asarray(features)
+        try:
+            features = np.asarray(features)
+        except ValueError as error:  # rows of different lengths
+            raise ModelError(f"features: {error}. Allowed: an array of shape (n, {len(self.mean)}).") from error
+        if features.dtype.kind not in "fiu":
+            raise ModelError(f"features of type {features.dtype}: not allowed. Allowed: float32 or float64.")
         if features.ndim != 2:
             raise ModelError(
                 f"features of shape {features.shape}: not allowed. Allowed: (n, {len(self.mean)}), a row for each "

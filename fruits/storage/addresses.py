@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import unquote
 
 from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
@@ -20,6 +21,16 @@ PASSWORD = re.compile(r"^[\w+.-]+://[^/:@]*:[^/]*@")
 def is_s3(address: str) -> bool:
     """Return whether an address is on S3."""
     return address.partition("://")[0] in S3_PROTOCOLS
+
+
+def is_http(address: str) -> bool:
+    """Return whether an address is that of a web server, in which names are encoded."""
+    return address.startswith(("http://", "https://"))
+
+
+def name_in(address: str, name: str) -> str:
+    """Return a part of an address as the name of a file, which is encoded in URLs of web servers."""
+    return unquote(name, errors="surrogateescape") if is_http(address) else name
 
 
 def split_chain(address: str) -> tuple[str, str, str]:
@@ -119,11 +130,11 @@ def _open_url(address: str) -> tuple[Store, str]:
             f"{address}: its first part is no URL. Give the folder in the archive, such as zip://folder::archive.zip, "
             "or zip://:: for all of it."
         )
-    if address.startswith(("http://", "https://")):
-        from fruits.storage.http import HttpStore, decoded
+    if is_http(address):
+        from fruits.storage.http import END_OF_URL, HttpStore
 
         file_system, path = fsspec.core.url_to_fs(address, encoded=True)
-        return HttpStore(file_system), decoded(path).rstrip("/")
+        return HttpStore(file_system), str(path).rstrip("/") + END_OF_URL
     file_system, path = fsspec.core.url_to_fs(address)
     if isinstance(file_system, LocalFileSystem):
         return LocalStore(), str(path).rstrip("/")

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import quote
 
 import orjson
 
 from fruits.errors import OutputError
 from fruits.parameters import address as checked_address
-from fruits.storage.addresses import absolute, is_s3, open_store, split_chain
+from fruits.storage.addresses import absolute, is_http, is_s3, open_store, split_chain
 from fruits.storage.prefetch import AHEAD, File, Range
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import FileInfo, Store
@@ -67,6 +68,8 @@ class Folder:
 
     def __truediv__(self, name: str) -> Folder:
         first, separator, others = split_chain(self.address)
+        if is_http(first):
+            name = quote(name, errors="surrogateescape")
         return Folder(f"{first}/{name}{separator}{others}", self.s3)
 
     def open(self) -> tuple[Store, str]:

@@ -5,40 +5,46 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin
 
-from aiohttp import ClientError, ClientResponse, ClientResponseError
+from aiohttp import ClientError, ClientResponse, ClientResponseError, TooManyRedirects
 from fsspec.asyn import sync
 
 from fruits.storage.generic import BLOCK_BYTES, FsspecStore
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, too_large
 from fruits.storage.stores import FileInfo, walk_folders
 
-FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 READERS = 32
+END_OF_URL = "\0"  # in a path
+LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
+RESERVED = "%/:?&=;,@!$'()*+~[]"  # characters of URLs, which are sent as they are given
 
 
-def decoded(url: str) -> str:
-    """Return a URL with its path decoded, as the paths of :class:`HttpStore` are."""
-    scheme, host, path, *_ = urlsplit(url)
-    return f"{scheme}://{host}{unquote(path, errors='surrogateescape')}"
+def _url(path: str) -> str:
+    """Return the URL of a path, encoded."""
+    url, _, names = path.partition(END_OF_URL)
+    given = LONE_PERCENT.sub("%25", url.partition("#")[0])
+    return quote(given, RESERVED, errors="surrogateescape") + quote(names, errors="surrogateescape")
 
 
-def _encoded(path: str) -> str:
-    scheme, _, rest = path.partition("://")
-    host, slash, names = rest.partition("/")
-    return f"{scheme}://{host}{slash}{quote(names, errors='surrogateescape')}"
+def _decoded(url: str) -> str:
+    return unquote(url, errors="surrogateescape")
 
 
 class HttpStore(FsspecStore):
-    """The files of web servers. Paths are URLs whose names are decoded. It only reads."""
+    """The files of web servers. It only reads.
+
+    A path is a URL as it was given, a NUL, and the names of a file below it, which are not encoded.
+    """
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
@@ -66,9 +72,9 @@ class HttpStore(FsspecStore):
     def open(self, path: str) -> BinaryIO:
         """Open a file to read at any place; from a server without ranges, all of it is read first."""
         try:
-            file: BinaryIO = self.file_system.open(_encoded(path), "rb", block_size=BLOCK_BYTES)
+            file: BinaryIO = self.file_system.open(_url(path), "rb", block_size=BLOCK_BYTES)
         except ClientError as error:
-            raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
+            raise ConnectionError(f"{path.replace(END_OF_URL, '')}: {str(error) or type(error).__name__}") from error
         if file.seekable():
             return file
         file.close()
@@ -106,6 +112,10 @@ class HttpStore(FsspecStore):
             return False
         return True
 
+    def files(self, path: str) -> list[FileInfo]:
+        """Return the links to files of a page, sorted by name."""
+        return sorted(file for file in self._entries(path, "").values() if file is not None)
+
     def check_writable(self, path: str) -> None:
         """Raise an ``OSError``."""
         raise OSError("web servers are only read. Give a folder on another kind of storage")
@@ -114,6 +124,8 @@ class HttpStore(FsspecStore):
         self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
     ) -> Iterator[list[FileInfo]]:
         """Yield all files below a folder, reading one page of links at a time."""
+        if "?" in path.partition(END_OF_URL)[0]:
+            raise OSError("the URL of a folder has no query. Leave out the part from the question mark on")
         try:
             first = self._entries(path, "")
         except FileNotFoundError:
@@ -128,11 +140,15 @@ class HttpStore(FsspecStore):
         page = _Links()
         page.feed(self.read(place, limit=MAX_BYTES).decode("utf-8", "replace"))
         found: dict[str, FileInfo | None] = {}
+        base = _url(place)
         for link in page.links:
-            url = urlsplit(urljoin(_encoded(place), link))
-            name = decoded(url.geturl()).removeprefix(place)
+            try:
+                url = urljoin(base, link)
+            except ValueError:  # no URL
+                continue
+            name = _decoded(url).removeprefix(_decoded(base))
             # Other links lead to folders above, to other servers, or sort the page (?C=M).
-            if decoded(url.geturl()) != place + name or url.query or url.fragment or not name:
+            if not _decoded(url).startswith(_decoded(base)) or "?" in url or "#" in url or not name:
                 continue
             path, is_folder = folder + name, name.endswith("/")
             if "/" not in name.removesuffix("/") and name not in ("./", "../"):
@@ -168,19 +184,24 @@ class HttpStore(FsspecStore):
     @asynccontextmanager
     async def _request(self, path: str, options: dict[str, Any]) -> AsyncIterator[ClientResponse]:
         """Send a request, and raise its failure as an ``OSError``."""
+        place = path.replace(END_OF_URL, "")
         try:
             session = await self.file_system.set_session()
-            async with session.get(self.file_system.encode_url(_encoded(path)), **options) as response:
+            async with session.get(self.file_system.encode_url(_url(path)), **options) as response:
                 yield response
+        except TooManyRedirects as error:
+            raise OSError(errno.ELOOP, f"more than {len(error.history) - 1} redirections", place) from error
         except ClientResponseError as error:
             if error.status in MISSING:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-            kind = PermissionError if error.status in FORBIDDEN else ConnectionError
-            raise kind(f"{path}: {error.status} {error.message}") from error
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), place) from error
+            # The other errors of a client concern the file as well; those of a server may pass.
+            refused = 400 <= error.status < 500 and error.status not in TRANSIENT
+            kind = PermissionError if refused else ConnectionError
+            raise kind(f"{place}: {error.status} {error.message}") from error
         except ValueError as error:  # also InvalidURL, a ClientError: no host, or no such port
-            raise FileNotFoundError(errno.ENOENT, f"no valid URL: {error}", path) from error
+            raise FileNotFoundError(errno.ENOENT, f"no valid URL: {error}", place) from error
         except ClientError as error:
-            raise ConnectionError(f"{path}: {str(error) or type(error).__name__}") from error
+            raise ConnectionError(f"{place}: {str(error) or type(error).__name__}") from error
 
 
 class _Links(HTMLParser):

@@ -16,7 +16,7 @@ JPEG = b"\xff\xd8\xff\xe0 the rest does not matter to a listing"
 NAMES = [
     *("b/1.jpg", "a/2.jpg", "a/10.jpg", "a.jpg", "a-b/1.jpg", "a/deep/er/x.png", "Z/1.jpg", "a/no extension"),
     *("a/a b.jpg", "a/#1.jpg", "a/50%.jpg", "a/%41.jpg", "a/?x=1&y.jpg", "a/[a-z]*.jpg", "a/::.jpg", "a/it's+1.jpg"),
-    *("pêche/🍑.jpg", "a/{b}.jpg", "a/~.jpg"),
+    *("pêche/🍑.jpg", "a/{b}.jpg", "a/~.jpg", "a/2.jpg?versionId=1"),
 ]
 
 

@@ -67,8 +67,8 @@ class ImageEntry(NamedTuple):
 
     @property
     def leads_out(self) -> bool:
-        """True if the path, used as a file path, leads out of the root, as keys of S3 can."""
-        return self.path.startswith("/") or ".." in self.path.split("/")
+        """True if the path, below a folder, leads out of it, as keys of S3 can."""
+        return ".." in self.path.split("/")
 
 
 def entry_table(entries: Sequence[ImageEntry], *, labelled: bool = False, placed: bool = False) -> pa.Table:

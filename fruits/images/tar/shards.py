@@ -12,6 +12,7 @@ from itertools import chain
 from fruits.errors import DatasetError
 from fruits.storage.addresses import split_chain
 from fruits.storage.folder import Folder
+from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.stores import FileInfo
 from fruits.text import brief, printable
 
@@ -112,7 +113,8 @@ class _Finder:
             )
         wanted = base.replace("[", "[[]")  # fnmatch knows sets of characters too
         matching = [file for file in self._files(place) if fnmatchcase(file.path, wanted)]
-        return [file._replace(path=place + slash + file.path) for file in matching]
+        found = [file._replace(path=place + slash + file.path) for file in matching]
+        return [self._folder.info(file.path) if file.size == UNKNOWN_SIZE else file for file in found]
 
     def _list(self, place: str) -> Sequence[FileInfo]:
         try:

@@ -27,6 +27,7 @@ from fruits.images.tar.members import BLOCK, Window, read_members
 from fruits.images.tar.ranges import Place, read_places
 from fruits.images.tar.samples import Sample, read_samples
 from fruits.images.tar.shards import find_shards
+from fruits.storage.addresses import name_in, split_chain
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, text_array, text_lists
 from fruits.storage.prefetch import UNKNOWN_SIZE, Range
@@ -59,7 +60,8 @@ class TarSource:
     @property
     def address(self) -> str:
         """The address of the archives."""
-        return (self.folder / self.pattern).address
+        first, separator, others = split_chain(self.folder.address)
+        return f"{first}/{self.pattern}{separator}{others}"
 
     def tables(self, skipped: SkippedFiles, limit: int | None = None) -> Iterator[pa.Table]:
         """Yield the images as tables; see :class:`fruits.images.sources.source.Source`.
@@ -71,7 +73,7 @@ class TarSource:
         DatasetError
             An archive is missing, truncated or corrupt, a member is refused, or two images have the same path.
         """
-        shards = find_shards(self.folder, self.pattern)
+        shards = find_shards(self.folder, name_in(self.folder.address, self.pattern))
         files = pa.array([shard.path.encode("utf-8", "surrogateescape") for shard in shards], pa.binary())
         lists: set[bool] = set()
         with TemporaryDirectory(prefix="fruits-") as temporary:

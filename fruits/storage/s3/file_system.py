@@ -92,6 +92,11 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
         }
         return cls(**options, **{name: value for name, value in given.items() if value})
 
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        """Return the bucket and the key of ``bucket/key``; s3fs would cut a key at ``?versionId=``."""
+        bucket, key = self._find_bucket_key(path.removeprefix("s3://"))
+        return bucket, key, None
+
     def call_s3(self, method: str, **parameters: Any) -> Any:
         """Make a request and wait; s3fs' own method would bypass the translation of errors.
 
@@ -189,8 +194,8 @@ class S3FileSystem(S3fs):  # type: ignore[misc]  # s3fs ships no types
     async def _cat_file(
         self, path: str, version_id: Any = None, start: Any = None, end: Any = None, **others: Any
     ) -> bytes:
-        bucket, key, version = self.split_path(path)
-        if start is None and end is None and version_id is None and version is None and bucket in self._routes:
+        bucket, key, _ = self.split_path(path)
+        if start is None and end is None and version_id is None and bucket in self._routes:
             data = await self._read_directly(self._routes[bucket].client, key)
             if data is not None:
                 return data

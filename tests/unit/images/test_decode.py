@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, ImageOps, features
 
 from fruits.images import decode as images
 from fruits.images.decode import EXTENSIONS, REASONS, ImageError, decode, is_image
@@ -99,6 +99,16 @@ def test_rgb_image_equals_pillow_bit_for_bit(kind: str, shape: tuple[int, int]) 
     assert pixels.shape == (224, 224, 3)
     assert pixels.flags.c_contiguous
     assert np.array_equal(pixels, bare(data))
+
+
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_png_is_rotated_by_exif_before_and_after_its_pixels(before: bytes) -> None:
+    data, exif = encode(photo(), "PNG"), Image.Exif()
+    exif[274] = 6
+    start = data.index(before) - 4
+    rotated = data[:start] + png_chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[start:]
+    assert np.array_equal(decode(rotated), bare(ImageOps.exif_transpose(Image.open(BytesIO(rotated)))))
+    assert not np.array_equal(decode(rotated), decode(data))
 
 
 def test_size_is_a_parameter() -> None:

@@ -212,3 +212,14 @@ def test_sample_is_the_same_in_every_process_and_differs_by_seed(tmp_path: Path)
     assert listing.labels == 2
     unlike_the_first = [image.path for image in Listing(open_source(str(tmp_path)), limit=9)]
     assert {path.partition("/")[0] for path in unlike_the_first} == {"a"}
+
+
+def test_empty_names_in_a_path_as_keys_of_s3_can_have_stay_below_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.jpg").write_bytes(b"one")
+    (tmp_path.parent / "outside.jpg").write_bytes(b"two")
+    source = open_source(str(tmp_path))
+    entries = [ImageEntry(path, 3) for path in ("/a/1.jpg", "a//1.jpg", "a/../../outside.jpg")]
+    *inside, outside = source.read(entries)
+    assert inside == [b"one", b"one"]
+    assert str(outside) == "unreadable: its path leads out of the image folder"

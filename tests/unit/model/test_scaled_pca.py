@@ -175,6 +175,12 @@ def test_features_of_another_length_are_rejected(model):
         model.transform(np.zeros((3, 11), np.float32))
 
 
+@pytest.mark.parametrize("values", [["a.jpg"], [["a"] * 12], [[1.0], [1.0, 2.0]], [[None] * 12], [[1j] * 12]])
+def test_features_that_are_no_numbers_are_rejected(model, values):
+    with pytest.raises(ModelError, match=r"^features.*Allowed"):
+        model.transform(values)
+
+
 @pytest.mark.parametrize("shape", [(12,), (11,), (), (1, 3, 12)])
 def test_features_that_are_not_rows_are_rejected_with_the_allowed_shape(model, shape):
     with pytest.raises(ModelError, match=r"Allowed: \(n, 12\).*vector\[numpy.newaxis\]"):

@@ -74,13 +74,14 @@ def _joined(root: str, path: str) -> str:
     names = path.split("/")
     if ".." not in names and "." not in names:
         return f"{root}/{path}"
-    found = root.split("/")
+    url, mark, _ = root.partition("\0")  # the paths of a web server contain its URL
+    folders, below = url.split("/"), list[str]()
     fixed = 3 if "://" in root else 1
     for name in names:
-        if name == ".." and len(found) == fixed:
+        if name == ".." and not below and len(folders) == fixed:
             raise ImageError("unreadable", "its path leads out of the storage")
         if name == "..":
-            found.pop()
+            (below or folders).pop()
         elif name != ".":
-            found.append(name)
-    return "/".join(found)
+            below.append(name)
+    return "/".join(("/".join(folders) + mark, *below))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from fruits.errors import DatasetError
 from fruits.images.skipped import skipped_by_name
-from fruits.storage.addresses import split_chain
+from fruits.storage.addresses import name_in, split_chain
 from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo, Store
 from fruits.text import native
@@ -29,7 +29,8 @@ def parent(address: str) -> str:
 
 def last_name(address: str) -> str:
     """Return the last name in an address."""
-    return split_chain(address)[0].rpartition("/")[2]
+    first = split_chain(address)[0]
+    return name_in(first, first.rpartition("/")[2])
 
 
 def _has_wildcard(address: str) -> bool:
