@@ -13,6 +13,8 @@ from fruits.storage.parquet import number_array, text_array, text_lists
 
 GROUP = 1024  # entries of a table
 
+NO_NAMES = ("", ".", "..")  # folders in a path that are no labels
+
 Label = str | tuple[str, ...] | None
 
 # File names, and thus labels, need not be UTF-8: columns of texts are binary.
@@ -62,7 +64,8 @@ class ImageEntry(NamedTuple):
     def label(self) -> Label:
         """The label, or the tuple of labels; None for an image without a label."""
         if self.own_label is None:
-            return self.path.rpartition("/")[0].rstrip("/").rpartition("/")[2] or None
+            folder = self.path.rpartition("/")[0].rstrip("/").rpartition("/")[2]
+            return None if folder in NO_NAMES else folder
         return None if self.own_label == "" else self.own_label
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from fruits.images.skipped import SkippedFiles
-from fruits.images.sources.entries import ImageEntry, entry_tables, table_entries
+from fruits.images.sources.entries import NO_NAMES, ImageEntry, entry_tables, table_entries
 from fruits.images.sources.source import Source
 from fruits.images.stratified import stratified
 
@@ -92,8 +92,8 @@ class Listing:
 def _labels(table: pa.Table) -> set[bytes]:
     """Return the labels of the images of a table."""
     if "label" not in table.column_names:
-        folders = {path.rpartition(b"/")[0] for path in table["path"].to_pylist()}
-        return {folder.rpartition(b"/")[2] for folder in folders} - {b""}
+        folders = {path.rpartition(b"/")[0].rstrip(b"/") for path in table["path"].to_pylist()}
+        return {folder.rpartition(b"/")[2] for folder in folders} - {name.encode() for name in NO_NAMES}
     column = table["label"].combine_chunks()
     values = column.flatten() if pa.types.is_list(column.type) else column
     return set(values.unique().to_pylist()) - {None}

@@ -173,8 +173,8 @@ class _Group:
         if extension == ".json":
             return self._field(member, content)
         text = stripped(content).decode("utf-8", "surrogateescape")
-        if member.size > MAX_LABEL or "\n" in text:
-            problem = f"the label {_shown(member)} has {member.size:,} bytes, or several lines"
+        if member.size > MAX_LABEL or "\n" in text or "\0" in text:
+            problem = f"the label {_shown(member)} has {member.size:,} bytes, several lines, or a NUL"
             self.window.fail(member.position, problem, f"Allowed: one line of at most {MAX_LABEL:,} bytes; no caption.")
         return text or None
 
@@ -192,7 +192,7 @@ class _Group:
         if isinstance(label, int) and not isinstance(label, bool):
             return str(label)
         texts = label if isinstance(label, list) else ["" if label is None else label]
-        if all(isinstance(each, str) and _is_encodable(each) for each in texts):
+        if all(isinstance(each, str) and _is_label(each) for each in texts):
             return tuple(texts) if isinstance(label, list) else texts[0]
         self.window.fail(member.position, f"the label {printable(brief(label))} of {_shown(member)}", remedy)
 
@@ -203,13 +203,12 @@ class _Group:
             self.window.fail(label.position, problem, "Sort the members: tar --sort=name, or use fruits pack.")
 
 
-def _is_encodable(text: str) -> bool:
-    """Return whether a text of JSON, which can contain halves of surrogate pairs, is one of bytes of a file name."""
+def _is_label(text: str) -> bool:
+    """Return whether a text of JSON, which can contain halves of surrogate pairs and NUL, is one of a file name."""
     try:
-        text.encode(*ENCODING)
+        return b"\0" not in text.encode(*ENCODING)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _remember(members: dict[str, Member], key: str, member: Member) -> None:

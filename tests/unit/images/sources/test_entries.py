@@ -86,3 +86,4 @@ def test_the_label_is_the_folder_unless_the_source_gives_one() -> None:
         (),
     ]
     assert ImageEntry("1.jpg", 1).label is None
+    assert [ImageEntry(path, 1).label for path in ("./1.jpg", "a/../1.jpg", "./a//1.jpg")] == [None, None, "a"]

@@ -108,8 +108,10 @@ def test_label_apart_from_its_image_is_an_error(order):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("1.txt", b"word " * 500, "the label 1.txt has 2,500 bytes, or several lines"),
-        ("1.cls", b"a\nb", "the label 1.cls has 3 bytes, or several lines"),
+        ("1.txt", b"word " * 500, "the label 1.txt has 2,500 bytes, several lines, or a NUL"),
+        ("1.cls", b"a\nb", "the label 1.cls has 3 bytes, several lines, or a NUL"),
+        ("1.cls", b"a\0b", "the label 1.cls has 3 bytes, several lines, or a NUL"),
+        ("1.json", rb'{"label": "a\u0000b"}', r"the label a\\x00b of 1.json"),
         ("1.json", b"{", "1.json is not JSON"),
         ("1.json", b"\xff", "1.json is not JSON"),
         ("1.json", b"[" * 100_000, "1.json is not JSON"),
