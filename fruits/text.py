@@ -65,12 +65,22 @@ def printable_json(text: str) -> str:
 
 def canonical(name: str) -> str:
     """Return a name that the operating system gave, decoded as UTF-8 whatever the locale is."""
-    return os.fsencode(name).decode("utf-8", "surrogateescape")
+    return bytes_name(os.fsencode(name))
 
 
 def native(path: str) -> str:
     """Return a canonical path as the operating system's functions need it in this locale: the same in UTF-8."""
-    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return os.fsdecode(name_bytes(path))
+
+
+def name_bytes(name: str) -> bytes:
+    """Return the bytes of a canonical name, in whose order lists of images are: for UTF-8, that of code points."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def bytes_name(data: bytes) -> str:
+    """Return the canonical name of bytes; the inverse of :func:`name_bytes`."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def name_text(name: str) -> str:

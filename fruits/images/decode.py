@@ -51,9 +51,8 @@ Result = TypeVar("Result")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 DecodeMode = Literal["reduced", "full"]
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-)  # in lower case
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+HEAD_BYTES = 32  # enough for the signature of every format
 
 REASONS = (
     "unreadable",
@@ -214,7 +213,7 @@ def is_image(head: bytes) -> bool:
 def _decode(data: bytes, smallest: int | None, finish: Callable[[Image.Image, Box], Result]) -> Result:
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
-    image_class = _image_class(data[:32])
+    image_class = _image_class(data[:HEAD_BYTES])
     if image_class is None:
         raise ImageError("not-an-image", f"begins with {data[:8]!r}: not JPEG, PNG, WebP, BMP, TIFF or GIF")
     try:

@@ -21,7 +21,7 @@ from fruits.images.decode import ImageError, decode_image
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
-from fruits.text import without_secrets
+from fruits.text import name_bytes, without_secrets
 
 SIDE = 320  # pixels of the result: its centre crop has the size of the network's input
 MOST = 64  # photographs: 13 to 39 MB in every worker
@@ -120,7 +120,7 @@ def load_backgrounds(address: str) -> Backgrounds:
 
 
 def _order(entry: ImageEntry) -> tuple[bytes, str]:
-    return hashlib.sha256(entry.path.encode("utf-8", "surrogateescape")).digest(), entry.path
+    return hashlib.sha256(name_bytes(entry.path)).digest(), entry.path
 
 
 def _reduced(photo: Image.Image) -> Pixels:
@@ -134,7 +134,7 @@ def _reduced(photo: Image.Image) -> Pixels:
 
 def _draws(path: str) -> Iterator[float]:
     """Yield eight numbers in [0, 1)."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(name_bytes(path)).digest()
     for start in range(0, len(digest), 4):
         yield int.from_bytes(digest[start : start + 4], "big") / 2**32
 

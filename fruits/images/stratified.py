@@ -6,8 +6,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heapify, heappop, heappush, heappushpop, heapreplace
-from operator import attrgetter
 from typing import Protocol, TypeVar
+
+from fruits.text import name_bytes
 
 
 class _Labelled(Protocol):
@@ -47,7 +48,7 @@ def stratified(images: Callable[[], Iterable[Image]], count: int, seed: int) -> 
             heappush(heap, item)
         elif heap:
             heappushpop(heap, item)
-    return sorted((image for heap in chosen.values() for _, image in heap), key=attrgetter("path"))
+    return sorted((image for heap in chosen.values() for _, image in heap), key=lambda image: name_bytes(image.path))
 
 
 def _shares(images: Mapping[str, int], count: int, seed: int) -> dict[str, int]:
@@ -71,5 +72,4 @@ def _stratum(image: _Labelled) -> str:
 
 
 def _hash(text: str, seed: int) -> int:
-    data = f"{seed}/{text}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.sha256(data).digest())
+    return int.from_bytes(hashlib.sha256(name_bytes(f"{seed}/{text}")).digest())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fruits.images.sources.entries import ImageEntry
 from fruits.plan.partitions import MOST_BYTES, Partition, Plan, Stored
+from fruits.text import name_bytes
 
 EXAMPLES = 3  # images named for each kind of change
 FULL = 1.5  # times the partition size: a partition that exceeds this is split
@@ -165,10 +166,10 @@ def _side_by_side(left: Iterator[ImageEntry], right: Iterator[ImageEntry]) -> It
     """Merge two ordered listings: yield pairs of equal paths, with None for a path in one listing only."""
     one, two = next(left, None), next(right, None)
     while one is not None or two is not None:
-        if two is None or (one is not None and one.path < two.path):
+        if two is None or (one is not None and name_bytes(one.path) < name_bytes(two.path)):
             yield one, None
             one = next(left, None)
-        elif one is None or two.path < one.path:
+        elif one is None or one.path != two.path:
             yield None, two
             two = next(right, None)
         else:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import BinaryIO, NamedTuple, Protocol
 
 from fruits.storage.prefetch import File, Range
+from fruits.text import name_bytes
 
 BATCH = 1000  # files, as many as one response of S3 lists
 
@@ -98,7 +99,7 @@ class Store(Protocol):
     def walk(
         self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
     ) -> Iterator[list[FileInfo]]:
-        """Yield all files below a folder in batches, in code-point order of their paths.
+        """Yield all files below a folder in batches, ordered by the bytes of their paths.
 
         Parameters
         ----------
@@ -140,7 +141,7 @@ class Store(Protocol):
 def walk_folders(
     list_folder: Callable[[str], Mapping[str, FileInfo | None]], prune: Callable[[str], bool] | None = None
 ) -> Iterator[list[FileInfo]]:
-    """Yield all files of a tree in batches, in code-point order of their paths, listing one folder at a time.
+    """Yield all files of a tree in batches, in the order of the bytes of their paths, listing one folder at a time.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def walk_folders(
 
     def entries(folder: str) -> Iterator[tuple[str, FileInfo | None]]:
         found = list_folder(folder)
-        return ((path, found[path]) for path in sorted(found))
+        return ((path, found[path]) for path in sorted(found, key=name_bytes))
 
     batch: list[FileInfo] = []
     folders = [entries("")]  # a stack instead of recursion: folders can be nested by the thousand

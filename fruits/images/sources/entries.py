@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fruits.storage.parquet import number_array, text_array, text_lists
+from fruits.text import bytes_name, name_bytes
 
 GROUP = 1024  # entries of a table
 
@@ -88,7 +89,7 @@ def entry_table(entries: Sequence[ImageEntry], *, labelled: bool = False, placed
     """
     fields = [*PATHS]
     columns = [
-        text_array([_encoded(entry.path) for entry in entries], pa.binary()),
+        text_array([name_bytes(entry.path) for entry in entries], pa.binary()),
         number_array(np.array([entry.size for entry in entries], np.int64)),
         text_array([entry.version.encode() for entry in entries], pa.string()),
     ]
@@ -96,13 +97,13 @@ def entry_table(entries: Sequence[ImageEntry], *, labelled: bool = False, placed
         labels = [entry.label for entry in entries]
         if labels and isinstance(labels[0], tuple):
             fields.append(LABELS)
-            columns.append(text_lists([[_encoded(each) for each in label or ()] for label in labels], LABELS.type))
+            columns.append(text_lists([[name_bytes(each) for each in label or ()] for label in labels], LABELS.type))
         else:
             fields.append(LABEL)
-            columns.append(text_array([_encoded(str(label)) if label else None for label in labels], pa.binary()))
+            columns.append(text_array([name_bytes(str(label)) if label else None for label in labels], pa.binary()))
     if placed:
         fields += PLACES
-        columns.append(text_array([_encoded(entry.file) for entry in entries], pa.binary()))
+        columns.append(text_array([name_bytes(entry.file) for entry in entries], pa.binary()))
         columns.append(number_array(np.array([entry.position for entry in entries], np.int64)))
     return pa.table(columns, schema=pa.schema(fields))
 
@@ -117,23 +118,15 @@ def entry_tables(entries: Iterable[ImageEntry], *, labelled: bool = False, place
 def table_entries(table: pa.Table) -> Iterator[ImageEntry]:
     """Yield the entries of a table that :func:`entry_table` describes."""
     columns = {name: table[name].to_pylist() for name in table.column_names}
-    paths = map(_decoded, columns["path"])
+    paths = map(bytes_name, columns["path"])
     labels = map(_own_label, columns["label"]) if "label" in columns else [None] * table.num_rows
     values = [paths, columns["size"], columns["version"], labels]
     if "file" in columns:
-        values += [map(_decoded, columns["file"]), columns["position"]]
+        values += [map(bytes_name, columns["file"]), columns["position"]]
     return (ImageEntry(*image) for image in zip(*values, strict=True))
 
 
 def _own_label(value: bytes | list[bytes] | None) -> Label:
     if isinstance(value, list):
-        return tuple(map(_decoded, value))
-    return "" if value is None else _decoded(value)
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+        return tuple(map(bytes_name, value))
+    return "" if value is None else bytes_name(value)

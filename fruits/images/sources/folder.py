@@ -12,15 +12,13 @@ from itertools import islice
 import pyarrow as pa
 
 from fruits.errors import DatasetError
-from fruits.images.decode import EXTENSIONS, ImageError, is_image
+from fruits.images.decode import EXTENSIONS, HEAD_BYTES, ImageError, is_image
 from fruits.images.skipped import LINK, LOOP, NOT_IMAGE, SPECIAL, SkippedFiles, skipped_by_name
 from fruits.images.sources.entries import ImageEntry, entry_tables
 from fruits.images.sources.source import Content
 from fruits.storage.folder import Folder
 from fruits.storage.stores import FileInfo, Store
 
-ENDINGS = tuple(EXTENSIONS)  # the type that str.endswith needs
-HEAD_BYTES = 32  # enough for the signature of every format
 READABLE = 8  # images, of which an object store must let at least one be read
 
 
@@ -93,7 +91,7 @@ class FolderSource:
                 skipped.add(LOOP if self.follow_links else LINK, file.path)
             elif not file.is_file:
                 skipped.add(SPECIAL, file.path)
-            elif file.path.lower().endswith(ENDINGS):
+            elif file.path.lower().endswith(EXTENSIONS):
                 images.append(file)
             elif file.size == 0:
                 skipped.add(NOT_IMAGE, file.path)

@@ -13,7 +13,7 @@ from fruits.images.sources.entries import LABEL, ImageEntry
 from fruits.images.sources.options import label_pattern
 from fruits.images.sources.source import Content, Source
 from fruits.storage.parquet import text_array
-from fruits.text import brief, printable
+from fruits.text import brief, bytes_name, name_bytes, printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PathLabels:
         for table in self.source.tables(skipped, limit):
             labels = []
             for data in table["path"].to_pylist():
-                path = data.decode("utf-8", "surrogateescape")
+                path = bytes_name(data)
                 match = pattern.search(path)
                 if match is None:
                     raise DatasetError(
@@ -57,7 +57,7 @@ class PathLabels:
                         "Every path needs a match: extend the expression, with an optional group for images without "
                         "a label, or remove the file."
                     )
-                labels.append((match[group] or "").encode("utf-8", "surrogateescape") or None)
+                labels.append(name_bytes(match[group] or "") or None)
             column = text_array(labels, pa.binary())
             if "label" in table.column_names:
                 yield table.set_column(table.column_names.index("label"), LABEL, column)

@@ -45,7 +45,7 @@ class Source(Protocol):
         ...
 
     def tables(self, skipped: SkippedFiles, limit: int | None = None) -> Iterator[pa.Table]:
-        """Yield the images as tables, in code-point order of their paths, each path once.
+        """Yield the images as tables, ordered by the bytes of their paths, each path once.
 
         The memory needed does not grow with the number of images. Every table has the same columns; see
         :func:`fruits.images.sources.entries.entry_table`.

@@ -20,12 +20,12 @@ from typing import IO
 import orjson
 
 from fruits.errors import DamageError, DatasetError, OutputError, RejectsError, SettingsError, StorageError
-from fruits.images.decode import ImageError, is_image
+from fruits.images.decode import EXTENSIONS, HEAD_BYTES, ImageError, is_image
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import Label, table_entries
 from fruits.images.sources.source import Source, image_bytes
 from fruits.images.tar.members import Window, read_members
-from fruits.images.tar.samples import ENDINGS, HEAD_BYTES, LABEL_EXTENSIONS
+from fruits.images.tar.samples import LABEL_EXTENSIONS
 from fruits.images.tar.shards import INCOMPLETE
 from fruits.images.tar.writer import ShardWriter, label_member, member_bytes
 from fruits.progress.reporter import Progress, Silent
@@ -322,5 +322,5 @@ def _check_member(path: str, data: bytes) -> None:
         raise ImageError("path", "not a path below a folder, as members of archives have")
     if path.lower().endswith(LABEL_EXTENSIONS):
         raise ImageError("path", f"the extensions {', '.join(LABEL_EXTENSIONS)} are those of labels")
-    if not path.lower().endswith(ENDINGS) and not is_image(data[:HEAD_BYTES]):
+    if not path.lower().endswith(EXTENSIONS) and not is_image(data[:HEAD_BYTES]):
         raise ImageError("path", "neither the extension nor the first bytes are those of an image")

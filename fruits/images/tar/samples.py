@@ -15,20 +15,17 @@ The members of a sample follow each other and have the same key: the path up to 
 from __future__ import annotations
 
 import json
-import posixpath
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from fruits.images.decode import EXTENSIONS, is_image
+from fruits.images.decode import EXTENSIONS, HEAD_BYTES, is_image
 from fruits.images.skipped import LABEL, NOT_IMAGE, SPECIAL, skipped_by_name
-from fruits.images.tar.members import ENCODING, Member, Window
-from fruits.text import brief, printable
+from fruits.images.tar.members import Member, Window
+from fruits.text import brief, bytes_name, name_bytes, printable
 
 LABEL_EXTENSIONS = (".cls", ".json", ".txt")  # in the order of their precedence
-HEAD_BYTES = 32
-ENDINGS = tuple(EXTENSIONS)  # the type that str.endswith needs
 MAX_LABEL = 1000  # bytes of a label; longer texts are captions
 MAX_JSON = 2**20
 MAX_SAMPLE = 65_536  # images that wait for the label of their sample: 20 MB
@@ -56,9 +53,16 @@ def key_of(path: str) -> str:
     return folder + slash + name[:1] + name[1:].partition(".")[0]
 
 
+def split_extension(path: str) -> tuple[str, str]:
+    """Return the path without the last extension, and the extension with its dot; that of ``...txt`` is ``.txt``."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, extension = name[1:].rpartition(".")
+    return (folder + slash + name[:1] + stem, dot + extension) if dot else (path, "")
+
+
 def stem_of(path: str) -> str:
     """Return the path without the last extension."""
-    return posixpath.splitext(path)[0]
+    return split_extension(path)[0]
 
 
 def stripped(text: bytes) -> bytes:
@@ -97,10 +101,10 @@ def read_samples(window: Window, members: Iterable[Member], skip: Skip, *, hidde
             group = group.following(key)
         elif len(group.images) == MAX_SAMPLE:
             yield from group.take(MAX_SAMPLE // 2)
-        extension = posixpath.splitext(member.path)[1].lower()
+        extension = split_extension(member.path)[1].lower()
         if extension in LABEL_EXTENSIONS:
             group.add_label(member, extension)
-        elif member.path.lower().endswith(ENDINGS) or _has_signature(window, member):
+        elif member.path.lower().endswith(EXTENSIONS) or _has_signature(window, member):
             group.images.append(member)
         else:
             skip(NOT_IMAGE, member.path)
@@ -172,7 +176,7 @@ class _Group:
         """Return the label in the content of a member; None if it gives none."""
         if extension == ".json":
             return self._field(member, content)
-        text = stripped(content).decode("utf-8", "surrogateescape")
+        text = bytes_name(stripped(content))
         if member.size > MAX_LABEL or "\n" in text or "\0" in text:
             problem = f"the label {_shown(member)} has {member.size:,} bytes, several lines, or a NUL"
             self.window.fail(member.position, problem, f"Allowed: one line of at most {MAX_LABEL:,} bytes; no caption.")
@@ -206,7 +210,7 @@ class _Group:
 def _is_label(text: str) -> bool:
     """Return whether a text of JSON, which can contain halves of surrogate pairs and NUL, is one of a file name."""
     try:
-        return b"\0" not in text.encode(*ENCODING)
+        return b"\0" not in name_bytes(text)
     except UnicodeEncodeError:
         return False
 

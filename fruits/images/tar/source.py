@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +20,7 @@ from fruits.errors import DatasetError
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import LABEL, LABELS, PATHS, PLACES, ImageEntry
 from fruits.images.sources.source import Content
-from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
+from fruits.images.sources.tables.sorting import sorted_tables
 from fruits.images.tar.members import BLOCK, Window, read_members
 from fruits.images.tar.ranges import Place, read_places
 from fruits.images.tar.samples import Sample, read_samples
@@ -32,7 +30,7 @@ from fruits.storage.folder import Folder
 from fruits.storage.parquet import number_array, text_array, text_lists
 from fruits.storage.prefetch import UNKNOWN_SIZE, Range
 from fruits.storage.stores import FileInfo
-from fruits.text import brief, printable
+from fruits.text import name_bytes
 
 SHARDS_AT_ONCE = 8  # archives being listed, each with 8 MiB in memory
 ROWS = 16_384  # of a table before sorting
@@ -74,19 +72,11 @@ class TarSource:
             An archive is missing, truncated or corrupt, a member is refused, or two images have the same path.
         """
         shards = find_shards(self.folder, name_in(self.folder.address, self.pattern))
-        files = pa.array([shard.path.encode("utf-8", "surrogateescape") for shard in shards], pa.binary())
+        files = pa.array([name_bytes(shard.path) for shard in shards], pa.binary())
         lists: set[bool] = set()
-        with TemporaryDirectory(prefix="fruits-") as temporary:
-            try:
-                for table in SortedTables(self._listed(shards, skipped, lists), Path(temporary)):
-                    yield _entries(table, shards, files, labelled_by_lists=True in lists)
-            except RepeatedPathError as error:
-                path = printable(brief(error.path.decode("utf-8", "surrogateescape")))
-                first, second = (self._shown(shards, place) for place in error.places)
-                raise DatasetError(
-                    f"two members have the path {path}: {first}, and {second}. Give paths that are unique in all "
-                    "archives, or the archives one by one."
-                ) from error
+        tables = self._listed(shards, skipped, lists)
+        for table in sorted_tables(tables, self.address, lambda place: self._shown(shards, place)):
+            yield _entries(table, shards, files, labelled_by_lists=True in lists)
 
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""
@@ -144,9 +134,9 @@ def _table(number: int, samples: Sequence[Sample]) -> pa.Table:
     positions = np.array([sample.position for sample in samples], np.int64)
     return pa.table(
         {
-            "path": text_array([_encoded(sample.path) for sample in samples], pa.binary()),
+            "path": text_array([name_bytes(sample.path) for sample in samples], pa.binary()),
             "size": number_array(np.array([sample.size for sample in samples], np.int64)),
-            "labels": text_lists([[_encoded(each) for each in _labels(sample)] for sample in samples], LABELS.type),
+            "labels": text_lists([[name_bytes(each) for each in _labels(sample)] for sample in samples], LABELS.type),
             "place": number_array((np.int64(number) << BLOCK_BITS) + positions // BLOCK),
         }
     )
@@ -184,7 +174,3 @@ def _entries(table: pa.Table, shards: Sequence[FileInfo], files: pa.Array, *, la
         ],
         schema=pa.schema([*PATHS, LABELS if labelled_by_lists else LABEL, *PLACES]),
     )
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -664,8 +664,8 @@ def test_image_is_detected_by_its_first_bytes(kind: str) -> None:
 def test_extensions_are_known_to_pillow() -> None:
     Image.init()
     known = {extension for extension, kind in Image.registered_extensions().items() if kind in FORMATS}
-    assert EXTENSIONS <= known | {".dib"}
-    assert known - EXTENSIONS <= {".apng"}
+    assert set(EXTENSIONS) <= known | {".dib"}
+    assert known - set(EXTENSIONS) <= {".apng"}
 
 
 def test_pillow_supports_all_formats() -> None:

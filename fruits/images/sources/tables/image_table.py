@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.errors import DatasetError
 from fruits.images.skipped import SkippedFiles
-from fruits.images.sources.entries import LABEL, LABELS, PATHS, PLACES, ImageEntry
+from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.source import Content
 from fruits.images.sources.tables.files import TableFile, TableFiles
 from fruits.images.sources.tables.image_reader import read_rows
-from fruits.images.sources.tables.ordering import ordered_list, place_of, with_places
-from fruits.images.sources.tables.rows import Batch, Column, field_types, is_bytes, is_text, read_batches
-from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
-from fruits.images.sources.tables.values import UnusablePathError, checked_labels, checked_paths, class_names
-from fruits.storage.parquet import number_array, text_array
-from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.images.sources.tables.ordering import list_table, ordered_list
+from fruits.images.sources.tables.rows import Column, field_types, is_bytes, is_text, read_batches
+from fruits.images.sources.tables.sorting import RepeatedPathError, sorted_tables
+from fruits.images.sources.tables.values import UnusablePathError, checked_paths
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +53,8 @@ class ImageTableSource:
         """Yield the images as tables; see :class:`fruits.images.sources.source.Source`."""
         found = self.files.find()
         field = self._field_of_paths(found)
-        path_column = self.path_column or field
-        if path_column is not None and (self.path_column is not None or self._is_unique(found, path_column)):
-            return ordered_list(self._tables(found, path_column), self.files.given, found)
-        return ordered_list(self._tables(found, None), self.files.given, found)
+        path_column = self.path_column or (field if field is not None and self._is_unique(found, field) else None)
+        return ordered_list(self._tables(found, path_column), self.files.given, found)
 
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""
@@ -106,12 +99,12 @@ class ImageTableSource:
 
     def _is_unique(self, found: list[TableFile], path_column: str) -> bool:
         """Return whether every image has a path, and no two have the same."""
-        with tempfile.TemporaryDirectory(prefix="fruits-sort-") as folder:
-            try:
-                for _ in SortedTables(self._tables(found, path_column, labelled=False), Path(folder)):
-                    pass
-            except (RepeatedPathError, UnusablePathError):
-                return False
+        tables = self._tables(found, path_column, labelled=False)
+        try:
+            for _ in sorted_tables(tables, self.files.given, str):
+                pass
+        except (RepeatedPathError, UnusablePathError):
+            return False
         return True
 
     def _tables(self, found: list[TableFile], path_column: str | None, *, labelled: bool = True) -> Iterator[pa.Table]:
@@ -120,32 +113,8 @@ class ImageTableSource:
         columns = [Column(parameter, name) for parameter, name in given.items() if name is not None]
         for number, file in enumerate(found):
             for batch in read_batches(file, columns):
-                yield with_places(self._table(batch, path_column, label_column), batch, number)
-
-    def _table(self, batch: Batch, path_column: str | None, label_column: str | None) -> pa.Table:
-        rows, file = len(batch.numbers), batch.file
-        if path_column is not None:
-            paths = checked_paths(batch, "path_column")
-        else:
-            paths = text_array([place_of(file, row) for row in batch.numbers.tolist()], pa.binary())
-        columns = [
-            paths,
-            number_array(np.full(rows, UNKNOWN_SIZE)),
-            text_array([file.version.encode()] * rows, pa.string()),
-        ]
-        fields = [*PATHS]
-        if label_column is not None:
-            labels = checked_labels(batch, "label_column", class_names(batch.metadata, label_column))
-            columns.append(labels)
-            fields.append(LABELS if pa.types.is_list(labels.type) else LABEL)
-        elif path_column is None:  # the folder in such a path is the file
-            columns.append(pa.nulls(rows, LABEL.type))
-            fields.append(LABEL)
-        columns += [
-            text_array([file.name.encode("utf-8", "surrogateescape")] * rows, pa.binary()),
-            number_array(batch.numbers),
-        ]
-        return pa.table(columns, schema=pa.schema([*fields, *PLACES]))
+                paths = None if path_column is None else checked_paths(batch, "path_column")
+                yield list_table(batch, number, paths, label_column=label_column, in_file=True)
 
 
 def _is_null(metadata: pq.FileMetaData, column: str) -> bool:

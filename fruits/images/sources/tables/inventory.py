@@ -20,25 +20,25 @@ from urllib.parse import unquote_plus
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fruits.errors import DatasetError
 from fruits.images.decode import EXTENSIONS
 from fruits.images.skipped import NOT_IMAGE, OLD_VERSION, SkippedFiles, skipped_by_name
-from fruits.images.sources.entries import PATHS, ImageEntry
+from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.folder import FolderSource
 from fruits.images.sources.source import Content
 from fruits.images.sources.tables.files import TableFile
-from fruits.images.sources.tables.ordering import ordered_list, with_places
+from fruits.images.sources.tables.ordering import list_table, ordered_list
 from fruits.images.sources.tables.rows import READERS, Batch, Column, csv_batches
 from fruits.images.sources.tables.values import checked_paths, checked_versions
 from fruits.storage.folder import Folder
-from fruits.storage.parquet import number_array, text_array
+from fruits.storage.parquet import number_array, number_scalar, text_array
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.text import brief
 
 MAX_MANIFEST = 64 * 2**20
 CHUNK = 8 * 2**20
-ENDINGS = tuple(EXTENSIONS)
 FORMATS = {"CSV": "csv", "Parquet": "parquet", "ORC": "orc"}
 # The columns that are used, by their name in Parquet and ORC: that in CSV. All but the key are optional.
 COLUMNS = {
@@ -157,7 +157,7 @@ class InventorySource:
                 for batch in batches:
                     chosen = self._chosen(batch, skipped)
                     if chosen.numbers.size:
-                        yield with_places(_table(chosen), chosen, number)
+                        yield _table(chosen, number)
 
     def _chosen(self, batch: Batch, skipped: SkippedFiles) -> Batch:
         """Return the rows of a batch that are images; the values of CSV, which are texts, in the types of Parquet."""
@@ -171,7 +171,7 @@ class InventorySource:
                 skipped.add(OLD_VERSION, key)
             elif not self.include_hidden and (named := skipped_by_name(key)):
                 skipped.add(*named)
-            elif not key.lower().endswith(ENDINGS):
+            elif not key.lower().endswith(EXTENSIONS):
                 skipped.add(NOT_IMAGE, key)
             else:
                 rows.append(row)
@@ -189,24 +189,17 @@ def _truths(batch: Batch, name: str) -> list[bool | None]:
     ]
 
 
-def _table(batch: Batch) -> pa.Table:
+def _table(batch: Batch, number: int) -> pa.Table:
     """Return the images of a batch as a table of entries."""
-    rows = len(batch.numbers)
-    paths = checked_paths(batch, "key")
+    sizes, versions = None, None
     if "size" in batch.columns:
         try:
-            sizes = batch.columns["size"].cast(pa.int64()).to_pylist()
+            sizes = batch.columns["size"].cast(pa.int64()).fill_null(number_scalar(UNKNOWN_SIZE))
         except pa.ArrowException as error:
             raise DatasetError(f"{batch.file}: a size is no whole number: {error}.") from error
-    else:
-        sizes = [None] * rows
-    versions = checked_versions(batch, "e_tag").to_pylist() if "e_tag" in batch.columns else [""] * rows
-    columns = [
-        paths,
-        number_array(np.array([UNKNOWN_SIZE if size is None else size for size in sizes], np.int64)),
-        text_array([version.strip('"').encode() for version in versions], pa.string()),
-    ]
-    return pa.table(columns, schema=pa.schema(PATHS))
+    if "e_tag" in batch.columns:
+        versions = pc.utf8_trim(checked_versions(batch, "e_tag"), '"')
+    return list_table(batch, number, checked_paths(batch, "key"), versions, sizes=sizes)
 
 
 @contextmanager

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from fruits.images.skipped import SkippedFiles
-from fruits.images.sources.entries import LABEL, LABELS, PATHS, ImageEntry
+from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.source import Content
 from fruits.images.sources.tables.addressed import read_addresses
 from fruits.images.sources.tables.files import TableFile, TableFiles
-from fruits.images.sources.tables.ordering import ordered_list, with_places
-from fruits.images.sources.tables.rows import Batch, Column, read_batches
-from fruits.images.sources.tables.values import checked_labels, checked_paths, checked_versions, class_names
-from fruits.storage.parquet import number_array, text_array
-from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.images.sources.tables.ordering import list_table, ordered_list
+from fruits.images.sources.tables.rows import Column, read_batches
+from fruits.images.sources.tables.values import checked_paths, checked_versions
 from fruits.storage.s3.settings import S3Settings
 
 
@@ -57,30 +54,13 @@ class ManifestSource:
         return ordered_list(self._tables(found), self.files.given, found)
 
     def _tables(self, found: list[TableFile]) -> Iterator[pa.Table]:
-        given = {
-            "path_column": self.path_column,
-            "label_column": self.label_column,
-            "version_column": self.version_column,
-        }
-        columns = [Column(parameter, name) for parameter, name in given.items() if name is not None]
+        names = ("path_column", "label_column", "version_column")
+        columns = [Column(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
         for number, file in enumerate(found):
             for batch in read_batches(file, columns):
-                yield with_places(self._table(batch), batch, number)
-
-    def _table(self, batch: Batch) -> pa.Table:
-        rows = len(batch.numbers)
-        paths = checked_paths(batch, "path_column")
-        if self.version_column is not None:
-            versions = checked_versions(batch, "version_column")
-        else:
-            versions = text_array([b""] * rows, pa.string())
-        columns = [paths, number_array(np.full(rows, UNKNOWN_SIZE)), versions]
-        fields = [*PATHS]
-        if self.label_column is not None:
-            labels = checked_labels(batch, "label_column", class_names(batch.metadata, self.label_column))
-            columns.append(labels)
-            fields.append(LABELS if pa.types.is_list(labels.type) else LABEL)
-        return pa.table(columns, schema=pa.schema(fields))
+                paths = checked_paths(batch, "path_column")
+                versions = checked_versions(batch, "version_column") if self.version_column is not None else None
+                yield list_table(batch, number, paths, versions, label_column=self.label_column)
 
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""

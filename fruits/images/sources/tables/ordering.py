@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from fruits.errors import DatasetError
+from fruits.images.sources.entries import LABEL, LABELS, PATHS, PLACES
 from fruits.images.sources.tables.files import TableFile
 from fruits.images.sources.tables.rows import Batch
-from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
-from fruits.storage.parquet import number_array
-from fruits.text import brief, printable
+from fruits.images.sources.tables.sorting import sorted_tables
+from fruits.images.sources.tables.values import checked_labels
+from fruits.storage.parquet import number_array, text_array
+from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.text import name_bytes
 
 NUMBER_BITS = 40  # of a place: the number of a row; the others are the number of its file
 PLACE = pa.field("place", pa.int64(), nullable=False)
 
 
-def with_places(table: pa.Table, batch: Batch, file: int) -> pa.Table:
-    """Return the table of a batch with a column ``place``: the numbers of the file and of each row."""
-    return table.append_column(PLACE, number_array(batch.numbers + (file << NUMBER_BITS)))
+def list_table(
+    batch: Batch,
+    number: int,
+    paths: pa.Array | None,
+    versions: pa.Array | None = None,
+    *,
+    sizes: pa.Array | None = None,
+    label_column: str | None = None,
+    in_file: bool = False,
+) -> pa.Table:
+    """Return the images of a batch as a table of entries with a column ``place``, the numbers of file and row.
 
-
-def place_of(file: TableFile, row: int) -> bytes:
-    """Return the path of an image without a name: its file and row, in the order of the rows."""
-    return f"{file.name}/{row:09d}".encode("utf-8", "surrogateescape")
+    Parameters
+    ----------
+    batch : Batch
+    number : int
+        The number of its file.
+    paths : pyarrow.Array of binary, or None
+        None: images are named by file and row, and have no label unless `label_column` gives one.
+    versions : pyarrow.Array of string, optional
+        Default: unknown.
+    sizes : pyarrow.Array of int64, optional
+        Default: unknown.
+    label_column : str, optional
+        The name of the column of labels, which the batch has as ``label_column``.
+    in_file : bool, default False
+        The rows contain the images. Their version is that of the file.
+    """
+    rows, file = len(batch.numbers), batch.file
+    if sizes is None:
+        sizes = number_array(np.full(rows, UNKNOWN_SIZE))
+    if versions is None:
+        versions = text_array([file.version.encode() if in_file else b""] * rows, pa.string())
+    columns = dict(zip(PATHS, (paths, sizes, versions), strict=True))
+    if paths is None:
+        columns[PATHS[0]] = text_array([name_bytes(f"{file.name}/{row:09d}") for row in batch.numbers], pa.binary())
+        columns[LABEL] = pa.nulls(rows, LABEL.type)  # the folder in such a path is the file
+    if label_column is not None:
+        columns.pop(LABEL, None)
+        labels = checked_labels(batch, "label_column", label_column)
+        columns[LABELS if pa.types.is_list(labels.type) else LABEL] = labels
+    if in_file:
+        contents = text_array([name_bytes(file.name)] * rows, pa.binary()), number_array(batch.numbers)
+        columns |= dict(zip(PLACES, contents, strict=True))
+    columns[PLACE] = number_array(batch.numbers + (number << NUMBER_BITS))
+    return pa.table(list(columns.values()), schema=pa.schema(list(columns)))
 
 
 def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFile]) -> Iterator[pa.Table]:
-    """Yield the rows of tables with places, without these, in code-point order of their paths.
+    """Yield the rows of tables with places, without these, ordered by path.
 
     Parameters
     ----------
     tables : iterable of pyarrow.Table
-        See :func:`with_places`.
+        See :func:`list_table`.
     given : str
         The address in messages.
     files : sequence of TableFile
@@ -46,24 +86,10 @@ def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFi
     DatasetError
         There is no row, two rows have the same path, or only some labels are lists.
     """
-    with tempfile.TemporaryDirectory(prefix="fruits-sort-") as folder:
-        is_empty = True
-        try:
-            for table in SortedTables(_alike(tables, given), Path(folder)):
-                is_empty = False
-                yield table.drop_columns(["place"])
-        except RepeatedPathError as error:
-            one, other = (_describe(place, files) for place in error.places)
-            path = error.path.decode("utf-8", "surrogateescape")
-            raise DatasetError(
-                f"{given}: the path {printable(brief(path))} is there twice: {one}, and {other}. "
-                "Remove one of these rows."
-            ) from error
-        except OSError as error:  # those of reading are DatasetErrors
-            raise DatasetError(
-                f"{given} cannot be sorted in {folder}: {error.strerror or error}. Free space there, or name a larger "
-                "folder in the environment variable TMPDIR."
-            ) from error
+    is_empty = True
+    for table in sorted_tables(_alike(tables, given), given, lambda place: _shown(place, files)):
+        is_empty = False
+        yield table.drop_columns(["place"])
     if is_empty:
         raise DatasetError(f"{given} lists no image. Give a table with at least one row.")
 
@@ -83,7 +109,7 @@ def _alike(tables: Iterable[pa.Table], given: str) -> Iterator[pa.Table]:
         yield table
 
 
-def _describe(place: int, files: Sequence[TableFile]) -> str:
+def _shown(place: int, files: Sequence[TableFile]) -> str:
     file, number = place >> NUMBER_BITS, place & ((1 << NUMBER_BITS) - 1)
     unit = "line" if files[file].name.lower().endswith((".csv", ".csv.gz", ".jsonl")) else "row"
     return f"{files[file]}, {unit} {number:,}"

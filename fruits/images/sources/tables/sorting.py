@@ -2,62 +2,66 @@
 
 from __future__ import annotations
 
+import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fruits.errors import DatasetError
+from fruits.text import brief, bytes_name, printable
+
 RUN_BYTES = 16 * 2**20  # of a run in memory; sorting needs about three times as much
 BLOCK = 4096  # rows of a run that are in memory while it is merged: 0.4 MB, and 90 MB for 100,000,000 rows
 
 
-class RepeatedPathError(Exception):
-    """Two rows have the same path.
-
-    Parameters
-    ----------
-    path : bytes
-    places : tuple of int
-        The values of the column ``place`` of both rows, in order.
-    """
-
-    def __init__(self, path: bytes, places: tuple[int, int]) -> None:
-        super().__init__(path, places)
-        self.path = path
-        self.places = places
+class RepeatedPathError(DatasetError):
+    """Two rows have the same path."""
 
 
-class SortedTables:
-    """The rows of tables, sorted by the bytes of their paths, which for UTF-8 is the order of code points.
-
-    Each iteration yields them, as tables of one piece. Rows that are sorted already are copied and not sorted again.
+def sorted_tables(tables: Iterable[pa.Table], given: str, shown: Callable[[int], str]) -> Iterator[pa.Table]:
+    """Yield the rows of tables, sorted by the bytes of their paths, which for UTF-8 is the order of code points.
 
     Parameters
     ----------
     tables : iterable of pyarrow.Table
         Of one schema: ``path`` as binary, ``place`` as int64, and any other columns.
-    folder : Path
-        An empty folder for temporary files, about as large as the tables.
+    given : str
+        The address in messages.
+    shown : callable
+        Returns the text of a place.
+
+    Yields
+    ------
+    pyarrow.Table
+        In one piece.
+
+    Raises
+    ------
+    RepeatedPathError
+        Two rows have the same path; the message states the places of both.
+    DatasetError
+        The temporary folder is full. It needs about as much space as the tables.
     """
-
-    def __init__(self, tables: Iterable[pa.Table], folder: Path) -> None:
-        self._runs = _write_runs(tables, folder)
-
-    def __iter__(self) -> Iterator[pa.Table]:
-        """Yield the rows.
-
-        Raises
-        ------
-        RepeatedPathError
-            Two rows have the same path.
-        """
-        last: tuple[bytes, int] | None = None
-        for table in _merged([_Run(path) for path in self._runs]):
-            _check_unique(table, last)
-            last = _at(table, table.num_rows - 1)
-            yield table
+    with tempfile.TemporaryDirectory(prefix="fruits-sort-") as folder:
+        try:
+            last: tuple[bytes, int] | None = None
+            for table in _merged([_Run(path) for path in _write_runs(tables, Path(folder))]):
+                for path, *places in _repeated(table, last):
+                    one, other = map(shown, sorted(places))
+                    raise RepeatedPathError(
+                        f"{given}: the path {printable(brief(bytes_name(path)))} is there twice: {one}, and {other}. "
+                        "Give each image a path of its own, or leave one of them out."
+                    )
+                last = _at(table, table.num_rows - 1)
+                yield table
+        except OSError as error:  # those of reading are DatasetErrors
+            raise DatasetError(
+                f"{given} cannot be sorted in {folder}: {error.strerror or error}. Free space there, or name a larger "
+                "folder in the environment variable TMPDIR."
+            ) from error
 
 
 def _write_runs(tables: Iterable[pa.Table], folder: Path) -> list[Path]:
@@ -160,18 +164,12 @@ def _at(table: pa.Table, row: int) -> tuple[bytes, int]:
     return table["path"][row].as_py(), table["place"][row].as_py()
 
 
-def _check_unique(table: pa.Table, last: tuple[bytes, int] | None) -> None:
-    """Raise if two rows of a sorted table have the same path, or its first one has that of the last row before it."""
+def _repeated(table: pa.Table, last: tuple[bytes, int] | None) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each path that two rows of a sorted table have, or its first and the one before it, with both places."""
     first = _at(table, 0)
     if last is not None and first[0] == last[0]:
-        raise RepeatedPathError(first[0], _ordered(last[1], first[1]))
+        yield *last, first[1]
     paths = table["path"].chunk(0)
     if len(paths) > 1:
-        repeated = pc.indices_nonzero(pc.equal(paths[:-1], paths[1:]))
-        if len(repeated):
-            row = repeated[0].as_py()
-            raise RepeatedPathError(paths[row].as_py(), _ordered(_at(table, row)[1], _at(table, row + 1)[1]))
-
-
-def _ordered(one: int, other: int) -> tuple[int, int]:
-    return min(one, other), max(one, other)
+        for row in pc.indices_nonzero(pc.equal(paths[:-1], paths[1:])).to_pylist():
+            yield *_at(table, row), _at(table, row + 1)[1]

@@ -79,7 +79,7 @@ def checked_versions(batch: Batch, parameter: str) -> pa.Array:
     return versions.fill_null(EMPTY)
 
 
-def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) -> pa.Array:
+def checked_labels(batch: Batch, parameter: str, column_name: str) -> pa.Array:
     """Return the labels of a batch in the type of :data:`~fruits.images.sources.entries.LABEL` or ``LABELS``.
 
     Null, and a text that is empty, is no label.
@@ -88,8 +88,8 @@ def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) ->
     ----------
     batch : Batch
     parameter : str
-    names : sequence of str, optional
-        The names of classes that whole numbers stand for; see :func:`class_names`.
+    column_name : str
+        The name of the column in its file. Whole numbers that `datasets` has named are replaced by these names.
 
     Raises
     ------
@@ -97,6 +97,7 @@ def checked_labels(batch: Batch, parameter: str, names: Sequence[str] | None) ->
         The column contains neither texts, nor whole numbers, nor lists of them, or a label is not valid.
     """
     column = _decoded(batch.columns[parameter])
+    names = class_names(batch.metadata, column_name)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         lengths = numbers(pc.list_value_length(column).cast(pa.int64()).fill_null(number_scalar(0)))
         owners = np.repeat(np.arange(len(column)), lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fruits.images.sources.tables import sorting
-from fruits.images.sources.tables.sorting import RepeatedPathError, SortedTables
+from fruits.images.sources.tables.sorting import RepeatedPathError, sorted_tables
 
 
 def table(paths: list[bytes], start: int = 0) -> pa.Table:
@@ -33,34 +34,30 @@ pieces = st.lists(st.lists(paths, max_size=12), max_size=8)
 
 
 @given(pieces, st.integers(1, 200), st.integers(1, 5))
-def test_rows_come_in_order_with_their_places(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[list[bytes]], run_bytes: int, block: int
-) -> None:
-    folder = tmp_path_factory.mktemp("sort")
+def test_rows_come_in_order_with_their_places(parts: list[list[bytes]], run_bytes: int, block: int) -> None:
     flat = [path for part in parts for path in part]
     repeated = sorted(path for path, count in Counter(flat).items() if count > 1)
     with mock.patch.multiple(sorting, RUN_BYTES=run_bytes, BLOCK=block):
         if repeated:
-            with pytest.raises(RepeatedPathError) as caught:
-                list(SortedTables(tables(parts), folder))
-            assert caught.value.path == repeated[0]
-            one, other = caught.value.places
+            with pytest.raises(RepeatedPathError, match=r"^here: the path .* is there twice: ") as caught:
+                list(sorted_tables(tables(parts), "here", "<{}>".format))
+            one, other = map(int, re.findall(r"<(\d+)>", str(caught.value)))
             assert one < other
             assert flat[one] == flat[other] == repeated[0]
         else:
-            found = [row for each in SortedTables(tables(parts), folder) for row in each.to_pylist()]
+            found = [row for each in sorted_tables(tables(parts), "here", str) for row in each.to_pylist()]
             assert [row["path"] for row in found] == sorted(flat)
             assert all(flat[row["place"]] == row["path"] for row in found)
 
 
-def test_utf_8_is_sorted_by_code_points(tmp_path: Path) -> None:
+def test_utf_8_is_sorted_by_code_points() -> None:
     names = ["\U0001f351", "\uffff", "\ud7ff", "z", "é", "ab", "a"]
-    found = SortedTables(tables([[name.encode()] for name in names]), tmp_path)
+    found = sorted_tables(tables([[name.encode()] for name in names]), "here", str)
     assert [row["path"].decode() for each in found for row in each.to_pylist()] == sorted(names)
 
 
 def test_sorted_tables_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sorting, "RUN_BYTES", 100)
     parts = [[b"%06d" % number for number in range(start, start + 50)] for start in range(0, 1000, 50)]
-    list(SortedTables(tables(parts), tmp_path))
+    sorting._write_runs(tables(parts), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["0.arrow"]

@@ -129,6 +129,14 @@ def test_label_that_cannot_be_used_is_an_error_with_its_place(name, content, pro
         read([("1.jpg", JPEG), (name, content)])
 
 
+def test_names_of_dots_alone_have_labels():
+    files = [("a/.", JPEG), ("a/..cls", b"3"), ("a/...", JPEG), ("a/...txt", b"4")]
+    assert read(files, hidden=True)[0] == [
+        ("a/.", "3"),
+        ("a/...", "4"),
+    ]
+
+
 def test_label_twice_in_a_sample_is_an_error():
     with pytest.raises(DatasetError, match=r"the label 1.cls is also at byte 1,536"):
         read([("1.jpg", JPEG), ("1.cls", b"3"), ("1.cls", b"4")])
