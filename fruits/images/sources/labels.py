@@ -59,10 +59,8 @@ class PathLabels:
                     )
                 labels.append(name_bytes(match[group] or "") or None)
             column = text_array(labels, pa.binary())
-            if "label" in table.column_names:
-                yield table.set_column(table.column_names.index("label"), LABEL, column)
-            else:
-                yield table.add_column(3, LABEL, column)
+            others = table.drop_columns(["label"]) if "label" in table.column_names else table
+            yield others.add_column(3, LABEL, column)
 
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""

@@ -24,7 +24,6 @@ from fruits.images.decode import EXTENSIONS, HEAD_BYTES, ImageError, is_image
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import Label, table_entries
 from fruits.images.sources.source import Source, image_bytes
-from fruits.images.tar.members import Window, read_members
 from fruits.images.tar.samples import LABEL_EXTENSIONS
 from fruits.images.tar.shards import INCOMPLETE
 from fruits.images.tar.writer import ShardWriter, label_member, member_bytes
@@ -263,7 +262,7 @@ class _Packer:
                         self._leave_out(following.path, problem)
                     following = next(images, None)
                 writer.close()
-            self._check(name, writer)
+            self._verify(name, writer)
             self.shards.append(Shard(name, count, writer.size, writer.checksum))
             self.packed += count
 
@@ -285,35 +284,25 @@ class _Packer:
         values = {"path": name_text(path), "reason": error.reason, "detail": without_secrets(error.detail)}
         self.names.write(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
 
-    def _check(self, name: str, writer: ShardWriter) -> None:
-        """Read an archive back, and compare its bytes and its members with what was written."""
-        checksum, done, last = sha256(), 0, b""
-
-        def read(start: int, end: int) -> bytes:
-            nonlocal done, last
-            (data,) = self.out.fetch_ranges([Range(name, done, end - done)])
-            if isinstance(data, OSError):
-                raise data
-            checksum.update(data)
-            last = last[start - done :] + data if start < done else data[start - done :]
-            done = end
-            return last
-
+    def _verify(self, name: str, writer: ShardWriter) -> None:
+        """Read an archive back, and compare its bytes with what was written."""
+        checksum = sha256()
         try:
-            members = list(read_members(Window(name, self.out.info(name).size, read)))
-            if done < writer.size:
-                read(done, writer.size)
-        except (DatasetError, OSError) as error:
-            raise self._damage(name, str(error)) from error
-        if members != writer.members or checksum.hexdigest() != writer.checksum:
-            raise self._damage(name, f"its SHA-256 is {checksum.hexdigest()}, {writer.checksum} was written")
-
-    def _damage(self, name: str, problem: str) -> DamageError:
-        self.check()
-        return DamageError(
-            f"{self.out.address}/{name} differs from what was written: {problem}. Check the storage, and start again "
-            "with `overwrite`."
-        )
+            size = self.out.info(name).size
+            pieces = (Range(name, start, min(READ, size - start)) for start in range(0, size, READ))
+            for piece in self.out.fetch_ranges(pieces):
+                if isinstance(piece, OSError):
+                    raise piece
+                checksum.update(piece)
+            problem = f"its SHA-256 is {checksum.hexdigest()}, {writer.checksum} was written"
+        except OSError as error:
+            problem = str(error)
+        if checksum.hexdigest() != writer.checksum:
+            self.check()
+            raise DamageError(
+                f"{self.out.address}/{name} differs from what was written: {problem}. Check the storage, and start "
+                "again with `overwrite`."
+            )
 
 
 def _check_member(path: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ import tarfile
 from hashlib import sha256
 from typing import BinaryIO
 
-from fruits.images.tar.members import BLOCK, ENCODING, Member, padded
+from fruits.images.tar.members import BLOCK, ENCODING, padded
 from fruits.images.tar.samples import MAX_LABEL, Label, key_of, stem_of, stripped
 
 RECORD = 20 * BLOCK  # the length of archives is a multiple of it, by convention
@@ -45,15 +45,12 @@ class ShardWriter:
     ----------
     size : int
         Bytes written.
-    members : list of Member
-        What a reader must find.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._checksum = sha256()
         self.size = 0
-        self.members: list[Member] = []
         self._key = ""
         self._labels: dict[str, Label] = {}  # of the current sample, by stem
 
@@ -64,9 +61,7 @@ class ShardWriter:
 
     def add(self, path: str, data: bytes) -> None:
         """Write a member: owned by nobody, from 1970, with the name as GNU tar stores it, byte by byte."""
-        header = _header(path, len(data))
-        self.members.append(Member(path, self.size + len(header), len(data)))
-        for piece in (header, data, bytes(padded(len(data)) - len(data))):
+        for piece in (_header(path, len(data)), data, bytes(padded(len(data)) - len(data))):
             self._write(piece)
 
     def add_image(self, path: str, data: bytes, label: Label) -> bool:

@@ -42,14 +42,14 @@ def checked_paths(batch: Batch, parameter: str) -> pa.Array:
     for mask, problem in (
         (paths.is_null(), "no path. Give each row a path, or remove the row."),
         (pc.equal(paths, EMPTY), "the path is empty. Give each row a path, or remove the row."),
-        (_with(paths, NUL), "the path contains a NUL character, which no file name can."),
     ):
         if (row := _first(mask)) is not None:
             raise UnusablePathError(*batch.error(row, problem).args)
     # Only addresses with these characters can contain credentials, and a check takes microseconds.
-    suspects = [mask.to_pylist() for character in "@?" if (mask := _with(paths, character)) is not None]
-    for row in [row for row, masks in enumerate(zip(*suspects, strict=True)) if any(masks)]:
+    for row in pc.indices_nonzero(pc.match_substring_regex(paths, "[@?\0]")).to_pylist():
         path = paths[row].as_py()
+        if NUL in path:
+            raise UnusablePathError(*batch.error(row, "the path contains a NUL character, which no file name can.").args)
         if without_secrets(path) != path:
             raise batch.error(
                 row,
@@ -74,7 +74,7 @@ def checked_versions(batch: Batch, parameter: str) -> pa.Array:
         raise DatasetError(
             f"{batch.file}: `{parameter}` is a column of type {column.type}. Allowed: texts, numbers or times."
         ) from error
-    if (row := _first(_with(versions, NUL))) is not None:
+    if (row := _first(pc.match_substring(versions, NUL))) is not None:
         raise batch.error(row, "the version contains a NUL character.")
     return versions.fill_null(EMPTY)
 
@@ -128,7 +128,7 @@ def _label_texts(batch: Batch, parameter: str, column: pa.Array, names: Sequence
             "of them."
         )
     texts = _texts(batch, column, rows)
-    if (item := _first(_with(texts, NUL))) is not None:
+    if (item := _first(pc.match_substring(texts, NUL))) is not None:
         raise batch.error(int(rows[item]), "the label contains a NUL character.")
     return texts
 
@@ -171,20 +171,7 @@ def _texts(batch: Batch, column: pa.Array, rows: Any = None) -> pa.Array:
     return texts
 
 
-def _with(texts: pa.Array, character: str) -> pa.Array | None:
-    """Return which texts contain an ASCII character, or None if none does, as one search in their data finds."""
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return None
-    bounds = np.frombuffer(offsets, np.int32)[texts.offset :][[0, len(texts)]].tolist()
-    if character.encode() not in data.slice(bounds[0], bounds[-1] - bounds[0]).to_pybytes():
-        return None
-    return pc.match_substring(texts, character)
-
-
-def _first(mask: pa.Array | None) -> int | None:
+def _first(mask: pa.Array) -> int | None:
     """Return the position of the first true value."""
-    if mask is None:
-        return None
     positions = pc.indices_nonzero(mask)
     return positions[0].as_py() if len(positions) else None
