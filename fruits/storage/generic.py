@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
+from fruits.text import name_bytes
 
 BLOCK_BYTES = 2**20  # of the reads of an open file
 UTF_8_FLAG = 0x800  # of the general purpose flags of an entry; APPNOTE.TXT 4.4.4
@@ -237,7 +238,7 @@ class ZipStore(FsspecStore):
         for path in paths:
             try:
                 heads.append(self._content(path, count))
-            except (OSError, EOFError) as error:
+            except OSError as error:
                 heads.append(error)
         return heads
 
@@ -258,7 +259,7 @@ class ZipStore(FsspecStore):
     ) -> Iterator[list[FileInfo]]:
         """Yield all files below a folder; as on S3, folders are not listed one by one."""
         prefix = f"{path}/" if path else ""
-        names = sorted(name for name in self._files if name.startswith(prefix))
+        names = sorted((name for name in self._files if name.startswith(prefix)), key=name_bytes)
         if not names and path:
             if self.is_file(path):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
@@ -284,9 +285,9 @@ class ZipStore(FsspecStore):
             with self.file_system.zip.open(file) as stream:
                 data: bytes = stream.read(count)
                 return data
-        except (OSError, EOFError):
-            raise
-        except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, RuntimeError of encryption
+        except Exception as error:  # BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError of encryption
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset before the archive
+                raise
             raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
 
 

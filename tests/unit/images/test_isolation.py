@@ -120,10 +120,7 @@ def test_image_that_needs_too_much_memory_is_rejected(image):
     file = BytesIO()
     Image.fromarray(np.zeros((6000, 8000, 3), np.uint8)).save(file, "PNG")  # 144 MB decoded
     with IsolatedDecoder(memory=150_000_000) as decoder:
-        with pytest.raises(
-            ImageError,
-            match="^too-large: decoding needs more than 150,000,000 bytes of memory, the limit",
-        ):
+        with pytest.raises(ImageError, match=r"^too-large: decoding needs more than 150,000,000 bytes of memory"):
             decoder(file.getvalue())
         np.testing.assert_array_equal(decoder(image)[0], decode(image))
     with IsolatedDecoder(memory=400_000_000) as decoder:

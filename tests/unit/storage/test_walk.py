@@ -50,6 +50,14 @@ def test_files_come_in_code_point_order_of_their_paths_and_are_readable(tree):
     assert heads == [name.encode() for name in sorted(NAMES)]
 
 
+def test_names_that_are_not_utf_8_come_in_the_order_of_their_bytes(tmp_path):
+    names = [b"a/1", b"\xc3\xa9", b"\xf0\x9f\x8d\x91", b"\xff"]
+    (tmp_path / "a").mkdir()
+    for name in reversed(names):
+        (tmp_path / os.fsdecode(name)).write_bytes(name)
+    assert [os.fsencode(file.path) for file in walked(str(tmp_path))] == names
+
+
 def test_missing_folder_and_file_are_different_errors(tree):
     store, path = open_store(tree)
     with pytest.raises(FileNotFoundError):

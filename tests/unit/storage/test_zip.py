@@ -85,6 +85,31 @@ def test_unreadable_entry_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert second == b"second"
 
 
+@pytest.mark.parametrize("offset", [2**31, 2**32 - 1])
+def test_entry_outside_of_the_archive_is_an_error_of_its_own(tmp_path: Path, offset: int) -> None:
+    address = write(tmp_path / "images.zip", {"1.jpg": b"first", "2.jpg": b"second"})
+    data = bytearray((tmp_path / "images.zip").read_bytes())
+    place = data.index(b"PK\1\2") + 42
+    data[place : place + 4] = offset.to_bytes(4, "little")
+    (tmp_path / "images.zip").write_bytes(data)
+    first, second = contents(address).values()
+    assert isinstance(first, OSError)
+    assert first.errno == errno.EIO
+    assert second == b"second"
+
+
+def test_entry_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    """The size in the directory leads beyond the end of the archive: Python raises an ``EOFError``."""
+    address = write(tmp_path / "images.zip", {"1.jpg": b"first"})
+    data = bytearray((tmp_path / "images.zip").read_bytes())
+    place = data.index(b"PK\1\2") + 20
+    data[place : place + 8] = (10_000).to_bytes(4, "little") * 2
+    (tmp_path / "images.zip").write_bytes(data)
+    (first,) = contents(address).values()
+    assert isinstance(first, OSError)
+    assert first.errno == errno.EIO
+
+
 def test_missing_folder_and_file(tmp_path: Path) -> None:
     address = write(tmp_path / "images.zip", {"Apple/1.jpg": b"1"})
     with pytest.raises(DatasetError, match="no such folder"):

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from fruits.images.decode import ImageError
 from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.source import Content
-from fruits.images.sources.tables.rows import field_types, is_bytes, nested
+from fruits.images.sources.tables.rows import UNREADABLE, field_types, is_bytes, nested
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, too_large
 
@@ -107,21 +107,16 @@ class _Reader:
             if not is_bytes(dict(field_types(file.schema_arrow)).get(self._column, pa.null())):
                 raise ChangedFileError(f"{entry.file} has no column of bytes {self._column}")  # its version is unknown
             self._file, self._mean_bytes = file, _mean_bytes(file.metadata, self._column)
-        except OSError as error:
-            self._problem = error
-        except pa.ArrowException as error:
-            self._problem = ImageError("unreadable", f"{entry.file}: {error}")
+        except (OSError, *UNREADABLE) as error:
+            self._problem = _problem(error, entry.file)
 
     def _content(self, row: int) -> Content:
         """Return the image of a row."""
         try:
             self._seek(row)
-        except OSError as error:
+        except (OSError, *UNREADABLE) as error:
             self._row_group = -1
-            return error
-        except pa.ArrowException as error:
-            self._row_group = -1
-            return ImageError("unreadable", f"{self._name}, row {row:,}: {error}")
+            return _problem(error, f"{self._name}, row {row:,}")
         if not self._image.is_valid:
             return ImageError("unreadable", f"{self._name}, row {row:,}: `image_column` {self._column} is null")
         data = self._image.as_buffer()
@@ -143,6 +138,14 @@ class _Reader:
                 raise ChangedFileError(f"{self._name} ends before row {row:,}")
             self._row += 1
             self._image = nested(batch, self._column)[0]
+
+
+def _problem(error: Exception, place: str) -> OSError | ImageError:
+    """Return the error of the storage, or the reason of a reject if the file is corrupt."""
+    # Of a page that cannot be decompressed, pyarrow raises an OSError without a number.
+    if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+        return error
+    return ImageError("unreadable", f"{place}: {error}")
 
 
 def _mean_bytes(metadata: pq.FileMetaData, column: str) -> int:

@@ -15,7 +15,7 @@ from fruits.images.sources.source import Content
 from fruits.images.sources.tables.files import TableFile, TableFiles
 from fruits.images.sources.tables.image_reader import read_rows
 from fruits.images.sources.tables.ordering import list_table, ordered_list
-from fruits.images.sources.tables.rows import Column, field_types, is_bytes, is_text, read_batches
+from fruits.images.sources.tables.rows import UNREADABLE, Column, field_types, is_bytes, is_text, read_batches
 from fruits.images.sources.tables.sorting import RepeatedPathError, sorted_tables
 from fruits.images.sources.tables.values import UnusablePathError, checked_paths
 
@@ -76,7 +76,8 @@ class ImageTableSource:
                 try:
                     metadata = pq.read_metadata(stream)
                     fields = field_types(metadata.schema.to_arrow_schema())
-                except pa.ArrowException as error:
+                    is_null = _is_null(metadata, self.image_column)
+                except UNREADABLE as error:
                     raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
             types = dict(fields)
             kind = types.get(self.image_column)
@@ -88,7 +89,7 @@ class ImageTableSource:
                 raise DatasetError(
                     f"`image_column` {self.image_column}: {file} {problem}. Its columns of bytes: {usable or 'none'}."
                 )
-            if _is_null(metadata, self.image_column):
+            if is_null:
                 raise DatasetError(
                     f"`image_column` {self.image_column}: {file} contains no image: all values are null. If it names "
                     "image files instead, as `to_parquet` of datasets does, leave `image_column` out, and give "

@@ -22,6 +22,7 @@ from fruits.text import brief, printable
 BATCH = 16_384  # rows
 LINE_BYTES = 2**24  # of a line of JSON
 SHOWN = 20  # columns in a message
+UNREADABLE = (pa.ArrowException, UnicodeDecodeError)  # exceptions of pyarrow for a corrupt Parquet file
 
 
 class Column(NamedTuple):
@@ -95,7 +96,7 @@ def _parquet(file: TableFile, stream: BinaryIO, columns: Sequence[Column]) -> It
             numbers = np.arange(row, row + batch.num_rows)
             yield Batch(file, "row", numbers, values, parquet.schema_arrow.metadata)
             row += batch.num_rows
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise DatasetError(f"{file} is no readable Parquet file: {error}.") from error
 
 

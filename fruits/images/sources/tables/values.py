@@ -49,7 +49,8 @@ def checked_paths(batch: Batch, parameter: str) -> pa.Array:
     for row in pc.indices_nonzero(pc.match_substring_regex(paths, "[@?\0]")).to_pylist():
         path = paths[row].as_py()
         if NUL in path:
-            raise UnusablePathError(*batch.error(row, "the path contains a NUL character, which no file name can.").args)
+            problem = "the path contains a NUL character, which no file name can."
+            raise UnusablePathError(*batch.error(row, problem).args)
         if without_secrets(path) != path:
             raise batch.error(
                 row,

@@ -20,7 +20,7 @@ from fruits.images.sources.entries import ImageEntry
 from fruits.images.sources.kinds import open_source, stored_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
-from fruits.images.sources.source import Source
+from fruits.images.sources.source import Source, image_bytes
 from fruits.images.sources.tables import image_reader
 from fruits.storage.prefetch import ChangedFileError
 
@@ -236,3 +236,21 @@ def test_a_file_without_a_version_that_lost_its_images_gives_rejects(tmp_path: P
     for other in (pa.table({"other": [b"1"]}), pa.table({"image": [{"bytes": "text"}]})):
         pq.write_table(other, tmp_path / "p.parquet")
         assert [type(content) for content in source(tmp_path / "p.parquet").read([entry])] == [ChangedFileError]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "snappy", "gzip"])
+def test_images_in_a_corrupt_page_are_rejects(tmp_path: Path, compression: str) -> None:
+    images: list[bytes | None] = [os.urandom(50) for _ in range(20)]
+    names: list[str | None] = [f"{number:02d}.jpg" for number in range(20)]
+    write(tmp_path / "p.parquet", images, names, row_group_size=10, compression=compression, use_dictionary=False)
+    opened = source(tmp_path / "p.parquet")
+    entries = [entry._replace(version="") for entry in Listing(opened)]
+    chunk = pq.read_metadata(tmp_path / "p.parquet").row_group(0).column(0)
+    data = bytearray((tmp_path / "p.parquet").read_bytes())
+    middle = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[middle - 250 : middle + 200] = bytes(450)
+    (tmp_path / "p.parquet").write_bytes(data)
+    *corrupt, last = (content for content in opened.read(entries[:10] + entries[19:]))
+    with pytest.raises(ImageError, match=r"^unreadable: p\.parquet, row 0: "):
+        image_bytes(corrupt[0])
+    assert last == images[19]
