@@ -18,7 +18,7 @@ from fruits.network.featurizer import NeuralNetwork, compile_network
 from fruits.parameters import check_choice
 from fruits.storage.addresses import open_store
 from fruits.storage.prefetch import MAX_BYTES
-from fruits.text import brief, canonical
+from fruits.text import brief, canonical, printable
 
 ImageInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[np.uint8]"
 
@@ -90,7 +90,7 @@ def _pixels(image: ImageInput, name: str, size: int, decoding: Decoding) -> NDAr
     """Return the pixels of an image, shape (crops, size, size, 3)."""
     if isinstance(image, str | os.PathLike):
         address = canonical(os.fspath(image))
-        name = f"{name} {brief(address)}".rstrip()
+        name = f"{name} {printable(brief(address))}".rstrip()
         try:
             store, path = open_store(address)
             image = store.read(path, limit=MAX_BYTES)
@@ -103,7 +103,7 @@ def _pixels(image: ImageInput, name: str, size: int, decoding: Decoding) -> NDAr
             raise DatasetError(f"{name} is {_kind(image)}: not allowed. {ALLOWED}")
         image = Image.fromarray(np.ascontiguousarray(image))
     try:
-        if isinstance(image, Image.Image):
+        if isinstance(image, Image.Image) and all(image.size):
             return resize_crops(image, size, decoding.crops)
         if isinstance(image, bytes | bytearray | memoryview):
             return decode_crops(bytes(image), size, decoding)
@@ -115,4 +115,6 @@ def _pixels(image: ImageInput, name: str, size: int, decoding: Decoding) -> NDAr
 def _kind(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype}, shape {value.shape}"
+    if isinstance(value, Image.Image):
+        return f"an image of {value.width} x {value.height} pixels"
     return f"of type {type(value).__name__}"

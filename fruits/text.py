@@ -25,6 +25,8 @@ SECRET = re.compile(
 # A backslash that, left as it is, could be read as one that name_text inserted.
 ESCAPE_LIKE = re.compile(r"\\(?=x(?:5c|[89a-f][0-9a-f]))")
 
+NOT_IN_NAMES = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # Python refuses file names with these characters
+
 MAX_CHARACTERS = 200  # of one value or name in a message
 
 _repr = reprlib.Repr()

@@ -10,7 +10,7 @@ from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import Store
-from fruits.text import canonical, native, without_secrets
+from fruits.text import NOT_IN_NAMES, brief, canonical, native, printable, without_secrets
 
 S3_PROTOCOLS = ("s3", "s3a")
 S3_CREDENTIALS = re.compile(r"^(?!arn:)[^/]*:")  # bucket names have no colon
@@ -83,6 +83,8 @@ def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
     """
     if not address:
         raise OutputError("empty path (unset shell variable?). Allowed: a local path or a URL.")
+    if NOT_IN_NAMES.search(address):
+        raise OutputError(f"{printable(brief(address))}: a NUL or half a surrogate pair is in no name. Remove it.")
     if "://" not in address:
         return LocalStore(), _local(address)
     try:

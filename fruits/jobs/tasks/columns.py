@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,12 +29,11 @@ from fruits.parameters import check_choice
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.storage.s3.settings import S3Settings
-from fruits.text import brief, quoted, utf8, without_secrets
+from fruits.text import NOT_IN_NAMES, brief, quoted, utf8, without_secrets
 
 ERROR_SUFFIX = "_error"  # of the column with the reasons, after the name of the column of features
 SCORES = ("scaled_features", "pca_features")  # columns that a model adds; those of a job's rows
 VECTOR = pa.list_(pa.float32())
-NOT_IN_NAMES = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # Python refuses file names with these characters
 
 
 @dataclass(frozen=True, slots=True)

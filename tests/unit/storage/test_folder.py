@@ -154,6 +154,8 @@ def test_folder_pickles_by_its_address(folder):
     [
         ("nonsense://x", "nonsense://x: cannot be opened"),
         ("", "empty path"),
+        ("a\0b", r"^a\\x00b: a NUL"),
+        ("s3://bucket/\ud800", r"half a surrogate pair"),
         ("s3://key:s3cret@bucket/x", r"s3://\*\*\*: the address contains credentials"),
     ],
 )
