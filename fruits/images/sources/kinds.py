@@ -19,7 +19,7 @@ from fruits.images.sources.tables.files import TableFiles, last_name
 from fruits.images.sources.tables.image_table import ImageTableSource
 from fruits.images.sources.tables.inventory import InventorySource
 from fruits.images.sources.tables.manifest import ManifestSource
-from fruits.images.tar.shards import is_compressed, is_tar, shard_folder
+from fruits.images.tar.shards import is_tar, shard_folder
 from fruits.images.tar.source import TarSource
 from fruits.storage.folder import Folder
 from fruits.storage.s3.settings import S3Settings
@@ -83,16 +83,8 @@ def _open_tar(address: str, options: SourceOptions) -> TarSource:
     return TarSource(Folder.at(folder), pattern, options.include_hidden)
 
 
-def _refuse_compressed(address: str, options: SourceOptions) -> TarSource:
-    raise SettingsError(
-        f"`images` = {address}: a compressed archive; its images cannot be read by offset. Decompress it, which makes "
-        "images hardly larger, and give the .tar."
-    )
-
-
 KINDS = (  # the first that an address belongs to
     Kind("tar archives", lambda address, options: is_tar(address), frozenset({"include_hidden"}), _open_tar),
-    Kind("compressed", lambda address, options: is_compressed(address), frozenset(), _refuse_compressed),
     Kind(
         "a Parquet file with images",
         lambda address, options: options.image_column is not None,

@@ -20,16 +20,13 @@ def label_pattern(expression: str) -> re.Pattern[str]:
     """
     try:
         pattern = re.compile(expression)
+        if not pattern.groups:
+            raise re.error("it has no group")
     except re.error as error:
         raise SettingsError(
-            f"`label_regex` = {quoted(expression)}: {error}. Allowed: a regular expression of Python with a group for "
-            r"the label, such as ([a-z]+)_\d+\.jpg$."
+            f"`label_regex` = {quoted(expression)}: {error}. Allowed: a regular expression of Python with parentheses "
+            r"around the part of the path that is the label, such as ([a-z]+)_\d+\.jpg$."
         ) from error
-    if not pattern.groups:
-        raise SettingsError(
-            f"`label_regex` = {quoted(expression)}: it has no group. Put parentheses around the part of the path that "
-            r"is the label, such as ([a-z]+)_\d+\.jpg$."
-        )
     return pattern
 
 

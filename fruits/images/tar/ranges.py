@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import AHEAD, Range
@@ -17,15 +16,6 @@ from fruits.storage.prefetch import AHEAD, Range
 CHUNK = 2**24  # bytes of images that are sorted by place
 LONGEST = 2**23  # bytes of a request for several images
 GAP = 2**16  # bytes between two images that are read with them
-
-
-class Place(NamedTuple):
-    """An image inside a file: the path of the file, the first byte, the number of bytes, the version of the file."""
-
-    file: str
-    start: int
-    size: int
-    version: str
 
 
 @dataclass(slots=True)
@@ -40,7 +30,7 @@ class _Run:
 class _Chunk:
     """Some images in their order, and what is known of them."""
 
-    places: list[Place]
+    places: list[Range]
     runs: deque[_Run] = field(default_factory=deque)
     found: dict[int, bytes | OSError] = field(default_factory=dict)
 
@@ -48,7 +38,7 @@ class _Chunk:
         return (self.found.get(index, b"") for index in range(len(self.places)))  # an empty image is not requested
 
 
-def read_places(folder: Folder, places: Iterable[Place], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
+def read_places(folder: Folder, places: Iterable[Range], *, ahead: int = AHEAD) -> Iterator[bytes | OSError]:
     """Yield the content of each image, or the error of its request, in order.
 
     At most 16 MiB of images are held, besides the 64 MiB that :meth:`fruits.storage.folder.Folder.fetch_ranges`
@@ -58,7 +48,7 @@ def read_places(folder: Folder, places: Iterable[Place], *, ahead: int = AHEAD) 
     ----------
     folder : Folder
         The files are below it.
-    places : iterable of Place
+    places : iterable of Range
         Consumed no further than needed.
     ahead : int, default 32
         The largest number of requests at once.
@@ -87,7 +77,7 @@ def read_places(folder: Folder, places: Iterable[Place], *, ahead: int = AHEAD) 
         yield from chunk.contents()
 
 
-def _chunks(places: Iterable[Place]) -> Iterator[_Chunk]:
+def _chunks(places: Iterable[Range]) -> Iterator[_Chunk]:
     chunk, held = _Chunk([]), 0
     for place in places:
         if chunk.places and held + place.size > CHUNK:

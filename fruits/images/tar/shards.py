@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import chain
 
-from fruits.errors import DatasetError
+from fruits.errors import DatasetError, SettingsError
 from fruits.storage.addresses import split_chain
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import UNKNOWN_SIZE
@@ -27,13 +27,8 @@ INCOMPLETE = "pack-incomplete.json"  # beside shards, from the start of fruits p
 
 
 def is_tar(address: str) -> bool:
-    """Return whether an address is that of tar archives, by its extension."""
-    return split_chain(address)[0].lower().endswith(".tar")
-
-
-def is_compressed(address: str) -> bool:
-    """Return whether an address is that of a compressed tar archive, by its extension."""
-    return split_chain(address)[0].lower().endswith(COMPRESSED)
+    """Return whether an address is that of tar archives, also compressed ones, by its extension."""
+    return split_chain(address)[0].lower().endswith((".tar", *COMPRESSED))
 
 
 def shard_folder(address: str) -> tuple[str, str]:
@@ -41,10 +36,17 @@ def shard_folder(address: str) -> tuple[str, str]:
 
     Raises
     ------
+    SettingsError
+        The archives are compressed.
     DatasetError
         The name of the bucket or host is a pattern.
     """
     first, separator, others = split_chain(address)
+    if first.lower().endswith(COMPRESSED):
+        raise SettingsError(
+            f"`images` = {address}: a compressed archive; its images cannot be read by offset. Decompress it, which "
+            "makes images hardly larger, and give the .tar."
+        )
     special = SPECIAL.search(first)
     start = first[: special.start()] if special else first
     protocol, scheme, _ = start.rpartition("://")

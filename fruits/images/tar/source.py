@@ -22,7 +22,7 @@ from fruits.images.sources.entries import LABEL, LABELS, PATHS, PLACES, ImageEnt
 from fruits.images.sources.source import Content
 from fruits.images.sources.tables.sorting import sorted_tables
 from fruits.images.tar.members import BLOCK, Window, read_members
-from fruits.images.tar.ranges import Place, read_places
+from fruits.images.tar.ranges import read_places
 from fruits.images.tar.samples import Sample, read_samples
 from fruits.images.tar.shards import find_shards
 from fruits.storage.addresses import name_in, split_chain
@@ -80,7 +80,7 @@ class TarSource:
 
     def read(self, entries: Iterable[ImageEntry]) -> Iterator[Content]:
         """Yield the content of each image; see :class:`fruits.images.sources.source.Source`."""
-        places = (Place(entry.file, entry.position, entry.size, entry.version.rpartition(":")[0]) for entry in entries)
+        places = (Range(entry.file, entry.position, entry.size, entry.version.rpartition(":")[0]) for entry in entries)
         return read_places(self.folder, places)
 
     def _listed(self, shards: Sequence[FileInfo], skipped: SkippedFiles, lists: set[bool]) -> Iterator[pa.Table]:

@@ -16,7 +16,6 @@ from fruits.images.sources.tables.rows import Batch, is_text
 from fruits.storage.parquet import number_array, number_scalar, numbers, text_array, text_scalar
 from fruits.text import brief, printable, quoted, without_secrets
 
-TEXTS = "Allowed: texts."
 NUL = "\0"
 EMPTY, NULL = (text_scalar(text, pa.string()) for text in (b"", None))
 
@@ -37,7 +36,7 @@ def checked_paths(batch: Batch, parameter: str) -> pa.Array:
     """
     paths = _decoded(batch.columns[parameter])
     if not is_text(paths.type):
-        raise DatasetError(f"{batch.file}: `{parameter}` is a column of type {paths.type}. {TEXTS}")
+        raise DatasetError(f"{batch.file}: `{parameter}` is a column of type {paths.type}. Allowed: texts.")
     paths = _texts(batch, paths)
     for mask, problem in (
         (paths.is_null(), "no path. Give each row a path, or remove the row."),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fruits.images.tar import ranges
-from fruits.images.tar.ranges import Place, read_places
+from fruits.images.tar.ranges import read_places
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import ChangedFileError, Range
 
@@ -39,7 +39,7 @@ def test_every_image_has_its_bytes_in_order(shards, spots, chunk, gap, longest):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("CHUNK", chunk), ("GAP", gap), ("LONGEST", longest)):
             patch.setattr(ranges, name, value)
-        found = list(read_places(folder, [Place(*spot, versions[spot[0]]) for spot in spots]))
+        found = list(read_places(folder, [Range(*spot, versions[spot[0]]) for spot in spots]))
     assert found == [contents[name][start : start + size] for name, start, size in spots]
 
 
@@ -56,7 +56,7 @@ class Recorded:
 
 
 def test_neighbours_are_one_request_in_whatever_order_they_are_wanted():
-    places = [Place("a", 6000 * number, 5000, "v") for number in range(1000)]
+    places = [Range("a", 6000 * number, 5000, "v") for number in range(1000)]
     random.Random(0).shuffle(places)
     folder = Recorded()
     assert len(list(read_places(folder, places))) == 1000
@@ -66,10 +66,10 @@ def test_neighbours_are_one_request_in_whatever_order_they_are_wanted():
 def test_large_and_distant_images_are_requests_of_their_own():
     folder = Recorded()
     places = [
-        Place("a", 0, 5_000_000, ""),
-        Place("a", 5_000_512, 5_000_000, ""),
-        Place("a", 20_000_000, 10, ""),
-        Place("b", 20_000_010, 10, ""),
+        Range("a", 0, 5_000_000, ""),
+        Range("a", 5_000_512, 5_000_000, ""),
+        Range("a", 20_000_000, 10, ""),
+        Range("b", 20_000_010, 10, ""),
     ]
     assert [len(each) for each in read_places(folder, places)] == [5_000_000, 5_000_000, 10, 10]
     assert [each.start for each in folder.requests] == [0, 5_000_512, 20_000_000, 20_000_010]
@@ -82,7 +82,7 @@ def test_images_are_consumed_no_further_than_needed():
     def places():
         for number in range(100):
             taken.append(number)
-            yield Place("a", number * 10**7, 10**7, "")
+            yield Range("a", number * 10**7, 10**7, "")
 
     next(read_places(folder, places()))
     assert len(taken) <= 3
@@ -90,20 +90,20 @@ def test_images_are_consumed_no_further_than_needed():
 
 def test_only_empty_images_need_no_request():
     folder = Recorded()
-    assert list(read_places(folder, [Place("a", 5, 0, "")] * 3)) == [b""] * 3
+    assert list(read_places(folder, [Range("a", 5, 0, "")] * 3)) == [b""] * 3
     assert folder.requests == []
 
 
 def test_error_of_a_request_is_that_of_its_images_alone(shards):
     folder, contents, versions = shards
     places = [
-        Place("a.tar", 0, 10, versions["a.tar"]),
-        Place("a.tar", 10, 10, "another version"),
-        Place("missing.tar", 0, 10, ""),
-        Place("b.tar", 299_995, 10, ""),
-        Place("b.tar", 0, 500_000_000, ""),
-        Place("b.tar", 5, 0, ""),
-        Place("b.tar", 5, 10, versions["b.tar"]),
+        Range("a.tar", 0, 10, versions["a.tar"]),
+        Range("a.tar", 10, 10, "another version"),
+        Range("missing.tar", 0, 10, ""),
+        Range("b.tar", 299_995, 10, ""),
+        Range("b.tar", 0, 500_000_000, ""),
+        Range("b.tar", 5, 0, ""),
+        Range("b.tar", 5, 10, versions["b.tar"]),
     ]
     first, changed, missing, short, huge, empty, last = read_places(folder, places)
     assert (first, last, empty) == (contents["a.tar"][:10], contents["b.tar"][5:15], b"")

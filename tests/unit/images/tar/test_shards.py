@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from fruits.errors import DatasetError
-from fruits.images.tar.shards import INCOMPLETE, find_shards, is_compressed, is_tar, shard_folder
+from fruits.errors import DatasetError, SettingsError
+from fruits.images.tar.shards import INCOMPLETE, find_shards, is_tar, shard_folder
 from fruits.storage.folder import Folder
 
 
 @pytest.mark.parametrize("address", ["x.tar", "s3://b/{000..999}.tar", "a/*.tar", "zip://a.tar::b.zip", "X.TAR"])
 def test_addresses_of_archives_end_with_tar(address):
     assert is_tar(address)
-    assert not is_compressed(address)
 
 
 @pytest.mark.parametrize("address", ["x.tar.gz", "s3://b/{0..9}.tgz", "x.tar.zst", "X.TAR.XZ"])
 def test_compressed_archives_are_recognised(address):
-    assert is_compressed(address)
-    assert not is_tar(address)
+    assert is_tar(address)
+    with pytest.raises(SettingsError, match="a compressed archive"):
+        shard_folder(address)
 
 
 @pytest.mark.parametrize("address", ["tar", "a.tar/b", "a.tar/", "s3://tar", "a.tarp"])
 def test_other_addresses_are_none_of_archives(address):
     assert not is_tar(address)
-    assert not is_compressed(address)
 
 
 @pytest.mark.parametrize(
