@@ -23,10 +23,16 @@ SKIPPED_FOLDER = re.compile(
     rf"(?:^|/)(?:(?P<hidden>\.(?!\.?/))|(?P<system>(?i:{'|'.join(map(re.escape, SYSTEM_FOLDERS))})(?=/)))[^/]*"
 )
 NOT_IMAGE, LABEL, LINK, LOOP, SPECIAL = "not-image", "label", "link", "loop", "special"
-OLD_VERSION = "old-version"
+OLD_VERSION, OTHER_FORMAT = "old-version", "other-format"
+# Extensions of images that are not decoded, in lower case: those of phones, cameras and other programs.
+OTHER_FORMATS = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".svg", ".psd", ".tga", ".ppm", ".pgm", ".exr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm"),
+)
 # The kinds of skipped files: their description, and the option that includes them.
 KINDS = {
     NOT_IMAGE: ("files that are not images", ""),
+    OTHER_FORMAT: ("images of other formats, which JPEG or PNG can replace", ""),
     LABEL: ("labels (.cls, .json, .txt) without an image next to them", ""),
     "hidden": ("hidden files and folders (.*)", "--include-hidden"),
     "system": ("folders of systems and tools", "--include-hidden"),
@@ -67,6 +73,8 @@ class SkippedFiles:
 
     def add(self, kind: str, path: str) -> None:
         """Count a file, or the folder that contains it."""
+        if kind == NOT_IMAGE and path.lower().endswith(OTHER_FORMATS):
+            kind = OTHER_FORMAT
         if path != self._last:  # the files of a skipped folder follow each other
             self.counts[kind] += 1
             self._examples.setdefault(kind, path)

@@ -223,3 +223,12 @@ def test_empty_names_in_a_path_as_keys_of_s3_can_have_stay_below_the_folder(tmp_
     *inside, outside = source.read(entries)
     assert inside == [b"one", b"one"]
     assert str(outside) == "unreadable: its path leads out of the image folder"
+
+
+def test_images_of_other_formats_are_counted_by_themselves(tmp_path: Path) -> None:
+    for name in ("IMG_1.HEIC", "a.avif", "README.md", "1.jpg"):
+        (tmp_path / name).write_bytes(b"\0\0\0 ftypheic")
+    listing = Listing(open_source(str(tmp_path)))
+    assert [entry.path for entry in listing] == ["1.jpg"]
+    assert listing.skipped == {"other-format": 2, "not-image": 1}
+    assert "images of other formats, which JPEG or PNG can replace: 2, such as IMG_1.HEIC" in listing.describe_skipped()
