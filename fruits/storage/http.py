@@ -112,9 +112,19 @@ class HttpStore(FsspecStore):
             return False
         return True
 
+    def names(self, path: str) -> list[str]:
+        """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
+        try:
+            return sorted(name.removesuffix("/") for name in self._entries(path, ""))
+        except FileNotFoundError:
+            return []
+
     def files(self, path: str) -> list[FileInfo]:
-        """Return the links to files of a page, sorted by name."""
-        return sorted(file for file in self._entries(path, "").values() if file is not None)
+        """Return the files directly in a folder, sorted by name; empty if the folder does not exist."""
+        try:
+            return sorted(file for file in self._entries(path, "").values() if file is not None)
+        except FileNotFoundError:
+            return []
 
     def check_writable(self, path: str) -> None:
         """Raise an ``OSError``."""

@@ -17,6 +17,7 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import image_bytes
+from fruits.storage.folder import Folder
 from tests.unit.storage import servers
 
 
@@ -87,6 +88,17 @@ def test_names_in_the_address_of_a_file_are_encoded(server: str, tmp_path: Path,
     source = open_source(f"{server}/{address}", options)
     assert set(source.read(list(Listing(source)))) == {b"one"}
     assert list(Listing(open_source(source.address, options))) == list(Listing(source))
+
+
+def test_names_and_files_of_a_folder(server: str, tmp_path: Path) -> None:
+    (tmp_path / "www" / "a b" / "c%d").mkdir(parents=True)
+    (tmp_path / "www" / "a b" / "1?.jpg").write_bytes(b"one")
+    folder = Folder.at(f"{server}/a%20b")
+    assert folder.names() == ["1?.jpg", "c%d"]
+    assert list(folder.files()) == ["1?.jpg"]
+    assert folder.read("1?.jpg") == (Folder.at(server) / "a b").read("1?.jpg") == b"one"
+    assert (folder / "c%d").names() == (folder / "none").names() == []
+    assert (folder / "none").files() == {}
 
 
 def test_folder_with_a_query_and_links_that_are_no_urls(server: str) -> None:
