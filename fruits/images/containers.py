@@ -14,12 +14,8 @@ from bisect import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from fruits.images.tiff import LimitError, read_directory
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_SCANS = 100  # of a JPEG; encoders write 10, and libtiff has the same limit
 MAX_SEGMENTS = 100_000  # of a JPEG or GIF, chunks of a PNG (8 kB each in a large one) or WebP
@@ -167,29 +163,21 @@ def _png(data: bytes) -> Container:
     raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
 
 
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield name, start and end of the chunks of a WebP; the last may end after the file."""
-    place = WEBP_HEADER
-    for _ in range(MAX_SEGMENTS):
-        if place + 8 > len(data):
-            return
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        start, place = place, place + 8 + size + size % 2
-        yield data[start : start + 4], start, place
-    raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
-
-
 def _webp(data: bytes) -> Container:
     """Reduce a WebP to its first frame: libwebp needs 48 bytes for each chunk, and rejects truncated EXIF."""
     kept: dict[bytes, tuple[int, int]] = {}
     orientation = None
-    chunks = 0
-    for name, start, end in _riff_chunks(data):
+    chunks, place = 0, WEBP_HEADER
+    while place + 8 <= len(data):
         chunks += 1
+        if chunks > MAX_SEGMENTS:
+            raise LimitError(f"more than {MAX_SEGMENTS:,} chunks")
+        name, size = struct.unpack_from("<4sI", data, place)
+        start, place = place, place + 8 + size + size % 2  # the last may end after the file
         if name == b"EXIF" and orientation is None:
-            orientation = _exif_orientation(data, start + 8, end)
+            orientation = _exif_orientation(data, start + 8, place)
         if name in WEBP_CHUNKS:
-            kept.setdefault(name, (start, end))
+            kept.setdefault(name, (start, place))
     if chunks == len(kept) and b"ANMF" not in kept:
         return Container(data)
     size = 4 + sum(end - start for start, end in kept.values())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
-from functools import lru_cache
+from functools import partial
 from itertools import chain
 
 from fruits.errors import DatasetError, SettingsError
@@ -18,6 +18,7 @@ from fruits.text import brief, printable
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
 SPECIAL = re.compile(r"[{*?]")
+WILDCARD = re.compile(r"[*?]")
 BRACES = re.compile(r"\{([^{}]*)\}")
 NUMBERS = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 MAX_SHARDS = 1_000_000
@@ -73,7 +74,7 @@ def find_shards(folder: Folder, pattern: str) -> list[FileInfo]:
     literal = not SPECIAL.search(pattern) or folder.exists(pattern)
     names = [pattern] if literal else list(_expanded(pattern, shown))
     with ThreadPoolExecutor(REQUESTS) as pool:
-        found = list(chain.from_iterable(pool.map(_Finder(folder, literal), names)))
+        found = list(chain.from_iterable(pool.map(partial(_find, folder, literal), names)))
     if not found:
         raise DatasetError(f"{shown}: no file matches. Give the archives, such as 'folder/*.tar'.")
     seen: set[str] = set()
@@ -90,39 +91,25 @@ def find_shards(folder: Folder, pattern: str) -> list[FileInfo]:
     return found
 
 
-class _Finder:
-    """Looks up a name, or the names that match one with ``*`` or ``?``."""
-
-    def __init__(self, folder: Folder, literal: bool) -> None:
-        self._folder = folder
-        self._literal = literal
-        self._files = lru_cache(maxsize=16)(self._list)
-
-    def __call__(self, name: str) -> Sequence[FileInfo]:
-        if self._literal or not re.search(r"[*?]", name):
-            try:
-                return [self._folder.info(name)]
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-                place = f"{self._folder.address}/{printable(name)}"
-                raise DatasetError(f"{place}: no such file. Give archives that exist, such as '*.tar'.") from error
-            except OSError as error:
-                raise DatasetError(f"{self._folder.address}/{printable(name)}: {error}.") from error
-        place, slash, base = name.rpartition("/")
-        if re.search(r"[*?]", place):
-            raise DatasetError(
-                f"{self._folder.address}/{printable(name)}: * and ? are allowed in file names only. Name the folders, "
-                "such as {train,test}/*.tar."
-            )
+def _find(folder: Folder, literal: bool, name: str) -> list[FileInfo]:
+    """Return the archive of a name, or those that match one with ``*`` or ``?``."""
+    shown = f"{folder.address}/{printable(name)}"
+    place, slash, base = name.rpartition("/")
+    if not literal and WILDCARD.search(place):
+        raise DatasetError(
+            f"{shown}: * and ? are allowed in file names only. Name the folders, such as {{train,test}}/*.tar."
+        )
+    try:
+        if literal or not WILDCARD.search(base):
+            return [folder.info(name)]
         wanted = base.replace("[", "[[]")  # fnmatch knows sets of characters too
-        matching = [file for file in self._files(place) if fnmatchcase(file.path, wanted)]
-        found = [file._replace(path=place + slash + file.path) for file in matching]
-        return [self._folder.info(file.path) if file.size == UNKNOWN_SIZE else file for file in found]
-
-    def _list(self, place: str) -> Sequence[FileInfo]:
-        try:
-            return list((self._folder / place if place else self._folder).files().values())
-        except OSError as error:
-            raise DatasetError(f"{self._folder.address}/{printable(place)}: {error}.") from error
+        files = (folder / place if place else folder).files().values()
+        found = [file._replace(path=place + slash + file.path) for file in files if fnmatchcase(file.path, wanted)]
+        return [folder.info(file.path) if file.size == UNKNOWN_SIZE else file for file in found]
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise DatasetError(f"{shown}: no such file. Give archives that exist, such as '*.tar'.") from error
+    except OSError as error:
+        raise DatasetError(f"{shown}: {error}.") from error
 
 
 def _expanded(pattern: str, shown: str) -> Iterator[str]:
