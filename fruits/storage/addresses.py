@@ -34,8 +34,8 @@ def name_in(address: str, name: str) -> str:
 
 
 def split_chain(address: str) -> tuple[str, str, str]:
-    """Split the first link off an address such as ``zip://folder::s3://bucket/images.zip``."""
-    return address.partition("::") if "://" in address else (address, "", "")
+    """Split the first link off an address such as ``zip://folder::s3://bucket/images.zip``; URLs can contain ``::``."""
+    return address.partition("::") if "://" in address and not is_http(address) else (address, "", "")
 
 
 def absolute(address: str, s3: S3Settings | None = None) -> str:
@@ -135,8 +135,7 @@ def _open_url(address: str) -> tuple[Store, str]:
     if is_http(address):
         from fruits.storage.http import END_OF_URL, HttpStore
 
-        file_system, path = fsspec.core.url_to_fs(address, encoded=True)
-        return HttpStore(file_system), str(path).rstrip("/") + END_OF_URL
+        return HttpStore(fsspec.filesystem("http", encoded=True)), address.rstrip("/") + END_OF_URL
     file_system, path = fsspec.core.url_to_fs(address)
     if isinstance(file_system, LocalFileSystem):
         return LocalStore(), str(path).rstrip("/")

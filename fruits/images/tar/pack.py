@@ -87,7 +87,7 @@ def pack(
 ) -> PackReport:
     """Write the images of a source as tar archives ``shard-000000.tar`` and so on, with their paths and labels.
 
-    Memory does not grow with the number of images; the list of the members of one archive is in memory.
+    Memory does not grow with the number of images.
 
     Parameters
     ----------

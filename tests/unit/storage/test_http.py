@@ -52,6 +52,7 @@ def read(tmp_path: Path, url: str) -> bytes:
         ("/echo?id=1&size=2", "/echo?id=1&size=2"),
         ("/echo/o/a%2F1.jpg?alt=media#top", "/echo/o/a%2F1.jpg?alt=media"),
         ("/echo/a,b@c~(1)%2C.jpg", "/echo/a,b@c~(1)%2C.jpg"),
+        ("/echo/a::b.jpg", "/echo/a::b.jpg"),
         ("/echo/é 50%.jpg", "/echo/%C3%A9%2050%25.jpg"),
     ],
 )
@@ -88,6 +89,12 @@ def test_names_in_the_address_of_a_file_are_encoded(server: str, tmp_path: Path,
     source = open_source(f"{server}/{address}", options)
     assert set(source.read(list(Listing(source)))) == {b"one"}
     assert list(Listing(open_source(source.address, options))) == list(Listing(source))
+
+
+@pytest.mark.parametrize("address", ["http://[2001:db8::1]:8000/a", "https://host/a::b"])
+def test_two_colons_in_a_url_are_no_chain(address: str) -> None:
+    assert Folder.at(address).address == address
+    assert (Folder.at(address) / "c d").address == f"{address}/c%20d"
 
 
 def test_names_and_files_of_a_folder(server: str, tmp_path: Path) -> None:
