@@ -195,6 +195,8 @@ class HttpStore(FsspecStore):
     async def _request(self, path: str, options: dict[str, Any]) -> AsyncIterator[ClientResponse]:
         """Send a request, and raise its failure as an ``OSError``."""
         place = path.replace(END_OF_URL, "")
+        # Sizes and ranges are those of the file, and not of a compressed answer.
+        options["headers"] = {"Accept-Encoding": "identity", **options.get("headers", {})}
         try:
             session = await self.file_system.set_session()
             async with session.get(self.file_system.encode_url(_url(path)), **options) as response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import tarfile
@@ -18,6 +19,7 @@ from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import image_bytes
 from fruits.storage.folder import Folder
+from fruits.storage.prefetch import Range
 from tests.unit.storage import servers
 
 
@@ -27,6 +29,10 @@ class _Echo(servers._Pages):
     def do_GET(self) -> None:
         if status := re.search(r"/echo/(\d{3})$", self.path):
             self.answer(int(status[1]), "text/plain", b"", Location=self.path)
+        elif self.path.startswith("/compressed") and "gzip" in self.headers.get("Accept-Encoding", ""):
+            self.answer(200, "text/plain", gzip.compress(bytes(10_000)), **{"Content-Encoding": "gzip"})
+        elif self.path.startswith("/compressed"):
+            self.answer(200, "text/plain", bytes(10_000))
         elif self.path.startswith("/echo"):
             self.answer(200, "image/jpeg", self.path.encode())
         elif self.path == "/bad links/".replace(" ", "%20"):
@@ -106,6 +112,12 @@ def test_names_and_files_of_a_folder(server: str, tmp_path: Path) -> None:
     assert folder.read("1?.jpg") == (Folder.at(server) / "a b").read("1?.jpg") == b"one"
     assert (folder / "c%d").names() == (folder / "none").names() == []
     assert (folder / "none").files() == {}
+
+
+def test_sizes_and_ranges_are_those_of_files_that_a_server_could_compress(server: str) -> None:
+    folder = Folder.at(server)
+    assert folder.info("compressed").size == 10_000
+    assert list(folder.fetch_ranges([Range("compressed", 9_990, 10)])) == [bytes(10)]
 
 
 def test_folder_with_a_query_and_links_that_are_no_urls(server: str) -> None:

@@ -20,7 +20,7 @@ from fruits.storage.parquet import text_array, text_lists
 from fruits.text import brief, printable
 
 BATCH = 16_384  # rows
-LINE_BYTES = 2**24  # of a line of JSON
+LINE_BYTES = 2**24  # of a line of JSON; also characters of a line of CSV
 SHOWN = 20  # columns in a message
 UNREADABLE = (pa.ArrowException, UnicodeDecodeError)  # exceptions of pyarrow for a corrupt Parquet file
 
@@ -155,7 +155,7 @@ def csv_batches(
     """Yield the columns of a CSV file; `header` names the columns of a file without header."""
     text = TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
     try:
-        rows = _csv_rows(file, csv.reader(text, strict=True))
+        rows = _csv_rows(file, csv.reader(_lines(text), strict=True))
         if header is None:
             header = next(rows, (1, []))[1]
         if any("\0" in name or not _is_utf8(name) for name in header):
@@ -172,6 +172,14 @@ def csv_batches(
             yield batch
     finally:
         text.detach()  # else it closes the stream when it is collected
+
+
+def _lines(text: TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a text; a longer one would be in memory as a whole."""
+    while line := text.readline(LINE_BYTES):
+        if len(line) == LINE_BYTES:
+            raise csv.Error(f"a line of more than {LINE_BYTES:,} characters")
+        yield line
 
 
 def _csv_rows(file: TableFile, reader: Any) -> Iterator[tuple[int, list[str]]]:

@@ -260,6 +260,14 @@ def test_a_malformed_csv_file_is_an_error_with_its_line(tmp_path: Path, data: by
         entries(tmp_path / "m.csv")
 
 
+def test_a_line_of_any_length_is_not_read_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "LINE_BYTES", 100)
+    for kind, start in (("csv", "uri,x\na.jpg,"), ("jsonl", '{"uri": "')):
+        (tmp_path / f"m.{kind}").write_text(start + "x" * 1000)
+        with pytest.raises(DatasetError, match=f"m.{kind}, line {1 + start.count(chr(10))}: "):
+            entries(tmp_path / f"m.{kind}")
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
