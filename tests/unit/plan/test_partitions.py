@@ -20,6 +20,7 @@ from fruits.plan.partitions import (
     default_size,
     even_partitions,
 )
+from fruits.text import bytes_name
 
 PATHS = [f"{label}/{number}.jpg" for label in "abc" for number in range(5)]
 LISTS = st.dictionaries(st.sampled_from(PATHS), st.sampled_from(["1", "2", ""]), min_size=1)
@@ -179,3 +180,9 @@ def test_a_partition_stays_when_another_one_fills_up_before_it():
 def test_changes_are_described_with_examples():
     old, new = listing({"a/1.jpg": "1", "a/2.jpg": "1"}), listing({"a/2.jpg": "2", "b/1.jpg": "1"})
     assert describe_changes(old, new) == "1 replaced (a/2.jpg), 1 added (b/1.jpg), 1 removed (a/1.jpg)"
+
+
+def test_lists_of_names_that_are_not_utf_8_are_compared_in_the_order_of_their_bytes() -> None:
+    names = [b"a", b"\xf0\x9f\x8d\x91", b"\xfe", b"\xff"]
+    old = [ImageEntry(bytes_name(name), 1, "1") for name in names]
+    assert describe_changes(old, old[:2] + old[3:]) == f"1 removed ({bytes_name(names[2])})"
