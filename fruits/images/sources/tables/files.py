@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from fruits.storage.stores import FileInfo, Store
 from fruits.text import native
 
 BUFFER = 2**20
+LOG_OF_TABLE = re.compile(r"_delta_log/|\.hoodie/|metadata/.*\.metadata\.json$")
 
 
 def parent(address: str) -> str:
@@ -147,10 +149,15 @@ class TableFiles:
 
     def _below(self, store: Store, path: str) -> list[FileInfo]:
         """Return the files below a folder; hidden files and markers of Spark, such as _SUCCESS, are no parts."""
+        found = [file for files in store.walk(path) for file in files]
+        if any(map(LOG_OF_TABLE.match, (file.path for file in found))):
+            raise DatasetError(
+                f"{self.given}: a Delta, Hudi or Iceberg table, whose folder also contains deleted rows. Write its "
+                "current rows as Parquet, and give these files."
+            )
         return [
             file
-            for files in store.walk(path)
-            for file in files
+            for file in found
             if file.path.lower().endswith(self.suffix)
             and file.is_file
             and skipped_by_name(file.path) is None

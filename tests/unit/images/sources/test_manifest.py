@@ -381,6 +381,16 @@ def test_a_manifest_on_a_web_server_lists_images_beside_it_and_elsewhere(tmp_pat
             entries(f"{address}/lists/n.parquet")
 
 
+@pytest.mark.parametrize("log", ["_delta_log/00000.json", ".hoodie/hoodie.properties", "metadata/v1.metadata.json"])
+def test_a_table_whose_folder_contains_deleted_rows_is_refused(tmp_path: Path, log: str) -> None:
+    table = tmp_path / "table"
+    (table / log).parent.mkdir(parents=True)
+    (table / log).write_text("{}")
+    write_parquet(table / "part-0.parquet", [{"uri": "deleted.jpg"}])
+    with pytest.raises(DatasetError, match="a Delta, Hudi or Iceberg table"):
+        entries(table)
+
+
 def test_planning_and_reading_do_not_import_pandas(tmp_path: Path) -> None:
     """pyarrow imports it for many conversions of single values: 50 MB and half a second in every process."""
     rows = [{"uri": f"{name}.jpg", "kind": ["a", None][name == "b"], "etag": 1} for name in "ba"]
