@@ -22,7 +22,6 @@ import orjson
 
 from fruits.errors import OutputError
 from fruits.storage.folder import READERS, Folder, encode_json, is_temporary, part_name
-from fruits.storage.stores import FileInfo
 from fruits.text import brief, utf8
 
 SCHEMA = "fruits.commit/2"
@@ -231,8 +230,7 @@ def owner_in(name: str) -> str | None:
 
 def last_number(folder: Folder) -> int:
     """Return the number of the last commit of a folder; 0 if there is none."""
-    file = _last_file(folder)
-    return _number(file) if file is not None else 0
+    return _last(folder)[0]
 
 
 def last_commit(folder: Folder) -> Commit | None:
@@ -243,30 +241,31 @@ def last_commit(folder: Folder) -> Commit | None:
     OutputError
         The commit is corrupt.
     """
-    file = _last_file(folder)
-    while file is not None:
+    number, etag = _last(folder)
+    while number:
         try:
             # A job asks before each write. On S3, it reads a commit once: another content has another ETag.
-            return read_commit(folder, _number(file)) if folder.s3 is None else _known_commit(folder, file)
+            return _known_commit(folder, number, etag) if etag else read_commit(folder, number)
         except FileNotFoundError:  # its job was completed since, and has removed it
-            earlier, file = file, _last_file(folder)
-            if file == earlier:
+            earlier, (number, etag) = number, _last(folder)
+            if number == earlier:
                 raise
     return None
 
 
-def _last_file(folder: Folder) -> FileInfo | None:
-    files = (folder / COMMITS).files().items()
-    return max((file for name, file in files if NAME.match(name)), key=_number, default=None)
-
-
-def _number(file: FileInfo) -> int:
-    return int(file.path.removesuffix(".json"))
+def _last(folder: Folder) -> tuple[int, str]:
+    """Return the number of the last commit of a folder, 0 if there is none, and on S3 its ETag."""
+    commits = folder / COMMITS
+    if folder.s3 is None:
+        etags = dict.fromkeys(commits.names(), "")
+    else:
+        etags = {name: file.version for name, file in commits.files().items()}
+    return max(((int(match[1]), etag) for name, etag in etags.items() if (match := NAME.match(name))), default=(0, ""))
 
 
 @lru_cache(maxsize=16)
-def _known_commit(folder: Folder, file: FileInfo) -> Commit:
-    return read_commit(folder, _number(file))
+def _known_commit(folder: Folder, number: int, etag: str) -> Commit:
+    return read_commit(folder, number)
 
 
 def read_commit(folder: Folder, number: int) -> Commit:

@@ -26,7 +26,6 @@ from fruits.storage import commits
 from fruits.storage.commits import OwnedFolder, last_commit, owner_in
 from fruits.storage.folder import Folder
 from fruits.storage.local import LocalStore
-from fruits.storage.stores import FileInfo
 from tests.conftest import LONG
 from tests.outputs import owner
 from tests.unit.jobs.test_pipeline import Counting, images, job, network  # noqa: F401 - the fixtures of a small job
@@ -232,9 +231,8 @@ def test_a_removed_folder_in_other_partitions_is_another_owner(job, tmp_path):  
 
 def test_a_reader_follows_a_commit_that_is_replaced_meanwhile(job, monkeypatch):  # noqa: F811
     pipeline.run(job, LocalExecutor())
-    files = iter([FileInfo("00000001.json", 1), FileInfo("00000002.json", 1)])
-    # The first commit is removed between the listing and the reading.
-    monkeypatch.setattr(commits, "_last_file", lambda folder: next(files))
+    numbers = iter([1, 2])  # the first commit is removed between the listing and the reading
+    monkeypatch.setattr(commits, "_last", lambda folder: (next(numbers), ""))
     assert last_commit(Folder.at(job.out)).complete
 
 
