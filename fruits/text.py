@@ -93,13 +93,13 @@ def name_text(name: str) -> str:
     """
     if name.isascii() and "\\" not in name:  # a tenth of the time, for every image of a list
         return name
-    return ESCAPE_LIKE.sub(r"\\x5c", name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name_bytes(ESCAPE_LIKE.sub(r"\\x5c", name)).decode("utf-8", "backslashreplace")
 
 
 def utf8(value: Any) -> Any:
     """Return a JSON value in which bytes of file names that are not UTF-8 are escaped in hexadecimal."""
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return name_bytes(value).decode("utf-8", "backslashreplace")
     if isinstance(value, dict):
         return {utf8(key): utf8(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

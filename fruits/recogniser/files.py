@@ -186,10 +186,9 @@ def write_recogniser(
         folder.write(name, data, check=check)
     encoded = encode_json(metadata | {"sha256": _digest(metadata)})
     folder.write(JSON, encoded, check=check)
-    for name in folder.names():
-        if FILE.match(name) and name not in written:
-            check()
-            folder.remove(name)
+    if stale := [name for name in folder.names() if FILE.match(name) and name not in written]:
+        check()
+        folder.remove_files(stale)
     return written | {JSON: hashlib.sha256(encoded).hexdigest()}
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
 from fruits.storage.s3.settings import S3Settings
-from fruits.storage.stores import Store
+from fruits.storage.stores import END_OF_URL, Store
 from fruits.text import NOT_IN_NAMES, brief, canonical, native, printable, without_secrets
 
 S3_PROTOCOLS = ("s3", "s3a")
@@ -133,7 +133,7 @@ def _open_url(address: str) -> tuple[Store, str]:
             "or zip://:: for all of it."
         )
     if is_http(address):
-        from fruits.storage.http import END_OF_URL, HttpStore
+        from fruits.storage.http import HttpStore
 
         return HttpStore(fsspec.filesystem("http", encoded=True)), address.rstrip("/") + END_OF_URL
     file_system, path = fsspec.core.url_to_fs(address)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, read_one_by_one, too_large
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
-from fruits.text import name_bytes
+from fruits.text import bytes_name, name_bytes
 
 BLOCK_BYTES = 2**20  # of the reads of an open file
 UTF_8_FLAG = 0x800  # of the general purpose flags of an entry; APPNOTE.TXT 4.4.4
@@ -311,7 +311,7 @@ def _name_in_zip(entry: Any) -> str:
     if entry.flag_bits & UTF_8_FLAG or entry.create_system not in UNIX_SYSTEMS:
         return name
     try:
-        return name.encode("cp437").decode("utf-8", "surrogateescape")
+        return bytes_name(name.encode("cp437"))
     except UnicodeEncodeError:  # from the extra field for Unicode names
         return name
 

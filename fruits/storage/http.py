@@ -19,12 +19,11 @@ from fsspec.asyn import sync
 
 from fruits.storage.generic import BLOCK_BYTES, FsspecStore
 from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, too_large
-from fruits.storage.stores import FileInfo, walk_folders
+from fruits.storage.stores import END_OF_URL, FileInfo, walk_folders
 
 MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 READERS = 32
-END_OF_URL = "\0"  # in a path
 LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 RESERVED = "%/:?&=;,@!$'()*+~[]"  # characters of URLs, which are sent as they are given
 

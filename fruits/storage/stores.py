@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from fruits.storage.prefetch import File, Range
 from fruits.text import name_bytes
 
+END_OF_URL = "\0"  # in a path of a web server: the names of a file below the URL follow
 BATCH = 1000  # files, as many as one response of S3 lists
 
 

@@ -27,6 +27,7 @@ from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.partitions import Partition
 from fruits.storage.parquet import read_table, vectors
 from fruits.storage.prefetch import UNKNOWN_SIZE
+from fruits.text import name_bytes
 
 MOST_ROWS = 131_072
 MOST_PARTS = 512
@@ -68,7 +69,7 @@ def by_hash(things: Sequence[Any], key: Callable[[Any], str]) -> list[Any]:
     """Return things in the order of a hash of their key, which is the same in every process."""
 
     def order(thing: Any) -> bytes:
-        return hashlib.blake2b(key(thing).encode("utf-8", "surrogateescape"), digest_size=8).digest()
+        return hashlib.blake2b(name_bytes(key(thing)), digest_size=8).digest()
 
     return sorted(things, key=order)
 

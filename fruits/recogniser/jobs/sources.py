@@ -21,7 +21,7 @@ from fruits.jobs.stored import StoredJob, feature_source
 from fruits.progress.reporter import Progress
 from fruits.recogniser.jobs.request import Training
 from fruits.storage.folder import Folder
-from fruits.text import without_secrets
+from fruits.text import name_bytes, without_secrets
 
 SOURCES = "sources"  # below the recogniser
 
@@ -143,7 +143,7 @@ def _featurized(
     """Featurize a folder of images, or find its features, and return their job."""
     location = Folder.at(address).address
     name = posixpath.basename(location.rstrip("/")).replace("::", "-") or "images"
-    digest = hashlib.sha256(without_secrets(location).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = hashlib.sha256(name_bytes(without_secrets(location))).hexdigest()[:8]
     out = Folder.at(training.out) / SOURCES / f"{name}-{digest}"
     progress.note(f"features of {without_secrets(address)}")
     job = Job(

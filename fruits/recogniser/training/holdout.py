@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import re
 
+from fruits.text import name_bytes
+
 FRAME = re.compile(r"^(?P<axis>r\d*)?_?(?:(?P<frame>\d+)_)?100\.jpg$")
 NUMBER = re.compile(r"^(?P<series>.*?)(?P<number>\d{1,18})\.\w+$", re.DOTALL)
 ARC = 66  # frames; a turn has 320 to 330
@@ -26,7 +28,7 @@ def series(path: str) -> str:
 def is_held_out(path: str) -> bool:
     """Return whether the image with this path in its source is held out."""
     name, arc = _place(path)
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    digest = hashlib.sha256(name_bytes(name)).digest()
     return (arc + int.from_bytes(digest[:8], "big")) % ONE_IN == 0
 
 

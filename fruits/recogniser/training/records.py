@@ -13,11 +13,12 @@ from fruits.recogniser.files import StoredRecogniser
 from fruits.recogniser.training.fitting import Source
 from fruits.recogniser.training.sample import Sample
 from fruits.recogniser.training.training import Trained
+from fruits.text import name_bytes
 
 
 def picture_key(source: int, path: str) -> str:
     """Return the key of the picture of a training image: 16 hexadecimal digits."""
-    return hashlib.sha256(f"{source}/{path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return hashlib.sha256(name_bytes(f"{source}/{path}")).hexdigest()[:16]
 
 
 def stored_recogniser(

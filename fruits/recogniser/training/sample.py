@@ -15,6 +15,8 @@ import numpy.typing as npt
 import orjson
 import safetensors.numpy
 
+from fruits.text import name_bytes
+
 SAMPLE_BYTES = 256 * 2**20  # of the features of all labels together, unless each label has one row
 MOST_PER_LABEL = 512
 
@@ -101,7 +103,7 @@ def _chosen(samples: Sequence[Sample], most: int) -> Sample:
     labels = [label for sample in samples for label in sample.labels]
     codes = {label: code for code, label in enumerate(sorted(set(labels)))}
     own = np.array([codes[label] for label in labels], np.int64)
-    digests = b"".join(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest() for path in paths)
+    digests = b"".join(hashlib.sha256(name_bytes(path)).digest() for path in paths)
     words = np.frombuffer(digests, ">u8").reshape(-1, 4).astype(np.uint64)
     order = np.lexsort((*words.T[::-1], own))
     ranks = np.arange(len(order)) - np.searchsorted(own[order], own[order], side="left")

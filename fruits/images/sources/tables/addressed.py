@@ -14,7 +14,7 @@ from fruits.storage.folder import Folder
 from fruits.storage.prefetch import AHEAD, File
 from fruits.storage.s3.errors import AddressError
 from fruits.storage.s3.settings import S3Settings
-from fruits.storage.stores import Store
+from fruits.storage.stores import END_OF_URL, Store
 
 Opened = tuple[str, Store | None, str | ImageError]  # the key of a store, the store, and the path on it or an error
 
@@ -74,7 +74,7 @@ def _joined(root: str, path: str) -> str:
     names = path.split("/")
     if ".." not in names and "." not in names:
         return f"{root}/{path}"
-    url, mark, _ = root.partition("\0")  # the paths of a web server contain its URL
+    url, mark, _ = root.partition(END_OF_URL)  # the paths of a web server contain its URL
     folders, below = url.split("/"), list[str]()
     fixed = 3 if "://" in root else 1
     for name in names:
