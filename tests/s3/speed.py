@@ -4,7 +4,8 @@
 on S3, and on the same images on S3 as tar archives that ``fruits pack`` wrote. ``--megapixels 12`` enlarges the images
 to photos, ``--format png`` writes them as PNG, and ``--peer`` adds Ray Data with the same network and decoding
 (``benchmarks.peers.ray_openvino``) on disk and on S3, and compares its features. ``--s3 tars`` leaves out the folder on
-S3, of which large data sets take long.
+S3, of which large data sets take long. The output of a job is on S3 if its images are; ``--output disk`` writes all
+outputs to the local disk, so that only the place of the images differs.
 
 The server and a proxy that adds 30 ms to every request run on one core; the driver and its two workers share another
 for all sources. The result is therefore the cost of S3 to the workers, without that of the server. A round measures
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.03)
     parser.add_argument("--backend", default="dask")
     parser.add_argument("--s3", choices=["all", "tars"], default="all")
+    parser.add_argument("--output", choices=["with images", "disk"], default="with images")
     parser.add_argument("--peer", action="store_true")
     arguments = parser.parse_args()
     if arguments.peer and arguments.format != "jpg":
@@ -133,14 +135,15 @@ def _round(
     found = {}
     disk = str(root / "s3" / "images")
     for source, address in sources.items():
-        out = f"{root}/out-{number}" if source == DISK else f"s3://out/{source.split()[0]}-{number}"
+        name = _output_name(source, number)
+        out = str(root / name) if source == DISK or arguments.output == "disk" else f"s3://out/{name}"
         command = ["fit", address or disk, "--out", out, "--components", COMPONENTS, "--workers", "2"]
         command += ["--partition-size", str(arguments.partition_size), "--backend", arguments.backend, "--quiet"]
         found[source] = _timed([*FRUITS, *command, "--json"], root, environ)
         print(source, found[source], file=sys.stderr)
-    paths, expected, _ = read_features(root / f"out-{number}" / "features")
+    paths, expected, _ = read_features(root / _output_name(DISK, number) / "features")
     for source, address in PEERS.items() if arguments.peer else ():
-        out = f"{root}/{source.replace(' ', '-')}-{number}"
+        out = str(root / _output_name(source, number))
         command = [address or disk, "--out", out, "--components", COMPONENTS, "--workers", "2"]
         found[source] = _timed([*RAY, *command], root, environ)
         peer_paths, features, _ = read_features(Path(out, "features"))
@@ -148,6 +151,10 @@ def _round(
         found[source]["largest difference of a feature"] = float(np.abs(features - expected).max())
         print(source, found[source], file=sys.stderr)
     return found
+
+
+def _output_name(source: str, number: int) -> str:
+    return f"{source.replace(' ', '-')}-{number}"
 
 
 def _timed(command: Sequence[str], root: Path, environ: Mapping[str, str]) -> dict[str, Any]:
