@@ -4,9 +4,11 @@ Workers are forked from a server that has imported their packages: a worker take
 The server starts first, so that it imports them while this process does.
 """
 
+import json
 import os
 import signal
 import sys
+import tempfile
 from multiprocessing import forkserver, util
 
 # Dask imports numpy and pandas, if present.
@@ -24,7 +26,15 @@ if __name__ == "__main__":
     # Python 3.11.0 lets every user of this machine connect to the server: CVE-2022-42919.
     util.abstract_sockets_supported = False  # type: ignore[misc]
     forkserver.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        text = (
+            f"Dask cannot start workers: no socket can be created in {tempfile.gettempdir()} ({error}). Set TMPDIR to "
+            "a writable folder, the path of which has at most 70 characters."
+        )
+        print(json.dumps({"unsuitable": text}), flush=True)
+        sys.exit()
 
     from backends.dask.local_cluster import main
 

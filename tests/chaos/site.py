@@ -26,6 +26,7 @@ from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
 from tests.outputs import OWNER, contents, is_complete
+from tests.processes import ended
 
 BIN = Path(sys.executable).parent
 MARK = "FRUITS_CHAOS"  # environment variable that marks all processes of a command
@@ -38,7 +39,7 @@ STAGES = (
     "model",
     "rows",
 )  # in the order of their first files
-LIMIT_SECONDS = 180  # for a whole job, which takes about 10 s
+LIMIT_SECONDS = 300  # for a whole job, which takes about 10 s
 END_SECONDS = 60  # for processes left by a killed command
 START_SECONDS = 4.0  # latest random moment within the start of a command
 JITTER_SECONDS = 0.02  # latest random moment after a file appears
@@ -290,8 +291,7 @@ class Command:
 
     def leaves_nothing(self) -> bool:
         """Return True if all processes of a killed command end without help."""
-        _, alive = psutil.wait_procs(self.family(), timeout=END_SECONDS)
-        return not alive
+        return ended(self.family(), seconds=END_SECONDS)
 
     def end(self) -> None:
         """Kill the remaining processes of the family."""
@@ -301,8 +301,8 @@ class Command:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
-            psutil.wait_procs(remaining, timeout=1)
             self.process.poll()
+            ended(remaining, seconds=1)
 
 
 def entries(out: Path, stage: str) -> set[str]:

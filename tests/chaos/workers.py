@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import threading
+from contextlib import suppress
 from random import Random
 
 import psutil
@@ -78,8 +79,10 @@ def _inject(kind: str, command: Command, backend: str, random: Random) -> thread
 
 def _is_forked(process: psutil.Process, lines: tuple[str, ...]) -> bool:
     """Return True for a worker, and False for the process that forks the workers."""
-    parent = process.parent()
-    return parent is not None and any(line in " ".join(parent.cmdline()) for line in lines)
+    with suppress(psutil.NoSuchProcess):
+        parent = process.parent()
+        return parent is not None and any(line in " ".join(parent.cmdline()) for line in lines)
+    return False
 
 
 def _lift(victim: psutil.Process, before: tuple[int, int]) -> None:

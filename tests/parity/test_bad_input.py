@@ -402,9 +402,13 @@ def test_a_job_resumes_after_ctrl_c_and_a_killed_worker_does_not_change_the_resu
 
 def workers(driver: int, backend: str) -> list[psutil.Process]:
     """Return the processes that run tasks."""
-    python = [process for process in psutil.Process(driver).children(recursive=True) if "python" in process.name()]
     line = {"dask": "multiprocessing.forkserver", "spark": "backends.spark.daemon"}[backend]  # of what forks them
-    return [process for process in python if line in " ".join(process.cmdline()) and not process.children()]
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "python" in process.name() and line in " ".join(process.cmdline()) and not process.children():
+                found.append(process)
+    return found
 
 
 def members(group: int) -> list[psutil.Process]:

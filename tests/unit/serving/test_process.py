@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,9 @@ import pytest
 
 from fruits.cli import main as cli
 from fruits.recogniser.files import StoredRecogniser
+from tests.processes import ended, listening
 from tests.recognisers import write
+from tests.unit.serving.running import WAIT_SECONDS, wait_for
 
 SERVING = re.compile(r"Serving on http://127\.0\.0\.1:(\d+): recogniser [0-9a-f]{12}, 8 labels, (\d+) workers")
 
@@ -69,7 +70,7 @@ def start(*arguments: str | Path, env: dict[str, str] | None = None) -> Iterator
 def test_sigterm_answers_the_requests_in_progress_and_exits_with_0(folder: Path, banana: bytes) -> None:
     with start("--recogniser", folder, "--workers", "2") as (process, port):
         children = psutil.Process(process.pid).children()
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS) as connection:
             head = b"POST /v1/recognise HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(banana)
             connection.sendall(head + banana[:100])  # half a request
             check = http.client.HTTPConnection("127.0.0.1", port)
@@ -85,18 +86,17 @@ def test_sigterm_answers_the_requests_in_progress_and_exits_with_0(folder: Path,
             answer = b"".join(iter(lambda: connection.recv(65536), b""))  # until the server closes the connection
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"label":"Banana"' in answer
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_SECONDS) == 0
         assert process.stdout is not None
         assert re.search(r"Stopped after \d+ requests", process.stdout.read())
         assert len(children) == 2
-        psutil.wait_procs(children, timeout=10)
-        assert not any(child.is_running() for child in children)
+        assert ended(children)
 
 
 def test_ctrl_c_stops_with_0(folder: Path) -> None:
     with start("--recogniser", folder) as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(WAIT_SECONDS) == 0
 
 
 def test_an_idle_server_keeps_neither_openvinos_converter_nor_the_constants_that_it_compiled(folder: Path) -> None:
@@ -112,39 +112,38 @@ def test_decoders_end_with_a_server_that_is_killed(folder: Path) -> None:
     with start("--recogniser", folder, "--workers", "1") as (process, _):
         (child,) = psutil.Process(process.pid).children()
         process.kill()
-        child.wait(30)
+        assert ended([child])
 
 
-def test_ready_and_stopping_are_reported_to_systemd(folder: Path, tmp_path: Path) -> None:
-    address = tmp_path / "notify"
+def test_ready_and_stopping_are_reported_to_systemd(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        channel.bind(str(address))
-        channel.settimeout(30)
-        with start("--recogniser", folder, env={"NOTIFY_SOCKET": str(address)}) as (process, _):
+        channel.bind("notify")
+        channel.settimeout(WAIT_SECONDS)
+        with start("--recogniser", folder, env={"NOTIFY_SOCKET": "notify"}) as (process, _):
             assert channel.recv(100) == b"READY=1"
             process.terminate()
             assert channel.recv(100) == b"STOPPING=1"
-            assert process.wait(30) == 0
+            assert process.wait(WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("kind", ["disk", "pipe"])
 def test_a_full_disk_or_pipe_for_the_log_stops_no_answer(folder: Path, banana: bytes, kind: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     unread, written = os.pipe()
     fcntl.fcntl(written, fcntl.F_SETPIPE_SZ, 4096)
     full = written if kind == "pipe" else os.open("/dev/full", os.O_WRONLY)
-    process = subprocess.Popen(command("--recogniser", folder, "--port", str(port)), stdout=full, stderr=full)
+    process = subprocess.Popen(command("--recogniser", folder, "--port", "0"), stdout=full, stderr=full)
     try:
-        while True:
+
+        def listens() -> bool:
             assert process.poll() is None
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                threading.Event().wait(0.05)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            return bool(listening(psutil.Process(process.pid)))
+
+        wait_for(listens)
+        ((_, port),) = listening(psutil.Process(process.pid))
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_SECONDS)
         for _ in range(300):  # more than the 8 kB that Python buffers
             connection.request("POST", "/v1/recognise", b"text")
             response = connection.getresponse()
@@ -155,7 +154,7 @@ def test_a_full_disk_or_pipe_for_the_log_stops_no_answer(folder: Path, banana: b
         if kind == "pipe":
             process.terminate()
             os.read(unread, 4096)  # makes room for the last line, on standard output
-            assert process.wait(30) == 0
+            assert process.wait(WAIT_SECONDS) == 0
     finally:
         process.kill()
         process.wait()
