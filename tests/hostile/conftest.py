@@ -23,7 +23,7 @@ EXAMPLES = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-HANG_SECONDS = 0.4  # a reader that waits longer for a FIFO hangs
+HANG_SECONDS = 10  # a reader that waits longer for a FIFO hangs; only then does a test take so long
 
 
 class Ended(NamedTuple):

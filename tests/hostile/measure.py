@@ -36,7 +36,7 @@ def measure(function: Callable[[], object]) -> Measurement:
     return Measurement(seconds, int(status[status.index("VmHWM:") + 1]) * 1024, result[:300])
 
 
-def run_module(module: str, *arguments: object, timeout: float = 60) -> dict[str, Measurement]:
+def run_module(module: str, *arguments: object, timeout: float = 300) -> dict[str, Measurement]:
     """Run a module of these tests as a child process, and return its measurements by name."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)

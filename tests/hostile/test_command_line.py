@@ -180,7 +180,7 @@ def test_control_characters_are_escaped_in_messages(fruits: Fruits) -> None:
 def run_child(*argv: str | bytes) -> subprocess.CompletedProcess[bytes]:
     """Run a command in a child process, because arguments that are not UTF-8 cannot be passed within this one."""
     environ = os.environ | {"PYTHONIOENCODING": "utf-8", "PYTHONUTF8": "1"}
-    return subprocess.run([sys.executable, "-m", "fruits", *argv], capture_output=True, env=environ, timeout=60)
+    return subprocess.run([sys.executable, "-m", "fruits", *argv], capture_output=True, env=environ, timeout=300)
 
 
 def test_folder_name_that_is_not_utf_8_gives_no_traceback(tmp_path: Path) -> None:

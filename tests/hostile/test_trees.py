@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,7 @@ def test_link_within_the_folder_is_an_image(images: Path) -> None:
 def test_fifos_and_devices_are_skipped(images: Path) -> None:
     os.mkfifo(images / "label" / "pipe.jpg")
     os.mkfifo(images / "label" / "pipe")
-    if os.geteuid() == 0:
+    with suppress(PermissionError):  # of a user but root, and in some containers of root
         os.mknod(images / "label" / "zero.jpg", 0o666 | 0o020000, os.makedev(1, 5))
     with watched(images / "label" / "pipe.jpg") as hung, watched(images / "label" / "pipe") as hung_too:
         assert list(contents(images)) == ["label/whole.png"]

@@ -39,6 +39,8 @@ class Proxy:
         Fraction of requests that fail, each with one of FAULTS.
     seed : int
         Seed of the choice of requests and faults.
+    together : int
+        Number of concurrent requests that the first requests wait for, up to a minute.
     answers : dict of str to bytes
         Complete responses to return instead of the server's, by a substring of the request line.
     seen : list of str
@@ -55,6 +57,7 @@ class Proxy:
     delay: float = 0.0
     faults: float = 0.0
     seed: int = 0
+    together: int = 1
     answers: dict[str, bytes] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
@@ -64,6 +67,7 @@ class Proxy:
     def __post_init__(self) -> None:
         self._random = Random(self.seed)
         self._at_once = 0
+        self._are_together = asyncio.Event()
         self.endpoint = ""
         self.transports: list[asyncio.WriteTransport] = []
 
@@ -100,7 +104,11 @@ class Proxy:
         fault = self._random.choice(FAULTS) if self._random.random() < self.faults else None
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
+        if self._at_once == self.together:
+            self._are_together.set()
         try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._are_together.wait(), 60)
             await asyncio.sleep(self.delay)
         finally:
             self._at_once -= 1

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 
 import pytest
 
@@ -103,7 +102,7 @@ def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
 
 
 def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucket, folder_of, proxy):
-    between = proxy(delay=0.02)
+    between = proxy(together=8)
     files = [(f"{index:03d}", 1000 + index, "") for index in range(200)]
     for name, size, _ in files:
         (folder_of(bucket) / name).write_bytes(name.encode() * (size // 3) + b"." * (size % 3))
@@ -116,7 +115,6 @@ def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucke
             requested += 1
             yield file
 
-    begin = time.perf_counter()
     for index, data in enumerate(folder.fetch(requests(), ahead=16)):
         assert requested <= index + 17
         assert isinstance(data, bytes)
@@ -124,7 +122,6 @@ def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucke
         assert len(data) == files[index][1]
     assert index == 199
     assert 8 <= between.most_at_once <= 16
-    assert time.perf_counter() - begin < 200 * 0.02  # sequential requests take longer
     assert len([line for line in between.seen if line.startswith("GET")]) == 200
 
 
@@ -201,17 +198,17 @@ def test_file_changed_since_the_listing_is_an_error_without_another_request(buck
 
 
 def test_ranges_are_read_and_compared_with_the_version(bucket, proxy):
-    between = proxy()
     folder = Folder.at(bucket)
     data = os.urandom(200_000)
     folder.write("shards/x.tar", data)
     info = folder.info("shards/x.tar")
     assert (info.path, info.size, len(info.version)) == ("shards/x.tar", 200_000, 32)
-    between.heads.clear()
+    between = proxy(together=5)
+    folder = Folder.at(bucket)
     places = [Range("shards/x.tar", start, 5000, info.version) for start in range(0, 200_000, 5000)]
     assert b"".join(folder.fetch_ranges(places)) == data
     assert len([head for head in between.heads if "range: bytes=" in head]) == len(between.heads) == 40
-    assert between.most_at_once > 4
+    assert between.most_at_once >= 5
     changed, missing, last = folder.fetch_ranges(
         [Range("shards/x.tar", 0, 5, "0" * 32), Range("missing", 0, 5), Range("shards/x.tar", 199_999, 1)]
     )

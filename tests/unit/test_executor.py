@@ -84,14 +84,14 @@ def test_linear_algebra_uses_one_thread_until_the_last_of_overlapping_maps_ends(
 
     def wait(item, shared):
         other_runs.set()
-        assert this_ended.wait(10)
+        assert this_ended.wait(60)
         return threads()
 
     with ThreadPoolExecutor(1) as pool:
 
         def this(item, shared):
             running = pool.submit(LocalExecutor().map, wait, [1])
-            assert other_runs.wait(10)
+            assert other_runs.wait(60)
             return running, threads()
 
         ((other, here),) = LocalExecutor().map(this, [1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,17 +18,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.unit.serving.running import Running, run_server, wait_for
+from tests.unit.serving.running import WAIT_SECONDS, Running, run_server, wait_for
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "serving"
 TOKEN = "correct-horse-battery"
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def program(name: str) -> str:
@@ -69,48 +62,55 @@ def proxied(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Return a server with a token, the port of nginx in front of it, and its certificate."""
     nginx, site = program("nginx"), tmp_path_factory.mktemp("nginx")
     certificate(site / "live", "fruit.example.org")
-    with run_server(folder, token=TOKEN) as running:
-        https = free_port()
+    with (
+        run_server(folder, token=TOKEN) as running,
+        socket.create_server(("127.0.0.1", 0)) as plain,
+        socket.create_server(("127.0.0.1", 0)) as tls,
+    ):
+        http_port, https_port = (each.getsockname()[1] for each in (plain, tls))
         config = re.sub(r"(?m)^ *listen \[::\].*\n", "", (EXAMPLES / "nginx.conf").read_text())
         for old, new in (
-            ("/etc/letsencrypt/live/fruit.example.org", str(site / "live")),
-            ("listen 80;", f"listen 127.0.0.1:{free_port()};"),
-            ("listen 443 ssl;", f"listen 127.0.0.1:{https} ssl;"),
+            ("/etc/letsencrypt/live/fruit.example.org/fullchain.pem", f'"{site}/live/fullchain.pem"'),
+            ("/etc/letsencrypt/live/fruit.example.org/privkey.pem", f'"{site}/live/privkey.pem"'),
+            ("listen 80;", f"listen 127.0.0.1:{http_port};"),
+            ("listen 443 ssl;", f"listen 127.0.0.1:{https_port} ssl;"),
             ("server 127.0.0.1:8000;", f"server 127.0.0.1:{running.port};"),
         ):
             assert old in config
             config = config.replace(old, new)
         (site / "fruits.conf").write_text(config)
         folders = "".join(
-            f"{kind}_temp_path {site}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            f'{kind}_temp_path "{site}/{kind}";' for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (site / "nginx.conf").write_text(
-            f"daemon off; pid {site}/pid; error_log {site}/error.log; events {{}} "
-            f"http {{ access_log off; {folders} include {site}/fruits.conf; }}"
+            f'daemon off; pid "{site}/pid"; error_log "{site}/error.log"; events {{}} '
+            f'http {{ access_log off; {folders} include "{site}/fruits.conf"; }}'
         )
-        process = subprocess.Popen([nginx, "-c", str(site / "nginx.conf"), "-e", str(site / "start.log")])
+        descriptors = [plain.fileno(), tls.fileno()]
+        process = subprocess.Popen(
+            [nginx, "-c", str(site / "nginx.conf"), "-e", str(site / "start.log")],
+            env=os.environ | {"NGINX": "".join(f"{each};" for each in descriptors)},  # the sockets that it inherits
+            pass_fds=descriptors,
+        )
         try:
 
-            def listens() -> bool:
+            def has_started() -> bool:
                 assert process.poll() is None, (site / "start.log").read_text()
-                with suppress(OSError):
-                    socket.create_connection(("127.0.0.1", https)).close()
-                    return True
-                return False
+                return (site / "pid").exists()
 
-            wait_for(listens)
-            yield running, https, site / "live" / "fullchain.pem"
+            wait_for(has_started)
+            yield running, https_port, site / "live" / "fullchain.pem"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(WAIT_SECONDS)
 
 
 def ask(proxied: tuple[Running, int, Path], method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     _, port, trusted = proxied
     context = ssl.create_default_context(cafile=str(trusted))
-    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT_SECONDS, context=context)
     connection.sock = context.wrap_socket(
-        socket.create_connection(("127.0.0.1", port), timeout=30), server_hostname="fruit.example.org"
+        socket.create_connection(("127.0.0.1", port), timeout=WAIT_SECONDS), server_hostname="fruit.example.org"
     )
     try:
         connection.request(method, path, body, {"Authorization": f"Bearer {TOKEN}", "Host": "fruit.example.org"})

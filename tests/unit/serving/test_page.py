@@ -18,7 +18,7 @@ from fruits.images.decode import decode
 from fruits.recogniser.files import StoredRecogniser
 from fruits.serving.limits import Limits
 from tests.recognisers import small_recogniser, write
-from tests.unit.serving.running import Running, run_server
+from tests.unit.serving.running import WAIT_SECONDS, Running, run_server
 
 PHONE = {"width": 360, "height": 740}
 TOKEN = "correct-horse-battery"
@@ -51,9 +51,12 @@ def browser(fruit: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFacto
         f"--use-file-for-fake-video-capture={video}",
         *(["--no-sandbox"] if os.geteuid() == 0 else []),
     ]
+    environ = os.environ | {"TMPDIR": "/tmp"}  # a socket's path has at most 107 bytes
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium(), args=arguments) as browser,
+        playwright.chromium.launch(
+            executable_path=chromium(), args=arguments, env=environ, timeout=1000 * WAIT_SECONDS
+        ) as browser,
     ):
         yield browser
 
@@ -68,6 +71,7 @@ def open_page(browser: Browser, running: Running, *, allowed: str = "never") -> 
     messages: list[str] = []
     addresses: list[str] = []
     with browser.new_context(viewport=PHONE) as context:  # type: ignore[arg-type]
+        context.set_default_timeout(1000 * WAIT_SECONDS)
         page = context.new_page()
         page.on(
             "console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None

@@ -42,7 +42,7 @@ def test_files_that_are_requested_or_waiting_take_no_more_than_the_bound(
         most = max(most, len(waiting))
         if most >= at_once:
             full.set()
-        await asyncio.wait_for(full.wait(), 10)  # all requests of a window have been sent
+        await asyncio.wait_for(full.wait(), 60)  # all requests of a window have been sent
         return bytes(size), ""
 
     files = ((str(number), size, "") for number, size in enumerate(sizes))
