@@ -29,6 +29,9 @@ THREADS = (
 
 # Set before numpy and TensorFlow are imported, which read them on import.
 os.environ.update(dict.fromkeys(THREADS, "1"))
+# Python replaces the locale C by one with UTF-8, unless it is set so; Java then opens no file with letters like é.
+if os.environ.get("LC_ALL") in ("C", "POSIX"):
+    os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # Imported here, so that none of their modules is imported before the variables above are set.
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
     from platformdirs import user_cache_path
 
     users, tests = user_cache_path(), config.cache.mkdir("home") if config.cache else None
@@ -48,8 +51,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XDG_CACHE_HOME"] = str(tests)
         os.environ["KERAS_HOME"] = str(tests / "keras")
 
-    settings.register_profile("fruits", deadline=None)  # timings vary on a shared machine
-    settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+    # Timings vary on a shared machine.
+    settings.register_profile("fruits", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("ci", settings.get_profile("fruits"), derandomize=True, print_blob=True)
     settings.load_profile("ci" if "CI" in os.environ else "fruits")
 
 

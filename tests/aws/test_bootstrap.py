@@ -118,7 +118,7 @@ def test_the_master_node_shuts_down_after_its_minutes(wheelhouse: Path, tmp_path
     for name in ("shutdown", "sudo"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
-        program.write_text(f'#!/bin/sh\necho "$0 $*" >> {called}\n')
+        program.write_text(f'#!/bin/sh\necho "$0 $*" >> "{called}"\n')
         program.chmod(0o755)
     environ = {"PATH": f"{program.parent}{os.pathsep}{os.defpath}", "FRUITS_NODE_FILE": str(node)}
     for master, lines in (("false", 0), ("true", 1)):

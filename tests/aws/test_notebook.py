@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from fruits.clusters.clouds import EmrCluster
 from fruits.images.sample import generate
 from fruits.jobs import pipeline
 from fruits.jobs.job import Job
+from tests.notebooks import execute
 from tests.s3.server import served
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +29,8 @@ def notebook() -> Any:
 
 def run(book: Any, folder: Path, **environ: str) -> dict[str, str]:
     """Run all cells, and return what each has printed, by its first line."""
-    from nbclient import NotebookClient
-
     assert book.metadata.kernelspec.name == "python3"
-    client = NotebookClient(book, timeout=150, resources={"metadata": {"path": folder}})
-    client.execute(env=os.environ | {"TMPDIR": str(folder), "IPYTHONDIR": str(folder)} | environ)
+    execute(book, folder, **environ)
     return {cell.source.splitlines()[0]: _printed(cell) for cell in book.cells if cell.cell_type == "code"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -23,7 +24,7 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
     step = random.choice((HOUR, -HOUR))
     clock = site.root / "clock"
     _set(clock, 0)
-    environ = {"LD_PRELOAD": _library(site), "FRUITS_CLOCK": str(clock)}
+    environ = _environ(site)
     with site.out() as out:
         moment = site.moment(random, out, STAGES[1:])
         assert moment is not None
@@ -38,9 +39,12 @@ def campaign(site: Site, backend: str, random: Random, faults: int, tally: Tally
         site.check(out, tally)
 
 
-def _library(site: Site) -> str:
-    """Compile and try the library that is preloaded to set the clock of one job; return its path."""
+def _environ(site: Site) -> dict[str, str]:
+    """Compile and try the library that is preloaded to set the clock of one job; return the variables for it."""
     library = site.root / "set_clock.so"
+    # Found by its name, because a path in LD_PRELOAD ends at a space.
+    folders = os.pathsep.join(filter(None, (str(site.root), os.environ.get("LD_LIBRARY_PATH"))))
+    environ = {"LD_PRELOAD": library.name, "LD_LIBRARY_PATH": folders, "FRUITS_CLOCK": str(site.root / "clock")}
     if not library.exists():
         if COMPILER is None:
             raise SystemExit(
@@ -48,12 +52,11 @@ def _library(site: Site) -> str:
             )
         subprocess.run([COMPILER, "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
         _set(site.root / "clock", HOUR)
-        environ = {"LD_PRELOAD": str(library), "FRUITS_CLOCK": str(site.root / "clock")}
         read = [sys.executable, "-c", "import time; print(time.time())"]
         ahead = float(subprocess.run(read, env=environ, check=True, capture_output=True).stdout) - time.time()
         assert HOUR - 60 < ahead < HOUR + 60, ahead
         _set(site.root / "clock", 0)
-    return str(library)
+    return environ
 
 
 def _set(clock: Path, seconds: int) -> None:

@@ -15,7 +15,9 @@ EXTRAS = set("all aws bench dask dev export keras native node report s3 serve sp
 
 def test_no_file_names_a_package_index_or_a_path_of_this_machine(project_files: list[Path]) -> None:
     index = r"://[^/\s]*py" + r"pi|python" + r"hosted|/simp" + r"le/|--(extra-)?index" + r"-url|--find" + r"-links"
-    forbidden = re.compile("|".join([index, re.escape(str(ROOT)), re.escape(str(Path.home())) + r"(?![\w-])"]))
+    # A path such as /app or / is part of many words.
+    places = [str(path) for path in (ROOT, Path.home()) if len(path.parts) > 2 or path.name == "root"]
+    forbidden = re.compile("|".join([index, *(re.escape(place) + r"(?![\w-])" for place in places)]))
     assert Path("requirements/light.txt") in project_files
     found = []
     for path in project_files:

@@ -23,6 +23,7 @@ from fruits.progress.reporter import Progress, Silent
 from fruits.progress.select import default, to_stderr
 from fruits.progress.terminal import Terminal
 from fruits.text import duration
+from tests.notebooks import execute
 
 
 class Clock:
@@ -254,7 +255,6 @@ def test_a_stopped_stage_is_marked_in_a_notebook() -> None:
 
 
 def test_progress_is_shown_in_a_notebook_by_default_and_nowhere_else(tmp_path: Path) -> None:
-    from nbclient import NotebookClient
     from nbformat.v4 import new_code_cell, new_notebook
 
     assert isinstance(default(), Silent)
@@ -263,7 +263,7 @@ def test_progress_is_shown_in_a_notebook_by_default_and_nowhere_else(tmp_path: P
         "with default().stage('listing', total=2) as s: s.advance(2)",
     ]
     notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    execute(notebook, tmp_path)
     (output,) = notebook.cells[1].outputs
     assert output.data["text/plain"].startswith("✓ listing: 2 images in ")
     assert "<code>✓ listing" in output.data["text/html"]

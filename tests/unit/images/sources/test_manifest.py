@@ -140,7 +140,7 @@ def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path, monkeypat
 
     write_parquet(tmp_path / "m.parquet", [{"uri": "a"}])
     monkeypatch.setattr(pa.ipc, "new_file", full)
-    with pytest.raises(DatasetError, match=r"m\.parquet cannot be sorted in \S+: No space left.*TMPDIR"):
+    with pytest.raises(DatasetError, match=r"m\.parquet cannot be sorted in .+: No space left.*TMPDIR"):
         entries(tmp_path / "m.parquet")
 
 
@@ -161,7 +161,7 @@ def test_paths_are_relative_to_the_manifest_or_absolute_on_any_store(tmp_path: P
         (tmp_path / name).write_bytes(name.encode())
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/manifests/3.jpg", b"three")
-    paths = ["1.jpg", "../2.jpg", str(tmp_path / "2.jpg"), (tmp_path / "2.jpg").as_uri(), "memory://manifests/3.jpg"]
+    paths = ["1.jpg", "../2.jpg", str(tmp_path / "2.jpg"), f"file://{tmp_path}/2.jpg", "memory://manifests/3.jpg"]
     paths += ["./../lists/1.jpg", "missing.jpg", "memory://manifests/4.jpg", "a b#%41?.jpg", "nonsuch://x", "1.jpg"]
     first, two = b"lists/1.jpg", b"2.jpg"
     expected = [first, two, two, two, b"three", first, "FileNotFoundError", "FileNotFoundError"]
