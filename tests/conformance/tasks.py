@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_info
 
 from fruits.errors import DatasetError, SettingsError
 
-GATE_SECONDS = 60
+GATE_SECONDS = 300
 
 
 def square(item, shared):

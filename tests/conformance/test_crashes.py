@@ -20,7 +20,7 @@ from tests.conformance.conftest import ENGINES
 from tests.outputs import stored
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 120
+SECONDS = 300
 # A sitecustomize module, which every process of the job imports first.
 CRASHING_DECODER = """
 import signal

@@ -80,7 +80,7 @@ def job(tmp_path_factory):
     # Workers with an old Python cannot run a job.
     command = [os.environ.get("FRUITS_PYTHON", sys.executable), "-m", "fruits", "run", folder / "images"]
     options = ["--out", folder / "out", "--components", "5", "--max-reject-fraction", "1", "--no-report"]
-    subprocess.run([*command, *options, "--backend", "local"], cwd=ROOT, check=True, capture_output=True, timeout=170)
+    subprocess.run([*command, *options, "--backend", "local"], cwd=ROOT, check=True, capture_output=True, timeout=300)
     return folder
 
 

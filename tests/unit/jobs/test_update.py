@@ -119,7 +119,7 @@ KILLS = st.one_of(st.none(), st.tuples(st.sampled_from(["featurize", "merge", "w
     max_examples=12,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(history=st.lists(st.tuples(STEPS, KILLS), min_size=1, max_size=4), size=st.integers(1, 7))
 def test_any_history_gives_the_bits_of_a_new_job(tmp_path_factory, history, size):

@@ -98,7 +98,9 @@ def test_several_files_are_one_source(tmp_path: Path, address: str) -> None:
     assert list(source(tmp_path / address).read(entries)) == [b"10", b"11", b"12", b"20", b"21", b"22"]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_any_rows_in_any_order_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: st.DataObject) -> None:
     monkeypatch.setattr(image_reader, "WINDOW", data.draw(st.integers(1, 9)))

@@ -102,7 +102,9 @@ def test_the_same_images_give_the_same_archives(tree, tmp_path):
     assert again.shards == reports[0].shards
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(
     images=st.dictionaries(
         st.lists(NAMES, min_size=1, max_size=3).map("/".join),
