@@ -117,6 +117,11 @@ def _masked(match: re.Match[str]) -> str:
     return f"{kept}***" + "@" * (match.lastgroup != "parameter")
 
 
+def per_second(rate: float, unit: str) -> str:
+    """Format a speed: ``226 images/s``, ``0.2 labels/s``."""
+    return f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
+
+
 def duration(seconds: float) -> str:
     """Format seconds: ``9.8 s``, ``2 min 05 s``, ``1 h 02 min``."""
     if seconds < 59.95:

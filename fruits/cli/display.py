@@ -21,7 +21,7 @@ from fruits.jobs.reporting.speed_section import bottleneck
 from fruits.model.rows import decode_rows
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
-from fruits.text import brief, duration, printable
+from fruits.text import brief, duration, per_second, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,8 +128,7 @@ def _activity(status: Status) -> str:
     running = f"running or just stopped: last part stored {since} ago"
     if status.images_per_second is None or status.seconds_left is None or status.stage is None:
         return running
-    digits = 0 if status.images_per_second >= 10 else 1
-    speed = f"{status.images_per_second:,.{digits}f} images/s"
+    speed = per_second(status.images_per_second, "images")
     return f"{running}; {speed}, {duration(status.seconds_left)} left of {status.stage.name}"
 
 
@@ -160,7 +159,7 @@ def show_pack(console: Console, report: PackReport, out: str) -> None:
         "left out": f"{reasons}; each is named in {printable(out)}/unpacked.jsonl" if reasons else "",
         "skipped": "\n".join(describe_skipped(report.skipped)),
         "archives": f"{len(report.shards):,}, {report.bytes / 1e6:,.1f} MB",
-        "use": f"fruits run '{printable(out).rstrip('/')}/*.tar' --out RESULT",
+        "next": f"fruits run '{printable(out).rstrip('/')}/*.tar' --out RESULT",
     }
     show_facts(console, {name: value for name, value in facts.items() if value})
 
@@ -170,7 +169,8 @@ def _counts(report: Report | SliceReport) -> Mapping[str, str]:
     skipped = "\n".join(describe_skipped(getattr(report, "skipped", None) or {}))
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.rejects.items())
     resumed = f"; {report.resumed:,} of {report.partitions:,} partitions already done" if report.resumed else ""
-    speed = f"{report.images_per_second:,.0f} images/s" if report.images_per_second else "no image left to featurize"
+    rate = report.images_per_second
+    speed = per_second(rate, "images") if rate else "no image left to featurize"
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
     return {
         "images": f"{report.images:,}" + ("" if labels is None else f", {labels:,} label{'s' * (labels != 1)}"),

@@ -34,15 +34,19 @@ def demo(
     display: options.DisplayOptions,
 ) -> CommandResult:
     """Run a complete job on a small generated dataset, including a few corrupt files."""
+    # The cluster, its packages and the job are validated before images are generated.
+    place = cluster.resolve()
+    if place.cloud is None:
+        import backends
+
+        backends.load(place.backend)
     folder = Path(tempfile.mkdtemp(prefix="fruits-demo-") if out is None else native(local_path(out)))
-    # The job and the cluster are validated before anything is written.
     job = Job(
         images=canonical(str(folder / "images")),
         out=canonical(str(folder / "output")),
         components=parse_components(components),
         partition_size=32,
     )
-    place = cluster.resolve()
     progress = display.progress()
     _generate_images(folder / "images", images, progress)
     return _run_job("run", job, place, progress)

@@ -25,6 +25,7 @@ from fruits.text import canonical, without_secrets
 if TYPE_CHECKING:
     from rich.console import Console
 
+RESUMABLE = {"run", "fit", "transform", "train", "evaluate", "predict", "demo"}  # with --out
 STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 
@@ -64,9 +65,11 @@ def _run(argv: list[str], debug: bool) -> CommandResult | None:
     if isinstance(returned, CommandResult):
         return returned
     if returned in STOPPED:
-        message = "Stopped. Completed work is kept: run the same command again to resume."
-        if argv[:1] == ["pack"]:
-            message = "Stopped. The archives are incomplete: run the command again with --overwrite."
+        message = "Stopped."
+        if argv[0] == "pack":
+            message += " The archives are incomplete: run the command again with --overwrite."
+        elif argv[0] in RESUMABLE and any(word.startswith("--out") for word in argv):
+            message += " Completed work is kept: run the same command again to resume."
         return CommandResult(_error("Stopped", message, returned), lambda console: console.print(message), returned)
     return None
 

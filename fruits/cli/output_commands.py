@@ -63,8 +63,9 @@ def verify(
 
     Exits with 0 if all parts are present and intact and rows/ contains no other file, and with 1 otherwise.
 
-    Run the command of the job again to regenerate missing and corrupt parts. The sources of a recogniser are listed, to
-    show whether it is stale.
+    Run the command of the job again to regenerate missing and corrupt parts.
+
+    The sources of a recogniser are listed, to show whether it is stale.
     """
     from fruits.cli.display import show_verification
     from fruits.cli.recogniser.display import show_recogniser

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from fruits.progress.reporter import LockedCounter, StageCounter
-from fruits.text import duration, printable_lines, without_secrets
+from fruits.text import duration, per_second, printable_lines, without_secrets
 
 LINE_EVERY_SECONDS = 10.0  # per stage: at most 360 lines in the log of an hour
 
@@ -47,7 +47,7 @@ class Meter:
 
     def speed(self) -> str:
         """Return the speed with its unit: ``226 images/s``."""
-        return f"{self.rate:,.{0 if self.rate >= 10 else 1}f} {self.unit}/s"
+        return per_second(self.rate, self.unit)
 
 
 class Lines:
@@ -120,5 +120,5 @@ class Lines:
 
     def _took(self, meter: Meter) -> str:
         seconds = self._clock() - meter.started
-        speed = f", {meter.done / seconds:,.0f} {meter.unit}/s" if meter.done and seconds >= 1 else ""
+        speed = f", {per_second(meter.done / seconds, meter.unit)}" if meter.done and seconds >= 1 else ""
         return f"in {duration(seconds)}{speed}"

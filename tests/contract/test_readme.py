@@ -134,9 +134,9 @@ def test_every_extra_of_a_page_exists(page: str) -> None:
     assert named <= set(project["optional-dependencies"])
 
 
-def test_the_readme_installs_the_wheel_of_this_version() -> None:
+def test_the_documentation_installs_the_wheel_of_this_version() -> None:
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
-    assert set(re.findall(r"fruits-([\w.]+)-py3-none-any\.whl", read("README.md"))) == {version}
+    assert set(re.findall(r"fruits-([\w.]+)-py3-none-any\.whl", read("README.md") + read("docs/serving.md"))) == {version}
 
 
 @pytest.mark.slow

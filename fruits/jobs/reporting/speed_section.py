@@ -60,8 +60,10 @@ def bottleneck(steps: Mapping[str, float]) -> tuple[str, str]:
         loading = percent(steps["load"] / total, 0)
         return f"The job is small: loading the network takes {loading} of the workers' time.", ""
     supply = {step: steps.get(step, 0.0) for step in ADVICE}
-    network = percent(steps.get("network", 0.0) / total, 0)
-    if sum(supply.values()) <= steps.get("network", 0.0):
+    if not steps.get("network"):
+        return "The network did not run: stored features were used.", ""
+    network = percent(steps["network"] / total, 0)
+    if sum(supply.values()) <= steps["network"]:
         return f"The network is the bottleneck: it takes {network} of the workers' time.", ""
     step, seconds = max(supply.items(), key=lambda item: item[1])
     name = {"read": "Reading", "decode": "Decoding"}[step]

@@ -275,6 +275,15 @@ def test_ctrl_c_exits_with_130_and_explains_resuming(failing: Callable[..., Ende
     assert json.loads(failing(KeyboardInterrupt(), "--json").out)["error"]["exit_code"] == 130
 
 
+def test_ctrl_c_promises_no_resuming_where_nothing_is_kept(fruits: Fruits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def generate(*values: object, **named: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fruits.images.sample.generate", generate)
+    assert fruits("sample", "photos") == Ended(130, "", "Stopped.\n")
+    assert fruits("demo", "--backend", "local", "--quiet") == Ended(130, "", "Stopped.\n")
+
+
 def test_sigterm_runs_cleanup_and_exits_with_143(fruits: Fruits, images: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     closed = []
@@ -558,6 +567,15 @@ def test_sample_images_are_written_to_local_folders_only(fruits: Fruits, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_demo_without_its_backend_generates_no_image(
+    fruits: Fruits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    ended = fruits("demo", "--out", "demo", "--backend", "dask")
+    assert (ended.code, "pip install 'fruits[dask]'" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_demo_rejects_images_of_another_demo(fruits: Fruits, tmp_path: Path) -> None:
     assert fruits("sample", "demo/images", "--images", "20", "--broken", "2").code == 0
     ended = fruits("demo", "--out", "demo", "--images", "30", "--backend", "local")
@@ -594,7 +612,7 @@ def test_pack_prints_counts_and_how_the_archives_are_used(fruits: Fruits, images
         "images 4",
         "skipped files that are not images: 1",
         "archives 2, 0.1 MB",
-        "use fruits run 'shards/*.tar' --out RESULT",
+        "next fruits run 'shards/*.tar' --out RESULT",
     ]
     again = fruits("pack", images, "--out", "shards", "--json")
     assert again.code == 2

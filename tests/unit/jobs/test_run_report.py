@@ -350,6 +350,7 @@ def test_timeline_is_bounded_and_keeps_every_image() -> None:
         ({"read": 1.0, "decode": 2.0, "network": 10.0}, "The network is the bottleneck: it takes 77 %"),
         ({"read": 1.0, "decode": 20.0, "network": 10.0}, "Decoding is the bottleneck: it takes 65 %"),
         ({"read": 30.0, "decode": 2.0, "network": 10.0}, "Reading is the bottleneck: it takes 71 %"),
+        ({"read": 2.0, "write": 98.0}, "The network did not run"),
         ({"load": 6.0, "decode": 1.0, "network": 5.0}, "The job is small: loading the network takes 50 %"),
     ],
 )

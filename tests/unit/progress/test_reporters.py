@@ -58,7 +58,7 @@ def test_stage_of_unknown_size_shows_the_count() -> None:
     assert stream.getvalue().splitlines() == [
         "list",
         "list: 24 images, 2.0 images/s",
-        "list: 24 images in 13.0 s, 2 images/s",
+        "list: 24 images in 13.0 s, 1.8 images/s",
     ]
 
 
@@ -95,7 +95,7 @@ def test_failed_stage_shows_its_count_and_raises() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert stream.getvalue().splitlines()[-1] == "featurize: stopped at 4 of 10 images in 2.0 s, 2 images/s"
+    assert stream.getvalue().splitlines()[-1] == "featurize: stopped at 4 of 10 images in 2.0 s, 2.0 images/s"
 
 
 def test_note_is_one_line() -> None:
