@@ -32,7 +32,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data) -> None:
         if self.open[-1:] != ["style"]:
-            self.text += data
+            self.text += data.replace("\xa0", " ")
 
 
 def requests(html: str) -> list[str]:

@@ -149,6 +149,8 @@ def _variables(master: str | None, host: str, conf: Mapping[str, str]) -> dict[s
     variables = {}
     if "PYSPARK_GATEWAY_PORT" not in os.environ:  # spark-submit sets it, having started Java
         variables["JAVA_HOME"] = str(find_java(pyspark.__version__))
+    if os.environ.get("LC_ALL") in ("C", "POSIX"):
+        variables["LC_ALL"] = "C.UTF-8"  # Python uses UTF-8 there; Java would fail in a current folder such as `Äpfel`
     if master is None:
         variables |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": host}  # the host also serves Spark's UI
     elif "spark.pyspark.python" in conf:

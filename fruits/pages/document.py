@@ -26,13 +26,14 @@ def document(title: str, sections: Iterable[str]) -> str:
     sections : iterable of str
         HTML.
     """
+    content = "".join(sections).replace(" %", "\u00a0%")  # a narrow cell breaks no figure before its unit
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none';style-src 'unsafe-inline';"
         'img-src data:">'
         f'<link rel="icon" href="data:,"><title>{text(title)}</title>'
-        f"<style>\n{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
+        f"<style>\n{STYLE}</style></head><body><main>{content}</main></body></html>\n"
     )
 
 

@@ -257,13 +257,19 @@ def test_error_without_suitable_java_lists_candidates_and_installation(no_java, 
         java.find_java("3.5.9")
 
 
-def test_setting_that_spark_refuses_as_it_starts_is_named():
+def test_setting_that_spark_refuses_as_it_starts_is_named_in_every_locale_and_folder(tmp_path):
+    folder = tmp_path / "Äpfel"
+    folder.mkdir()
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONPATH": str(Path(__file__).parents[2])}
     program = """
 from backends.spark.executor import SparkExecutor
 
 SparkExecutor(workers=1, conf={"spark.task.cpus": "many"}).start()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 1
     assert "SettingsError: Spark did not start on local[1]: " in done.stderr
     assert re.search(r"spark\.task\.cpus should be int|spark\.task\.cpus\W* is invalid", done.stderr)

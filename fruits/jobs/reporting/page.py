@@ -97,7 +97,7 @@ def _variance(findings: Findings) -> str:
     ]
     return (
         f'<h2>Explained variance</h2><div class="charts"><figure>{line_chart(scree)}<figcaption>Scree plot: the '
-        f"{min(SCREE, len(ratios))} first components.</figcaption></figure><figure>{line_chart(cumulative)}"
+        f"first {min(SCREE, len(ratios))} components.</figcaption></figure><figure>{line_chart(cumulative)}"
         "<figcaption>Cumulative variance of the components that were kept; dashed, "
         f"{', '.join(percent(share, 0) for share in shares)}.</figcaption></figure><div>"
         f"{table(['variance to reach', 'components needed', 'kept'], rows)}</div></div>"
@@ -209,9 +209,10 @@ def _rejects(findings: Findings) -> str:
         pictures = pair(*(findings.pictures.get(path) for path, *_ in examples))
         rows.append([text(reason), f"{count:,}", f'<div class="left">{lines}{pictures}</div>'])
     some = f" Examples are from {found.parts:,} of {found.of:,} parts with rejects." if found.parts < found.of else ""
+    header = ["reason", "images", '<div class="left">examples</div>']
     return (
         f"<h2>Rejected images</h2><p>Of each reason, up to five examples; a picture where the file can be decoded now."
-        f"{some} <code>rejects/</code> in the output lists all.</p>" + table(["reason", "images", "examples"], rows)
+        f"{some} <code>rejects/</code> in the output lists all.</p>{table(header, rows)}"
     )
 
 

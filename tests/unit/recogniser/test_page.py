@@ -25,6 +25,12 @@ def test_the_page_states_the_numbers() -> None:
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
 
 
+def test_no_figure_is_broken_before_its_unit() -> None:
+    html = render_page(HEADING, measure(OUTCOMES), LEFT_OUT, {}, {})
+    assert html.count("\u00a0%") > 10
+    assert " %" not in html
+
+
 def test_pictures_are_part_of_the_page_and_missing_ones_are_left_out() -> None:
     pictures = {"a/8.jpg": b"\xff\xd8 mistake"}
     page = Page(render_page(HEADING, measure(OUTCOMES), [], pictures, {"Pear": b"\xff\xd8 pear"}))
