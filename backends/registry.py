@@ -36,20 +36,20 @@ class Entry(NamedTuple):
 
     module: str
     name: str
-    requires: str | None  # an import name
+    requires: tuple[str, ...]  # import names
     extra: str | None  # the extra of this package that installs it
 
 
 BACKENDS = {
-    "dask": Entry("backends.dask.executor", "DaskExecutor", "distributed", "dask"),
-    "spark": Entry("backends.spark.executor", "SparkExecutor", "pyspark", "spark"),
-    "local": Entry("backends.local", "LocalExecutor", None, None),
+    "dask": Entry("backends.dask.executor", "DaskExecutor", ("distributed", "cryptography"), "dask"),
+    "spark": Entry("backends.spark.executor", "SparkExecutor", ("pyspark",), "spark"),
+    "local": Entry("backends.local", "LocalExecutor", (), None),
 }
 
 CLOUDS = {
-    "emr": Entry("backends.aws.emr.job", "run_job", "boto3", "aws"),
-    "emr-serverless": Entry("backends.aws.serverless", "run_job", "boto3", "aws"),
-    "dask-ec2": Entry("backends.aws.ec2.job", "run_job", "boto3", "aws"),
+    "emr": Entry("backends.aws.emr.job", "run_job", ("boto3",), "aws"),
+    "emr-serverless": Entry("backends.aws.serverless", "run_job", ("boto3",), "aws"),
+    "dask-ec2": Entry("backends.aws.ec2.job", "run_job", ("boto3",), "aws"),
 }
 
 
@@ -66,7 +66,7 @@ def load(name: str) -> type[Executor]:
     SettingsError
         The backend is unknown, or the package that it requires is not installed.
     """
-    installed = ", ".join(other for other, entry in BACKENDS.items() if _is_installed(entry))
+    installed = ", ".join(other for other, entry in BACKENDS.items() if not _missing(entry))
     return cast("type[Executor]", _load("backend", name, BACKENDS, f", or choose an installed backend: {installed}"))
 
 
@@ -90,13 +90,13 @@ def _load(kind: str, name: str, table: Mapping[str, Entry], alternative: str = "
     if name not in table:
         raise SettingsError(f"Unknown {kind} {name!r}. Allowed: {', '.join(table)}.")
     entry = table[name]
-    if not _is_installed(entry):
+    if missing := _missing(entry):
         raise SettingsError(
-            f"{kind.capitalize()} {name!r}: {entry.requires} is not installed. "
+            f"{kind.capitalize()} {name!r}: {missing[0]} is not installed. "
             f"Install it with: pip install 'fruits[{entry.extra}]'{alternative}."
         )
     return getattr(importlib.import_module(entry.module), entry.name)
 
 
-def _is_installed(entry: Entry) -> bool:
-    return entry.requires is None or importlib.util.find_spec(entry.requires) is not None
+def _missing(entry: Entry) -> list[str]:
+    return [name for name in entry.requires if importlib.util.find_spec(name) is None]

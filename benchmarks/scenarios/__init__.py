@@ -87,12 +87,12 @@ def missing(case: Case) -> str:
     from backends import BACKENDS
     from benchmarks.scenarios import moments, peers
 
-    required: tuple[str | None, ...]
+    required: tuple[str, ...]
     if case.scenario.removeprefix("run-") in PEERS:
         required = peers.load_peer(case.backend).REQUIRES
     elif case.scenario == "moments":
         required = moments.REQUIRES.get(case.backend, ())
     else:
-        required = (BACKENDS[case.backend].requires,) if case.backend in BACKENDS else ()
-    absent = [name for name in required if name is not None and importlib.util.find_spec(name) is None]
+        required = BACKENDS[case.backend].requires if case.backend in BACKENDS else ()
+    absent = [name for name in required if importlib.util.find_spec(name) is None]
     return f"not installed: {', '.join(absent)}" if absent else ""

@@ -267,9 +267,7 @@ from backends.spark.executor import SparkExecutor
 SparkExecutor(workers=1, conf={"spark.task.cpus": "many"}).start()
 """
     command = [sys.executable, "-c", program]
-    done = subprocess.run(
-        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "SettingsError: Spark did not start on local[1]: " in done.stderr
     assert re.search(r"spark\.task\.cpus should be int|spark\.task\.cpus\W* is invalid", done.stderr)

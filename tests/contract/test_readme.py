@@ -136,7 +136,9 @@ def test_every_extra_of_a_page_exists(page: str) -> None:
 
 def test_the_documentation_installs_the_wheel_of_this_version() -> None:
     version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
-    assert set(re.findall(r"fruits-([\w.]+)-py3-none-any\.whl", read("README.md") + read("docs/serving.md"))) == {version}
+    assert set(re.findall(r"fruits-([\w.]+)-py3-none-any\.whl", read("README.md") + read("docs/serving.md"))) == {
+        version
+    }
 
 
 @pytest.mark.slow

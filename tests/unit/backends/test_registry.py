@@ -46,3 +46,10 @@ def test_missing_package_is_named_with_its_extra_and_the_installed_backends() ->
     ):
         backends.load_cloud("emr")
     assert backends.load("local").name == "local"
+
+
+def test_dask_without_the_package_of_its_certificates_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cryptography" else found(name))
+    with pytest.raises(SettingsError, match=r"cryptography is not installed\. .* pip install 'fruits\[dask\]'"):
+        backends.load("dask")
