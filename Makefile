@@ -39,7 +39,7 @@ demo: setup    ## run a job on a small generated data set, on Dask
 	$(BIN)/fruits demo
 
 # Some containers forbid bytecode; without it each of the hundreds of processes compiles all that it imports.
-test: $(VENV)/.everything  ## everything that can be installed, and every test, on Dask and on Spark
+test: $(VENV)/.everything  ## install everything, and run the main tests, on Dask and on Spark
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-hosts: $(VENV)/.everything  ## whole jobs on three hosts that share nothing, and one cut off (root, iproute2; minutes)
