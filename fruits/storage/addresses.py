@@ -92,10 +92,10 @@ def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
     except FruitsError:
         raise
     except Exception as error:  # implementations of fsspec raise exceptions of many libraries
-        raise OutputError(
-            f"{address}: cannot be opened: {str(error) or type(error).__name__}. "
-            "Allowed: a local path, or a URL that fsspec supports; s3:// needs pip install 'fruits[s3]'."
-        ) from error
+        remedy = "Allowed: a local path, or a URL that fsspec supports"
+        if isinstance(error, ImportError) and (package := "'fruits[s3]'" if is_s3(address) else error.name):
+            remedy = f"Install it with: pip install {package}"
+        raise OutputError(f"{address}: cannot be opened: {str(error) or type(error).__name__}. {remedy}.") from error
 
 
 def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:

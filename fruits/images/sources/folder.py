@@ -77,7 +77,10 @@ class FolderSource:
         except FileNotFoundError as error:
             raise DatasetError(f"{self.given}: no such folder. Give the address of a folder of images.") from error
         except NotADirectoryError as error:
-            raise DatasetError(f"{self.given}: not a folder. Give the folder that contains the image.") from error
+            archive = f", or zip://::{self.given} for the images in an archive" if self.given.endswith(".zip") else ""
+            raise DatasetError(
+                f"{self.given}: not a folder. Give the folder that contains the image{archive}."
+            ) from error
         except OSError as error:
             raise DatasetError(f"{self.given}: {error}.") from error
 

@@ -123,7 +123,8 @@ def pack(
         return _pack(source, out, shard_size, max_reject_fraction, overwrite, progress or Silent())
     except OSError as error:
         raise StorageError(
-            f"packing {source.address} into {out.address} failed: {error}. Fix the cause, then start again with `overwrite`."
+            f"packing {source.address} into {out.address} failed: {error}. Fix the cause, then start again with "
+            "`overwrite`."
         ) from error
 
 

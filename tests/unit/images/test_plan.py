@@ -168,6 +168,9 @@ def test_what_cannot_be_listed_is_said(tmp_path):
     write(tmp_path, "1.jpg")
     with pytest.raises(DatasetError, match="not a folder"):
         list(Listing(open_source(str(tmp_path / "1.jpg"))))
+    write(tmp_path, "1.zip")
+    with pytest.raises(DatasetError, match=r"or zip://::.*/1\.zip for the images in an archive"):
+        list(Listing(open_source(str(tmp_path / "1.zip"))))
 
 
 names = st.one_of(

@@ -1,11 +1,13 @@
 import errno
 import os
 import pickle
+import re
 
 import fsspec
 import pytest
 
 from fruits.errors import OutputError
+from fruits.storage import addresses
 from fruits.storage.addresses import open_store
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder, is_temporary, part_name
@@ -163,6 +165,19 @@ def test_invalid_address_is_rejected_without_showing_secrets(address, text):
     with pytest.raises(OutputError, match=text) as caught:
         open_store(address)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("address", "package"), [("s3://bucket/x", "'fruits[s3]'"), ("https://host/x", "aiohttp")])
+def test_address_whose_package_is_missing_names_it(address, package, monkeypatch):
+    def absent(*values):
+        raise ModuleNotFoundError("No module named 'aiohttp'", name="aiohttp")
+
+    monkeypatch.setattr(addresses, "_open_s3", absent)
+    monkeypatch.setattr(addresses, "_open_url", absent)
+    with pytest.raises(
+        OutputError, match=re.escape(f"No module named 'aiohttp'. Install it with: pip install {package}.")
+    ):
+        open_store(address)
 
 
 def test_files_are_fetched_in_order_and_an_error_is_a_value(folder):
