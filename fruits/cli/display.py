@@ -91,6 +91,9 @@ def show_comparison(console: Console, comparison: Comparison, tolerance: float |
 def _verdict(name: str, differences: Sequence[Difference]) -> str:
     if not differences:
         return f"{name} identical"
+    for difference in differences:
+        if difference.name == "rows":
+            return f"rows in one output only: {difference.values:,}"
     largest = max(difference.largest for difference in differences)
     return f"{name} different" + (f", by at most {largest:.3g}" if largest < math.inf else "")
 

@@ -540,7 +540,7 @@ def test_different_outputs_list_columns_and_largest_difference(fruits: Fruits, m
             "262 rows identical; model different, by at most 6e-14",
         ),
         (262, True, {"label": math.inf}, "262 rows different; model identical"),
-        (0, False, {"rows": math.inf}, "0 rows different"),
+        (0, False, {"rows": math.inf}, "rows in one output only: 1"),
         (0, True, {"model.mean": 2.0}, "model different, by at most 2"),
         (9, True, {"model.mean": 2.0, "path": math.inf}, "9 rows different; model different, by at most 2"),
     ],
