@@ -41,7 +41,7 @@ def test_every_cell_runs_and_prints_its_result(tmp_path: Path) -> None:
     assert "backend: dask\n" in texts
     assert "48 images of 4 labels" in texts
     assert "fitted here" in texts
-    assert "48 images, 48 rows, {} rejects\n" in texts
+    assert "48 images, 48 rows, 0 rejects\n" in texts
     assert "a recogniser of 4 classes\n" in texts
     one = printed["from fruits.images.decode import decode"].splitlines()
     assert one[0].endswith(f"has the label {one[0].partition('/')[0]}")
@@ -76,7 +76,7 @@ def test_model_images_and_rows_are_in_a_bucket(tmp_path: Path) -> None:
     texts = "".join(printed.values())
     assert "backend: spark\n" in texts
     assert "loaded (6, 1280)\n" in texts
-    assert "40 images, 40 rows, {} rejects\n" in texts
+    assert "40 images, 40 rows, 0 rejects\n" in texts
     assert "pca_features: 6 values, starting with [" in texts
     assert "scaled_features: 1280 values, starting with [" in texts
     assert "40 rows in s3://my-fruits/notebook\npath,label," in texts
