@@ -14,16 +14,34 @@ from io import BytesIO
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urljoin
 
-from aiohttp import ClientError, ClientResponse, ClientResponseError, TooManyRedirects
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientResponse,
+    ClientResponseError,
+    ConnectionTimeoutError,
+    TooManyRedirects,
+)
 from fsspec.asyn import sync
 
+from fruits.storage.addresses import web_server
 from fruits.storage.generic import BLOCK_BYTES, FsspecStore
-from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places, read_ahead, too_large
+from fruits.storage.prefetch import (
+    MAX_BYTES,
+    UNKNOWN_SIZE,
+    File,
+    Range,
+    UnreachableError,
+    places,
+    read_ahead,
+    too_large,
+)
 from fruits.storage.stores import END_OF_URL, FileInfo, walk_folders
 
 MISSING = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 TRANSIENT = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 READERS = 32
+RECONNECT_SECONDS = (0.5, 1, 2)  # before each new attempt to connect: as long as a server restarts
 LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 RESERVED = "%/:?&=;,@!$'()*+~[]"  # characters of URLs, which are sent as they are given
 
@@ -80,10 +98,30 @@ class HttpStore(FsspecStore):
         return BytesIO(self.read(path, limit=MAX_BYTES))
 
     def fetch(self, files: Iterable[File], *, ahead: int, inside: str = "") -> Iterator[bytes | OSError]:
-        """Yield the content of each file or its error, with `ahead` requests at once."""
+        """Yield the content of each file or its error, with `ahead` requests at once.
+
+        Connecting to a server is tried again; if it fails each time, its next files fail after one attempt.
+        """
+        unreachable: dict[str, UnreachableError] = {}
+
+        async def get(path: str) -> bytes:
+            for seconds in RECONNECT_SECONDS:
+                try:
+                    return await self._get(path, MAX_BYTES)
+                except UnreachableError as error:
+                    if error.server in unreachable:
+                        raise
+                    await asyncio.sleep(seconds)
+            return await self._get(path, MAX_BYTES)
 
         async def read(path: str) -> tuple[bytes, str]:
-            return await self._get(path, MAX_BYTES), ""
+            if (known := unreachable.get(web_server(path.partition(END_OF_URL)[0]))) is not None:
+                raise known
+            try:
+                return await get(path), ""
+            except UnreachableError as error:
+                unreachable[error.server] = error
+                raise
 
         return read_ahead(read, files, loop=self.file_system.loop, ahead=ahead)
 
@@ -209,6 +247,10 @@ class HttpStore(FsspecStore):
             refused = 400 <= error.status < 500 and error.status not in TRANSIENT
             kind = PermissionError if refused else ConnectionError
             raise kind(f"{place}: {error.status} {error.message}") from error
+        except ClientConnectorError as error:  # one of a certificate is a ValueError, too
+            raise UnreachableError(f"{error.host}:{error.port}", error.strerror or error) from error
+        except ConnectionTimeoutError as error:
+            raise UnreachableError(web_server(place), error) from error
         except ValueError as error:  # also InvalidURL, a ClientError: no host, or no such port
             raise FileNotFoundError(errno.ENOENT, f"no valid URL: {error}", place) from error
         except ClientError as error:

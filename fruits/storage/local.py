@@ -7,19 +7,21 @@ import os
 import shutil
 import stat
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from fruits.storage.prefetch import MAX_BYTES, ChangedFileError, File, Range, places, read_one_by_one, too_large
 from fruits.storage.stores import FileInfo, walk_folders
-from fruits.text import canonical, native
+from fruits.text import canonical, native, printable
 
 OPEN_FILES = "/proc/self/fd"  # on Linux, links to the files that this process has open
 Publish = Callable[[Path, Path], None]  # gives a temporary file its name
+MAX_LINKS = 1000  # to one folder in a walk; links below links can multiply the paths to it without end
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -245,6 +247,10 @@ def _write(path: Path, data: bytes, publish: Publish, *, retry: bool = True) -> 
         _write(path, data, publish, retry=False)
 
 
+class _NestedLinksError(OSError):
+    """More links lead to one folder than are followed."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Tree:
     """A folder being walked: its path, its real path with ``/``, and whether links are followed."""
@@ -252,6 +258,7 @@ class _Tree:
     root: str
     inside: str
     follow_links: bool
+    followed: Counter[tuple[int, int]] = field(default_factory=Counter)  # links to folders, by device and inode
 
     def entries(self, folder: str) -> Mapping[str, FileInfo | None]:
         """Return the entries of one folder for :func:`walk_folders`."""
@@ -270,6 +277,8 @@ class _Tree:
                             found[path] = target
                         else:
                             found[path + "/"] = None
+        except _NestedLinksError:
+            raise
         except OSError as error:
             place = place.rstrip("/")
             raise OSError(f"{place} cannot be listed: {error}. Make it readable, or leave it out") from error
@@ -282,8 +291,15 @@ class _Tree:
         except OSError:
             return FileInfo(path, 0)
         if stat.S_ISDIR(state.st_mode):
-            followed = self.follow_links and not self._contains(entry.path, folder)
-            return None if followed else FileInfo(path, 0, is_file=False, unfollowed=True)
+            if not self.follow_links or self._contains(entry.path, folder):
+                return FileInfo(path, 0, is_file=False, unfollowed=True)
+            self.followed[state.st_dev, state.st_ino] += 1
+            if self.followed[state.st_dev, state.st_ino] > MAX_LINKS:
+                raise _NestedLinksError(
+                    f"{printable(entry.path)} and {MAX_LINKS:,} other links, or paths through nested links, lead to "
+                    f"the folder {printable(os.path.realpath(entry.path))}. Remove links, or leave out `follow_links`"
+                )
+            return None
         file = _file(path, state)
         if self.follow_links or not file.is_file or os.path.realpath(entry.path).startswith(self.inside):
             return file

@@ -45,6 +45,20 @@ class ChangedFileError(OSError):
     """A file differs from the listed one in size or version."""
 
 
+class UnreachableError(ConnectionError):
+    """No connection to a server can be opened: its name, port or certificate is wrong, or it is down.
+
+    Attributes
+    ----------
+    server : str
+        Host and port, or what the addresses of its files have in common.
+    """
+
+    def __init__(self, server: str, problem: object) -> None:
+        super().__init__(f"no connection to {server}: {problem}")
+        self.server = server
+
+
 def too_large(path: str, limit: int) -> OSError:
     """Return the error of a file with more than `limit` bytes."""
     return OSError(errno.EFBIG, f"more than {limit:,} bytes", path)

@@ -22,6 +22,7 @@ from fruits.jobs.tasks.featurize import FeaturizeSettings, featurize
 from fruits.model.fingerprint import numeric_fingerprint
 from fruits.plan.pages import write_list
 from fruits.plan.partitions import even_partitions
+from fruits.storage import local
 from fruits.storage.commits import OwnedFolder
 from fruits.storage.folder import Folder
 from fruits.storage.prefetch import ChangedFileError
@@ -128,6 +129,21 @@ def test_outside_links_are_counted_in_a_message(fruits: Fruits, tmp_path: Path) 
     message = "links to folders, and to files outside: 1, such as label/link.png; --follow-links includes them"
     assert message in fruits("fit", "linked", "--out", "o").err
     assert "1 usable image" in fruits("fit", "linked", "--out", "o", "--follow-links").err
+
+
+def test_nested_links_to_the_same_folders_are_bounded(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MAX_LINKS", 20)
+    for level in range(30):  # 2^30 paths lead to the last folder
+        (tmp_path / f"level{level}").mkdir()
+        for name in ("a", "b"):
+            (tmp_path / f"level{level}" / name).symlink_to(tmp_path / f"level{level + 1}")
+    (tmp_path / "level30").mkdir()
+    (images / "link").symlink_to(tmp_path / "level0")
+    with pytest.raises(DatasetError, match=r"link/\S+ and 20 other links, .* lead to the folder .*level\d+\. Remove"):
+        list(Listing(open_source(str(images), SourceOptions(follow_links=True))))
+    assert listed(images) == ["label/whole.png"]
 
 
 def test_link_within_the_folder_is_an_image(images: Path) -> None:

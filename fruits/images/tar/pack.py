@@ -23,7 +23,8 @@ from fruits.errors import DamageError, DatasetError, OutputError, RejectsError, 
 from fruits.images.decode import EXTENSIONS, HEAD_BYTES, ImageError, is_image
 from fruits.images.skipped import SkippedFiles
 from fruits.images.sources.entries import Label, table_entries
-from fruits.images.sources.source import Source, image_bytes
+from fruits.images.sources.source import Source
+from fruits.images.sources.tables.addressed import Contents
 from fruits.images.tar.samples import LABEL_EXTENSIONS
 from fruits.images.tar.shards import INCOMPLETE
 from fruits.images.tar.writer import ShardWriter, label_member, member_bytes
@@ -269,16 +270,18 @@ class _Packer:
 
     def images(self) -> Iterator[_Image]:
         """Yield the images that can be packed, in the order of their paths."""
+        contents = Contents()
         for table in self.source.tables(self.skipped):
             entries = list(table_entries(table))
             for entry, content in zip(entries, self.source.read(entries), strict=True):
                 try:
-                    data = image_bytes(content)
+                    data = contents.bytes(entry.path, content)
                     _check_member(entry.path, data)
                 except ImageError as error:
                     self._leave_out(entry.path, error)
                 else:
                     yield _Image(entry.path, entry.label, data)
+        contents.check()
 
     def _leave_out(self, path: str, error: ImageError) -> None:
         self.unpacked[error.reason] += 1

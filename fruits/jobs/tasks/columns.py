@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from fruits.errors import DatasetError, ModelError, SettingsError
 from fruits.images.decode import DecodeMode, Decoding, ImageError
 from fruits.images.isolation import IsolatedDecoder
-from fruits.images.sources.source import Content, image_bytes
-from fruits.images.sources.tables.addressed import read_addresses
+from fruits.images.sources.source import Content
+from fruits.images.sources.tables.addressed import Contents, read_addresses
 from fruits.jobs.job import DECODE_MODES
 from fruits.jobs.tasks.featurize import checked_featurizer, compute
 from fruits.model.fingerprint import numeric_fingerprint
@@ -101,14 +101,17 @@ def column_features(values: Sequence[bytes | str | None], settings: ColumnSettin
     featurizer = checked_featurizer(network, settings.fingerprint)
     size = find_backbone(network.backbone).size
     given = [index for index, value in enumerate(values) if value is not None]
-    contents = _contents([value for value in values if value is not None], settings)
+    read = _contents([value for value in values if value is not None], settings)
+    contents = Contents()
     features: list[NDArray[np.float32]] = []
     errors: list[str | None] = [None] * len(values)
     present = np.zeros(len(values), bool)
     with _decoder() as decoder:
 
-        def pixels(_: int) -> NDArray[np.uint8]:
-            return decoder(image_bytes(next(contents)), size, settings.decoding)
+        def pixels(place: int) -> NDArray[np.uint8]:
+            value = values[given[place]]
+            data = contents.bytes(value if isinstance(value, str) else "", next(read))
+            return decoder(data, size, settings.decoding)
 
         for index, found in zip(given, compute(len(given), pixels, featurizer), strict=True):
             if isinstance(found, ImageError):
@@ -116,6 +119,7 @@ def column_features(values: Sequence[bytes | str | None], settings: ColumnSettin
             else:
                 features.append(found[0])
                 present[index] = True
+        contents.check()
     rows = np.stack(features) if features else np.empty((0, network.features), np.float32)
     return _vectors(rows, present), pa.array(errors, pa.string())
 

@@ -18,7 +18,8 @@ from fruits.images.decode import DEFAULT, Decoding, ImageError, decode_crops, re
 from fruits.images.isolation import IsolatedDecoder
 from fruits.images.pasting import SIDE, Backgrounds
 from fruits.images.sources.entries import ImageEntry, Label
-from fruits.images.sources.source import Source, image_bytes
+from fruits.images.sources.source import Source
+from fruits.images.sources.tables.addressed import Contents
 from fruits.jobs.tasks.rejects import Reject, write_partition
 from fruits.jobs.tasks.reports import PartitionReport
 from fruits.jobs.tasks.rows import RowSettings
@@ -236,11 +237,12 @@ def _features(
     with timer.step("load"):
         size = backbone(settings.network.backbone).size
         featurizer = checked_featurizer(settings.network, settings.fingerprint)
-        contents = settings.source.read(entries)
+        read = settings.source.read(entries)
+    contents = Contents()
 
     def pixels(index: int) -> NDArray[np.uint8]:
         with timer.step("read"):
-            data = image_bytes(next(contents))
+            data = contents.bytes(entries[index].path, next(read))
         with timer.step("decode"):
             return _pixels(data, entries[index].path, size, settings, decoder)
 
@@ -256,6 +258,7 @@ def _features(
         else:
             features[len(used)] = found
             used.append(entry)
+    contents.check()
     paths = [name_text(entry.path) for entry in used]
     labelled = LABELS if isinstance(entries[0].own_label, tuple) else LABEL
     table = features_table(paths, list(map(_label, used)), *features[: len(used)].swapaxes(0, 1), labelled=labelled)

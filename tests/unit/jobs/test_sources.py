@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from backends.local import LocalExecutor
-from fruits.errors import DatasetError, OutputError, RejectsError, SettingsError
+from fruits import executor
+from fruits.errors import DatasetError, OutputError, RejectsError, SettingsError, TaskError
+from fruits.images.decode import ImageError
+from fruits.images.sources.tables.addressed import Contents
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
@@ -23,6 +27,8 @@ from fruits.jobs.job import Job
 from fruits.model.moments import Moments
 from fruits.model.rows import decode_rows
 from fruits.progress.reporter import Silent
+from fruits.storage import http
+from fruits.storage.prefetch import UnreachableError
 from tests.outputs import stored
 from tests.unit.jobs.test_pipeline import images, network  # noqa: F401
 
@@ -201,3 +207,47 @@ def test_an_empty_manifest_fails_before_anything_is_written(job: Job) -> None:
     with pytest.raises(DatasetError, match=r"m\.parquet lists no image"):
         pipeline.run(job, LocalExecutor())
     assert not Path(job.out).exists()
+
+
+def dead_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
+def test_an_image_whose_server_is_unreachable_is_a_reject(
+    job: Job, rows: list[dict[str, Any]], scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "RECONNECT_SECONDS", (0.01,))
+    address = f"{scheme}://127.0.0.1:{dead_port()}/1.png"
+    write_manifest(Path(job.images), [*rows, {"uri": address, "kind": "Dead", "etag": "v"}])
+    report = pipeline.run(dataclasses.replace(job, partition_size=31), LocalExecutor())
+    assert (report.rows, report.rejects) == (30, {"unreadable": 1})
+    (name,) = Path(job.out, "rejects").iterdir()
+    assert "no connection to" in pq.read_table(name)["detail"][0].as_py()
+
+
+def test_servers_that_are_all_unreachable_fail_the_job(
+    job: Job, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "RECONNECT_SECONDS", (0.01,))
+    monkeypatch.setattr(executor, "RETRY_DELAY_SECONDS", 0.01)
+    address = f"http://127.0.0.1:{dead_port()}"
+    write_manifest(Path(job.images), [row | {"uri": f"{address}/{row['uri']}"} for row in rows])
+    with pytest.raises(TaskError, match=rf"{address}/.+png: no connection to .*network, or remove the images"):
+        pipeline.run(dataclasses.replace(job, partition_size=31), LocalExecutor())
+    assert not Path(job.out, "rejects").exists()
+
+
+def test_a_server_that_answered_before_fails_the_partition() -> None:
+    contents = Contents()
+    assert contents.bytes("a/1.jpg", b"1") == b"1"
+    assert contents.bytes("https://host/1.jpg", b"2") == b"2"
+    with pytest.raises(ImageError, match="unreadable: no connection to other:443"):
+        contents.bytes("https://other/1.jpg", UnreachableError("other:443", "refused"))
+    contents.check()
+    with pytest.raises(ImageError):
+        contents.bytes("https://host/2.jpg", UnreachableError("host:443", "refused"))
+    with pytest.raises(ConnectionError, match=r"https://host/2.jpg: .*it answered before"):
+        contents.check()

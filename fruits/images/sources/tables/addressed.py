@@ -8,15 +8,47 @@ from urllib.parse import urlsplit
 
 from fruits.errors import FruitsError
 from fruits.images.decode import ImageError
-from fruits.images.sources.source import Content
-from fruits.storage.addresses import open_store, split_chain
+from fruits.images.sources.source import FILE_ERRORS, Content, image_bytes
+from fruits.storage.addresses import is_http, open_store, split_chain, web_server
 from fruits.storage.folder import Folder
-from fruits.storage.prefetch import AHEAD, File
+from fruits.storage.prefetch import AHEAD, File, UnreachableError
 from fruits.storage.s3.errors import AddressError
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import END_OF_URL, Store
 
-Opened = tuple[str, Store | None, str | ImageError]  # the key of a store, the store, and the path on it or an error
+# The key of a store, the store, and the path on it or an error.
+Opened = tuple[str, Store | None, str | ImageError | UnreachableError]
+
+
+class Contents:
+    """The contents of images as bytes; decides whether a server that cannot be reached is a fault of its images.
+
+    An image whose server cannot be reached is a reject, unless nothing else was read, or the server answered before:
+    then the server, or the network of this machine, is down, and nothing may be concluded about images.
+    """
+
+    def __init__(self) -> None:
+        self._read: set[str] = set()  # servers
+        self._unreachable: dict[str, tuple[str, UnreachableError]] = {}
+
+    def bytes(self, path: str, content: Content) -> bytes:
+        """Return the content of an image; see :func:`fruits.images.sources.source.image_bytes`."""
+        if isinstance(content, UnreachableError) and "://" in path:
+            self._unreachable.setdefault(content.server, (path, content))
+            raise ImageError("unreadable", str(content)) from content
+        data = image_bytes(content)
+        self._read.add(web_server(path) if is_http(path) else _key(path))
+        return data
+
+    def check(self) -> None:
+        """After all images: raise a ``ConnectionError`` unless the images of unreachable servers are rejects."""
+        for server, (path, error) in self._unreachable.items():
+            if not self._read or server in self._read:
+                reason = "it answered before" if server in self._read else "no image of another server was read either"
+                raise ConnectionError(
+                    f"{path}: {error}; {reason}, so that its images are not taken for missing. Check the address, the "
+                    "server and the network, or remove the images of the server from the list"
+                ) from error
 
 
 def read_addresses(folder: Folder, files: Iterable[File], s3: S3Settings) -> Iterator[Content]:
@@ -32,6 +64,7 @@ def read_addresses(folder: Folder, files: Iterable[File], s3: S3Settings) -> Ite
         Settings of S3 for addresses.
     """
     stores: dict[str, tuple[Store, str]] = {}
+    unreachable: dict[str, UnreachableError] = {}
 
     def opened(path: str) -> Opened:
         try:
@@ -41,17 +74,22 @@ def read_addresses(folder: Folder, files: Iterable[File], s3: S3Settings) -> Ite
                     stores[key] = folder.open()
                 store, root = stores[key]
                 return key, store, _joined(root, path)
+            if key in unreachable:
+                raise unreachable[key]
             store, place = open_store(path, s3)
             return key, stores.setdefault(key, (store, ""))[0], place
-        except ImageError as error:
+        except (ImageError, UnreachableError) as error:
             return "", None, error
         except (FruitsError, ValueError) as error:  # ValueError: no URL
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno not in FILE_ERRORS:  # such as an FTP server that is down
+                return "", None, unreachable.setdefault(key, UnreachableError(key.strip(":"), cause))
             return "", None, ImageError("unreadable", str(error))
 
     resolved = ((opened(path), size, version) for path, size, version in files)
     for (_, store), group in groupby(resolved, key=lambda each: each[0][:2]):
         if store is None:
-            yield from (error for (_, _, error), _, _ in group if isinstance(error, ImageError))
+            yield from (error for (_, _, error), _, _ in group if not isinstance(error, str))
         else:
             places = ((str(path), size, version) for (_, _, path), size, version in group)
             for content in store.fetch(places, ahead=AHEAD):

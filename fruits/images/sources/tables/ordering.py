@@ -87,14 +87,14 @@ def ordered_list(tables: Iterable[pa.Table], given: str, files: Sequence[TableFi
         There is no row, two rows have the same path, or only some labels are lists.
     """
     is_empty = True
-    for table in sorted_tables(_alike(tables, given), given, lambda place: _shown(place, files)):
+    for table in sorted_tables(_alike(tables, given, files), given, lambda place: _shown(place, files)):
         is_empty = False
         yield table.drop_columns(["place"])
     if is_empty:
         raise DatasetError(f"{given} lists no image. Give a table with at least one row.")
 
 
-def _alike(tables: Iterable[pa.Table], given: str) -> Iterator[pa.Table]:
+def _alike(tables: Iterable[pa.Table], given: str, files: Sequence[TableFile]) -> Iterator[pa.Table]:
     """Yield tables, after a check that they have one schema: without rows, all labels look like texts."""
     schema = None
     for table in tables:
@@ -102,9 +102,10 @@ def _alike(tables: Iterable[pa.Table], given: str) -> Iterator[pa.Table]:
             continue
         schema = schema or table.schema
         if table.schema != schema:
+            first = min(table["place"].to_pylist())
             raise DatasetError(
-                f"{given}: the labels of some rows are lists, and those of others are not. Give a list in every "
-                "row, or in none."
+                f"{given}: the labels of some rows are lists, and those of others are texts or all null, from "
+                f"{_shown(first, files)} on. Give a list in every row, [] for no label, or in none."
             )
         yield table
 

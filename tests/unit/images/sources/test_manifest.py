@@ -324,6 +324,17 @@ def test_labels_that_are_lists_in_one_file_only_are_an_error(tmp_path: Path) -> 
         entries(tmp_path / "m.parquet", label_column="kind")
 
 
+@pytest.mark.parametrize("first", [None, ["x"]])
+def test_labels_that_are_null_for_a_batch_are_no_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: list[str] | None
+) -> None:
+    monkeypatch.setattr(rows, "BATCH", 2)
+    labels = [first, first, None if first else ["x"], None if first else ["x"]]
+    write_jsonl(tmp_path / "m.jsonl", [{"uri": f"{n}.jpg", "kind": label} for n, label in enumerate(labels)])
+    with pytest.raises(DatasetError, match=r"or all null, from \S+, line 3 on\. Give a list in every row, \[\] for no"):
+        entries(tmp_path / "m.jsonl", label_column="kind")
+
+
 @pytest.mark.parametrize("type_", [pa.float64(), pa.bool_(), pa.binary(), pa.list_(pa.float64())])
 def test_labels_of_types_without_a_text_are_refused(tmp_path: Path, type_: pa.DataType) -> None:
     pq.write_table(pa.table({"uri": ["a"], "kind": pa.array([None], type_)}), tmp_path / "m.parquet")
