@@ -7,12 +7,14 @@ They are corrected here or rejected; ``tests/unit/images/test_decode_matrix.py``
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Collection, Iterator
 from io import BytesIO
 from typing import NamedTuple, cast
 
 import PIL
+from PIL import _imaging
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COLORMAP,
@@ -171,6 +173,16 @@ class TiffImage(TiffImageFile):
 
     def load_end(self) -> None:
         """Skip Pillow's reading of EXIF and rotation."""
+
+
+def _silence() -> None:
+    """Turn off the lines about corrupt data that libtiff itself writes to stderr, in all threads of this process."""
+    set_handler = getattr(ctypes.CDLL(_imaging.__file__), "TIFFSetErrorHandler", None)
+    if set_handler is not None:  # a static libtiff may not export it
+        set_handler(None)
+
+
+_silence()
 
 
 def _check_memory(data: bytes, tags: Tags) -> None:

@@ -672,6 +672,14 @@ def test_pillow_supports_all_formats() -> None:
     assert all(features.check(name) for name in ("jpg", "zlib", "webp", "libtiff"))
 
 
+def test_corrupt_tiff_writes_nothing_to_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    data = bytearray(encode(photo(), "TIFF", compression="tiff_lzw"))
+    data[100:2000] = bytes(value ^ 0xA5 for value in data[100:2000])
+    with pytest.raises(ImageError):
+        decode(bytes(data), 224)
+    assert capfd.readouterr().err == ""
+
+
 def test_ycbcr_tiff_is_a_reject_where_pillow_decodes_it_to_other_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(photo().convert("YCbCr"), "TIFF")
     assert decode(data).shape == (224, 224, 3)
