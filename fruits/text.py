@@ -66,8 +66,11 @@ def printable_json(text: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """Return a name that the operating system gave, decoded as UTF-8 whatever the locale is."""
-    return bytes_name(os.fsencode(name))
+    """Return a name that the operating system gave, decoded as UTF-8 whatever the locale is; others unchanged."""
+    try:
+        return bytes_name(os.fsencode(name))
+    except UnicodeEncodeError:  # from a program: open_store refuses a lone surrogate
+        return name
 
 
 def native(path: str) -> str:

@@ -217,7 +217,7 @@ class Job:
         if not 0 <= self.max_reject_fraction <= 1:
             raise SettingsError(f"`max_reject_fraction` = {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
         if self.shards is not None:
-            given = SHARDS.fullmatch(self.shards)
+            given = SHARDS.fullmatch(str(self.shards))
             if given is None or int(given[1]) > int(given[2]):
                 raise SettingsError(
                     f"`shards` = {self.shards}: not allowed. Allowed: i/n, the i-th of n slices, such as 1/4 to 4/4."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from fruits.errors import FruitsError, OutputError
 from fruits.storage.local import LocalStore
@@ -26,15 +26,6 @@ def is_s3(address: str) -> bool:
 def is_http(address: str) -> bool:
     """Return whether an address is that of a web server, in which names are encoded."""
     return address.startswith(("http://", "https://"))
-
-
-def web_server(url: str) -> str:
-    """Return the host and the port of a URL; empty if it is not valid."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-    except ValueError:
-        return ""
 
 
 def name_in(address: str, name: str) -> str:

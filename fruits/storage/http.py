@@ -24,7 +24,6 @@ from aiohttp import (
 )
 from fsspec.asyn import sync
 
-from fruits.storage.addresses import web_server
 from fruits.storage.generic import BLOCK_BYTES, FsspecStore
 from fruits.storage.prefetch import (
     MAX_BYTES,
@@ -35,6 +34,7 @@ from fruits.storage.prefetch import (
     places,
     read_ahead,
     too_large,
+    web_server,
 )
 from fruits.storage.stores import END_OF_URL, FileInfo, walk_folders
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 AHEAD = 32  # requests: 320 files a second where each takes 100 ms
 AHEAD_BYTES = 64 * 2**20
@@ -57,6 +58,15 @@ class UnreachableError(ConnectionError):
     def __init__(self, server: str, problem: object) -> None:
         super().__init__(f"no connection to {server}: {problem}")
         self.server = server
+
+
+def web_server(url: str) -> str:
+    """Return the host and the port of a URL; empty if it is not valid."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    except ValueError:
+        return ""
 
 
 def too_large(path: str, limit: int) -> OSError:

@@ -87,6 +87,8 @@ def test_no_images_give_no_rows() -> None:
         (["no-such-file.jpg"], "`inputs`[0] no-such-file.jpg cannot be read: No such file or directory. Allowed:"),
         ("", "`inputs` cannot be read: empty path"),
         ("a\0.jpg", "`inputs` a\\x00.jpg cannot be read: a\\x00.jpg: a NUL or half a surrogate pair is in no name"),
+        ("\ud800", "`inputs` \\ud800 cannot be read: \\ud800: a NUL or half a surrogate pair is in no name"),
+        (Path("\ud800"), "`inputs` \\ud800 cannot be read: \\ud800: a NUL or half a surrogate pair is in no name"),
         (Image.new("RGB", (0, 5)), "`inputs` is an image of 0 x 5 pixels: not allowed"),
     ],
 )

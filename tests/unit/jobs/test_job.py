@@ -108,6 +108,7 @@ def test_path_objects_and_numbers_of_numpy_are_converted():
         ("partition_size", 8.0, "`partition_size` = 8.0: not allowed. Allowed: a whole number."),
         ("limit", True, "`limit` = True: not allowed"),
         ("overwrite", "no", "`overwrite` = 'no': not allowed. Allowed: True or False."),
+        ("shards", Path("1"), "`shards` = 1: not allowed. Allowed: i/n"),
         ("columns", "label", "`columns` = 'label': not allowed. Allowed: names, as ('label',)."),
     ],
 )

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from fruits.errors import FruitsError
 from fruits.images.decode import ImageError
 from fruits.images.sources.source import FILE_ERRORS, Content, image_bytes
-from fruits.storage.addresses import is_http, open_store, split_chain, web_server
+from fruits.storage.addresses import is_http, open_store, split_chain
 from fruits.storage.folder import Folder
-from fruits.storage.prefetch import AHEAD, File, UnreachableError
+from fruits.storage.prefetch import AHEAD, File, UnreachableError, web_server
 from fruits.storage.s3.errors import AddressError
 from fruits.storage.s3.settings import S3Settings
 from fruits.storage.stores import END_OF_URL, Store
