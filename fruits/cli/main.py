@@ -17,7 +17,7 @@ import typer
 
 from fruits.cli.app import app
 from fruits.cli.result import CommandResult
-from fruits.cli.streams import open_closed_streams, reserved_stdout, write_result
+from fruits.cli.streams import open_standard_streams, reserved_stdout, write_result
 from fruits.cli.values import check_current_folder, name_options
 from fruits.errors import FruitsError
 from fruits.text import canonical, without_secrets
@@ -31,7 +31,7 @@ STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM}
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit: 0 success, 1 failed job, 2 bad input, 130 or 143 stopped by a signal."""
-    open_closed_streams()
+    open_standard_streams()
     argv = list(map(canonical, sys.argv[1:]) if arguments is None else arguments) or ["--help"]
     # These three apply to usage errors too, so they are read before parsing.
     as_json, log_json, debug = "--json" in argv, "--log-json" in argv, "--debug" in argv

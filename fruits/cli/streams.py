@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fruits.cli.result import CommandResult
 from fruits.errors import StorageError
@@ -14,10 +16,22 @@ from fruits.errors import StorageError
 PIPE_WIDTH = 10_000  # columns; wide enough that no line wraps where a program reads it
 
 
-def open_closed_streams() -> None:
-    """Open the standard streams that the parent closed on the null device.
+class _LossyFile(io.FileIO):
+    """A file that drops what cannot be written to it, such as to a full disk or a pipe that was closed."""
 
-    Otherwise the next file or socket gets the descriptor of the stream, and libraries and child processes write to it.
+    def write(self, data: Any, /) -> int:
+        """Write bytes, and return their number."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def open_standard_streams() -> None:
+    """Open the standard streams that the parent closed on the null device, and make losses on stderr harmless.
+
+    Without a stream, the next file or socket would get its descriptor, and libraries and child processes write to it.
+    A job is finished, and its exit code given, also when nobody receives its progress.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -27,6 +41,9 @@ def open_closed_streams() -> None:
                 os.close(null)
             os.set_inheritable(number, True)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
+    if sys.stderr is sys.__stderr__:
+        file = io.BufferedWriter(_LossyFile(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(file, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
 
 
 def write_result(result: CommandResult, *, as_json: bool, log_json: bool) -> None:

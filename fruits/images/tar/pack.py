@@ -142,7 +142,7 @@ def _pack(
                 raise DatasetError(f"{source.address}: contains no images. Give the address of images.")
         for name in earlier:
             check()
-            out.remove(name)
+            out.remove_files([name])  # one by one: archives of another pack that replaced this one may follow
         check()
         out.abort_uploads(lambda name: OWN.match(name) is not None)
         for _ in packer.write(first, images):

@@ -321,6 +321,13 @@ def test_command_works_without_standard_streams(tmp_path: Path, closed: str) -> 
     assert len([path for path in (tmp_path / "sample").rglob("*") if path.is_file()]) == 8
 
 
+def test_stderr_that_cannot_be_written_changes_no_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    command = f"{sys.executable} -m fruits pack {tmp_path}/images --out {tmp_path}/out --json 2> /dev/full"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (ended.returncode, json.loads(ended.stdout)["error"]["type"]) == (2, "DatasetError")
+
+
 @pytest.mark.parametrize("options", ["", "--json"])
 def test_stdout_that_cannot_be_written_is_an_error(tmp_path: Path, options: str) -> None:
     command = f'"$0" -m fruits sample sample --images 8 {options} > /dev/full'
