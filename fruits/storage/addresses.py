@@ -95,7 +95,8 @@ def open_store(address: str, s3: S3Settings | None = None) -> tuple[Store, str]:
         remedy = "Allowed: a local path, or a URL that fsspec supports"
         if isinstance(error, ImportError) and (package := "'fruits[s3]'" if is_s3(address) else error.name):
             remedy = f"Install it with: pip install {package}"
-        raise OutputError(f"{address}: cannot be opened: {str(error) or type(error).__name__}. {remedy}.") from error
+        cause = (str(error) or type(error).__name__).rstrip(".")
+        raise OutputError(f"{address}: cannot be opened: {cause}. {remedy}.") from error
 
 
 def _open_s3(address: str, settings: S3Settings | None) -> tuple[Store, str]:

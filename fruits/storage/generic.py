@@ -16,6 +16,7 @@ from fruits.storage.prefetch import MAX_BYTES, UNKNOWN_SIZE, File, Range, places
 from fruits.storage.stores import BATCH, FileInfo, walk_folders
 from fruits.text import bytes_name, name_bytes
 
+WITHOUT_PARENTS = ("ftp", "sftp", "smb", ("sftp", "ssh"))  # protocols of file systems that do not create folders
 BLOCK_BYTES = 2**20  # of the reads of an open file
 UTF_8_FLAG = 0x800  # of the general purpose flags of an entry; APPNOTE.TXT 4.4.4
 UNIX_SYSTEMS = (3, 19)  # Unix and macOS; APPNOTE.TXT 4.4.2
@@ -94,7 +95,8 @@ class FsspecStore:
                 yield file
             if check is not None:
                 check()
-            self._upload(name, path)
+            with self._stored(path):
+                self._upload(name, path)
 
     def _upload(self, file: str, path: str) -> None:
         self.file_system.put_file(file, path)
@@ -103,14 +105,30 @@ class FsspecStore:
         """Create or replace a file; atomic on object stores."""
         if check is not None:
             check()
-        self.file_system.pipe_file(path, data)
+        with self._stored(path):
+            self.file_system.pipe_file(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create a file unless it exists. fsspec has no atomic operation for this: two callers at once may succeed."""
         if self.is_file(path):
             return False
-        self.file_system.pipe_file(path, data)
+        with self._stored(path):
+            self.file_system.pipe_file(path, data)
         return True
+
+    @contextmanager
+    def _stored(self, path: str) -> Iterator[None]:
+        """Create the folder of a file, unless the implementation does, and raise its failure as an ``OSError``."""
+        try:
+            if self.file_system.protocol in WITHOUT_PARENTS:
+                self.file_system.makedirs(posixpath.dirname(path), exist_ok=True)
+            yield
+        except OSError:
+            raise
+        except Exception as error:  # implementations of fsspec raise exceptions of many libraries
+            problem = f"{type(error).__name__} {error}".rstrip(".")
+            raise OSError(f"{path} cannot be written: {problem}") from error
+
 
     def is_file(self, path: str) -> bool:
         """Return whether a path exists and is a file."""
@@ -156,12 +174,16 @@ class FsspecStore:
     def remove_files(self, paths: Sequence[str]) -> None:
         """Remove files, if they exist."""
         for path in paths:
-            with suppress(FileNotFoundError):
+            try:
                 self.file_system.rm_file(path)
+            except Exception:  # not all implementations raise a FileNotFoundError
+                if self.is_file(path):
+                    raise
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder and its content, if it exists."""
-        self.file_system.invalidate_cache()
+        if self.is_file(path):  # rm removes the content of a folder first, also of a file on FTP
+            self.remove_files([path])
         while self.file_system.exists(path):
             with suppress(FileNotFoundError):  # another process removes the same folder
                 self.file_system.rm(path, recursive=True)

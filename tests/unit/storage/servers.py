@@ -121,10 +121,10 @@ def webhdfs(root: Path) -> Iterator[str]:
 
 
 @contextmanager
-def ftp(root: Path, user: str, password: str) -> Iterator[str]:
+def ftp(root: Path, user: str, password: str, *, writable: bool = False) -> Iterator[str]:
     """Yield the URL of an FTP server."""
     authorizer = DummyAuthorizer()
-    authorizer.add_user(user, password, str(root), perm="elr")
+    authorizer.add_user(user, password, str(root), perm="elradfmw" if writable else "elr")
     handler = type("Handler", (FTPHandler,), {"authorizer": authorizer})
     server = FTPServer(("127.0.0.1", 0), handler)
     stop = threading.Event()
