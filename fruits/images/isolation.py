@@ -34,6 +34,8 @@ PIXEL_BYTES = 2 * 1024 * 1024 * 3  # of the shared memory, most of which is neve
 READY = b"!"  # the first byte of a child; if it is missing, the start failed and no image is to blame
 ATTEMPTS = 2  # per image: a process killed by something else is hardly killed at the same image again
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # decoding multiplies no matrices; the threads of numpy take time and memory
+# Texts of Pillow for corrupt WebP and JPEG files, and for too little memory.
+AMBIGUOUS = ("OSError: could not create decoder object", "OSError: broken data stream when reading image file")
 START_SECONDS = 60  # for the start of a child on a busy machine
 
 
@@ -233,6 +235,8 @@ def main(cpu_seconds: int, memory: int, shared: int) -> None:
                 detail = error.detail
                 if memory and detail == NO_MEMORY:
                     detail = f"decoding needs more than {memory:,} bytes of memory, the limit. Reduce the image"
+                elif memory and detail in AMBIGUOUS:
+                    detail += f"; or decoding needs more than {memory:,} bytes of memory, the limit"
                 decoded, response = False, json.dumps([error.reason, detail]).encode()
             channel.sendall(RESPONSE.pack(decoded, len(response)) + response)
 

@@ -133,6 +133,13 @@ def test_image_that_needs_too_much_memory_is_rejected(image):
         assert decoder(file.getvalue()).max() == 0
 
 
+def test_error_of_pillow_that_may_be_one_of_memory_names_the_limit():
+    file = BytesIO()
+    Image.new("RGB", (6000, 6000)).save(file, "JPEG", progressive=True, subsampling=0)  # 216 MB of coefficients
+    with IsolatedDecoder(memory=256 << 20) as decoder, pytest.raises(ImageError, match=r"; or .* 268,435,456 bytes"):
+        decoder(file.getvalue())
+
+
 def test_child_is_ended_by_its_parent_alone(decoder, image):
     decoder(image)
     (child,) = children()
