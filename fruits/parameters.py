@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NoReturn
 
 from fruits.errors import SettingsError
@@ -34,6 +34,12 @@ def whole_number(name: str, value: Any) -> int:
 def switch(name: str, value: Any) -> bool:
     """Return a truth value; the text ``"no"`` would be true."""
     return value if isinstance(value, bool) else _refuse(name, value, "True or False")
+
+
+def check_fraction(name: str, value: Any) -> None:
+    """Raise unless a value is a number from 0 to 1, which NaN is not."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+        _refuse(name, value, "0 to 1")
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:

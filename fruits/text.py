@@ -121,8 +121,8 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def per_second(rate: float, unit: str) -> str:
-    """Format a speed: ``226 images/s``, ``0.2 labels/s``."""
-    return f"{rate:,.{0 if rate >= 10 else 1}f} {unit}/s"
+    """Format a speed: ``226 images/s``, ``4.2 images/s``, ``0.05 labels/s``."""
+    return f"{rate:,.{0 if rate >= 10 else 1 if rate >= 0.1 else 2}f} {unit}/s"
 
 
 def duration(seconds: float) -> str:

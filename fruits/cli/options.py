@@ -61,6 +61,12 @@ def option_groups(command: Callable[..., Any]) -> Callable[..., Any]:
     return ungrouped
 
 
+def given(*groups: Any) -> list[str]:
+    """Return the options in several groups whose values differ from the defaults."""
+    options = ((field, getattr(group, field.name)) for group in groups for field in fields(group))
+    return [f"--{field.name.replace('_', '-')}" for field, value in options if value != field.default]
+
+
 def settings(*groups: Any) -> dict[str, Any]:
     """Return the fields of several groups of options by name."""
     return {name: value for group in groups for name, value in asdict(group).items()}
@@ -140,7 +146,10 @@ Backbone = Annotated[
 Weights = Annotated[
     str | None,
     computation(
-        "--weights", metavar="FILE", help="The weights of the network; default: packaged, cached or downloaded."
+        "--weights",
+        metavar="FILE",
+        help="The weights of the network; default: packaged, cached or downloaded.",
+        callback=check_address,
     ),
 ]
 Solver = Annotated[

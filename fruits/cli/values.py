@@ -42,7 +42,8 @@ def check_address(parameter: typer.CallbackParam, value: str | None) -> str | No
     """Reject an empty path, which would mean the current folder, and one in the memory of this process."""
     name = parameter.opts[0] if parameter.param_type_name == "option" else parameter.metavar
     if value == "":
-        raise SettingsError(f"{name}: empty path (unset shell variable?). Give a path or a URL.")
+        kind, allowed = ("", "a value") if parameter.metavar in ("NAME", "REGEX") else (" path", "a path or a URL")
+        raise SettingsError(f"{name}: empty{kind} (unset shell variable?). Give {allowed}.")
     if value is not None and value.startswith("memory://"):
         raise SettingsError(
             f"{name} {value}: not allowed, because this memory is lost when the command ends. Give a path, or the URL "
@@ -81,7 +82,7 @@ def parse_weights(text: str) -> tuple[int, ...]:
 
 def parse_size(text: str) -> int:
     """Return ``--shard-size`` as a number of bytes: ``256MB``, ``1.5GB``, ``512MiB`` or ``1000000``."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]i?)?B?", text)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?) ?([kMGT]i?)?B?", text)
     if match is None:
         raise SettingsError(
             f"--shard-size {text}: not a size. Allowed: a number of bytes, such as 256MB, 1GB or 512MiB."

@@ -64,6 +64,7 @@ KINDS = (
          leaves=(15, 55, 90, 125, 165), seeds=34),
 )  # fmt: skip
 
+MOST = 1_000_000  # files of each kind
 BROKEN = ("truncated", "empty", "text")
 
 
@@ -94,10 +95,10 @@ def generate(folder: str | Path, *, images: int = 240, labels: int = len(KINDS),
     SettingsError
         A number is out of its range.
     """
-    if images < 1 or broken < 0 or seed < 0 or not 1 <= labels <= len(KINDS):
+    if not 1 <= images <= MOST or not 0 <= broken <= MOST or seed < 0 or not 1 <= labels <= len(KINDS):
         raise SettingsError(
             f"sample: images {images}, labels {labels}, seed {seed}, broken {broken}. "
-            f"Allowed: images from 1, labels 1 to {len(KINDS)}, seed from 0, broken from 0."
+            f"Allowed: images 1 to {MOST:,}, labels 1 to {len(KINDS)}, seed from 0, broken 0 to {MOST:,}."
         )
     root = Path(folder)
     try:

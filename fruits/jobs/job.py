@@ -11,7 +11,7 @@ from typing import Any, Literal
 from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
 from fruits.network.backbones import backbone
-from fruits.parameters import address, check_choice, switch, whole_number
+from fruits.parameters import address, check_choice, check_fraction, switch, whole_number
 from fruits.text import quoted, without_secrets
 
 COLUMNS = ("path", "label", "features", "scaled_features", "pca_features")
@@ -214,8 +214,7 @@ class Job:
             raise SettingsError(f"`seed` = {self.seed}: not allowed. Allowed: -{MOST_IMAGES:,} to {MOST_IMAGES:,}.")
         if self.sample is not None and self.limit is not None:
             raise SettingsError("`limit` with `sample`: not allowed. Give one of them.")
-        if not 0 <= self.max_reject_fraction <= 1:
-            raise SettingsError(f"`max_reject_fraction` = {self.max_reject_fraction}: not allowed. Allowed: 0 to 1.")
+        check_fraction("max_reject_fraction", self.max_reject_fraction)
         if self.shards is not None:
             given = SHARDS.fullmatch(str(self.shards))
             if given is None or int(given[1]) > int(given[2]):

@@ -59,7 +59,7 @@ class Weights:
 
 def given_address(address: str | None) -> tuple[str, str] | None:
     """Return the name of the setting that gives an address of weights, and the address; None if neither is set."""
-    if address:
+    if address is not None:
         return "`weights`", address
     address = os.environ.get("FRUITS_WEIGHTS")
     return ("FRUITS_WEIGHTS", address) if address else None

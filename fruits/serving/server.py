@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fruits.serving.connections import HttpServer
     from fruits.serving.web.service import Service
 
+MOST_WORKERS = 2_048  # as of a cluster
 MIN_TOKEN = 16  # characters
 
 
@@ -129,8 +130,8 @@ def serve(
 
 def prepare(recogniser: str, *, token: str | None, workers: int | None, limits: Limits) -> tuple[HttpServer, Service]:
     """Return a server whose workers are loaded; the parameters are those of :func:`serve`."""
-    if workers is not None and workers < 1:
-        raise SettingsError(f"`workers` = {workers}: allowed is 1 or more.")
+    if workers is not None and not 1 <= workers <= MOST_WORKERS:
+        raise SettingsError(f"`workers` = {workers}: not allowed. Allowed: 1 to {MOST_WORKERS:,}.")
     count = workers or available_cpus()
     with contextlib.ExitStack() as on_failure, ThreadPoolExecutor(1) as background:
         decoders = [

@@ -202,6 +202,12 @@ def predict(
 ) -> CommandResult:
     """Recognise images: print the result of a few files, or write that of a whole folder."""
     if out is None:
+        unused = options.given(source, selection, cluster, partitions)
+        if unused := unused + ["--format"] * (format != "parquet") + ["--overwrite"] * overwrite:
+            raise SettingsError(
+                f"{unused[0]} without --out: not allowed, because single files are read and recognised as they are. "
+                f"Leave {unused[0]} out, or give --out and a folder."
+            )
         return _predict_files(images, recogniser)
     if len(images) != 1:
         raise SettingsError(

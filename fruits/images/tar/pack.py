@@ -28,6 +28,7 @@ from fruits.images.sources.tables.addressed import Contents
 from fruits.images.tar.samples import LABEL_EXTENSIONS
 from fruits.images.tar.shards import INCOMPLETE
 from fruits.images.tar.writer import ShardWriter, label_member, member_bytes
+from fruits.parameters import check_fraction
 from fruits.progress.reporter import Progress, Silent
 from fruits.storage.folder import Folder, encode_json, is_temporary
 from fruits.storage.prefetch import Range
@@ -118,6 +119,7 @@ def pack(
     StorageError
         The source or the folder failed.
     """
+    check_fraction("max_reject_fraction", max_reject_fraction)
     if shard_size < SMALLEST:
         raise SettingsError(f"`shard_size` = {shard_size:,}: not allowed. Allowed: at least {SMALLEST:,}.")
     try:

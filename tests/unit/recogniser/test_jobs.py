@@ -355,10 +355,11 @@ def test_no_source_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"weights": (1, 2)}, "`weights` has 2 values for 1 sources"),
+        ({"weights": (1, 2)}, "`weights` has 2 values for 1 source."),
         ({"weights": (0,)}, "`weights` = 0: not allowed"),
         ({"weights": (1.5,)}, "`weights` = 1.5: not allowed"),
         ({"crops": 3}, "`crops` = 3: not allowed"),
+        ({"max_reject_fraction": float("nan")}, "`max_reject_fraction` = nan: not allowed. Allowed: 0 to 1"),
     ],
 )
 def test_invalid_settings_are_refused(settings: dict[str, Any], says: str) -> None:
@@ -748,10 +749,18 @@ def test_commands_train_evaluate_and_predict(
     [
         (("train", "--out", "rec"), "SOURCE"),
         (("train", "images", "--out", "rec", "--weights", "1,x"), "--weights 1,x: not allowed"),
-        (("train", "images", "--out", "rec", "--weights", "1,2"), "--weights has 2 values for 1 sources"),
+        (("train", "images", "--out", "rec", "--weights", "1,2"), "--weights has 2 values for 1 source."),
         (("train", "images", "--out", "rec", "--crops", "3"), "--crops 3: not allowed"),
         (("train", "images", "--out", "rec", "--classes", "none.csv"), "--classes none.csv cannot be read"),
         (("predict", "images", "--recogniser", "rec"), "images is no file. Give image files; or give --out"),
+        (("predict", "a", "--recogniser", "r", "--limit", "3"), "--limit without --out: not allowed"),
+        (("predict", "a", "--recogniser", "r", "--label-regex", "(x)"), "--label-regex without --out"),
+        (("predict", "a", "--recogniser", "r", "--workers", "3"), "--workers without --out"),
+        (("predict", "a", "--recogniser", "r", "--format", "csv"), "Leave --format out, or give --out and a folder"),
+        (("predict", "a", "--recogniser", "r", "--overwrite"), "--overwrite without --out"),
+        (("run", "a", "--out", "o", "--weights", ""), "--weights: empty path (unset shell variable?). Give a path"),
+        (("run", "a", "--out", "o", "--label-column", ""), "--label-column: empty (unset shell variable?). Give a v"),
+        (("run", "a", "--out", "o", "--label-regex", ""), "--label-regex: empty (unset shell variable?). Give a v"),
         (("predict", "a", "b", "--recogniser", "rec", "--out", "c"), "2 IMAGES with --out: not allowed"),
         (("evaluate", "images", "--recogniser", "rec", "--out", "e"), "no recogniser found"),
     ],

@@ -165,7 +165,10 @@ def csv_batches(
         while some := list(islice(rows, BATCH)):
             for line, row in some:
                 if len(row) != len(header):
-                    raise DatasetError(f"{file}, line {line:,}: {len(row)} values for {len(header)} columns.")
+                    raise DatasetError(
+                        f"{file}, line {line:,}: {len(row)} value{'s' * (len(row) != 1)} for {len(header)} columns. Give "
+                        "one for each."
+                    )
             batch = Batch(file, "line", np.array([line for line, _ in some], np.int64), {})
             for column, index in zip(columns, indices, strict=True):
                 batch.columns[column.parameter] = _texts(batch, [row[index] or None for _, row in some])

@@ -242,7 +242,7 @@ def test_a_manifest_without_rows_is_an_error(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"uri,kind\na.jpg,x\nb.jpg\n", "line 3: 1 values for 2 columns"),
+        (b"uri,kind\na.jpg,x\nb.jpg\n", "line 3: 1 value for 2 columns"),
         (b'uri,kind\na.jpg,"x\n', "line 2: unexpected end of data"),
         (b'uri,kind\n"a"b.jpg,x\n', "line 2: "),
         (b'uri,kind\n"a\nb.jpg",x\nb,c,d\n', "line 4: 3 values"),
