@@ -168,6 +168,7 @@ ClusterFile = Annotated[
         "--cluster-file",
         metavar="FILE",
         help="A path or URL to read instead of ./cluster.yaml, whose header documents the precedence of settings.",
+        callback=check_address,
     ),
 ]
 S3Endpoint = Annotated[
@@ -368,11 +369,18 @@ class ClusterOptions:
             metavar="NAME",
             help="Run on this machine with dask (default), spark or local.",
             autocompletion=one_of("dask", "spark", "local"),
+            callback=check_address,
         ),
     ] = None
     cluster: Annotated[
         str | None,
-        execution("--cluster", metavar="NAME", help="Run on this cluster of cluster.yaml.", autocompletion=_clusters),
+        execution(
+            "--cluster",
+            metavar="NAME",
+            help="Run on this cluster of cluster.yaml.",
+            autocompletion=_clusters,
+            callback=check_address,
+        ),
     ] = None
     cluster_file: ClusterFile = None
     workers: Annotated[
