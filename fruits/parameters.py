@@ -38,7 +38,7 @@ def switch(name: str, value: Any) -> bool:
 
 def check_fraction(name: str, value: Any) -> None:
     """Raise unless a value is a number from 0 to 1, which NaN is not."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1:
         _refuse(name, value, "0 to 1")
 
 

@@ -120,6 +120,11 @@ def _masked(match: re.Match[str]) -> str:
     return f"{kept}***" + "@" * (match.lastgroup != "parameter")
 
 
+def counted(count: int, unit: str) -> str:
+    """Format a count with its unit, which is given in the singular: ``1 image``, ``1,200 images``, ``2 classes``."""
+    return f"{count:,} {unit}" + ("" if count == 1 else "es" if unit.endswith("s") else "s")
+
+
 def per_second(rate: float, unit: str) -> str:
     """Format a speed: ``226 images/s``, ``4.2 images/s``, ``0.05 labels/s``."""
     return f"{rate:,.{0 if rate >= 10 else 1 if rate >= 0.1 else 2}f} {unit}/s"

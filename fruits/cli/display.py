@@ -21,7 +21,7 @@ from fruits.jobs.reporting.speed_section import bottleneck
 from fruits.model.rows import decode_rows
 from fruits.storage.commits import OwnedFolder, last_commit
 from fruits.storage.folder import Folder
-from fruits.text import brief, duration, per_second, printable
+from fruits.text import brief, counted, duration, per_second, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,7 @@ def show_comparison(console: Console, comparison: Comparison, tolerance: float |
     differences = comparison.differences
     model = [difference for difference in differences if difference.name.startswith("model.")]
     rows = [difference for difference in differences if difference not in model]
-    compared = ({f"{comparison.rows:,} rows": rows} if comparison.rows or rows else {}) | (
+    compared = ({counted(comparison.rows, "row"): rows} if comparison.rows or rows else {}) | (
         {"model": model} if comparison.model else {}
     )
     if not differences:
@@ -101,8 +101,8 @@ def _verdict(name: str, differences: Sequence[Difference]) -> str:
 def show_status(console: Console, status: Status) -> None:
     """Print the progress of a job, stage by stage."""
     facts = {
-        "job": f"{status.command} of {status.images:,} images in {status.partitions:,} "
-        f"partition{'s' * (status.partitions != 1)}, {'complete' if status.complete else 'incomplete'}"
+        "job": f"{status.command} of {counted(status.images, 'image')} in {counted(status.partitions, 'partition')}, "
+        f"{'complete' if status.complete else 'incomplete'}"
     }
     for stage in status.stages:
         if stage.unit == "models":
@@ -111,7 +111,11 @@ def show_status(console: Console, status: Status) -> None:
             facts[stage.name] = f"{stage.done:,} of {stage.total:,} {stage.unit}"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in status.rejects.items())
     rejected = f"{sum(status.rejects.values()):,} rejected" + (f" ({reasons})" if reasons else "")
-    rows = f"{status.rows:,} rows, " if status.rows is not None else f"in the first {status.surveyed:,} partitions "
+    rows = (
+        f"{counted(status.rows, 'row')}, "
+        if status.rows is not None
+        else f"in the first {status.surveyed:,} partitions "
+    )
     facts["images"] = f"{status.images_done:,} of {status.images:,} featurized: {rows}{rejected}"
     if not status.complete:
         facts["now"] = _activity(status)
@@ -139,7 +143,7 @@ def show_verification(console: Console, verification: Verification) -> None:
     """Print each corrupt, missing or unexpected part, and the counts."""
     for line in (*verification.corrupt, *(f"{name}: not part of this job" for name in verification.unexpected)):
         console.print(str(line), soft_wrap=True)
-    summary = [f"{verification.parts:,} parts, {verification.bytes:,} bytes, intact"]
+    summary = [f"{counted(verification.parts, 'part')}, {verification.bytes:,} bytes, intact"]
     if verification.corrupt:
         summary.append(f"{len(verification.corrupt):,} corrupt or missing: run the command of the job again")
     if verification.unexpected:
@@ -176,7 +180,7 @@ def _counts(report: Report | SliceReport) -> Mapping[str, str]:
     speed = per_second(rate, "images") if rate else "no image left to featurize"
     stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items())
     return {
-        "images": f"{report.images:,}" + ("" if labels is None else f", {labels:,} label{'s' * (labels != 1)}"),
+        "images": f"{report.images:,}" + ("" if labels is None else f", {counted(labels, 'label')}"),
         **({"skipped": skipped} if skipped else {}),
         "rows": f"{report.rows:,}",
         "rejects": f"{sum(report.rejects.values()):,}" + (f": {reasons}" if reasons else ""),

@@ -41,9 +41,10 @@ def open_standard_streams() -> None:
                 os.close(null)
             os.set_inheritable(number, True)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))
-    if sys.stderr is sys.__stderr__:
-        file = io.BufferedWriter(_LossyFile(sys.stderr.fileno(), "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(file, sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+    stderr = sys.__stderr__
+    if stderr is not None and stderr is sys.stderr:
+        file = io.BufferedWriter(_LossyFile(stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(file, stderr.encoding, stderr.errors, line_buffering=True)
 
 
 def write_result(result: CommandResult, *, as_json: bool, log_json: bool) -> None:

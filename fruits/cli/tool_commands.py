@@ -16,6 +16,7 @@ from fruits.cli.result import CommandResult
 from fruits.cli.values import check_address, local_path, parse_size
 from fruits.errors import SettingsError
 from fruits.progress.select import to_stderr
+from fruits.text import counted
 
 
 def pack(
@@ -79,7 +80,7 @@ def sample(
     from fruits.images.sample import generate
 
     files = generate(local_path(folder), images=images, labels=labels, seed=seed, broken=broken)
-    text = f"Wrote {files:,} files to {folder}. Next: fruits run {quote(folder)} --out OUT"
+    text = f"Wrote {counted(files, 'file')} to {folder}. Next: fruits run {quote(folder)} --out OUT"
     return CommandResult(
         {"folder": os.path.abspath(folder), "files": files}, lambda console: console.print(text, soft_wrap=True)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fruits.images.sources.entries import ImageEntry
 from fruits.plan.partitions import MOST_BYTES, Partition, Plan, Stored
-from fruits.text import name_bytes
+from fruits.text import counted, name_bytes
 
 EXAMPLES = 3  # images named for each kind of change
 FULL = 1.5  # times the partition size: a partition that exceeds this is split
@@ -48,8 +48,8 @@ class Changes:
         """Return the numbers, and that of the partitions that stay, as text."""
         kept = sum(bool(partition.owner) for partition in partitions)
         return (
-            f"{self.added:,} images added, {self.changed:,} changed, {self.deleted:,} deleted since the stored "
-            f"features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
+            f"{counted(self.added, 'image')} added, {self.changed:,} changed, {self.deleted:,} deleted since the "
+            f"stored features were computed; {kept:,} of {len(partitions):,} partitions stay as they are"
         )
 
 

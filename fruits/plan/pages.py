@@ -22,6 +22,7 @@ from fruits.errors import DamageError
 from fruits.images.sources.entries import PATHS, ImageEntry, table_entries
 from fruits.storage.folder import part_name
 from fruits.storage.parquet import text_scalar
+from fruits.text import counted
 
 GROUP = 1024  # images of a row group
 NUL, EMPTY = (text_scalar(text, pa.binary()) for text in (b"\0", b""))
@@ -169,5 +170,6 @@ def decode_images(pages: Iterable[bytes], start: int, images: int) -> Iterator[I
             ) from error
     if found != images:
         raise DamageError(
-            f"the stored list of images ends {images - found:,} images early. Run the command again with `overwrite`."
+            f"the stored list of images ends {counted(images - found, 'image')} early. Run the command again with "
+            "`overwrite`."
         )

@@ -18,6 +18,7 @@ import pyarrow as pa
 from fruits.errors import DamageError
 from fruits.plan.pages import ImageList, pages_of
 from fruits.storage.parquet import number_array, read_table, text_array, write_table
+from fruits.text import counted
 
 LARGEST = 1024  # images, by default
 SMALLEST = 16  # images, by default: below, the overhead of a task exceeds the work
@@ -84,7 +85,7 @@ class Partition:
     stored: Stored | None = None
 
     def __str__(self) -> str:
-        return f"partition {self.index} ({self.images:,} images)"
+        return f"partition {self.index} ({counted(self.images, 'image')})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,8 @@ class Plan:
     labels: int = 0
 
     def __str__(self) -> str:
-        labels = f" of {self.labels:,} label{'s' * (self.labels != 1)}" if self.labels else ""
-        count = len(self.partitions)
-        return f"{self.images:,} images{labels} in {count:,} partition{'s' * (count != 1)}"
+        labels = f" of {counted(self.labels, 'label')}" if self.labels else ""
+        return f"{counted(self.images, 'image')}{labels} in {counted(len(self.partitions), 'partition')}"
 
     @property
     def images(self) -> int:

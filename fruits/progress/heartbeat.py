@@ -12,7 +12,7 @@ from typing import Any
 
 from fruits.errors import JobError
 from fruits.progress.reporter import Progress
-from fruits.text import duration
+from fruits.text import counted, duration
 
 SECONDS = 30.0  # without a finished item, before the first heartbeat and between heartbeats
 MAX_NAMED = 3  # items named in a heartbeat
@@ -41,7 +41,7 @@ class Waiting:
     why: str = ""
 
     def __str__(self) -> str:
-        workers = f" on {self.workers:,} worker{'s' * (self.workers != 1)}" if self.workers is not None else ""
+        workers = f" on {counted(self.workers, 'worker')}" if self.workers is not None else ""
         named = "".join(f", {name} for {duration(seconds)}" for name, seconds in self.lowest)
         more = self.under_way - len(self.lowest)
         rest = (f", and {more:,} more" if more else "") + (f"; {self.to_come:,} to come" if self.to_come else "")

@@ -16,6 +16,7 @@ from fruits.images.isolation import IsolatedDecoder
 from fruits.machine.cpus import available_cpus
 from fruits.serving.current import CurrentRecogniser
 from fruits.serving.limits import Limits
+from fruits.text import counted
 
 if TYPE_CHECKING:
     from fruits.serving.connections import HttpServer
@@ -124,7 +125,7 @@ def serve(
         return server.run_until_stopped(
             bound,
             f"Serving on http://{name}:{bound.getsockname()[1]}: recogniser {value.version}, "
-            f"{len(value.labels):,} labels, {service.workers.count} workers",
+            f"{counted(len(value.labels), 'label')}, {counted(service.workers.count, 'worker')}",
         )
 
 

@@ -129,7 +129,6 @@ class FsspecStore:
             problem = f"{type(error).__name__} {error}".rstrip(".")
             raise OSError(f"{path} cannot be written: {problem}") from error
 
-
     def is_file(self, path: str) -> bool:
         """Return whether a path exists and is a file."""
         self.file_system.invalidate_cache()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from fruits.cli.display import page_of, show_facts
-from fruits.text import brief, duration, printable
+from fruits.text import brief, counted, duration, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,10 +23,10 @@ SHOWN = 3  # labels of a recognition
 
 def show_training(console: Console, report: TrainingReport, following: str | None = None) -> None:
     """Print the result of a training: counts, sources, the files, and a command to continue with."""
-    facts = {"recogniser": f"{report.version}, {report.classes:,} classes, {report.images:,} images"}
+    facts = {"recogniser": f"{report.version}, {counted(report.classes, 'class')}, {counted(report.images, 'image')}"}
     facts |= _sources(report.sources)
     if report.unmapped is not None:
-        facts["unmapped"] = f"{report.unmapped:,} label{'s' * (report.unmapped != 1)}, classes of their own"
+        facts["unmapped"] = f"{counted(report.unmapped, 'label')}, classes of their own"
     facts["calibrated"] = _calibration(report.calibration_images)
     facts["prototypes"] = f"{report.prototypes:,}, {report.pictures:,} with a picture"
     facts["time"] = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report.seconds.items()) or "none"
@@ -39,19 +39,18 @@ def show_recogniser(console: Console, status: RecogniserStatus) -> None:
     if not status.complete:
         facts["training"] = "not finished. Run the same command again to resume it"
     if status.version is not None and status.network is not None:
-        facts["recogniser"] = f"{status.version}, {status.classes:,} classes, {status.images:,} images"
+        facts["recogniser"] = f"{status.version}, {counted(status.classes, 'class')}, {counted(status.images, 'image')}"
         facts |= _sources(status.sources) | _changes(status.sources)
         facts["calibrated"] = _calibration(status.calibration_images)
-        crops = f"{status.crops} crop{'s' * (status.crops != 1)} of each image"
-        facts["prototypes"] = f"{status.prototypes:,}, {crops}"
+        facts["prototypes"] = f"{status.prototypes:,}, {counted(status.crops, 'crop')} of each image"
         facts["network"] = ", ".join(f"{name} {value[:12]}" for name, value in status.network.items())
     show_facts(console, facts | {"files": f"{status.out}/"})
 
 
 def _sources(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {
-        f"source {number}": f"{source['images']:,} images, {source['rejects']:,} rejects, weight {source['weight']}: "
-        f"{source['address']}"
+        f"source {number}": f"{counted(source['images'], 'image')}, {counted(source['rejects'], 'reject')}, "
+        f"weight {source['weight']}: {source['address']}"
         for number, source in enumerate(sources, 1)
     }
 
@@ -73,13 +72,13 @@ def _changes(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _calibration(images: int) -> str:
     if images:
-        return f"on {images:,} held-out images"
+        return f"on {counted(images, 'held-out image')}"
     return "not at all: too few images to hold some of two classes out. It rejects nothing; give more images"
 
 
 def show_evaluation(console: Console, evaluation: Evaluation, out: str, following: str) -> None:
     """Print the numbers of an evaluation, and a command to continue with."""
-    facts = {"evaluated": f"{evaluation.images:,} images, {evaluation.rejects:,} rejects"}
+    facts = {"evaluated": f"{counted(evaluation.images, 'image')}, {counted(evaluation.rejects, 'reject')}"}
     if (metrics := evaluation.metrics) is not None:
         low, high = metrics.interval
         facts["top-1"] = f"{metrics.top1:.2%} (95 % interval {low:.2%} to {high:.2%}), top-5 {metrics.top5:.2%}"
@@ -88,7 +87,7 @@ def show_evaluation(console: Console, evaluation: Evaluation, out: str, followin
         facts["answered"] = f"{metrics.kept:.2%}{kept}"
     if evaluation.unknown.images:
         images, rejected = evaluation.unknown.images, evaluation.unknown.rejected
-        facts["unknown"] = f"{rejected / images:.2%} of {images:,} images of other labels rejected"
+        facts["unknown"] = f"{rejected / images:.2%} of {counted(images, 'image')} of other labels rejected"
     if evaluation.left_out:
         images = sum(each.images for each in evaluation.left_out)
         rejected = sum(each.rejected for each in evaluation.left_out)

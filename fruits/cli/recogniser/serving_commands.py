@@ -10,6 +10,7 @@ import typer
 from fruits.cli import options as options
 from fruits.cli.result import CommandResult
 from fruits.cli.values import require_extra
+from fruits.text import counted
 
 
 def serve(
@@ -55,5 +56,5 @@ def export(
         "crops": loaded.crops,
         "version": loaded.version,
     }
-    text = f"Wrote {out}: {size / 1e6:.1f} MB, {len(loaded.labels):,} labels, recogniser {loaded.version}"
+    text = f"Wrote {out}: {size / 1e6:.1f} MB, {counted(len(loaded.labels), 'label')}, recogniser {loaded.version}"
     return CommandResult(values, lambda console: console.print(text, soft_wrap=True))

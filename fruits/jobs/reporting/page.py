@@ -17,6 +17,7 @@ from fruits.jobs.reporting.speed_section import speed_section
 from fruits.jobs.reporting.vectors import Vectors
 from fruits.pages.charts import Line, line_chart, point_map
 from fruits.pages.document import document, facts, pair, percent, table, text, tiles
+from fruits.text import counted
 
 SCREE = 50  # components in the plot of single ones
 TSNE_HINT = (
@@ -113,8 +114,8 @@ def _vectors(findings: Findings) -> Iterator[str]:
     yield (
         f'<h2>Map</h2><p class="soft">Examined here and in the next two sections: {rows:,} of '
         f"{findings.report.rows:,} rows, in {vectors.parts:,} of {vectors.of:,} parts"
-        f"{'' if vectors.parts == vectors.of else ' chosen by hash'}; the first {components:,} principal "
-        f"component{'s' * (components != 1)}.</p>"
+        f"{'' if vectors.parts == vectors.of else ' chosen by hash'}; the first "
+        f"{counted(components, 'principal component')}.</p>"
     )
     if findings.pca is not None:
         yield _map(findings, vectors, findings.pca, "PC1 (to the right) and PC2 (upwards)")

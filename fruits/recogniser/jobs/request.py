@@ -9,7 +9,7 @@ from fruits.errors import SettingsError
 from fruits.images.sources.options import SourceOptions
 from fruits.parameters import address, check_choice, check_fraction, switch, whole_number
 from fruits.recogniser.methods import METHODS, Method
-from fruits.text import brief
+from fruits.text import brief, counted
 
 MOST_WEIGHT = 1000
 
@@ -93,10 +93,10 @@ class Training:
         check_fraction("max_reject_fraction", self.max_reject_fraction)
         if self.crops not in (1, 2):
             raise SettingsError(f"`crops` = {self.crops}: not allowed. Allowed: 1, or 2.")
-        if (given := len(self.source_weights)) != (count := len(self.sources)):
+        if len(self.source_weights) != len(self.sources):
             raise SettingsError(
-                f"`weights` has {given} value{'s' * (given != 1)} for {count} source{'s' * (count != 1)}. Give one for "
-                "each."
+                f"`weights` has {counted(len(self.source_weights), 'value')} for "
+                f"{counted(len(self.sources), 'source')}. Give one for each."
             )
         if wrong := [weight for weight in self.source_weights if not 1 <= weight <= MOST_WEIGHT]:
             raise SettingsError(f"`weights` = {brief(wrong[0])}: not allowed. Allowed: 1 to {MOST_WEIGHT:,}.")

@@ -96,7 +96,9 @@ def test_folder_that_cannot_be_created_is_an_output_error(tmp_path: Path) -> Non
         generate(tmp_path / "file" / "below", images=1)
 
 
-@pytest.mark.parametrize("wrong", [{"images": 0}, {"images": 10**7}, {"labels": 0}, {"labels": 9}, {"seed": -1}, {"broken": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"images": 0}, {"images": 10**7}, {"labels": 0}, {"labels": 9}, {"seed": -1}, {"broken": -1}]
+)
 def test_numbers_out_of_range_are_rejected(tmp_path: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="Allowed: images 1 to 1,000,000, labels 1 to 8"):
         generate(tmp_path / "new", **wrong)

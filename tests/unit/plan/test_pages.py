@@ -32,7 +32,7 @@ def test_any_slice_is_read_from_its_pages_alone(entries, tmp_path):
 def test_a_list_that_ends_early_is_damage(entries, tmp_path):
     folder = Folder(str(tmp_path))
     write_list(entry_tables(entries), folder)
-    with pytest.raises(DamageError, match=r"ends 1 images early|cannot be read"):
+    with pytest.raises(DamageError, match=r"ends 1 image early|cannot be read"):
         stored_list(folder, 20, 4)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import threading
 import warnings
 from collections.abc import Iterator
@@ -94,8 +95,11 @@ class _WebHdfs(_Files):
 
 
 @contextmanager
-def _serving(handler: type[_Files], root: Path, **settings: bool) -> Iterator[str]:
+def _serving(handler: type[_Files], root: Path, tls: ssl.SSLContext | None = None, **settings: bool) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (handler,), {"root": root, **settings}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that do not trust it
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -107,10 +111,10 @@ def _serving(handler: type[_Files], root: Path, **settings: bool) -> Iterator[st
 
 
 @contextmanager
-def http(root: Path, *, ranges: bool = False) -> Iterator[str]:
+def http(root: Path, *, ranges: bool = False, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Yield the URL of a web server, which sends ranges or ignores them."""
-    with _serving(_Pages, root, ranges=ranges) as host:
-        yield f"http://{host}"
+    with _serving(_Pages, root, tls=tls, ranges=ranges) as host:
+        yield f"http{'s' if tls else ''}://{host}"
 
 
 @contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import ssl
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fruits.errors import DatasetError
 from fruits.images.decode import ImageError
@@ -18,8 +21,11 @@ from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.images.sources.options import SourceOptions
 from fruits.images.sources.source import image_bytes
+from fruits.storage import http
+from fruits.storage.addresses import open_store
 from fruits.storage.folder import Folder
-from fruits.storage.prefetch import Range
+from fruits.storage.prefetch import Range, UnreachableError
+from tests.s3.test_tls import certificate
 from tests.unit.storage import servers
 
 
@@ -124,3 +130,22 @@ def test_folder_with_a_query_and_links_that_are_no_urls(server: str) -> None:
     assert [entry.path for entry in Listing(open_source(f"{server}/bad%20links"))] == ["1.jpg"]
     with pytest.raises(DatasetError, match=r"page=2: the URL of a folder has no query\."):
         list(Listing(open_source(f"{server}/folder?page=2")))
+
+
+def test_certificate_of_an_unknown_authority_is_an_unreachable_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "RECONNECT_SECONDS", (0.01,))
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "own.pem").write_bytes(certificate("own", key, "own", key) + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem")
+    with servers.http(tmp_path, tls=context) as url:
+        store, path = open_store(f"{url}/own.pem")
+        (error,) = store.fetch([(path, -1, "")], ahead=1)
+    assert isinstance(error, UnreachableError)
+    assert error.server == url.removeprefix("https://")
+    assert "certificate verify failed" in str(error)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from fruits.errors import DatasetError
 from fruits.images.sources.tables.files import TableFile
 from fruits.storage.parquet import text_array, text_lists
-from fruits.text import brief, printable
+from fruits.text import brief, counted, printable
 
 BATCH = 16_384  # rows
 LINE_BYTES = 2**24  # of a line of JSON; also characters of a line of CSV
@@ -166,8 +166,8 @@ def csv_batches(
             for line, row in some:
                 if len(row) != len(header):
                     raise DatasetError(
-                        f"{file}, line {line:,}: {len(row)} value{'s' * (len(row) != 1)} for {len(header)} columns. Give "
-                        "one for each."
+                        f"{file}, line {line:,}: {counted(len(row), 'value')} for "
+                        f"{counted(len(header), 'column')}. Give one for each."
                     )
             batch = Batch(file, "line", np.array([line for line, _ in some], np.int64), {})
             for column, index in zip(columns, indices, strict=True):
