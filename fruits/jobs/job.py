@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -176,6 +176,11 @@ class Job:
         return SourceOptions(**{field.name: getattr(self, field.name) for field in fields(SourceOptions)})
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) is None and field.default not in (None, MISSING):
+                raise SettingsError(
+                    f"`{field.name}` = None: not allowed. Leave it out for its default, {quoted(field.default)}."
+                )
         for name, convert in CONVERSIONS.items():
             if (value := getattr(self, name)) is not None or name in ("images", "out"):
                 object.__setattr__(self, name, convert(name, value))
@@ -185,6 +190,10 @@ class Job:
                 object.__setattr__(self, name, int(value) if isinstance(value, Integral) else float(value))
         if isinstance(self.columns, str):
             raise SettingsError(f"`columns` = {self.columns!r}: not allowed. Allowed: names, as ({self.columns!r},).")
+        if not isinstance(self.columns, Sequence) or not all(isinstance(name, str) for name in self.columns):
+            raise SettingsError(
+                f"`columns` = {quoted(self.columns)}: not allowed. Allowed: names, as ('path', 'label')."
+            )
         if isinstance(self.components, bool) or not (
             (isinstance(self.components, int) and self.components >= 1)
             or (isinstance(self.components, float) and 0 < self.components <= 1)

@@ -83,6 +83,6 @@ def backbone(name: str) -> Backbone:
     SettingsError
         The name is unknown.
     """
-    if name not in BACKBONES:
+    if not isinstance(name, str) or name not in BACKBONES:
         raise SettingsError(f"`backbone` = {name}: not known. Allowed: {', '.join(BACKBONES)}.")
     return BACKBONES[name]
