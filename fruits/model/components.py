@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.errors import DatasetError, SettingsError
+from fruits.text import counted
 
 Float64 = npt.NDArray[np.float64]
 
@@ -21,12 +22,12 @@ def check_components(components: int | float, rows: int, dimension: int) -> None
         The count exceeds min(rows - 1, dimension).
     """
     if rows < 2:
-        raise DatasetError(f"{rows} usable image: a model needs at least 2. Give more images.")
+        raise DatasetError(f"{counted(rows, 'usable image')}: a model needs at least 2. Give more images.")
     most = min(rows - 1, dimension)
     if isinstance(components, int) and components > most:
         raise SettingsError(
-            f"`components` = {components}: {rows:,} images of {dimension:,} features have at most {most:,} components. "
-            f"Allowed: 1 to {most:,}, or a fraction of variance above 0 and up to 1."
+            f"`components` = {components}: {rows:,} images of {dimension:,} features have at most "
+            f"{counted(most, 'component')}. Allowed: 1 to {most:,}, or a fraction of variance above 0 and up to 1."
         )
 
 

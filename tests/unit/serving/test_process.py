@@ -24,7 +24,7 @@ from tests.processes import ended, listening
 from tests.recognisers import write
 from tests.unit.serving.running import WAIT_SECONDS, wait_for
 
-SERVING = re.compile(r"Serving on http://127\.0\.0\.1:(\d+): recogniser [0-9a-f]{12}, 8 labels, (\d+) workers")
+SERVING = re.compile(r"Serving on http://127\.0\.0\.1:(\d+): recogniser [0-9a-f]{12}, 8 labels, (\d+) workers?")
 
 
 def command(*arguments: str | Path) -> list[str]:
