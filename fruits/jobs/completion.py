@@ -18,7 +18,7 @@ from fruits.jobs.stored import encode_accounts
 from fruits.model.moments import Moments
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.storage.checksums import checksum, read_part
-from fruits.storage.commits import COMMITS, Commit, complete, remove_earlier
+from fruits.storage.commits import COMMITS, Commit, complete
 from fruits.storage.folder import encode_json
 
 
@@ -133,5 +133,5 @@ def tidy(output: Output) -> Commit | None:
         return None
     final = replace(output.job, commit=last).final_files()
     owned.remove_leftovers(folders, {*final, owned.name(REPORT, "html")})
-    remove_earlier(output.folder, last)
+    owned.remove_earlier(last)
     return last

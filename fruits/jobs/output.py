@@ -38,6 +38,7 @@ from fruits.storage.commits import (
     Commit,
     OwnedFolder,
     claim,
+    is_old_output,
     last_commit,
     last_number,
     owner_in,
@@ -201,7 +202,7 @@ def current_commit(out: Folder, job: Job) -> Commit | None:
         if current is not None:
             return current
         names.remove(COMMITS)  # the first commit is missing or under way
-    if OLD_JOB in names:
+    if OLD_JOB in names and is_old_output(out):
         if not job.overwrite:
             raise OutputError(
                 f"`out` {job.out} contains the output of an earlier version of Fruits, whose format differs. Use "
@@ -357,7 +358,10 @@ def _resume(request: Request, out: Folder, commit: Commit, spool: PageSpool) -> 
         plan = spool.plan(commit.partition_size, bounded_partitions(spool.sizes(), commit.partition_size))
         name = owned.name("plan/partitions", "parquet")
         if checksum(plan.encode()).hex() != commit.files.get(name):
-            raise
+            raise DamageError(
+                f"{out.address}/{name} is corrupt or missing. It depends on the updates of this output, so that it "
+                "cannot be made from the images. Use `overwrite` to start over."
+            ) from error
         owned.write(name, plan.encode())
         job = StoredJob.load(out, commit)
     output = Output(job, request.source or job, False, stored_base(out, commit))
@@ -403,8 +407,9 @@ def _remove_foreign(output: Output) -> None:
         kept |= {base.owned.name("moments/total", "safetensors"), *dict(base.page_checksums(0, base.plan.images))}
 
     def keep(name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        return name in kept or (base is not None and folder == MANIFEST and owner_in(file) == base.owned.owner)
+        return name in kept or (
+            base is not None and name.startswith(f"{MANIFEST}/") and owner_in(name) == base.owned.owner
+        )
 
     owned.remove_foreign(output.subfolders(), keep)
 

@@ -171,7 +171,8 @@ def row_files(out: Folder, commit: Commit) -> list[str]:
 
 def reason(error: OSError) -> str:
     """Return the reason of an error, and its file, which can be one of an input, or a temporary one."""
-    file = f": {error.filename}" if isinstance(error.filename, str) else ""
+    name = error.filename2 or error.filename  # of a rename: the second is not temporary
+    file = f": {name}" if isinstance(name, str) else ""
     return f"{error.strerror}{file}" if error.strerror else str(error)
 
 

@@ -122,7 +122,8 @@ class Manifest:
         """Return the stored manifest of a job, the union of its pages; corrupt pages are ignored."""
         manifest = cls(out)
         folder = out.folder / MANIFEST
-        names = [name for name in folder.names() if not is_temporary(name) and owner_in(name) == out.owner]
+        names = [name for name in folder.names() if not is_temporary(name)]
+        names = [name for name in names if owner_in(f"{MANIFEST}/{name}") == out.owner]
 
         def read(name: str) -> bytes:
             try:

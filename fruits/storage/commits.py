@@ -22,6 +22,7 @@ import orjson
 
 from fruits.errors import OutputError
 from fruits.storage.folder import READERS, Folder, encode_json, is_temporary, part_name
+from fruits.storage.stores import FileInfo
 from fruits.text import brief, utf8
 
 SCHEMA = "fruits.commit/2"
@@ -30,16 +31,29 @@ COMMITS = "commits"
 NAME = re.compile(r"^([0-9]{8})\.json$")
 LAST_NUMBER = 99_999_999
 MAX_PARTITION = 2**31
-# All names of files of a job, and no others: files of these names are removed when their owner is not the current one,
-# and 12 hexadecimal digits also end a UUID or are a date and time.
-PAGE = r"(?:rejects|features|added|removed|rows|moments\.\w+-\d+)-\d{5,}-[0-9a-f]{8}"
-OTHERS = "report|model|scaled_pca|partitions|accounts|total"
-OWNED = re.compile(rf"^(?:part-\d{{5,}}|{PAGE}|{OTHERS})-([0-9a-f]{{12}})\.\w+$")
 OWNER_DIGITS = 12
-# Names of outputs without commits, which earlier versions wrote.
-OLD_JOB = "job.json"  # the identity of the job
-LEGACY = re.compile(r"^(part-\d{5,}\.\w+|[\w.-]+-\d{5}\.sha256|(job|model|report)\.json|scaled_pca\.safetensors)$")
-ROOT = re.compile(r"^(\..+\.tmp|report-.+|report\.json|job\.json)$")  # directly in the output folder
+# The names of all files of a job below the output folder, and no others: files of these names are removed when their
+# owner is not the current one, and 12 hexadecimal digits also end a UUID or are a date and time.
+PART, ID = r"part-\d{5,}", rf"[0-9a-f]{{{OWNER_DIGITS}}}"
+OWNED = re.compile(
+    "|".join(
+        (
+            rf"report-{ID}\.(?:json|html)",
+            rf"plan/(?:{PART}|partitions|accounts)-{ID}\.parquet",
+            rf"(?:rejects|features|added|removed)/{PART}-{ID}\.parquet",
+            rf"rows/{PART}-{ID}\.\w+",
+            rf"moments/(?:total|\w+-\d+/{PART})-{ID}\.safetensors",
+            rf"model/(?:model-{ID}\.json|scaled_pca-{ID}\.safetensors)",
+            rf"manifest/(?:rejects|features|added|removed|rows|moments\.\w+-\d+)-\d{{5,}}-[0-9a-f]{{8}}-{ID}\.sha256",
+        )
+    )
+)
+# Outputs without commits, which earlier versions wrote: the identity of the job, and the names of the other files.
+OLD_JOB, OLD_SCHEMA = "job.json", "fruits.job/"
+OLD_FILES = re.compile(
+    rf"report\.json|\w+/(?:{PART}\.\w+|[\w.-]+-\d{{5}}\.sha256|(?:job|model|report)\.json|scaled_pca\.safetensors)"
+    rf"|moments/[\w-]+/{PART}\.\w+"
+)
 FILE = re.compile(r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")
 CHECKSUM = re.compile(r"^[0-9a-f]{64}$")
 
@@ -163,18 +177,18 @@ class OwnedFolder:
         keep : callable
             Returns whether a file, by name below the folder, is kept nevertheless.
         """
+        listed = list(self._names(kinds))
+        is_old = any(OLD_JOB in names for kind, names in listed if not kind) and is_old_output(self.folder)
 
-        def is_foreign(kind: str, name: str) -> bool:
-            owner = owner_in(name)
-            stale = LEGACY.match(name) is not None if owner is None else owner != self.owner
-            # The folder itself may also contain files of the user.
-            return stale and (bool(kind) or ROOT.match(name) is not None) and not keep(_below(kind, name))
+        def is_foreign(name: str) -> bool:
+            if (owner := owner_in(name)) is None:
+                return is_old and OLD_FILES.fullmatch(name) is not None
+            return owner != self.owner and not keep(name)
 
-        for kind, names in self._names(kinds):
-            if not kind:
-                is_old = OLD_JOB in names  # the first name, which is removed last
-                names = [name for name in reversed(names) if is_old or owner_in(name)]
-            self._remove(kind, [name for name in names if is_foreign(kind, name)])
+        for kind, names in listed:
+            self._remove(kind, [name for name in names if is_foreign(_below(kind, name))])
+        if is_old:
+            self._remove("", [OLD_JOB])  # last: it marks the others
 
     def remove_leftovers(self, kinds: Sequence[str], final: Container[str] | None = None) -> None:
         """Remove the temporary files, markers and uploads that killed writers of this job left.
@@ -188,17 +202,25 @@ class OwnedFolder:
         """
         self.folder.abort_uploads(lambda name: owner_in(name) == self.owner)
 
-        def is_left(kind: str, name: str) -> bool:
-            if is_temporary(name):
+        def is_left(name: str) -> bool:
+            if is_temporary(name.rpartition("/")[2]):
                 return owner_in(name) in (self.owner, None)
-            return final is not None and owner_in(name) is not None and _below(kind, name) not in final
+            return final is not None and owner_in(name) is not None and name not in final
 
         for kind, names in self._names(kinds):
-            self._remove(kind, [name for name in names if is_left(kind, name)])
+            self._remove(kind, [name for name in names if is_left(_below(kind, name))])
+
+    def remove_earlier(self, commit: Commit) -> None:
+        """Remove the commits before that of a complete output, which describe lists of images that are outdated."""
+        names = self._subfolder(COMMITS).names()
+        self._remove(COMMITS, [name for name in names if NAME.match(name) and int(name[:8]) < commit.number])
 
     def _names(self, kinds: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
         """Yield each subfolder and the names in it. On S3, they are listed at once; not all stores allow it."""
-        with ThreadPoolExecutor(READERS if self.folder.s3 is not None else 1) as pool:
+        if self.folder.s3 is None:
+            yield from ((kind, self._subfolder(kind).names()) for kind in kinds)
+            return
+        with ThreadPoolExecutor(READERS) as pool:
             yield from zip(kinds, pool.map(lambda kind: self._subfolder(kind).names(), kinds), strict=True)
 
     def _remove(self, kind: str, names: Sequence[str]) -> None:
@@ -220,12 +242,25 @@ def _below(kind: str, name: str) -> str:
 
 
 def owner_in(name: str) -> str | None:
-    """Return the owner in the name of a file, also of a temporary file or marker; None if it has none."""
-    if name.startswith(".") and name.endswith(".tmp"):
-        # .NAME.UUID.tmp or .NAME.begun.tmp
-        name = name[1:].removesuffix(".tmp").rpartition(".")[0]
-    match = OWNED.search(name)
-    return match[1] if match else None
+    """Return the owner in the name of a file below an output, also of a temporary file or marker; None if it has none.
+
+    Examples
+    --------
+    >>> owner_in("rows/part-00017-3f9c2a1b4d5e.parquet"), owner_in("rows/notes-3f9c2a1b4d5e.parquet")
+    ('3f9c2a1b4d5e', None)
+    """
+    folder, slash, file = name.rpartition("/")
+    if is_temporary(file):
+        file = file[1:].removesuffix(".tmp").rpartition(".")[0]  # .NAME.UUID.tmp or .NAME.begun.tmp
+    return file.rpartition(".")[0][-OWNER_DIGITS:] if OWNED.fullmatch(f"{folder}{slash}{file}") else None
+
+
+def is_old_output(folder: Folder) -> bool:
+    """Return whether a folder contains the output of an earlier version, which had no commits."""
+    try:
+        return str(folder.read_json(OLD_JOB).get("schema")).startswith(OLD_SCHEMA)
+    except (OSError, OutputError):  # a file or a folder of the user
+        return False
 
 
 def last_number(folder: Folder) -> int:
@@ -241,30 +276,28 @@ def last_commit(folder: Folder) -> Commit | None:
     OutputError
         The commit is corrupt.
     """
-    number, etag = _last(folder)
+    number, file = _last(folder)
     while number:
         try:
             # A job asks before each write. On S3, it reads a commit once: another content has another ETag.
-            return _known_commit(folder, number, etag) if etag else read_commit(folder, number)
+            return _known_commit(folder, number, file) if file and file.version else read_commit(folder, number)
         except FileNotFoundError:  # its job was completed since, and has removed it
-            earlier, (number, etag) = number, _last(folder)
+            earlier, (number, file) = number, _last(folder)
             if number == earlier:
                 raise
     return None
 
 
-def _last(folder: Folder) -> tuple[int, str]:
-    """Return the number of the last commit of a folder, 0 if there is none, and on S3 its ETag."""
+def _last(folder: Folder) -> tuple[int, FileInfo | None]:
+    """Return the number of the last commit of a folder, 0 if there is none, and on S3 its entry with its ETag."""
     commits = folder / COMMITS
-    if folder.s3 is None:
-        etags = dict.fromkeys(commits.names(), "")
-    else:
-        etags = {name: file.version for name, file in commits.files().items()}
-    return max(((int(match[1]), etag) for name, etag in etags.items() if (match := NAME.match(name))), default=(0, ""))
+    files = dict.fromkeys(commits.names()) if folder.s3 is None else commits.files()
+    last = max((name for name in files if NAME.match(name)), default=None)
+    return (0, None) if last is None else (int(last[:8]), files[last])
 
 
 @lru_cache(maxsize=16)
-def _known_commit(folder: Folder, number: int, etag: str) -> Commit:
+def _known_commit(folder: Folder, number: int, file: FileInfo) -> Commit:
     return read_commit(folder, number)
 
 
@@ -344,12 +377,6 @@ def complete(folder: Folder, started: Commit, files: Mapping[str, str]) -> bool:
     """Create the commit that marks the output of a job as complete; return whether it is the last one."""
     OwnedFolder(folder, started.owner, started.number).check_owner()
     return _create(folder, replace(started, number=started.number + 1, files=dict(files), complete=True, base=0))
-
-
-def remove_earlier(folder: Folder, commit: Commit) -> None:
-    """Remove the commits before that of a complete output, which describe lists of images that are outdated."""
-    commits = folder / COMMITS
-    commits.remove_files([name for name in commits.names() if NAME.match(name) and int(name[:8]) < commit.number])
 
 
 def _create(folder: Folder, commit: Commit) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 READERS = 16  # threads that read or list at once
-TEMPORARY = re.compile(r"^\..+\.tmp$")
+TEMPORARY = re.compile(r"^\..+\.(?:[0-9a-f]+|begun)\.tmp$")  # not every .tmp: a user may have others
 
 
 def is_temporary(name: str) -> bool:
@@ -188,18 +188,18 @@ class Folder:
         store, path = self.open()
         return {file.path: file for file in store.files(path)}
 
-    def remove(self, name: str) -> None:
-        """Remove a file, or a folder and its content, if it exists."""
-        store, path = (self / name).open()
-        store.remove(path)
-
     def remove_files(self, names: Iterable[str]) -> None:
         """Remove files in this folder, if they exist."""
         store, path = self.open()
         store.remove_files([f"{path}/{name}" for name in names])
 
+    def remove_empty(self, name: str) -> None:
+        """Remove a folder in this folder if it is empty."""
+        store, path = (self / name).open()
+        store.remove_empty(path)
+
     def abort_uploads(self, chosen: Callable[[str], bool]) -> None:
-        """Abort the unfinished uploads below a folder whose file names are chosen."""
+        """Abort the unfinished uploads below a folder whose names below it are chosen."""
         store, path = self.open()
         store.abort_uploads(path, chosen)
 

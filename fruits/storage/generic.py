@@ -7,7 +7,7 @@ import os
 import posixpath
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, BinaryIO, cast
@@ -36,7 +36,7 @@ class FsspecStore:
 
     def read(self, path: str, *, limit: int | None = None) -> bytes:
         """Return the content of a file; see :class:`fruits.storage.stores.Store`."""
-        with _missing_named(path):
+        with _os_errors(path):
             if limit is not None and (self.file_system.size(path) or 0) > limit:
                 raise too_large(path, limit)
             data: bytes = self.file_system.cat_file(path)
@@ -49,14 +49,14 @@ class FsspecStore:
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read at any place."""
-        with _missing_named(path):
+        with _os_errors(path):
             file: BinaryIO = self.file_system.open(path, "rb", block_size=BLOCK_BYTES)
             return file
 
     def info(self, path: str) -> FileInfo:
         """Return the size and the version of a file."""
         self.file_system.invalidate_cache()
-        with _missing_named(path):
+        with _os_errors(path):
             entry = self.file_system.info(path)
         if entry["type"] != "file":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -121,7 +121,7 @@ class FsspecStore:
         """Create the folder of a file, unless the implementation does, and raise its failure as an ``OSError``."""
         try:
             if self.file_system.protocol in WITHOUT_PARENTS:
-                self.file_system.makedirs(posixpath.dirname(path), exist_ok=True)
+                self._make_folder(posixpath.dirname(path))
             yield
         except OSError:
             raise
@@ -129,35 +129,44 @@ class FsspecStore:
             problem = f"{type(error).__name__} {error}".rstrip(".")
             raise OSError(f"{path} cannot be written: {problem}") from error
 
-    def is_file(self, path: str) -> bool:
-        """Return whether a path exists and is a file."""
+    def _make_folder(self, path: str) -> None:
         self.file_system.invalidate_cache()
         try:
-            return bool(self.file_system.info(path)["type"] == "file")
-        except (FileNotFoundError, NotADirectoryError):
+            self.file_system.makedirs(path, exist_ok=True)
+        except Exception:  # another thread has just made it, or one above it
+            self.file_system.invalidate_cache()
+            self.file_system.makedirs(path, exist_ok=True)
+
+    def is_file(self, path: str) -> bool:
+        """Return whether a path exists and is a file."""
+        try:
+            self.info(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return False
+        return True
 
     def names(self, path: str) -> list[str]:
         """Return the names of the files and folders in a folder, sorted; empty if the folder does not exist."""
-        self.file_system.invalidate_cache()
-        try:
-            entries = self.file_system.ls(path, detail=False)
-        except FileNotFoundError:
-            return []
-        return sorted(posixpath.basename(str(entry).rstrip("/")) for entry in entries if str(entry).rstrip("/") != path)
+        places = [entry["name"].rstrip("/") for entry in self._listed(path)]
+        return sorted(posixpath.basename(place) for place in places if place != path)
 
     def files(self, path: str) -> list[FileInfo]:
         """Return the files directly in a folder, sorted by name; empty if the folder does not exist."""
-        self.file_system.invalidate_cache()
-        try:
-            entries = self.file_system.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
         return [
             FileInfo(posixpath.basename(entry["name"]), entry["size"] or 0, _version(entry), _modified(entry))
-            for entry in sorted(entries, key=itemgetter("name"))
+            for entry in sorted(self._listed(path), key=itemgetter("name"))
             if entry["type"] == "file"
         ]
+
+    def _listed(self, path: str) -> list[dict[str, Any]]:
+        """Return the entries of a folder; none if it does not exist."""
+        self.file_system.invalidate_cache()
+        try:
+            with _os_errors(path):
+                entries: list[dict[str, Any]] = self.file_system.ls(path, detail=True)
+                return entries
+        except FileNotFoundError:
+            return []
 
     def walk(
         self, path: str, *, follow_links: bool = False, prune: Callable[[str], bool] | None = None
@@ -174,18 +183,20 @@ class FsspecStore:
         """Remove files, if they exist."""
         for path in paths:
             try:
-                self.file_system.rm_file(path)
-            except Exception:  # not all implementations raise a FileNotFoundError
+                with _os_errors(path):
+                    self._remove_file(path)
+            except OSError:
                 if self.is_file(path):
                     raise
 
-    def remove(self, path: str) -> None:
-        """Remove a file, or a folder and its content, if it exists."""
-        if self.is_file(path):  # rm removes the content of a folder first, also of a file on FTP
-            self.remove_files([path])
-        while self.file_system.exists(path):
-            with suppress(FileNotFoundError):  # another process removes the same folder
-                self.file_system.rm(path, recursive=True)
+    def _remove_file(self, path: str) -> None:
+        try:
+            self.file_system.rm_file(path)
+        except NotImplementedError:  # of implementations such as DBFS; else `rm` takes a name for a pattern
+            self.file_system.rm(path)
+
+    def remove_empty(self, path: str) -> None:
+        """Do nothing: most of these stores have no empty folders."""
 
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: fsspec cannot list unfinished uploads."""
@@ -222,14 +233,9 @@ class FsspecStore:
 
     def _content(self, path: str) -> bytes:
         """Return the content of a file; an error of the format of an archive concerns the one file."""
-        try:
-            with _missing_named(path):
-                data: bytes = self.file_system.cat_file(path)
-                return data
-        except (OSError, EOFError):
-            raise
-        except Exception as error:  # zipfile.BadZipFile, zlib.error, NotImplementedError and others
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+        with _os_errors(path):
+            data: bytes = self.file_system.cat_file(path)
+            return data
 
 
 class ZipStore(FsspecStore):
@@ -313,14 +319,18 @@ class ZipStore(FsspecStore):
 
 
 @contextmanager
-def _missing_named(path: str) -> Iterator[None]:
-    """Complete the error of a missing file, of which implementations of fsspec give the path alone."""
+def _os_errors(path: str) -> Iterator[None]:
+    """Raise the errors of implementations of fsspec, which are those of many libraries, as OSErrors with a text."""
     try:
         yield
     except FileNotFoundError as error:
         if error.strerror:
             raise
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+    except (OSError, EOFError):
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
 
 
 def _name_in_zip(entry: Any) -> str:

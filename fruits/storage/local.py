@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import uuid
 from collections import Counter
@@ -134,20 +133,15 @@ class LocalStore:
         yield from walk_folders(tree.entries, prune)
 
     def remove_files(self, paths: Sequence[str]) -> None:
-        """Remove files, if they exist."""
+        """Remove files, if they exist; a link is removed, not its target."""
         for path in paths:
             with suppress(FileNotFoundError):
                 os.remove(native(path))
 
-    def remove(self, path: str) -> None:
-        """Remove a file, or a folder and its content, if it exists; a link is removed, not its target."""
-        path = native(path)
-        while os.path.lexists(path):
-            with suppress(FileNotFoundError):  # another process removes the same folder
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path)
-                else:
-                    os.remove(path)
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder if it is empty."""
+        with suppress(OSError):
+            os.rmdir(native(path))
 
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
         """Do nothing: unfinished files have temporary names."""

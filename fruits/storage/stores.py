@@ -126,11 +126,11 @@ class Store(Protocol):
     def remove_files(self, paths: Sequence[str]) -> None:
         """Remove files, if they exist; all are of one bucket on S3."""
 
-    def remove(self, path: str) -> None:
-        """Remove a file, or a folder and its content, if it exists."""
+    def remove_empty(self, path: str) -> None:
+        """Remove a folder if it is empty; object stores have no empty folders."""
 
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
-        """Abort unfinished uploads below a folder, if the store has any."""
+        """Abort the unfinished uploads below a folder whose names below it are chosen, if the store has any."""
 
     def check_writable(self, path: str) -> None:
         """Raise an ``OSError`` if a folder cannot be listed and written; change nothing. Not all stores can check."""

@@ -280,12 +280,7 @@ def test_removing_an_output_does_not_follow_links(tmp_path: Path) -> None:
     out.mkdir()
     (out / "rows").symlink_to(outside, target_is_directory=True)
     (out / "job.json").symlink_to(outside / "kept.txt")
-    (out / "model").mkdir()
-    (out / "model" / "link").symlink_to(outside, target_is_directory=True)
-    folder = Folder.at(str(out))
-    folder.remove("model")
-    folder.remove("job.json")
-    folder.remove("rows")
+    Folder.at(str(out)).remove_files(["job.json", "rows"])
     assert (outside / "kept.txt").read_text() == "kept"
     assert list(out.iterdir()) == []
 

@@ -9,7 +9,7 @@ from fruits.errors import OutputError
 from fruits.images.sources.kinds import open_source
 from fruits.images.sources.listing import Listing
 from fruits.storage.commits import OwnedFolder, claim
-from fruits.storage.folder import Folder, part_name
+from fruits.storage.folder import Folder, is_temporary, part_name
 from fruits.storage.prefetch import ChangedFileError, Range
 from fruits.storage.s3.file_system import S3FileSystem
 from tests.s3.proxy import FAULTS
@@ -35,9 +35,41 @@ def test_written_files_are_read_listed_and_removed(bucket):
     assert (folder / "rows").names() == ["part-00000.parquet", "part-00002.parquet", "part-100000.parquet"]
     with pytest.raises(FileNotFoundError):
         folder.read("rows/part-00001.parquet")
-    for name in ("rows", "missing"):
-        folder.remove(name)
-    assert folder.names() == ["report.json"]
+    folder.remove_files(["rows/part-00000.parquet", "rows/part-00002.parquet", "missing", "report.*"])
+    assert (folder.names(), (folder / "rows").names()) == (["report.json", "rows"], ["part-100000.parquet"])
+
+
+def test_a_part_of_a_batch_that_could_not_be_removed_is_removed_again(bucket, monkeypatch):
+    folder, call, removed = Folder.at(bucket), S3FileSystem._call_s3, []
+    for name in ("1", "2"):
+        folder.write(name, b"")
+
+    async def throttled(self, method, *given, **parameters):
+        if method == "delete_objects":
+            return {"Errors": [{"Key": each["Key"], "Code": "SlowDown"} for each in parameters["Delete"]["Objects"]]}
+        removed.append(method)
+        return await call(self, method, *given, **parameters)
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", throttled)
+    folder.remove_files(["1", "2"])
+    assert removed == ["delete_object"] * 2
+    assert folder.names() == []
+
+
+def test_servers_that_list_no_etags(bucket, monkeypatch):
+    call = S3FileSystem._call_s3
+
+    async def without_etags(self, method, *given, **parameters):
+        response = await call(self, method, *given, **parameters)
+        for entry in response.get("Contents", []):
+            del entry["ETag"]
+        return response
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", without_etags)
+    folder = Folder.at(bucket)
+    folder.write("1", b"one")
+    assert folder.files()["1"].version == ""
+    assert list(folder.fetch([("1", 3, "")])) == [b"one"]
 
 
 def test_a_server_that_never_answers_is_an_error(bucket, monkeypatch):
@@ -84,21 +116,18 @@ def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     commit = claim(folder, {"command": "fit"}, {}, 1)
     file_system = S3FileSystem.from_settings(folder.s3)
     part = f"part-00000-{commit.owner}.parquet"
-    for name in (f"out/{part}", "out/large", f"other/{part}"):
+    for name in (f"out/rows/{part}", "out/large", f"out/inner/rows/{part}"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
     with folder.begun("part-00000"):
-        mark, _ = folder.names()
+        (mark,) = filter(is_temporary, folder.names())
     folder.write(mark, b"")
     with folder.begun("part-00000") as before:
         assert before
     folder.write(mark, b"")
     OwnedFolder(folder, commit.owner, 1).remove_leftovers([""])
-    assert folder.names() == ["commits"]
+    assert not any(map(is_temporary, folder.names()))
     left = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
-    assert [upload["Key"] for upload in left] == [f"other/{part}", "out/large"]
-    OwnedFolder(Folder.at(bucket), commit.owner, 1).remove_leftovers([""])
-    (left,) = file_system.call_s3("list_multipart_uploads", Bucket=bucket[5:])["Uploads"]
-    assert left["Key"] == "out/large"
+    assert [upload["Key"] for upload in left] == [f"out/inner/rows/{part}", "out/large"]
 
 
 def test_many_files_are_read_with_concurrent_requests_and_a_bounded_window(bucket, folder_of, proxy):

@@ -119,7 +119,7 @@ def open_client(
         except FileNotFoundError as error:
             raise SettingsError(f"Nothing is staged at {staged.root}. Run the same command again.") from error
         stack.callback(end_resources_of, account, name)
-        stack.callback(Folder(folder).remove, file)
+        stack.callback(Folder(folder).remove_files, [file])
         secrets.write(Folder(folder), file)
         machines = Machines(account, prepare_launch(account, settings, name, staged, address), notify)
         here, inside = machines.start_scheduler()

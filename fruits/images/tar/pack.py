@@ -172,7 +172,7 @@ def _pack(
     )
     out.write(REPORT, encode_json(asdict(report)), check=check)
     check()
-    out.remove(INCOMPLETE)
+    out.remove_files([INCOMPLETE])
     return report
 
 
@@ -219,7 +219,7 @@ def _marked(source: Source, out: Folder, overwrite: bool) -> Iterator[Callable[[
         yield check
     except BaseException:
         if created and is_own():
-            out.remove(INCOMPLETE)
+            out.remove_files([INCOMPLETE])
         raise
 
 

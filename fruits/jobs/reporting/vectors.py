@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fruits.errors import OutputError
+from fruits.errors import DamageError, OutputError
 from fruits.jobs.job import FITTING
 from fruits.jobs.stored import StoredJob, feature_source
 from fruits.machine.cpus import available_cpus
 from fruits.model.rows import decode_rows
 from fruits.model.scaled_pca import ScaledPCA
 from fruits.plan.partitions import Partition
+from fruits.storage.checksums import checksum
 from fruits.storage.parquet import read_table, vectors
 from fruits.storage.prefetch import UNKNOWN_SIZE
 from fruits.text import name_bytes
@@ -130,6 +131,12 @@ def _contents(job: StoredJob, name: Callable[[Partition], str]) -> Iterator[tupl
     for partition, file, content in zip(chosen, names, contents, strict=True):
         if isinstance(content, OSError):
             raise content
+        known = job.manifest.get(file)
+        if known is not None and checksum(content) != known:
+            raise DamageError(
+                f"{job.owned.folder.address}/{file} is corrupt: its SHA-256 is not that in the manifest. Start the "
+                "command that made the output again: it regenerates this part."
+            )
         yield partition, file, content
         size += len(content)
         if size > MOST_BYTES:

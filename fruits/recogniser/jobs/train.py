@@ -23,10 +23,11 @@ from typing import Any
 
 import orjson
 
-from fruits.errors import DamageError, OutputError
+from fruits.errors import DamageError, JobError, OutputError
 from fruits.executor import Executor, check_executor
 from fruits.jobs.identity import check_same, is_same, versions
 from fruits.jobs.output import storage_errors
+from fruits.jobs.report import REPORT
 from fruits.jobs.reporting.write import add_page
 from fruits.jobs.stages import Stage, StageRunner
 from fruits.jobs.tasks.thumbnails import batches, make_pictures, picture_source
@@ -44,7 +45,7 @@ from fruits.recogniser.training.fitting import Source
 from fruits.recogniser.training.records import picture_key, stored_recogniser
 from fruits.recogniser.training.sample import rows_per_label
 from fruits.storage.checksums import MANIFEST, CorruptPartError, Manifest, read_part
-from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete, last_commit, remove_earlier
+from fruits.storage.commits import COMMITS, Commit, OwnedFolder, claim, complete, last_commit
 from fruits.storage.folder import Folder, is_temporary
 from fruits.text import without_secrets
 
@@ -220,6 +221,17 @@ class _Run:
         return OwnedFolder(self.out, self.commit.owner, self.commit.number)
 
     def execute(self) -> StoredRecogniser:
+        """Train; if this fails because another process completed the same training, return its recogniser."""
+        try:
+            return self._execute()
+        except JobError:
+            last = self.owned.check_owner()  # the nodes of a superseded training were removed by another one
+            stored = None if self.commit.complete or last is None else _intact(self.out, last)
+            if stored is None:
+                raise
+            return stored
+
+    def _execute(self) -> StoredRecogniser:
         summaries = self._summaries()
         with self.runner.timed("train"):
             trained = training_core.train(summaries, self.training.method)
@@ -285,11 +297,12 @@ class _Run:
             if not complete(self.out, self.commit, files):
                 owned.check_owner()  # a twin was faster, unless another training claimed the folder
         last = owned.check_owner()
-        for name in (NODES, MANIFEST):
-            self.out.remove(name)
-        owned.remove_foreign([""])  # the page of another training
+        levels = [f"{NODES}/{name}" for name in (self.out / NODES).names()]
+        owned.remove_leftovers(["", COMMITS, MANIFEST, *levels], {*files, owned.name(REPORT, "html")})
+        for name in (*levels, NODES, MANIFEST):
+            self.out.remove_empty(name)
         if last is not None and last.complete:
-            remove_earlier(self.out, last)
+            owned.remove_earlier(last)
 
 
 def _origin(source: FeatureSource) -> dict[str, object]:

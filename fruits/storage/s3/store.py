@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from botocore.exceptions import ClientError
 from fsspec.asyn import sync
 
 from fruits.storage.generic import FsspecStore
 from fruits.storage.prefetch import File, Range, places, read_ahead
-from fruits.storage.s3.errors import storage_error
 from fruits.storage.s3.file_system import S3FileSystem
 from fruits.storage.stores import FileInfo
 
@@ -123,23 +121,21 @@ class S3ObjectStore(FsspecStore):
 
     def remove_files(self, paths: Sequence[str]) -> None:
         """Remove objects of one bucket, a thousand with each request."""
-        method, endpoint = "delete_objects", self.file_system.endpoint_url
         for start in range(0, len(paths), PAGE):
             places = [self._split(path) for path in paths[start : start + PAGE]]
-            bucket, objects = places[0][0], [{"Key": key} for _, key in places]
-            response = self.file_system.call_s3(method, Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-            for failure in response.get("Errors", []):
-                error = ClientError({"Error": failure}, method)
-                raise storage_error(error, operation=method, bucket=bucket, key=failure["Key"], endpoint=endpoint)
+            bucket, removed = places[0][0], {"Objects": [{"Key": key} for _, key in places], "Quiet": True}
+            response = self.file_system.call_s3("delete_objects", Bucket=bucket, Delete=removed)
+            for failure in response.get("Errors", []):  # botocore repeats whole requests alone, such as this one
+                self.file_system.call_s3("delete_object", Bucket=bucket, Key=failure["Key"])
 
     def abort_uploads(self, path: str, chosen: Callable[[str], bool]) -> None:
-        """Abort the unfinished multipart uploads below a folder whose file names are chosen."""
+        """Abort the unfinished multipart uploads below a folder whose names below it are chosen."""
         bucket, prefix = self._prefix(path)
         parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix}
         while True:
             response = self.file_system.call_s3("list_multipart_uploads", **parameters)
             for upload in response.get("Uploads", []):
-                if chosen(upload["Key"].rpartition("/")[2]):
+                if chosen(upload["Key"][len(prefix) :]):
                     self._abort(bucket, upload["Key"], upload["UploadId"])
             if not response.get("IsTruncated"):
                 return
@@ -193,4 +189,4 @@ class S3ObjectStore(FsspecStore):
 
 def _file_info(entry: dict[str, Any], start: int, deep: bool) -> FileInfo:
     modified = 0.0 if deep else entry["LastModified"].timestamp()  # walks do not use it
-    return FileInfo(entry["Key"][start:], entry["Size"], entry["ETag"].strip('"'), modified)
+    return FileInfo(entry["Key"][start:], entry["Size"], entry.get("ETag", "").strip('"'), modified)

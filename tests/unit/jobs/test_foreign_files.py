@@ -16,7 +16,7 @@ from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
 from fruits.progress.reporter import Silent
-from fruits.storage.commits import COMMITS, last_commit, owner_in
+from fruits.storage.commits import COMMITS, OwnedFolder, last_commit, owner_in
 from fruits.storage.folder import Folder
 from fruits.storage.local import LocalStore
 from tests.outputs import is_complete, owner
@@ -55,7 +55,10 @@ def suspended(at, successor, command):
 def test_files_of_the_user_in_an_output_stay(job):  # noqa: F811
     run(job)
     out = Path(job.out)
-    names = [UUID_NAME, TIME_NAME, f"rows/{UUID_NAME}", "report.json", "old-202607011530.d/data"]
+    names = [UUID_NAME, TIME_NAME, f"rows/{UUID_NAME}", "report.json", "job.json", "old-202607011530.d/data"]
+    names += ["report-202607011530.pdf", "model/model-202607011530.h5", "model/report-202607011530.html"]
+    names += ["rows/part-00000.csv", "model/model.json", ".draft.tmp", "rows/.draft.tmp"]
+    names += ["moments/inner/report-202607011530.json"]  # of an output inside this one
     for name in names:
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).write_text("mine")
@@ -78,7 +81,8 @@ def test_an_image_folder_is_never_an_output(job, images, tmp_path):  # noqa: F81
 def test_a_folder_named_commits_does_not_make_an_output(job, tmp_path):  # noqa: F811
     project = tmp_path / "project"
     (project / COMMITS).mkdir(parents=True)
-    (project / "report.json").write_text("mine")
+    for name in ("report.json", "job.json"):
+        (project / name).write_text("{}")
     for overwrite in (False, True):
         with pytest.raises(OutputError, match="contains other files"):
             run(job, project, overwrite=overwrite)
@@ -102,7 +106,7 @@ def test_a_job_stops_when_its_folder_was_replaced(job, tmp_path, at):  # noqa: F
 
     assert "claimed by another job" in suspended(at, replace, lambda: run(job))
     assert last_commit(Folder.at(job.out)).job["components"] == 4
-    late = [path for path in out.rglob("*") if owner_in(path.name) not in (owner(out), None)]
+    late = [path for path in out.rglob("*") if owner_in(str(path.relative_to(out))) not in (owner(out), None)]
     assert len(late) <= ("create" in at[0])
     assert run(other).rows == 30
     assert "removed while this job ran" in suspended(
@@ -198,6 +202,15 @@ def test_commits_from_someone_else(job, changes):  # noqa: F811
         with pytest.raises(OutputError, match=r"00000003\.json is corrupt"):
             command()
     assert run(job, overwrite=True).rows == 30
+
+
+def test_commits_of_a_job_that_started_in_a_replaced_folder_stay(job):  # noqa: F811
+    run(job)
+    last = last_commit(Folder.at(job.out))
+    late = OwnedFolder(Folder.at(job.out), "0123456789ab", 8)
+    with pytest.raises(OutputError, match="claimed by another job"):
+        late.remove_earlier(dataclasses.replace(last, number=9))
+    assert last_commit(Folder.at(job.out)) == last
 
 
 def test_numbers_of_commits(job):  # noqa: F811

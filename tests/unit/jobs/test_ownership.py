@@ -64,9 +64,7 @@ class Suspension:
         self._inside = False
 
     def install(self, monkeypatch, store):
-        write, create, remove, remove_files = (
-            getattr(store, name) for name in ("write", "create", "remove", "remove_files")
-        )
+        write, create, remove_files = (getattr(store, name) for name in ("write", "create", "remove_files"))
 
         def suspended_write(this, path, data, *, check=None):
             self.reached("before write", path)
@@ -90,7 +88,7 @@ class Suspension:
             return call
 
         monkeypatch.setattr(store, "write", suspended_write)
-        for kind, method in (("create", create), ("remove", remove), ("remove_files", remove_files)):
+        for kind, method in (("create", create), ("remove_files", remove_files)):
             monkeypatch.setattr(store, kind, suspended(kind, method))
 
 
@@ -101,8 +99,9 @@ def files_of(folder, owner):
     folders += [f"moments/{name}" for name in (folder / "moments").names()]
     for kind in folders:
         for name in (folder / kind if kind else folder).names():
+            name = f"{kind}/{name}".strip("/")
             if owner_in(name) == owner and not name.endswith(".tmp"):
-                found[f"{kind}/{name}"] = folder.read(f"{kind}/{name}".strip("/"))
+                found[name] = folder.read(name)
     return found
 
 
@@ -233,7 +232,7 @@ def test_a_removed_folder_in_other_partitions_is_another_owner(job, tmp_path):  
 def test_a_reader_follows_a_commit_that_is_replaced_meanwhile(job, monkeypatch):  # noqa: F811
     pipeline.run(job, LocalExecutor())
     numbers = iter([1, 2])  # the first commit is removed between the listing and the reading
-    monkeypatch.setattr(commits, "_last", lambda folder: (next(numbers), ""))
+    monkeypatch.setattr(commits, "_last", lambda folder: (next(numbers), None))
     assert last_commit(Folder.at(job.out)).complete
 
 

@@ -448,15 +448,10 @@ def test_a_folder_without_commits_needs_overwrite(job, tmp_path):
 
 def test_an_output_of_an_earlier_version_needs_overwrite(job, tmp_path):
     out = tmp_path / "out"
-    for name in (
-        "job.json",
-        "report.json",
-        "rows/part-00000.parquet",
-        "model/model.json",
-        "manifest/rows-00000.sha256",
-    ):
+    for name in ("report.json", "rows/part-00000.parquet", "model/model.json", "manifest/rows-00000.sha256"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_text("{}")
+        (out / name).touch()
+    (out / "job.json").write_text('{"schema": "fruits.job/1"}')
     with pytest.raises(OutputError, match=r"earlier version of Fruits.*Use `overwrite`"):
         pipeline.run(job, LocalExecutor())
     assert pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor()).rows == 30

@@ -15,7 +15,7 @@ from PIL import Image
 
 import fruits
 from backends.local import LocalExecutor
-from fruits.errors import OutputError, SettingsError
+from fruits.errors import DamageError, OutputError, SettingsError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.verify import verify
 from fruits.jobs.job import Job
@@ -254,6 +254,13 @@ def test_a_superseded_job_cannot_write_a_page(done: Job, monkeypatch: pytest.Mon
     with pytest.raises(OutputError, match="claimed by another job"):
         fruits.write_report(done.out)
     assert list(Path(done.out).glob("*.html")) == [stored(done.out, "report.html")]
+
+
+def test_corrupt_features_are_an_error_of_the_page(done: Job) -> None:
+    part = stored(done.out, "features/part-00003.parquet")
+    part.write_bytes(part.read_bytes()[:-1])
+    with pytest.raises(DamageError, match=r"features/part-00003-\w+\.parquet is corrupt"):
+        fruits.write_report(done.out)
 
 
 def test_a_failed_page_does_not_fail_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from backends.local import LocalExecutor
-from fruits.errors import OutputError, SettingsError
+from fruits.errors import DamageError, OutputError, SettingsError
 from fruits.jobs import pipeline
 from fruits.jobs.inspect.compare import compare
 from fruits.jobs.inspect.verify import verify
@@ -132,6 +132,18 @@ def test_a_damaged_page_of_the_manifest_loses_no_change(job, images, tmp_path, w
     for path in (tmp_path / "out" / "manifest").glob(f"{page}-*"):
         damage(path)
     pipeline.run(updated(job), LocalExecutor())
+    assert_as_new(job, tmp_path)
+
+
+def test_a_damaged_plan_of_an_update_needs_overwrite(job, images, tmp_path):
+    pipeline.run(job, LocalExecutor())
+    add(images, "label 0/00.png", 100)
+    pipeline.run(updated(job), LocalExecutor())
+    (plan,) = (tmp_path / "out" / "plan").glob("partitions-*")
+    damage(plan)
+    with pytest.raises(DamageError, match="Use `overwrite` to start over"):
+        pipeline.run(job, LocalExecutor())
+    pipeline.run(dataclasses.replace(job, overwrite=True), LocalExecutor())
     assert_as_new(job, tmp_path)
 
 

@@ -44,6 +44,7 @@ from fruits.storage import local
 from fruits.storage.folder import Folder
 from fruits.storage.parquet import write_table
 from tests.pages import Page, requests
+from tests.unit.jobs.test_foreign_files import suspended
 from tests.unit.jobs.test_pipeline import Counting, MeanColours, network  # noqa: F401 - a fixture
 
 LABELS = ("Apple Red", "Apple Green", "Banana", "Cherry")
@@ -251,6 +252,34 @@ def test_a_stopped_training_resumes_with_what_is_stored(stopped: fruits.Training
     fruits.train(other, whole)
     assert resumed.given["summarize_node"] == whole.given["summarize_node"] - 3
     assert files(stopped.out) == files(other.out)
+
+
+def test_a_superseded_training_leaves_its_successor_intact(stopped: fruits.Training, tmp_path: Path) -> None:
+    successor = dataclasses.replace(stopped, weights=(2,), overwrite=True)
+
+    def begin() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            fruits.train(successor, Counting(stop_after=("summarize_node", 4)))
+
+    error = suspended(("before remove_files", "/moments/"), begin, lambda: fruits.train(stopped, LocalExecutor()))
+    assert "claimed by another job" in error
+    resumed = Counting()
+    fruits.train(dataclasses.replace(successor, overwrite=False), resumed)
+    whole = Counting()
+    fruits.train(dataclasses.replace(successor, out=str(tmp_path / "whole")), whole)
+    assert resumed.given["summarize_node"] == whole.given["summarize_node"] - 4
+    assert files(successor.out) == files(tmp_path / "whole")
+
+
+def test_a_training_whose_nodes_another_process_has_removed_states_the_reason(
+    stopped: fruits.Training, tmp_path: Path
+) -> None:
+    finish = partial(fruits.train, stopped, LocalExecutor())
+    assert suspended(("after write", "/moments/"), finish, finish) is None
+    other = dataclasses.replace(stopped, out=str(tmp_path / "other"))
+    replace = partial(fruits.train, dataclasses.replace(other, weights=(2,), overwrite=True), LocalExecutor())
+    error = suspended(("after write", "/manifest/"), replace, partial(fruits.train, other, LocalExecutor()))
+    assert "claimed by another job" in error
 
 
 def test_a_resumed_training_uses_no_summaries_of_other_parts(

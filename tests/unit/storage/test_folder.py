@@ -5,6 +5,7 @@ import re
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from fruits.errors import OutputError
 from fruits.storage import addresses
@@ -14,6 +15,7 @@ from fruits.storage.folder import Folder, is_temporary, part_name
 from fruits.storage.generic import FsspecStore
 from fruits.storage.local import LocalStore
 from fruits.storage.prefetch import ChangedFileError
+from tests.unit.storage import servers
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -55,12 +57,47 @@ def test_file_has_neither_names_nor_files_as_a_folder_would(folder):
     assert (folder / "file").names() == []
 
 
-def test_remove_takes_files_and_folders_and_ignores_missing_ones(folder):
-    folder.write("a/1", b"")
-    folder.write("2", b"")
-    for name in ("a", "2", "missing"):
-        folder.remove(name)
-    assert folder.names() == []
+def test_files_are_removed_by_their_names_and_not_by_patterns(folder):
+    for name in ("[ab]", "a", "b"):
+        folder.write(name, b"")
+    folder.remove_files(["[ab]", "missing", "a"])
+    assert folder.names() == ["b"]
+
+
+def test_a_server_with_folders_stores_an_output(tmp_path, monkeypatch):
+    monkeypatch.setitem(fsspec.config.conf, "ftp", {"username": "robot", "password": "secret"})
+    with servers.ftp(tmp_path, "robot", "secret") as url:
+        folder = Folder.at(f"{url}/new/out")
+        assert folder.create("commits/00000001.json", b"one")
+        folder.write("rows/part-00000.csv", b"two")
+        with folder.begun("part-00000"):
+            (tmp_path / "new" / "out" / ".part-00000.begun.tmp").unlink()  # by a twin
+        folder.remove_files(["commits/00000001.json", "missing"])
+        assert (folder.names(), folder.read("rows/part-00000.csv")) == (["commits", "rows"], b"two")
+        with pytest.raises(OSError, match="error_perm: 550"):
+            folder.write("rows", b"a folder")
+
+
+def test_errors_of_implementations_are_os_errors(monkeypatch):
+    class Refusing(MemoryFileSystem):
+        protocol = "refusing"
+
+        def rm_file(self, path):
+            raise NotImplementedError
+
+        def rm(self, path):
+            if path.endswith("kept"):
+                raise ValueError("refused")
+            del self.store[path]
+
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    folder = Folder.at("refusing://out")
+    for name in ("kept", "1"):
+        folder.write(name, b"")
+    folder.remove_files(["missing", "1"])
+    with pytest.raises(OSError, match="ValueError: refused"):
+        folder.remove_files(["kept"])
+    assert folder.names() == ["kept"]
 
 
 def test_file_is_distinguished_from_a_folder(folder):
