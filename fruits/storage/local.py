@@ -21,6 +21,7 @@ from fruits.text import canonical, native, printable
 OPEN_FILES = "/proc/self/fd"  # on Linux, links to the files that this process has open
 Publish = Callable[[Path, Path], None]  # gives a temporary file its name
 MAX_LINKS = 1000  # to one folder in a walk; links below links can multiply the paths to it without end
+MOST_OF_NAME = 216  # bytes: with the rest of a temporary name up to 255, which file systems allow
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -213,7 +214,8 @@ def _read_head(path: str, count: int) -> bytes | OSError:
 def _published(path: Path, publish: Publish) -> Iterator[BinaryIO]:
     """Yield a temporary file beside a path; flush it to the disk, and publish it when the context ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    name = os.fsdecode(os.fsencode(path.name)[:MOST_OF_NAME])
+    temporary = path.parent / f".{name}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("xb") as file:
             yield file

@@ -56,6 +56,15 @@ def test_a_part_of_a_batch_that_could_not_be_removed_is_removed_again(bucket, mo
     assert folder.names() == []
 
 
+def test_a_listing_that_does_not_continue_is_an_error(bucket, monkeypatch):
+    async def truncated(self, method, *given, **parameters):
+        return {"IsTruncated": True, "NextContinuationToken": "first"}
+
+    monkeypatch.setattr(S3FileSystem, "_call_s3", truncated)
+    with pytest.raises(OSError, match="cannot be listed"):
+        Folder.at(bucket).names()
+
+
 def test_servers_that_list_no_etags(bucket, monkeypatch):
     call = S3FileSystem._call_s3
 

@@ -48,11 +48,10 @@ class Verification:
     def is_intact(self) -> bool:
         """True if no file is corrupt, and ``rows/``, which other programs read whole, contains no unexpected file.
 
-        These programs ignore temporary files, whose names start with a dot.
+        These programs ignore files whose names start with a dot, as those of temporary files do.
         """
-        return not self.corrupt and not any(
-            name.startswith("rows/") and not is_temporary(name.removeprefix("rows/")) for name in self.unexpected
-        )
+        rows = (name for name in self.unexpected if name.startswith("rows/"))
+        return not self.corrupt and all(name.startswith("rows/.") for name in rows)
 
 
 def verify(address: str, progress: Progress) -> Verification:

@@ -184,7 +184,9 @@ class S3ObjectStore(FsspecStore):
             )
             if not response.get("IsTruncated"):
                 return
-            parameters["ContinuationToken"] = response["NextContinuationToken"]
+            if (token := response.get("NextContinuationToken")) in (None, parameters.get("ContinuationToken")):
+                raise OSError(f"s3://{path} cannot be listed: after {count:,} keys, this storage does not continue the list")
+            parameters["ContinuationToken"] = token
 
 
 def _file_info(entry: dict[str, Any], start: int, deep: bool) -> FileInfo:

@@ -78,6 +78,11 @@ def test_a_server_with_folders_stores_an_output(tmp_path, monkeypatch):
             folder.write("rows", b"a folder")
 
 
+def test_the_longest_names_are_written(tmp_path):
+    Folder.at(str(tmp_path)).write("é" * 125 + ".onnx", b"one")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"one"]
+
+
 def test_errors_of_implementations_are_os_errors(monkeypatch):
     class Refusing(MemoryFileSystem):
         protocol = "refusing"
