@@ -199,6 +199,8 @@ def current_commit(out: Folder, job: Job) -> Commit | None:
             if not job.overwrite:
                 raise
             return Commit(last_number(out), "", {})
+        if current is not None and current.job["command"] == "train":
+            raise OutputError(f"`out` {job.out} contains a recogniser. Give another folder.")
         if current is not None:
             return current
         names.remove(COMMITS)  # the first commit is missing or under way
@@ -280,7 +282,7 @@ def _starts_again(request: Request, out: Folder, current: Commit, spool: PageSpo
 def _base(out: Folder, current: Commit, identity: Mapping[str, Any]) -> StoredJob | None:
     """Return the current job of a folder if its features can be used again."""
     same = all(current.job.get(key) == identity.get(key) for key in ("images", "source", "features"))
-    if not same or not current.owner:
+    if not same or not current.owner or identity["command"] not in FITTING:
         return None
     try:
         stored: StoredJob | None = StoredJob.load(out, current)

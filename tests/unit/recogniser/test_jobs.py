@@ -600,6 +600,20 @@ def test_another_recogniser_is_another_job(recogniser: str, training: fruits.Tra
         fruits.predict(job, LocalExecutor())
 
 
+def test_predictions_that_replace_a_fit_use_none_of_its_parts(recogniser: str, images: Path, tmp_path: Path) -> None:
+    job = fruits.Job(images=str(images), out=fitted(images, tmp_path / "out"), recogniser=recogniser)
+    fruits.predict(dataclasses.replace(job, overwrite=True), LocalExecutor())
+    assert fruits.predict(job, LocalExecutor()).rows == 100
+    assert verify(job.out, Silent()).is_intact
+
+
+def test_a_recogniser_is_not_replaced_by_a_job(recogniser: str, images: Path) -> None:
+    before = files(recogniser)
+    with pytest.raises(OutputError, match="contains a recogniser"):
+        fitted(images, Path(recogniser), overwrite=True)
+    assert files(recogniser) == before
+
+
 def test_images_that_are_all_rejects_fail_and_can_be_allowed(recogniser: str, tmp_path: Path) -> None:
     folder = tmp_path / "broken" / "Banana"
     folder.mkdir(parents=True)
