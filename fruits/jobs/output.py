@@ -357,7 +357,10 @@ def _resume(request: Request, out: Folder, commit: Commit, spool: PageSpool) -> 
         job = StoredJob.load(out, commit)
     except DamageError as error:
         progress.event("damage", f"corrupt: {error}; regenerating", parts=[str(error)])
-        plan = spool.plan(commit.partition_size, bounded_partitions(spool.sizes(), commit.partition_size))
+        if request.source is not None:
+            plan = _new_plan(request, None, spool)
+        else:
+            plan = spool.plan(commit.partition_size, bounded_partitions(spool.sizes(), commit.partition_size))
         name = owned.name("plan/partitions", "parquet")
         if checksum(plan.encode()).hex() != commit.files.get(name):
             raise DamageError(

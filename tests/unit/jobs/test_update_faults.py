@@ -221,6 +221,19 @@ def derived(job, tmp_path):
     return dataclasses.replace(job, images=job.out, out=str(tmp_path / "derived"))
 
 
+def test_a_job_on_features_that_is_killed_before_its_plan_is_stored_resumes(job, derived, monkeypatch):
+    pipeline.run(job, LocalExecutor())
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(OwnedFolder, "write", killed)
+        pipeline.run(derived, LocalExecutor())
+    pipeline.run(derived, LocalExecutor())
+    assert compare(job.out, derived.out).identical
+
+
 def test_other_rows_of_the_same_images_are_another_source(job, derived, unreadable):
     unreadable.add("4.png")
     pipeline.run(job, LocalExecutor())
