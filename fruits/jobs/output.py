@@ -380,7 +380,16 @@ def _resume_kept_plan(request: Request, out: Folder, current: Commit | None) -> 
     """Return the output of a job that is resumed without listing its images."""
     if current is None:
         raise SettingsError(f"`keep_plan`: {request.job.out} contains no job yet. Leave it out for the first command.")
-    stored = StoredJob.load(out, current)
+    try:
+        stored = StoredJob.load(out, current)
+        names = {f"plan/{name}" for name in (out / "plan").names()}
+        if missing := [name for name, _ in stored.page_checksums(0, stored.plan.images) if name not in names]:
+            raise DamageError(f"{missing[0]} is missing")
+    except DamageError as error:
+        raise SettingsError(
+            f"`keep_plan`: the plan in {request.job.out} is incomplete or corrupt. Leave `keep_plan` out for the next "
+            "command, which lists the images."
+        ) from error
     check_same(out, current, request.identity(stored.plan.list), ())
     _check_partition_size(request.job, current.partition_size)
     output = Output(stored, request.source or stored, False, stored_base(out, current))

@@ -185,7 +185,9 @@ class S3ObjectStore(FsspecStore):
             if not response.get("IsTruncated"):
                 return
             if (token := response.get("NextContinuationToken")) in (None, parameters.get("ContinuationToken")):
-                raise OSError(f"s3://{path} cannot be listed: after {count:,} keys, this storage does not continue the list")
+                raise OSError(
+                    f"s3://{path} cannot be listed: after {count:,} keys, this storage does not continue the list"
+                )
             parameters["ContinuationToken"] = token
 
 

@@ -234,6 +234,17 @@ def test_a_job_on_features_that_is_killed_before_its_plan_is_stored_resumes(job,
     assert compare(job.out, derived.out).identical
 
 
+@pytest.mark.parametrize("file", ["partitions", "part-00000"])
+def test_a_plan_that_is_incomplete_cannot_be_kept(job, tmp_path, file):
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(job, Counting(("featurize", 0)))
+    next((tmp_path / "out" / "plan").glob(f"{file}-*")).unlink()
+    with pytest.raises(SettingsError, match="Leave `keep_plan` out for the next command"):
+        pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
+    pipeline.run(job, LocalExecutor())
+    assert_as_new(job, tmp_path)
+
+
 def test_other_rows_of_the_same_images_are_another_source(job, derived, unreadable):
     unreadable.add("4.png")
     pipeline.run(job, LocalExecutor())
