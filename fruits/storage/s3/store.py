@@ -186,7 +186,7 @@ class S3ObjectStore(FsspecStore):
                 return
             if (token := response.get("NextContinuationToken")) in (None, parameters.get("ContinuationToken")):
                 raise OSError(
-                    f"s3://{path} cannot be listed: after {count:,} keys, this storage does not continue the list"
+                    f"s3://{path} cannot be listed: this storage does not continue its truncated list"
                 )
             parameters["ContinuationToken"] = token
 

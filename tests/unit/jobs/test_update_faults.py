@@ -227,9 +227,10 @@ def test_a_job_on_features_that_is_killed_before_its_plan_is_stored_resumes(job,
     def killed(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(OwnedFolder, "write", killed)
-        pipeline.run(derived, LocalExecutor())
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(derived, LocalExecutor())
     pipeline.run(derived, LocalExecutor())
     assert compare(job.out, derived.out).identical
 
