@@ -134,7 +134,7 @@ def pack(
 def _pack(
     source: Source, out: Folder, shard_size: int, max_reject_fraction: float, overwrite: bool, progress: Progress
 ) -> PackReport:
-    earlier = _earlier_files(out, overwrite)
+    _check_folder(out, overwrite)
     with TemporaryFile() as unpacked, progress.stage("pack", total=None) as stage:
         with _marked(source, out, overwrite) as check:
             packer = _Packer(source, out, shard_size, unpacked, check)
@@ -142,9 +142,10 @@ def _pack(
             first = next(images, None)  # fails, before anything is removed, if the source is among the earlier archives
             if first is None and not packer.unpacked:
                 raise DatasetError(f"{source.address}: contains no images. Give the address of images.")
-        for name in earlier:
-            check()
-            out.remove_files([name])  # one by one: archives of another pack that replaced this one may follow
+        for name in filter(_is_own, out.names()):  # listed now: a pack that this one replaces wrote until the marker
+            if name != INCOMPLETE:
+                check()
+                out.remove_files([name])  # one by one: archives of another pack that replaced this one may follow
         check()
         out.abort_uploads(lambda name: OWN.match(name) is not None)
         for _ in packer.write(first, images):
@@ -176,18 +177,22 @@ def _pack(
     return report
 
 
-def _earlier_files(out: Folder, overwrite: bool) -> list[str]:
-    """Return the files of an earlier pack to replace; raise if there are others, or if they must not be replaced."""
+def _is_own(name: str) -> bool:
+    """Return whether a file name is one of those of a pack."""
+    return OWN.match(name) is not None or is_temporary(name)
+
+
+def _check_folder(out: Folder, overwrite: bool) -> None:
+    """Raise if a folder contains anything but an earlier pack, or one that must not be replaced."""
     out.check()
     if out.is_file():
         raise OutputError(f"`out` = {out.address}: is a file. Give a folder.")
     names = out.names()
-    foreign = [name for name in names if not OWN.match(name) and not is_temporary(name)]
+    foreign = [name for name in names if not _is_own(name)]
     if foreign or (names and not overwrite):
         remedy = "Give an empty folder" + ("." if foreign else ", or use `overwrite` to replace these archives.")
         state = "an unfinished pack" if INCOMPLETE in names else brief((foreign or names)[0])
         raise OutputError(f"`out` = {out.address}: not empty, it contains {printable(state)}. {remedy}")
-    return [name for name in names if name != INCOMPLETE]
 
 
 @contextmanager

@@ -378,6 +378,16 @@ def test_archives_are_not_replaced_by_themselves(out, pattern):
     assert {name: out.read(name) for name in out.names()} == before
 
 
+def test_archives_that_a_replaced_pack_wrote_meanwhile_are_removed(out):
+    class Slow(Images):
+        def read(self, entries):
+            out.write("shard-000007.tar", b"of a pack that this one replaces")
+            return super().read(entries)
+
+    pack(Slow({"a/1.jpg": ("a", JPEG)}), out)
+    assert out.names() == ["pack.json", "shard-000000.tar"]
+
+
 def test_files_of_an_earlier_pack_are_removed(out):
     images = {f"a/{number}.jpg": ("a", JPEG * 200) for number in range(9)}
     assert len(pack(Images(images), out, shard_size=20_480).shards) == 9
