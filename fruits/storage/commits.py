@@ -191,7 +191,7 @@ class OwnedFolder:
             self._remove("", [OLD_JOB])  # last: it marks the others
 
     def remove_leftovers(self, kinds: Sequence[str], final: Container[str] | None = None) -> None:
-        """Remove the temporary files, markers and uploads that killed writers of this job left.
+        """Remove the temporary files and markers that killed writers of this job left, and the uploads of any job.
 
         Parameters
         ----------
@@ -200,13 +200,19 @@ class OwnedFolder:
         final : container of str, optional
             All files of a complete output, by name below the folder. Other files of any job are removed, too.
         """
-        self.folder.abort_uploads(lambda name: owner_in(name) == self.owner)
+
+        def is_abandoned(name: str) -> bool:
+            if owner_in(name) is None:
+                return False
+            self.check_owner()  # after the upload was listed, so that it cannot be that of a successor
+            return True
 
         def is_left(name: str) -> bool:
             if is_temporary(name.rpartition("/")[2]):
-                return owner_in(name) in (self.owner, None)
+                return final is not None or owner_in(name) in (self.owner, None)
             return final is not None and owner_in(name) is not None and name not in final
 
+        self.folder.abort_uploads(is_abandoned)
         for kind, names in self._names(kinds):
             self._remove(kind, [name for name in names if is_left(_below(kind, name))])
 

@@ -125,7 +125,8 @@ def test_markers_and_uploads_of_killed_writers_are_swept(bucket):
     commit = claim(folder, {"command": "fit"}, {}, 1)
     file_system = S3FileSystem.from_settings(folder.s3)
     part = f"part-00000-{commit.owner}.parquet"
-    for name in (f"out/rows/{part}", "out/large", f"out/inner/rows/{part}"):
+    earlier = "out/rows/part-00001-0123456789ab.parquet"
+    for name in (f"out/rows/{part}", earlier, "out/large", f"out/inner/rows/{part}"):
         file_system.call_s3("create_multipart_upload", Bucket=bucket[5:], Key=name)
     with folder.begun("part-00000"):
         (mark,) = filter(is_temporary, folder.names())
