@@ -185,9 +185,7 @@ class S3ObjectStore(FsspecStore):
             if not response.get("IsTruncated"):
                 return
             if (token := response.get("NextContinuationToken")) in (None, parameters.get("ContinuationToken")):
-                raise OSError(
-                    f"s3://{path} cannot be listed: this storage does not continue its truncated list"
-                )
+                raise OSError(f"s3://{path} cannot be listed: this storage does not continue its truncated list")
             parameters["ContinuationToken"] = token
 
 
