@@ -384,11 +384,11 @@ def _resume_kept_plan(request: Request, out: Folder, current: Commit | None) -> 
         stored = StoredJob.load(out, current)
         names = {f"plan/{name}" for name in (out / "plan").names()}
         if missing := [name for name, _ in stored.page_checksums(0, stored.plan.images) if name not in names]:
-            raise DamageError(f"{missing[0]} is missing")
+            raise DamageError(missing[0])
     except DamageError as error:
-        raise SettingsError(
-            f"`keep_plan`: the plan in {request.job.out} is incomplete or corrupt. Leave `keep_plan` out for the next "
-            "command, which lists the images."
+        raise DamageError(
+            f"`keep_plan`: the plan in {request.job.out} is incomplete or corrupt: {error.args[0]}. Leave `keep_plan` out "
+            "for the next command, which lists the images."
         ) from error
     check_same(out, current, request.identity(stored.plan.list), ())
     _check_partition_size(request.job, current.partition_size)

@@ -240,7 +240,7 @@ def test_a_plan_that_is_incomplete_cannot_be_kept(job, tmp_path, file):
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(job, Counting(("featurize", 0)))
     next((tmp_path / "out" / "plan").glob(f"{file}-*")).unlink()
-    with pytest.raises(SettingsError, match="Leave `keep_plan` out for the next command"):
+    with pytest.raises(DamageError, match=rf"{file}.*Leave `keep_plan` out for the next command"):
         pipeline.run(dataclasses.replace(job, keep_plan=True), LocalExecutor())
     pipeline.run(job, LocalExecutor())
     assert_as_new(job, tmp_path)
