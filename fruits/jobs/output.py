@@ -387,8 +387,8 @@ def _resume_kept_plan(request: Request, out: Folder, current: Commit | None) -> 
             raise DamageError(missing[0])
     except DamageError as error:
         raise DamageError(
-            f"`keep_plan`: the plan in {request.job.out} is incomplete or corrupt: {error.args[0]}. Leave `keep_plan` out "
-            "for the next command, which lists the images."
+            f"`keep_plan`: the plan in {request.job.out} is incomplete or corrupt: {error.args[0]}. Leave `keep_plan` "
+            "out for the next command, which lists the images."
         ) from error
     check_same(out, current, request.identity(stored.plan.list), ())
     _check_partition_size(request.job, current.partition_size)
