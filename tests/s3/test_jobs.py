@@ -56,7 +56,7 @@ def test_job_from_s3_to_s3_has_the_bits_of_a_local_job(fruits, backend, bucket, 
     commit = last_commit(part)
     assert commit is not None
     for name in (f"report-{commit.owner}.json", f"rows/part-00002-{commit.owner}.parquet"):
-        part.remove(name)
+        part.remove_files([name])
     again = fruits("run", f"{bucket}/images", "--out", out, *OPTIONS, "--backend", "local")
     assert again["resumed"] == 4
     assert compare(str(local), out).identical
