@@ -66,7 +66,7 @@ def test_files_are_removed_by_their_names_and_not_by_patterns(folder):
 
 def test_a_server_with_folders_stores_an_output(tmp_path, monkeypatch):
     monkeypatch.setitem(fsspec.config.conf, "ftp", {"username": "robot", "password": "secret"})
-    with servers.ftp(tmp_path, "robot", "secret") as url:
+    with servers.ftp(tmp_path, "robot", "secret", writable=True) as url:
         folder = Folder.at(f"{url}/new/out")
         assert folder.create("commits/00000001.json", b"one")
         folder.write("rows/part-00000.csv", b"two")
@@ -74,7 +74,7 @@ def test_a_server_with_folders_stores_an_output(tmp_path, monkeypatch):
             (tmp_path / "new" / "out" / ".part-00000.begun.tmp").unlink()  # by a twin
         folder.remove_files(["commits/00000001.json", "missing"])
         assert (folder.names(), folder.read("rows/part-00000.csv")) == (["commits", "rows"], b"two")
-        with pytest.raises(OSError, match="error_perm: 550"):
+        with pytest.raises(OSError, match="cannot be written: error_perm 550"):
             folder.write("rows", b"a folder")
 
 

@@ -241,15 +241,6 @@ def test_small_limit_is_refused(out):
         pack(Images({}), out, max_reject_fraction=float("nan"))
 
 
-def test_replaced_files_are_removed_with_one_request_each(out, monkeypatch):
-    """`remove`, which is also for folders, takes six requests on S3."""
-    pack(Images({"a/1.jpg": ("a", JPEG)}), out)
-    removed = []
-    monkeypatch.setattr(Folder, "remove", lambda folder, name, remove=Folder.remove: removed.append(name))
-    pack(Images({"a/2.jpg": ("a", JPEG)}), out, overwrite=True)
-    assert removed == [INCOMPLETE]
-
-
 def test_archive_that_differs_when_read_back_is_an_error(out, monkeypatch):
     fetch = Folder.fetch_ranges
 
