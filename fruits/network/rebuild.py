@@ -42,10 +42,10 @@ def rebuild(weights: str | None, folder: Path) -> str:
     return digest
 
 
-def main(weights: str | None = None, folder: str | None = None) -> None:
+def main(weights: str = "", folder: str = "") -> None:
     """Rebuild, print the digest, and exit with code 1 if it is not that in the code."""
     try:
-        digest = rebuild(weights, Path(folder) if folder else FOLDER)
+        digest = rebuild(weights or None, Path(folder) if folder else FOLDER)
     except FruitsError as error:
         raise SystemExit(f"rebuild: {error}") from error
     print(f"{digest}  {PACKAGED}")

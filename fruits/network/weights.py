@@ -179,7 +179,7 @@ def _from_address(backbone: Backbone, setting: str, address: str, folder: Path) 
                 raise ValueError("the file is empty")
             source.write_bytes(data)
         except Exception as error:  # every fsspec implementation raises classes of another library
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
             raise WeightsError(
                 f"{setting} {origin} cannot be read: {reason}. Allowed: the address of a file of weights."
             ) from error
